@@ -1,0 +1,409 @@
+"""The commands of ``vm`` other than ``run``, on click. Each one has ``--json``; what a person sees is in vm_cli.show."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from vm_cli.options import EXTRAS
+from vm_cli.settings import ROWS
+from vm_core.errors import EXIT_USAGE, UsageError
+
+__all__ = ["cli", "run_app"]
+
+_JSON: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def run_app(words: Sequence[str]) -> int:
+    """Run one command line; returns the exit status. Raises VmError and OSError."""
+    try:
+        # Not cli.main(), which answers a closed pipe with a status of its own.
+        with cli.make_context("vm", list(words)) as context:
+            status = cli.invoke(context)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # vm cache, vm config
+        click.echo(error.format_message())
+        return EXIT_USAGE
+    except click.ClickException as error:
+        where = getattr(error, "ctx", None)
+        hint = f"{where.command_path} --help says more" if where is not None else ""
+        raise UsageError(error.format_message(), hint=hint) from None
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    return status if isinstance(status, int) else 0
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+class _Group(click.Group):
+    """Suggests ``vm run`` for a program's path, and the nearest command for a mistyped one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0] if args else ""
+        if (
+            word
+            and self.get_command(ctx, word) is None
+            and not ctx.resilient_parsing
+            and not word.startswith("-")
+        ):
+            import difflib
+
+            near = difflib.get_close_matches(word, self.list_commands(ctx), 1)
+            if "/" in word or Path(word).is_file():
+                hint = f"to run a program: vm run {word}"
+            else:
+                hint = f"did you mean vm {near[0]}?" if near else "vm --help lists the commands"
+            raise UsageError(f"there is no command {word!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
+)
+@click.option("--version", is_flag=True, help="Show the versions and exit.")
+@_JSON
+@click.pass_context
+def cli(ctx: click.Context, version: bool, as_json: bool) -> int:
+    r"""Run programs of other machines.
+
+    \b
+    vm run ./hello           run a Linux program
+    vm demo                  see it work
+    vm doctor                find out what is missing here
+    """
+    if version:
+        from vm_cli import info
+
+        found = {name: info.version(name) for name in info.PACKAGES}
+        if as_json:
+            _print_json({"version": found["vm-cli"], "packages": found, "llvm": info.llvm_version()})
+        else:
+            click.echo(f"vm {found['vm-cli']}")
+        ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(EXIT_USAGE)
+    return 0
+
+
+# -- run --------------------------------------------------------------------------------------------------------------
+
+
+class _RunCommand(click.Command):
+    """``vm run`` for help and completion. Its real command line is read by vm_cli.options, in every case."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        ctx.obj = list(args)
+        return []
+
+
+def _run_parameters() -> list[click.Parameter]:
+    parameters: list[click.Parameter] = []
+    for row in ROWS:
+        names = [flag for flag in row.flags if flag.startswith("--") or len(flag) == 2]
+        kind = row.kind
+        type_ = click.Choice(kind.metavar.split("|")) if kind.name == "choice" else None
+        path = click.Path() if kind.name == "path" else type_
+        parameters.append(
+            click.Option(
+                [*names, row.name], is_flag=kind.is_flag, multiple=kind.repeated, type=path, help=row.doc
+            )
+        )
+    for extra in EXTRAS:
+        names = [flag for flag in extra.flags if flag.startswith("--") or len(flag) == 2]
+        parameters.append(click.Option([*names, extra.name], is_flag=not extra.metavar, help=extra.doc))
+    parameters.append(click.Argument(["program"], nargs=-1, type=click.Path()))
+    return parameters
+
+
+def _run() -> int:
+    from vm_cli.launch import run_command
+
+    return run_command(click.get_current_context().obj)
+
+
+cli.add_command(
+    _RunCommand(
+        "run",
+        callback=_run,
+        params=_run_parameters(),
+        add_help_option=False,
+        short_help="Run a Linux program; its exit status becomes that of vm.",
+    )
+)
+
+
+@cli.command()
+@_JSON
+def demo(as_json: bool) -> int:
+    """Run the bundled RISC-V program, interpreted and compiled, and compare."""
+    from vm_cli.demo import measure
+
+    return measure(as_json=as_json)
+
+
+# -- looking at instructions ------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("file", required=False, type=click.Path())
+@click.option("--hex", "hex_bytes", metavar="BYTES", help="Disassemble these bytes instead of a file.")
+@click.option("--isa", metavar="ISA", help="The instruction set; a file's own by default.")
+@click.option("--start", metavar="ADDRESS", help="First address, or a symbol's name.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many instructions.")
+@_JSON
+def disasm(
+    file: str | None,
+    hex_bytes: str | None,
+    isa: str | None,
+    start: str | None,
+    count: int | None,
+    as_json: bool,
+) -> int:
+    """Disassemble a program, or bytes given in hex."""
+    from vm_cli import listing
+
+    if (file is None) == (hex_bytes is None):
+        raise UsageError("give either a file or --hex BYTES")
+    if hex_bytes is not None:
+        lines = listing.of_hex(hex_bytes, isa or "riscv64", start, count)
+    else:
+        assert file is not None
+        lines = listing.of_file(file, isa, start, count)
+    if as_json:
+        _print_json([line.facts() for line in lines])
+        return 0
+    for line in lines:
+        if line.label:
+            click.echo(f"\n{line.label}:")
+        click.echo(line.text())
+    return 0
+
+
+@cli.command()
+@click.argument("isa")
+@click.argument("mnemonic")
+@_JSON
+def where(isa: str, mnemonic: str, as_json: bool) -> int:
+    """Print the file and line where an instruction is defined."""
+    from vm_cli.listing import definition
+
+    found = definition(isa, mnemonic)
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(f"{found['file']}:{found['line']}")
+    return 0
+
+
+@cli.command()
+@click.option("--all", "everything", is_flag=True, help="Also list the calls that are answered with ENOSYS.")
+@click.option("--isa", default="riscv64", show_default=True, help="Whose numbers to show.")
+@_JSON
+def syscalls(everything: bool, isa: str, as_json: bool) -> int:
+    """List the Linux system calls that guests can use."""
+    from vm_cli.listing import system_calls
+
+    rows = system_calls(isa, everything=everything)
+    if as_json:
+        _print_json(rows)
+    else:
+        from vm_cli.show import show_system_calls
+
+        show_system_calls(rows)
+    return 0
+
+
+# -- this host --------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_JSON
+def info(as_json: bool) -> int:
+    """Show the packages, engines and accelerators, and why one is not available."""
+    from vm_cli.info import facts
+
+    found = facts()
+    if as_json:
+        _print_json(found)
+    else:
+        from vm_cli.show import show_info
+
+        show_info(found)
+    return 0
+
+
+@cli.command()
+@_JSON
+def doctor(as_json: bool) -> int:
+    """Check this host. Exit status 0: all well, 1: something is degraded, 2: guests cannot run."""
+    from vm_cli import doctor as checks
+
+    findings = checks.run_checks()
+    if as_json:
+        _print_json([finding.facts() for finding in findings])
+    else:
+        from vm_cli.show import show_findings
+
+        show_findings(findings)
+    return checks.exit_status(findings)
+
+
+# -- cache ------------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def cache() -> None:
+    """The code that is kept on disk between runs."""
+
+
+@cache.command("path")
+@_JSON
+def cache_path(as_json: bool) -> int:
+    """Print the directory."""
+    from vm_cli import cached
+
+    path = cached.directory()
+    if as_json:
+        _print_json({"path": str(path), "exists": path.is_dir()})
+    else:
+        click.echo(str(path))
+    return 0
+
+
+@cache.command("list")
+@_JSON
+def cache_list(as_json: bool) -> int:
+    """List the entries, the largest first."""
+    from vm_cli import cached
+
+    entries = cached.entries()
+    if as_json:
+        _print_json(entries)
+    else:
+        from vm_cli.show import show_cache
+
+        show_cache(entries)
+    return 0
+
+
+@cache.command("verify")
+@_JSON
+def cache_verify(as_json: bool) -> int:
+    """Check every entry. Exit status 1 if one must not be used."""
+    from vm_cli import cached
+
+    bad = [entry for entry in cached.entries() if not entry["valid"]]
+    if as_json:
+        _print_json({"bad": bad})
+    else:
+        for entry in bad:
+            click.echo(f"{entry['name']}: {entry['error']}")
+        click.echo(f"{len(bad)} bad entries" if bad else "all entries are sound")
+    return 1 if bad else 0
+
+
+@cache.command("clear")
+@_JSON
+def cache_clear(as_json: bool) -> int:
+    """Delete every entry."""
+    from vm_cli import cached
+
+    return _removed(cached.clear(), as_json)
+
+
+@cache.command("prune")
+@click.option(
+    "--max-size", default="256M", show_default=True, help="Keep at most this much, the newest first."
+)
+@_JSON
+def cache_prune(max_size: str, as_json: bool) -> int:
+    """Delete bad entries, and the oldest ones beyond a size."""
+    from vm_cli import cached
+    from vm_cli.settings import SIZE
+
+    try:
+        limit = SIZE.parse(max_size)
+    except ValueError:
+        raise UsageError(f"--max-size: {max_size!r} is no size", hint=f"allowed: {SIZE.allowed}") from None
+    return _removed(cached.prune(limit), as_json)
+
+
+def _removed(removed: tuple[int, int], as_json: bool) -> int:
+    count, size = removed
+    if as_json:
+        _print_json({"removed": count, "bytes": size})
+    else:
+        click.echo(f"removed {count} entries, {size:,} bytes")
+    return 0
+
+
+# -- configuration ----------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def config() -> None:
+    """The settings in force."""
+
+
+@config.command("show")
+@click.option("--origin", is_flag=True, help="Say where each value was set.")
+@_JSON
+def config_show(origin: bool, as_json: bool) -> int:
+    """Print every setting."""
+    from vm_cli.settings import load
+
+    found = load(os.environ)
+    rows = [(row.name, found.value(row.name), found.origin(row.name)) for row in ROWS]
+    if as_json:
+        _print_json({name: {"value": value, "origin": where} for name, value, where in rows})
+        return 0
+    for name, value, where in rows:
+        text = f"{name} = {_toml(value)}"
+        click.echo(f"{where}\t{text}" if origin else text)
+    return 0
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return '""  # not set'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    return json.dumps(value) if isinstance(value, (int, float)) else json.dumps(str(value))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@_JSON
+def completion(shell: str, as_json: bool) -> int:
+    """Print the completion script of a shell, to be sourced by it."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    script = found(cli, {}, "vm", "_VM_COMPLETE").source()
+    if as_json:
+        _print_json({"shell": shell, "script": script})
+    else:
+        click.echo(script)
+    return 0
+
+
+def complete() -> NoReturn:
+    """Answer the shell, which has set _VM_COMPLETE."""
+    sys.exit(cli.main([], prog_name="vm"))

@@ -1,0 +1,87 @@
+"""The entry points. ``vm run`` and the multi-call names go straight to :mod:`vm_cli.launch`; the rest goes to click."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from vm_core.errors import VmError
+
+__all__ = ["Stopped", "main", "main_aarch64", "main_riscv64", "main_x86_64"]
+
+_INTERRUPTED = 130  # 128 + SIGINT
+
+
+class Stopped(BaseException):
+    """The host asked vm to stop. ``number`` is the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """``vm``. Exits with the guest's status, or one of :mod:`vm_core.errors`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "_VM_COMPLETE" in os.environ:  # the shell asks what could come next
+        from vm_cli.app import complete
+
+        complete()
+    if words[:1] == ["run"]:
+        from vm_cli.launch import run_command
+
+        _guard(lambda: run_command(words[1:]))
+
+    def others() -> int:
+        from vm_cli.app import run_app
+
+        return run_app(words)
+
+    _guard(others)
+
+
+def _multicall(isa: str) -> NoReturn:
+    from vm_cli.launch import run_multicall
+
+    _guard(lambda: run_multicall(isa, sys.argv[1:]))
+
+
+def main_riscv64() -> NoReturn:
+    """``vm-riscv64``, with the spellings of qemu-riscv64."""
+    _multicall("riscv64")
+
+
+def main_aarch64() -> NoReturn:
+    """``vm-aarch64``, with the spellings of qemu-aarch64."""
+    _multicall("aarch64")
+
+
+def main_x86_64() -> NoReturn:
+    """``vm-x86_64``, with the spellings of qemu-x86_64."""
+    _multicall("x86_64")
+
+
+def _guard(command: Callable[[], int]) -> NoReturn:
+    """Run a command and exit: errors become one line, and an unexpected one says how to see more."""
+    try:
+        status = command()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    except Stopped as stopped:
+        status = 128 + stopped.number
+    except BrokenPipeError:
+        # The reader went away (vm info | head). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 128 + 13
+    except (VmError, OSError) as error:
+        from vm_cli.report import show_error
+
+        status = show_error(error)
+    except Exception as error:  # noqa: BLE001 - the one place where a defect must still become one line
+        from vm_cli.report import show_unexpected
+
+        status = show_unexpected(error)
+    sys.exit(status)

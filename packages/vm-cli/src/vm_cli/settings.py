@@ -1,0 +1,336 @@
+"""What can be configured, and where each value came from.
+
+One row of :data:`ROWS` is one setting: its key in a TOML file, its environment variables, its flags and its
+documentation. Parsing, ``vm config show --origin``, ``vm run --help`` and docs/guide/configuration.md all come from it.
+
+Later layers win: /etc/vm/config.toml, the user's config.toml, ./vm.toml, the environment, flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from vm_core.errors import ConfigError, UsageError, VmError
+
+__all__ = [
+    "ROWS",
+    "Configuration",
+    "Kind",
+    "Row",
+    "Settings",
+    "apply_flags",
+    "config_files",
+    "load",
+    "row_named",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting with its type and default. ``None`` means: no limit, or the part's own default."""
+
+    engine: str = "auto"
+    jit: bool = True
+    cache_dir: Path | None = None
+    fuel: int | None = None
+    timeout: float | None = None
+    memory: int | None = None
+    sysroot: Path | None = None
+    root: Path | None = None
+    bind: tuple[str, ...] = ()
+    net: bool = False
+    env: tuple[str, ...] = ()
+    unset_env: tuple[str, ...] = ()
+    strace: bool = False
+    stats: bool = False
+    log: str = "warning"
+
+
+# -- kinds of value ---------------------------------------------------------------------------------------------------
+
+_COUNT_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_SIZE_UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIME_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER: Final = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a value is written. ``parse`` takes text and raises ValueError; ``allowed`` says what it takes."""
+
+    name: str
+    allowed: str
+    parse: Callable[[str], Any]
+    repeated: bool = False
+    metavar: str = ""
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option stands alone on the command line."""
+        return self.name == "bool"
+
+
+def _quantity(text: str, units: Mapping[str, float]) -> float:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    unit = match[2].lower()
+    unit = unit.removesuffix("ib") if unit.removesuffix("ib") in units and unit != "ib" else unit
+    if unit not in units:
+        raise ValueError(text)
+    return float(match[1].replace("_", "")) * units[unit]
+
+
+def _whole(text: str, units: Mapping[str, int]) -> int:
+    plain = text.strip().replace("_", "")
+    value = int(plain) if plain.isdecimal() else int(_quantity(text, units))
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _quantity(text, _TIME_UNITS)
+    if value <= 0:
+        raise ValueError(text)
+    return value
+
+
+def _bool(text: str) -> bool:
+    low = text.strip().lower()
+    if low in _TRUE or low in _FALSE:
+        return low in _TRUE
+    raise ValueError(text)
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(text)
+    return Path(text).expanduser()
+
+
+def _assignment(text: str) -> str:
+    if not text.partition("=")[0] or "=" not in text or "\0" in text:
+        raise ValueError(text)
+    return text
+
+
+def _name(text: str) -> str:
+    if not text or "=" in text or "\0" in text:
+        raise ValueError(text)
+    return text
+
+
+def _text(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(text)
+    return text
+
+
+def _choice(*words: str) -> Kind:
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(text)
+
+    return Kind("choice", " | ".join(words), parse, metavar="|".join(words))
+
+
+BOOL: Final = Kind("bool", "0 | 1 | true | false | yes | no | on | off", _bool)
+COUNT: Final = Kind(
+    "count", "a whole number ≥ 1, with k, M or G if you like", lambda t: _whole(t, _COUNT_UNITS), metavar="N"
+)
+SIZE: Final = Kind(
+    "size", "bytes, with K, M, G or T (powers of 1024)", lambda t: _whole(t, _SIZE_UNITS), metavar="SIZE"
+)
+SECONDS: Final = Kind("seconds", "seconds > 0, with ms, s, m or h if you like", _seconds, metavar="S")
+PATH: Final = Kind("path", "a path", _path, metavar="DIR")
+ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, metavar="K=V")
+NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
+BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
+ENGINE: Final = _choice("auto", "jit", "interp", "reference")
+LOG: Final = _choice("error", "warning", "info", "debug")
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line."""
+
+    name: str
+    kind: Kind
+    env: tuple[str, ...]
+    flags: tuple[str, ...]
+    doc: str
+
+
+ROWS: Final[tuple[Row, ...]] = (
+    Row("engine", ENGINE, ("VM_ENGINE",), ("--engine",), "What runs guest code; auto takes the fastest one that works here."),
+    Row("jit", BOOL, ("VM_ENABLE_JIT",), ("--jit",), "Whether auto may compile hot code; without it, it takes the interpreter."),
+    Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs."),
+    Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),
+    Row("timeout", SECONDS, ("VM_TIMEOUT",), ("--timeout",), "Stop after this much wall time (exit status 124)."),
+    Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
+    Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first."),
+    Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
+    Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),
+    Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network."),
+    Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
+    Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),
+    Row("strace", BOOL, ("VM_STRACE", "QEMU_STRACE"), ("--strace", "-strace"), "Print each system call of the guest on standard error."),
+    Row("stats", BOOL, ("VM_STATS",), ("--stats",), "Print at the end what ran where."),
+    Row("log", LOG, ("VM_LOG",), ("--log",), "The least important messages that are shown."),
+)  # fmt: skip
+
+_BY_NAME: Final = {row.name: row for row in ROWS}
+
+
+def row_named(name: str) -> Row:
+    """The row of a setting. Raises ConfigError with a suggestion for a name that is none."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    raise ConfigError(f"there is no setting {name!r}", hint=_suggest(name, _BY_NAME))
+
+
+def _suggest(word: str, words: Mapping[str, object] | Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(words)
+
+
+# -- layers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Configuration:
+    """The settings in force. ``origins`` tells for each one that is not the default where it was set."""
+
+    settings: Settings = field(default_factory=Settings)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def set(self, name: str, value: object, origin: str) -> None:
+        """A layer's value for a setting; lists replace what earlier layers said."""
+        self.settings = replace(self.settings, **{name: value})
+        self.origins[name] = origin
+
+    def value(self, name: str) -> Any:
+        return getattr(self.settings, name)
+
+    def origin(self, name: str) -> str:
+        return self.origins.get(name, "default")
+
+
+def parse(row: Row, text: str, where: str, error: type[VmError] = ConfigError) -> object:
+    """The value that ``text`` stands for. Raises ``error``, which names ``where`` and what would be allowed."""
+    try:
+        return row.kind.parse(text)
+    except (ValueError, OverflowError):
+        raise error(
+            f"{where}: {text!r} is no value for {row.name}", hint=f"allowed: {row.kind.allowed}"
+        ) from None
+
+
+def config_files(environ: Mapping[str, str]) -> list[Path]:
+    """The files that may hold settings, weakest first. VM_CONFIG names the only one; empty, there is none."""
+    chosen = environ.get("VM_CONFIG")
+    if chosen is not None:
+        return [Path(chosen)] if chosen else []
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return [Path("/etc/vm/config.toml"), Path(home) / "vm" / "config.toml", Path("vm.toml")]
+
+
+def load(environ: Mapping[str, str]) -> Configuration:
+    """Read all layers below the flags. Raises ConfigError."""
+    configuration = Configuration()
+    for path in config_files(environ):
+        _read_file(path, configuration, required="VM_CONFIG" in environ)
+    for row in ROWS:
+        for variable in row.env:
+            text = environ.get(variable)
+            if text is None or (text == "" and variable != "QEMU_STRACE"):
+                continue
+            configuration.set(row.name, _from_variable(row, variable, text), f"environment {variable}")
+            break
+    return configuration
+
+
+def _from_variable(row: Row, variable: str, text: str) -> object:
+    if variable == "QEMU_STRACE":  # qemu asks only whether it is there
+        return True
+    if row.kind.repeated:
+        return tuple(parse(row, part, variable) for part in text.split(","))
+    return parse(row, text, variable)
+
+
+def _read_file(path: Path, configuration: Configuration, *, required: bool) -> None:
+    try:
+        with path.open("rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise ConfigError(f"{path} is not a regular file")
+            # A vm.toml that someone else left in a shared directory must not open the network or a bind to the guest.
+            if info.st_uid not in (0, os.geteuid()) or info.st_mode & stat.S_IWOTH:
+                raise ConfigError(
+                    f"{path} belongs to another user or can be written by anyone, so it is not trusted",
+                    hint="own it, or set VM_CONFIG= (empty) to read no configuration file",
+                )
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        if required:
+            raise ConfigError(f"VM_CONFIG: there is no {path}") from None
+        return
+    except OSError as error:
+        if not required and isinstance(error, PermissionError):
+            return  # /etc/vm of an administrator who lets only others read it
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    import tomllib  # 20 ms, and most runs have no file
+
+    try:
+        document = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for key, value in document.items():
+        row = _BY_NAME.get(key)
+        if row is None:
+            raise ConfigError(f"{path}: there is no setting {key!r}", hint=_suggest(key, _BY_NAME))
+        configuration.set(key, _from_toml(row, value, path), str(path))
+
+
+def _from_toml(row: Row, value: object, path: Path) -> object:
+    where = f"{path}: {row.name}"
+    if row.kind.repeated:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{where} must be a list of strings", hint=f"each one: {row.kind.allowed}")
+        return tuple(parse(row, item, where) for item in value)
+    if row.kind is BOOL:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where} must be true or false")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ConfigError(f"{where}: {value!r} is no value for it", hint=f"allowed: {row.kind.allowed}")
+    return parse(row, str(value), where)
+
+
+def apply_flags(configuration: Configuration, flags: Sequence[tuple[str, str, str]]) -> None:
+    """Put the command line on top: ``(setting, text, spelling)`` each, bools as "1" and "0". Raises UsageError."""
+    seen = {"env"}  # -E adds to what the layers below set; the other lists start anew
+    for name, text, spelling in flags:
+        row = _BY_NAME[name]
+        value = parse(row, text, spelling, UsageError)
+        if row.kind.repeated:
+            value = (*(configuration.value(name) if name in seen else ()), value)
+            seen.add(name)
+        configuration.set(name, value, f"flag {spelling}")
+
+
+assert {row.name for row in ROWS} == {f.name for f in fields(Settings)}, "one row a setting"

@@ -1,0 +1,234 @@
+"""What a person sees: tables and panels drawn by rich. Programs get JSON instead, from the same facts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from vm_cli.report import printable
+
+if TYPE_CHECKING:
+    from vm_cli.doctor import Finding
+    from vm_core.run import RunResult
+
+__all__ = [
+    "ratio_of",
+    "result_facts",
+    "seconds",
+    "show_cache",
+    "show_comparison",
+    "show_findings",
+    "show_info",
+    "show_stats",
+    "show_system_calls",
+    "size",
+]
+
+_MARKS = {"ok": "[green]✓[/]", "note": "[blue]·[/]", "degraded": "[yellow]![/]", "failed": "[red]✗[/]"}
+
+
+def _console(*, error: bool = False) -> Console:
+    return Console(
+        stderr=error, highlight=False, soft_wrap=not (sys.stderr if error else sys.stdout).isatty()
+    )
+
+
+def _clean(text: object) -> str:
+    return escape(printable(str(text)))
+
+
+def _grid(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def seconds(value: float) -> str:
+    """A time in the unit that suits it."""
+    if value < 0.001:
+        return f"{value * 1e6:.0f} µs"
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def size(value: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def result_facts(result: RunResult) -> dict[str, Any]:
+    """A result without its output, as ``--json`` prints it."""
+    import dataclasses
+
+    stats = result.stats
+    return {
+        "args": list(result.args),
+        "reason": result.reason,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "instructions": result.instructions,
+        "stats": dataclasses.asdict(stats)
+        if dataclasses.is_dataclass(stats) and not isinstance(stats, type)
+        else stats,
+    }
+
+
+def show_stats(result: RunResult) -> None:
+    """What ran where, on standard error."""
+    panel = Panel(
+        _grid(_stats_rows(result)), title="vm run", title_align="left", border_style="cyan", expand=False
+    )
+    _console(error=True).print(panel)
+
+
+def _stats_rows(result: RunResult) -> list[tuple[str, str]]:
+    stats = result.stats
+    engine = stats.engine
+    total, jit = engine.retired or result.instructions, engine.retired_jit
+    return [
+        ("engine", _clean(stats.engine_name)),
+        ("instructions", f"[bold]{result.instructions:,}[/]"),
+        ("in the JIT", f"{jit:,}  {_bar(jit, total)}"),
+        ("interpreted", f"{total - jit:,}  {_bar(total - jit, total)}"),
+        ("time in the guest", seconds(engine.seconds)),
+        ("speed", f"[bold]{_mips(result):,.0f}[/] million instructions a second"),
+        ("regions", f"{engine.regions_compiled:,} compiled, {engine.regions_cached:,} from the cache"),
+        ("compiling", f"{seconds(engine.compile_seconds)}, on a thread of its own"),
+        ("peak memory", size(stats.peak_memory)),
+    ]
+
+
+def _mips(result: RunResult) -> float:
+    spent = result.stats.engine.seconds
+    return result.instructions / spent / 1e6 if spent else 0.0
+
+
+def _bar(part: float, whole: float, width: int = 20) -> str:
+    share = part / whole if whole else 0.0
+    full = round(share * width)
+    return f"[green]{'━' * full}[/][dim]{'━' * (width - full)}[/] {share:.1%}"
+
+
+def show_comparison(interpreted: RunResult, compiled: RunResult) -> None:
+    """``vm demo``: one column a way to run the same program."""
+    console = _console()
+    table = Table("", "interpreted", "with the JIT", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    both = (interpreted, compiled)
+
+    def row(name: str, *cells: str) -> None:
+        table.add_row(f"[dim]{name}[/]", *cells)
+
+    row("instructions retired", *(f"{r.instructions:,}" for r in both))
+    row("  by the interpreter", *(f"{r.stats.engine.retired - r.stats.engine.retired_jit:,}" for r in both))
+    row("  by compiled code", *(f"{r.stats.engine.retired_jit:,}" for r in both))
+    row("regions compiled", *(f"{r.stats.engine.regions_compiled:,}" for r in both))
+    row("regions from the cache", *(f"{r.stats.engine.regions_cached:,}" for r in both))
+    row("time compiling", *(seconds(r.stats.engine.compile_seconds) for r in both))
+    row("time in the guest", *(seconds(r.stats.engine.seconds) for r in both))
+    row("million instr. a second", *(f"[bold]{_mips(r):,.0f}[/]" for r in both))
+    top = max(_mips(r) for r in both)
+    row("", *(_bar(_mips(r), top, 12).rsplit(" ", 1)[0] for r in both))
+    ratio = ratio_of(interpreted, compiled)
+    title = f"the JIT ran it [bold green]{ratio:.1f}×[/] as fast as the interpreter"
+    console.print(
+        Panel(table, title=title, title_align="left", border_style="green", expand=False, padding=(1, 2))
+    )
+
+
+def ratio_of(interpreted: RunResult, compiled: RunResult) -> float:
+    """How many times faster the second run was, by time in the guest."""
+    spent = compiled.stats.engine.seconds
+    return interpreted.stats.engine.seconds / spent if spent else 0.0
+
+
+# -- this host --------------------------------------------------------------------------------------------------------
+
+
+def show_info(found: dict[str, Any]) -> None:
+    """``vm info``."""
+    console = _console()
+    cpu = found["host"]["cpu"]
+    console.print(
+        _grid(
+            [
+                ("host", _clean(f"{cpu['model']}, {cpu['cores']} cores, {cpu['machine']}")),
+                ("system", _clean(f"{found['host']['system']} {found['host']['release']}")),
+                ("python", _clean(f"{found['python']['version']} ({found['python']['executable']})")),
+                ("llvm", _clean(found["llvm"] or "not installed")),
+            ]
+        )
+    )
+    table = Table("package", "version", box=None, header_style="bold", pad_edge=False)
+    for name, version in found["packages"].items():
+        table.add_row(name, _clean(version))
+    console.print()
+    console.print(table)
+    for title in ("engines", "accelerators"):
+        table = Table(title[:-1], "", "", box=None, header_style="bold", pad_edge=False)
+        for name, one in found[title].items():
+            why = "; ".join(part for part in (one["reason"], one["hint"]) if part)
+            state = "[green]available[/]" if one["available"] else "[yellow]not available[/]"
+            table.add_row(_clean(name), state, _clean(why))
+        console.print()
+        console.print(table)
+    table = Table("guest", "instructions", box=None, header_style="bold", pad_edge=False)
+    for name, one in found["guests"].items():
+        table.add_row(name, _clean(one.get("instructions", one.get("error", ""))))
+    console.print()
+    console.print(table)
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """``vm doctor``: one line a check, with the fix below those that need one."""
+    console = _console()
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        console.print(f"{_MARKS[finding.level]} {finding.check:<{width}}  {_clean(finding.message)}")
+        if finding.fix:
+            console.print(f"  {'':<{width}}  [cyan]fix:[/] {_clean(finding.fix)}")
+
+
+def show_cache(entries: Sequence[dict[str, Any]]) -> None:
+    """``vm cache list``."""
+    import time
+
+    console = _console()
+    if not entries:
+        console.print("the cache is empty")
+        return
+    table = Table("entry", "size", "last written", "", box=None, header_style="bold", pad_edge=False)
+    for entry in entries:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["modified"]))
+        state = "" if entry["valid"] else f"[red]{_clean(entry['error'])}[/]"
+        table.add_row(_clean(entry["name"]), size(entry["bytes"]), when, state)
+    console.print(table)
+    console.print(f"[dim]{len(entries)} entries, {size(sum(entry['bytes'] for entry in entries))}[/]")
+
+
+def show_system_calls(rows: Sequence[dict[str, Any]]) -> None:
+    """``vm syscalls``."""
+    console = _console()
+    table = Table("nr", "name", "status", "note", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(
+            str(row["number"]), _clean(row["name"]), Text(str(row["status"])), _clean(row.get("note", ""))
+        )
+    console.print(table)

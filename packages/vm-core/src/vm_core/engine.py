@@ -1,0 +1,130 @@
+"""The narrow waist: what runs a vCPU, and why it stopped.
+
+An engine runs until something needs the outside world. Guest traps are values (:data:`Exit`), never Python
+exceptions through generated code. In every exit all guest state is precise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from vm_core.memory import Access, GuestMemory
+from vm_core.state import CpuState
+
+__all__ = [
+    "Availability",
+    "Breakpoint",
+    "Budget",
+    "Cause",
+    "Engine",
+    "EngineStats",
+    "Exit",
+    "Interrupted",
+    "Syscall",
+    "Trap",
+]
+
+
+class Cause(enum.Enum):
+    """Why an instruction trapped. The value is the name used in the ISA texts."""
+
+    ILLEGAL = "illegal"
+    BREAKPOINT = "breakpoint"
+    MISALIGNED = "misaligned"
+    FETCH = "fetch"
+    LOAD = "load"
+    STORE = "store"
+    DIVIDE = "divide"
+    SYSCALL = "syscall"
+
+
+@dataclass(frozen=True, slots=True)
+class Syscall:
+    """The guest asked its operating system. The pc is already behind the instruction, which has retired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """An instruction that did not retire. ``cpu.pc`` is its address; no register or memory has changed.
+
+    ``address`` is the guest address of a bad access (for FETCH: of the bytes that could not be fetched), else the pc;
+    ``mapped`` tells whether that page exists (a protection fault) or not.
+    """
+
+    cause: Cause
+    pc: int
+    address: int
+    access: Access | None = None
+    mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Exactly ``limit`` instructions have retired in this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """The pc is on a breakpoint, whose instruction has not run."""
+
+    pc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Another thread asked the engine to return (``Engine.interrupt``)."""
+
+
+Exit = Syscall | Trap | Budget | Breakpoint | Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether something can be used here and, if not, why and what would help."""
+
+    available: bool
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What ran where. Times are seconds; ``extra`` is for what only one engine has."""
+
+    retired: int = 0
+    retired_jit: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    regions_compiled: int = 0
+    regions_cached: int = 0
+    blocks_decoded: int = 0
+    exits: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs vCPUs of one guest process. ``run`` may be called from several threads, one a vCPU."""
+
+    name: str
+    stats: EngineStats
+
+    def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
+        """Run at most ``limit`` instructions (≥ 1); returns Budget after exactly that many.
+
+        On return ``cpu.header("fuel")`` is ``limit`` minus the instructions retired by this call.
+        """
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Guest code in ``[start, end)`` may have changed: forget what was made from it."""
+
+    def synchronize(self, memory: GuestMemory) -> None:
+        """Instruction-fetch fence for all vCPUs: code that the guest wrote is seen from now on."""
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """Stop with Breakpoint before the instructions at these guest addresses."""
+
+    def close(self) -> None:
+        """Give back code memory and threads. No vCPU may be running."""

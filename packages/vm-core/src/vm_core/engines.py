@@ -1,0 +1,67 @@
+"""Finding engines: plugins of the entry point group ``vm.engines``, and the choice of one by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from vm_core.engine import Availability, Engine
+from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.memory import GuestMemory
+from vm_core.spec.isa import Isa
+
+__all__ = ["ENGINES", "available", "create"]
+
+ENGINES: Final = ("auto", "jit", "interp", "reference")
+_BUILT_IN: Final = {
+    "jit": "vm_jit.engine:NativeEngine",
+    "interp": "vm_jit.engine:InterpreterEngine",
+    "reference": "vm_core.execute:ReferenceEngine",
+}
+
+
+def _entry(name: str) -> EntryPoint | None:
+    if name in _BUILT_IN:
+        # Not looked up among the installed packages: that reads every one's metadata, on each start.
+        return EntryPoint(name, _BUILT_IN[name], "vm.engines")
+    return next(iter(entry_points(group="vm.engines", name=name)), None)
+
+
+def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engine:
+    """The engine called ``name`` for one guest process. ``auto`` is the JIT, or without vm-jit the reference executor.
+
+    Raises UsageError for an unknown name and EngineUnavailable, with the reason, for one that cannot be used.
+    """
+    if name == "auto":
+        try:
+            return create("jit", isa, memory, **options)
+        except EngineUnavailable:
+            return create("reference", isa, memory, **options)
+    entry = _entry(name)
+    if entry is None:
+        raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}")
+    try:
+        made = entry.load()(isa, memory, **options)
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"the engine {name!r} cannot be loaded: {error}", hint="install vm-jit: python -m pip install vm-jit"
+        ) from error
+    assert isinstance(made, Engine)
+    return made
+
+
+def available() -> dict[str, Availability]:
+    """Every known engine, and whether it can be used here."""
+    names = {**_BUILT_IN, **{entry.name: "" for entry in entry_points(group="vm.engines")}}
+    out = {}
+    for name in names:
+        entry = _entry(name)
+        assert entry is not None
+        try:
+            found = entry.load()
+        except Exception as error:  # a broken plugin is listed, never raised
+            out[name] = Availability(False, f"{type(error).__name__}: {error}", "reinstall its package")
+            continue
+        probe = getattr(found, "probe", None)
+        out[name] = probe() if callable(probe) else Availability(True)
+    return out

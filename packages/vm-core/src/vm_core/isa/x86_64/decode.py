@@ -1,0 +1,481 @@
+"""x86-64 decoding: prefixes, opcode maps, ModRM and SIB. Intel SDM 325462-083, volume 2, chapters 2 and appendix A.
+
+An encoding row is the manual's: optional ``REX.W``, a mandatory prefix, the opcode bytes, ``/digit`` for an opcode in
+ModRM's reg field or ``/=FA`` for one fixed ModRM byte, ``+cc`` or ``+r`` for an opcode whose low bits are a condition
+or a register, then the operands:
+
+    E general register or memory   G general register in ModRM.reg   Z general register in the opcode   M memory only
+    W xmm register or memory       V xmm register in ModRM.reg       U xmm register only
+    I immediate   J branch distance   O absolute address   AL CL rAX DX fixed registers   1 the constant
+    b 8, w 16, d 32, q 64, x 128 bits; u 128 bits that need no alignment; v 16, 32 or 64; y 32 or 64; z 16 or 32
+    (extended to the operand size), bs 8 extended to the operand size
+
+What an instruction does depends on the Static fields only: ``shape`` (what each operand is), ``w`` and ``w2`` (bits of
+the first and the second one), ``ea`` (addressing form), ``mode`` (LOCK, REP) and ``cc``. Registers, displacement and
+immediate are run-time fields. The scale is one too, except beside an immediate: records hold two numbers.
+
+Not as in the manual: segment limits do not exist; a locked access must be aligned; 16-bit near branches, string
+instructions with 32-bit addresses and opcodes with VEX or EVEX prefixes are refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vm_core.errors import DecodeError, SpecError, Unimplemented
+from vm_core.isa.x86_64.operands import CONDITIONS, FILES, NIL, Flags, Immediate, Location, Register
+from vm_core.spec import (
+    Bits,
+    Decoded,
+    Instruction,
+    Isa,
+    Kind,
+    Memory,
+    Pattern,
+    Pc,
+    Reg,
+    Registers,
+    Signed,
+    Static,
+    Template,
+    Tracer,
+    Trap,
+    Unsigned,
+)
+from vm_core.spec.isa import Semantics
+
+__all__ = ["ISA", "X86", "Row"]
+
+MAX_LENGTH: Final = 15
+LOCK, REP, REPNE, ALIAS = 1, 2, 4, 8
+"""Bits of ``mode``. ALIAS: both operands are parts of one register, and ``r1`` stands for it."""
+REGISTER, HIGH, MEMORY, IMMEDIATE, XMM = 1, 2, 3, 4, 5
+"""Digits of ``shape``, three bits an operand, the first one lowest."""
+SIB, RIP, ABSOLUTE, SCALED = 1, 2, 3, 4
+"""Kinds of ``ea``, its low three bits: SCALED is SIB with the scale in bits 4:3. Bits 6:5: segment; 7: 32-bit address."""
+STATICS: Final = ("shape", "w", "w2", "ea", "mode", "cc")
+KINDS: Final[dict[str, Kind]] = {
+    "shape": Static(9),
+    "w": Static(8),
+    "w2": Static(8),
+    "ea": Static(8),
+    "mode": Static(4),
+    "cc": Static(4),
+    "r0": Reg(4),
+    "r1": Reg(4),
+    "base": Reg(4),
+    "index": Reg(4),
+    "scale": Unsigned(2),
+    "disp": Signed(64),
+    "imm": Signed(64),
+}
+_LEGACY: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+_FIXED: Final = {"AL": (0, "b"), "CL": (1, "b"), "rAX": (0, "v")}
+_WIDTHS: Final = {"b": 8, "w": 16, "d": 32, "q": 64, "x": 128, "u": 128}
+_ROW = re.compile(
+    r"(?P<rexw>REX\.W )?(?P<bytes>(?:[0-9A-F]{2} )*[0-9A-F]{2})(?:\+(?P<low>cc|r))?"
+    r"(?:/(?:(?P<digit>[0-7])|=(?P<exact>[0-9A-F]{2})))?(?: (?P<operands>\S+))?"
+)
+
+
+class _Truncated(Exception):
+    """The bytes end inside an instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One encoding of an instruction."""
+
+    insn: Instruction
+    text: str
+    operands: tuple[str, ...]
+    mandatory: int
+    rex_w: bool
+    low: str
+    digit: int | None
+    exact: int | None
+    lock: bool
+    string: bool
+    wide: bool
+    one_register: bool
+
+    @property
+    def has_modrm(self) -> bool:
+        return self.digit is not None or self.exact is not None or any(code[0] in "EGMWVU" for code in self.operands)
+
+
+class Encodings(Pattern):
+    """All rows of one mnemonic, in the place of a fixed-width pattern."""
+
+    def __init__(self) -> None:
+        super().__init__("0" * 16, {})
+        self.text, self.kinds = "", KINDS
+        self.rows: list[Row] = []
+
+
+class _Cursor:
+    """Bytes of one instruction, read in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self) -> int:
+        if self.at >= min(len(self.data), MAX_LENGTH):
+            raise _Truncated
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def signed(self, size: int) -> int:
+        return int.from_bytes(bytes(self.byte() for _ in range(size)), "little", signed=True)
+
+
+class X86(Isa):
+    """Variable-length instructions, defined by :meth:`encodings`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "x86_64",
+            unit=1,
+            files=FILES,
+            fields=KINDS,
+            state={
+                "r": lambda trace: Registers(trace, "r", 64),
+                "flags": Flags,
+                "mem": Memory,
+                "pc": Pc,
+                "trap": Trap,
+            },
+            machine=62,
+        )
+        # (opcode map, opcode, mandatory prefix or 0) -> rows, the more special first
+        self._table: dict[tuple[int, int, int], list[Row]] = {}
+
+    # -- definition ---------------------------------------------------------------------------------------------
+
+    def encodings(
+        self,
+        text: str,
+        *,
+        name: str | None = None,
+        lock: bool = False,
+        string: bool = False,
+        wide: bool = False,
+        one_register: bool = False,
+    ) -> Callable[[Semantics], Semantics]:
+        """Define one instruction by its rows, separated by ``;``. The function's parameters are state, ``cc``, ``w``,
+        ``rep`` and ``name``; all others are the operands, in order.
+
+        ``lock``: LOCK is allowed with a memory destination. ``string``: REP repeats it. ``wide``: the operand size is
+        64 bits unless a prefix says 16. ``one_register``: two operands may be parts of one register, and both are
+        written; or the destination may be AH while AL is written.
+        """
+
+        def define(function: Semantics) -> Semantics:
+            mnemonic = name or function.__name__.rstrip("_")
+            self._define_rows(mnemonic, text, function, lock, string, wide, one_register)
+            return function
+
+        return define
+
+    def group(self, text: str, **options: bool) -> Callable[[Semantics], Semantics]:
+        """Define several instructions by one function. A line is ``mnemonic: rows``."""
+
+        def define(function: Semantics) -> Semantics:
+            for line in text.strip().splitlines():
+                mnemonic, _, rows = line.strip().partition(": ")
+                self.encodings(rows, name=mnemonic, **options)(function)
+            return function
+
+        return define
+
+    def _define_rows(
+        self, mnemonic: str, text: str, function: Semantics, lock: bool, string: bool, wide: bool, one_register: bool
+    ) -> None:
+        if mnemonic in self.instructions:
+            raise SpecError(f"{self.name} {mnemonic} is defined twice")
+        names = list(inspect.signature(function).parameters)
+        wanted = [name for name in names if name not in self.state and name not in ("cc", "w", "rep", "name")]
+        pattern = Encodings()
+        pattern.text = text
+        insn = Instruction(self, mnemonic, pattern, function, ", ".join(wanted))
+        for one in text.split(";"):
+            found = _ROW.fullmatch(one.strip())
+            if not found:
+                raise SpecError(f"{self.name} {mnemonic}: not an encoding: {one.strip()!r}")
+            operands = tuple(found["operands"].split(",")) if found["operands"] else ()
+            for code in operands:
+                if code not in _FIXED and code != "1" and not re.fullmatch(r"[EGZMWVUIJO](bs|[bwdqxuvyz])", code):
+                    raise SpecError(f"{self.name} {mnemonic}: no operand code {code!r}")
+            if len(operands) != len(wanted):
+                raise SpecError(f"{self.name} {mnemonic}: {one.strip()!r} has {len(operands)} operands, not {len(wanted)}")
+            opcode = [int(byte, 16) for byte in found["bytes"].split()]
+            mandatory = opcode.pop(0) if len(opcode) > 1 and opcode[0] in (0x66, 0xF2, 0xF3) else 0
+            table = 0x0F if len(opcode) > 1 else 0
+            if len(opcode) > 2 or (table and opcode[0] != 0x0F):
+                raise SpecError(f"{self.name} {mnemonic}: {one.strip()!r} is in no opcode map that is known")
+            row = Row(
+                insn,
+                one.strip(),
+                operands,
+                mandatory,
+                bool(found["rexw"]),
+                found["low"] or "",
+                None if found["digit"] is None else int(found["digit"]),
+                None if found["exact"] is None else int(found["exact"], 16),
+                lock,
+                string,
+                wide,
+                one_register,
+            )
+            pattern.rows.append(row)
+            for low in range({"cc": 16, "r": 8}.get(row.low, 1)):
+                rows = self._table.setdefault((table, opcode[-1] + low, mandatory), [])
+                for other in rows:
+                    if (other.digit, other.exact, other.rex_w, other.low) == (row.digit, row.exact, row.rex_w, row.low):
+                        raise SpecError(f"{self.name} {mnemonic} overlaps {other.insn.name}: {row.text!r}")
+                rows.append(row)
+                rows.sort(key=lambda r: (not r.rex_w, r.exact is None, r.digit is None, r.low == "r"))
+        self.instructions = {**self.instructions, mnemonic: insn}
+
+    # -- decoding -----------------------------------------------------------------------------------------------
+
+    def length(self, data: bytes) -> int:
+        """The instruction's length; one more than there are bytes where they end inside it; 1 where there is none."""
+        try:
+            return self._decode(data, 0).length
+        except _Truncated:
+            return len(data) + 1
+        except DecodeError:
+            return 1
+
+    def decode(self, data: bytes, pc: int = 0) -> Decoded:
+        try:
+            return self._decode(data, pc)
+        except _Truncated:
+            raise DecodeError(self.name, pc, data[:MAX_LENGTH]) from None
+
+    def _decode(self, data: bytes, pc: int) -> Decoded:
+        cursor = _Cursor(data)
+        prefixes = set()
+        repeat = segment = 0
+        byte = cursor.byte()
+        while byte in _LEGACY:
+            prefixes.add(byte)
+            if byte in (0xF2, 0xF3):
+                repeat = byte
+            elif byte in (0x64, 0x65):
+                segment = byte - 0x63
+            byte = cursor.byte()
+        rex = byte if byte & 0xF0 == 0x40 else 0
+        if rex:
+            byte = cursor.byte()
+        table = 0
+        if byte == 0x0F:
+            table, byte = 0x0F, cursor.byte()
+        row = self._row(cursor, table, byte, repeat, 0x66 in prefixes, rex)
+        if row is None:
+            raise DecodeError(self.name, pc, data[:MAX_LENGTH])
+        fields = self._fields(cursor, row, byte, rex, segment, prefixes, repeat)
+        if 0xF0 in prefixes:
+            if not (row.lock and fields["shape"] & 7 == MEMORY):
+                raise DecodeError(self.name, pc, data[:MAX_LENGTH])
+            fields["mode"] |= LOCK
+        if row.insn.name in _REFUSED and (why := _REFUSED[row.insn.name](fields, prefixes)):
+            raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
+        return Decoded(row.insn, fields, cursor.at, row.insn, fields)
+
+    def _row(self, cursor: _Cursor, table: int, byte: int, repeat: int, narrow: bool, rex: int) -> Row | None:
+        for mandatory in (repeat, 0x66 if narrow and not repeat else 0, 0):
+            for row in self._table.get((table, byte, mandatory), ()) if mandatory or table == 0 or not repeat else ():
+                if row.rex_w and not rex & 8:
+                    continue
+                if row.digit is not None or row.exact is not None:
+                    modrm = cursor.byte()
+                    cursor.at -= 1
+                    if row.exact not in (None, modrm) or row.digit not in (None, modrm >> 3 & 7):
+                        continue
+                if row.low == "" and byte == 0x90 and table == 0 and rex & 1:
+                    continue
+                return row
+        return None
+
+    def _fields(
+        self, cursor: _Cursor, row: Row, opcode: int, rex: int, segment: int, prefixes: set[int], repeat: int
+    ) -> dict[str, int]:
+        size = 64 if rex & 8 else 16 if 0x66 in prefixes and row.mandatory != 0x66 else 64 if row.wide else 32
+        fields = {"shape": 0, "w": 0, "w2": 0, "ea": 0, "mode": 0, "cc": opcode & 15 if row.low == "cc" else 0}
+        if row.string:
+            fields["mode"] |= {0: 0, 0xF2: REPNE, 0xF3: REP}[repeat]
+        modrm = cursor.byte() if row.has_modrm else 0
+        mod, reg, rm = modrm >> 6, modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3
+        located = mod != 3 and any(code[0] in "EMW" for code in row.operands)
+        if located:
+            self._address(cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "IJ" for c in row.operands))
+        elif row.digit is None and row.exact is None and row.has_modrm and mod != 3 and "U" in "".join(row.operands):
+            raise _Truncated
+        registers = 0
+        for position, code in enumerate(row.operands):
+            width = self._width(code, size)
+            fields["w" if position == 0 else "w2"] = width if position < 2 else fields["w2"]
+            number, kind = 0, REGISTER
+            if code in _FIXED:
+                number = _FIXED[code][0]
+            elif code[0] == "G":
+                number = reg
+            elif code[0] == "Z":
+                number = opcode & 7 | (rex & 1) << 3
+            elif code[0] in "VWU":
+                number, kind = reg if code[0] == "V" else rm, XMM
+            else:
+                number = rm
+            if code[0] in "EWM" and located:
+                kind = MEMORY
+            elif code[0] == "O":
+                kind = MEMORY
+                address = cursor.signed(4 if 0x67 in prefixes else 8)
+                fields |= {"ea": ABSOLUTE | segment << 5, "imm": address & 0xFFFF_FFFF if 0x67 in prefixes else address}
+            elif code[0] in "IJ1":
+                kind = IMMEDIATE
+                fields["imm"] = 1 if code == "1" else self._immediate(cursor, code, width)
+            elif code[0] == "M":
+                raise DecodeError(self.name, 0, cursor.data[:MAX_LENGTH])
+            if kind == REGISTER and width == 8 and not rex and 4 <= number < 8 and code not in _FIXED:
+                number, kind = number - 4, HIGH
+            if kind in (REGISTER, HIGH, XMM):
+                fields[f"r{registers}"] = number
+                registers += 1
+            fields["shape"] |= kind << 3 * position
+        if row.one_register and fields["w"] == 8:
+            same = fields["r0"] == fields["r1"] if registers == 2 and not located else False
+            if (same and fields["shape"] & 7 != fields["shape"] >> 3 & 7) or (
+                row.insn.name == "cmpxchg" and fields["shape"] & 7 == HIGH and fields["r0"] == 0
+            ):
+                fields["mode"] |= ALIAS
+        for code in row.operands:
+            if code[0] == "J":
+                fields["imm"] += cursor.at
+        return fields
+
+    @staticmethod
+    def _width(code: str, size: int) -> int:
+        if code == "1":
+            return 8
+        suffix = _FIXED[code][1] if code in _FIXED else code[1:]
+        if code[0] == "J" or code[0] == "I" and suffix == "z":
+            return 64 if code[0] == "J" else size
+        if suffix in _WIDTHS:
+            return _WIDTHS[suffix]
+        return {"v": size, "z": size, "bs": size, "y": max(size, 32)}[suffix]
+
+    @staticmethod
+    def _immediate(cursor: _Cursor, code: str, width: int) -> int:
+        if code[1:] in ("b", "bs"):
+            return cursor.signed(1)
+        if code[0] == "J":
+            return cursor.signed(4)
+        if code[1:] == "w":
+            return cursor.signed(2)
+        return cursor.signed(min(width, 64 if code[1:] in ("v", "q") else 32) // 8)
+
+    @staticmethod
+    def _address(
+        cursor: _Cursor, fields: dict[str, int], modrm: int, rex: int, segment: int, short: bool, immediate: bool
+    ) -> None:
+        mod, rm = modrm >> 6, modrm & 7
+        base, index, scale, kind = rm | (rex & 1) << 3, NIL, 0, SIB
+        if rm == 4:
+            sib = cursor.byte()
+            base = sib & 7 | (rex & 1) << 3
+            index = sib >> 3 & 7 | (rex & 2) << 2
+            scale = sib >> 6
+            if index == 4:
+                index, scale = NIL, 0
+            if sib & 7 == 5 and mod == 0:
+                base = NIL
+        elif rm == 5 and mod == 0:
+            kind = RIP
+        wide = mod == 2 or (mod == 0 and (kind == RIP or base == NIL))
+        disp = cursor.signed(4) if wide else cursor.signed(1) if mod == 1 else 0
+        if kind == SIB and immediate:
+            kind = SCALED | scale << 3
+        fields["ea"] = kind | segment << 5 | short << 7
+        fields["disp"] = disp
+        if kind != RIP:
+            fields |= {"base": base, "index": index}
+            if kind == SIB:
+                fields["scale"] = scale
+
+    # -- tracing ------------------------------------------------------------------------------------------------
+
+    def trace(self, insn: Instruction, statics: dict[str, int]) -> Template:
+        kinds = [statics["shape"] >> 3 * position & 7 for position in range(3)]
+        ea = statics["ea"]
+        used = [f"r{i}" for i in range(sum(kind in (REGISTER, HIGH, XMM) for kind in kinds))]
+        if ea & 7 in (SIB, SCALED):
+            used += ["base", "index", "disp", *(["scale"] if ea & 7 == SIB else [])]
+        elif ea & 7 == RIP:
+            used.append("disp")
+        if IMMEDIATE in kinds or ea & 7 == ABSOLUTE:
+            used.append("imm")
+        suffix = "".join(f"/{name}={value}" for name, value in statics.items() if value)
+        trace = Tracer(insn.name + suffix, {name: KINDS[name].role for name in used})
+        with trace.active():
+            operands = iter(self._operands(trace, kinds, statics))
+            given: dict[str, Any] = {}
+            for name in inspect.signature(insn.function).parameters:
+                if name in self.state:
+                    given[name] = self.state[name](trace)
+                elif name in ("cc", "w"):
+                    given[name] = statics[name]
+                elif name == "rep":
+                    given[name] = statics["mode"] & (REP | REPNE)
+                elif name == "name":
+                    given[name] = insn.name
+                else:
+                    given[name] = next(operands)
+            try:
+                insn.function(**given)
+            except SpecError as error:
+                raise type(error)(f"{self.name} {insn.name}: {error}") from None
+            return trace.finish()
+
+    @staticmethod
+    def _operands(
+        trace: Tracer, kinds: list[int], statics: dict[str, int]
+    ) -> Iterable[Register | Location | Immediate]:
+        registers = 0
+        alias = statics["mode"] & ALIAS
+        for position, kind in enumerate(kinds):
+            width = statics["w2"] if position == 1 else statics["w"]
+            if kind == IMMEDIATE:
+                yield Immediate(trace.field("imm"), width)
+            elif kind == MEMORY:
+                segment = statics["ea"] >> 5 & 3
+                base = trace.read("seg", segment - 1, 64) if segment else None
+                aligned = width == 128 and not statics["cc"]
+                yield Location(trace, _offset(trace, statics["ea"]), base, width, bool(statics["mode"] & LOCK), aligned)
+            elif kind:
+                index: int | str = f"r{registers}"
+                if alias:
+                    index = 0 if kinds[0] == HIGH and kinds[1] == REGISTER and statics["cc"] else "r0"
+                yield Register(trace, "xmm" if kind == XMM else "r", index, width, kind == HIGH)
+                registers += 1
+
+
+def _offset(trace: Tracer, ea: int) -> Bits:
+    """The effective address of an addressing form."""
+    kind = ea & 7
+    if kind == ABSOLUTE:
+        return trace.field("imm")
+    if kind == RIP:
+        out = trace.pure("next_pc", 64, ()) + trace.field("disp")
+    else:
+        index = trace.read("r", "index", 64)
+        out = trace.read("r", "base", 64) + (index << (trace.field("scale") if kind == SIB else ea >> 3 & 3))
+        out = out + trace.field("disp")
+    return out[31:0].zext(64) if ea >> 7 else out

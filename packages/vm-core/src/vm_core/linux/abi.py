@@ -1,0 +1,413 @@
+"""What differs between the three Linux user ABIs: registers of a call, structure layouts, the signal frame.
+
+Linux 6.x: arch/riscv/include/uapi/asm/{sigcontext,ucontext,hwprobe}.h, arch/arm64/include/uapi/asm/sigcontext.h,
+arch/x86/include/uapi/asm/sigcontext.h, include/uapi/asm-generic/{stat,fcntl,signal}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from vm_core.memory import GuestMemory
+from vm_core.state import CpuState, StateLayout
+
+__all__ = ["MASK64", "SIGNAL_NAMES", "Abi", "SigInfo", "abi_of", "errno_name", "s32", "s64"]
+
+MASK64: Final = (1 << 64) - 1
+
+SIGNAL_NAMES: Final = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE",
+    9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
+    16: "SIGSTKFLT", 17: "SIGCHLD", 18: "SIGCONT", 19: "SIGSTOP", 20: "SIGTSTP", 21: "SIGTTIN", 22: "SIGTTOU",
+    23: "SIGURG", 24: "SIGXCPU", 25: "SIGXFSZ", 26: "SIGVTALRM", 27: "SIGPROF", 28: "SIGWINCH", 29: "SIGIO",
+    30: "SIGPWR", 31: "SIGSYS",
+}  # fmt: skip
+
+
+def s32(value: int) -> int:
+    """The low 32 bits as a C int."""
+    value &= 0xFFFF_FFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def s64(value: int) -> int:
+    """An unsigned 64-bit register as a C long."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def errno_name(number: int) -> str:
+    """``ENOENT`` for 2; the number for one without a name."""
+    return errno.errorcode.get(number, str(number))
+
+
+@dataclass(frozen=True, slots=True)
+class SigInfo:
+    """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address."""
+
+    number: int
+    code: int = 0
+    address: int = 0
+    pid: int = 0
+    uid: int = 0
+    value: int = 0
+
+    def pack(self) -> bytes:
+        """The 128 bytes the guest sees (the same on every 64-bit ABI)."""
+        head = struct.pack("<iiii", self.number, 0, self.code, 0)
+        if self.number in (4, 5, 7, 8, 11) and self.code > 0 and self.code != 0x80:
+            body = struct.pack("<Q", self.address)
+        else:
+            body = struct.pack("<IIQ", self.pid, self.uid, self.value & MASK64)
+        return (head + body).ljust(128, b"\0")
+
+
+_STAT_GENERIC: Final = struct.Struct("<QQIIIIQQqiiqqQqQqQII")
+_STAT_X86: Final = struct.Struct("<QQQIIIIQqqqqQqQqQqqq")
+
+
+class Abi:
+    """One ISA's Linux user ABI, bound to a register layout.
+
+    Word indices (``*_word``) index ``CpuState.words``, so that a system call reads its registers without a lookup.
+    """
+
+    isa: ClassVar[str]
+    machine: ClassVar[str]
+    column: ClassVar[str] = "generic"
+    number_register: ClassVar[tuple[str, ...]]
+    argument_registers: ClassVar[tuple[tuple[str, ...], ...]]
+    result_register: ClassVar[tuple[str, ...]]
+    stack_register: ClassVar[tuple[str, ...]]
+    thread_register: ClassVar[tuple[str, ...]]
+    syscall_bytes: ClassVar[int] = 4
+    hwcap: ClassVar[int] = 0
+    platform: ClassVar[str | None] = None
+    has_restorer: ClassVar[bool] = True
+    clone_tls_before_ctid: ClassVar[bool] = True
+    trampoline: ClassVar[bytes] = b""
+    red_zone: ClassVar[int] = 0
+    min_signal_stack: ClassVar[int] = 2048
+    O_DIRECTORY: ClassVar[int] = 0o200000
+    O_NOFOLLOW: ClassVar[int] = 0o400000
+    O_DIRECT: ClassVar[int] = 0o40000
+    O_LARGEFILE: ClassVar[int] = 0o100000
+
+    def __init__(self, layout: StateLayout) -> None:
+        self.layout = layout
+        self.number_word = self.word(*self.number_register)
+        self.argument_words = tuple(self.word(*names) for names in self.argument_registers)
+        self.result_word = self.word(*self.result_register)
+        self.stack_word = self.word(*self.stack_register)
+        self.thread_word = self.word(*self.thread_register) if self.knows(*self.thread_register) else -1
+        host = {
+            self.O_DIRECTORY: os.O_DIRECTORY,
+            self.O_NOFOLLOW: os.O_NOFOLLOW,
+            0o100: os.O_CREAT,
+            0o200: os.O_EXCL,
+            0o400: os.O_NOCTTY,
+            0o1000: os.O_TRUNC,
+            0o2000: os.O_APPEND,
+            0o4000: os.O_NONBLOCK,
+            0o10000: os.O_DSYNC,
+            0o4000000: os.O_SYNC,
+            0o2000000: os.O_CLOEXEC,
+            0o10000000: getattr(os, "O_PATH", 0),
+            0o20000000: getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY,
+        }
+        self._open_flags = tuple(host.items())
+
+    def word(self, *names: str) -> int:
+        """Index in ``CpuState.words`` of the first of these registers that the layout has."""
+        for name in names:
+            if name in self.layout.names:
+                return self.layout.offset(*self.layout.names[name]) // 8
+        raise KeyError(names[0])
+
+    def knows(self, *names: str) -> bool:
+        return any(name in self.layout.names for name in names)
+
+    def host_open_flags(self, flags: int) -> int:
+        """Guest O_* to the host's; O_DIRECT and unknown bits are dropped."""
+        out = flags & 3
+        for guest, host in self._open_flags:
+            if flags & guest:
+                out |= host
+        return out
+
+    def stat(self, info: os.stat_result, mode: int | None = None, size: int | None = None) -> bytes:
+        """``struct stat``; ``mode`` and ``size`` override what the host says of an emulated file."""
+        times: list[int] = []
+        for nanoseconds in (info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns):
+            times.extend(divmod(nanoseconds, 1_000_000_000))
+        mode = info.st_mode if mode is None else mode
+        size = info.st_size if size is None else size
+        return self._stat(info, mode, size, times)
+
+    def _stat(self, info: os.stat_result, mode: int, size: int, times: list[int]) -> bytes:
+        return _STAT_GENERIC.pack(
+            info.st_dev, info.st_ino, mode, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, info.st_rdev, 0,
+            size, info.st_blksize, 0, info.st_blocks, *times, 0, 0,
+        )  # fmt: skip
+
+    # -- signal frame -------------------------------------------------------------------------------------------
+
+    def push_frame(
+        self,
+        cpu: CpuState,
+        memory: GuestMemory,
+        stack: int,
+        info: SigInfo,
+        handler: int,
+        mask: int,
+        altstack: tuple[int, int, int],
+        restorer: int,
+    ) -> None:
+        """Write an rt_sigframe below ``stack`` and point the vCPU at ``handler``.
+
+        ``mask`` is what sigreturn restores, ``altstack`` is (address, flags, size), ``restorer`` where the handler
+        returns to. Raises MemoryFault, with no register changed, if the stack cannot take the frame.
+        """
+        raise NotImplementedError
+
+    def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
+        """Undo push_frame from the stack pointer: all registers; returns (mask, altstack). Raises MemoryFault."""
+        raise NotImplementedError
+
+
+def _ucontext_head(altstack: tuple[int, int, int]) -> bytes:
+    address, flags, size = altstack
+    return struct.pack("<QQQiIQ", 0, 0, address, flags, 0, size)
+
+
+def _altstack_of(head: bytes) -> tuple[int, int, int]:
+    _, _, address, flags, _, size = struct.unpack_from("<QQQiIQ", head)
+    return address, flags, size
+
+
+class Riscv64(Abi):
+    """RISC-V 64: arguments in a0-a5, number in a7; the kernel page holds the signal trampoline."""
+
+    isa = "riscv64"
+    machine = "riscv64"
+    number_register = ("a7", "x17")
+    argument_registers = tuple((f"a{i}", f"x{10 + i}") for i in range(6))
+    result_register = ("a0", "x10")
+    stack_register = ("sp", "x2")
+    thread_register = ("tp", "x4")
+    hwcap = sum(1 << (ord(letter) - ord("A")) for letter in "IMAFDC")
+    has_restorer = False
+    trampoline = struct.pack("<II", 0x08B00893, 0x00000073)  # li a7, 139; ecall
+
+    _FRAME: Final = 128 + 960
+    _UC: Final = 128
+    _REGS: Final = 128 + 176
+    _FP: Final = 128 + 176 + 256
+
+    def __init__(self, layout: StateLayout) -> None:
+        super().__init__(layout)
+        self._x = tuple(self.word(f"x{i}") for i in range(1, 32))
+        self._f = tuple(self.word(f"f{i}") for i in range(32)) if "f0" in layout.names else ()
+
+    def push_frame(
+        self,
+        cpu: CpuState,
+        memory: GuestMemory,
+        stack: int,
+        info: SigInfo,
+        handler: int,
+        mask: int,
+        altstack: tuple[int, int, int],
+        restorer: int,
+    ) -> None:
+        frame = (stack - self._FRAME) & -16 & MASK64
+        words = cpu.words
+        out = bytearray(self._FRAME)
+        out[:128] = info.pack()
+        head = _ucontext_head(altstack) + struct.pack("<Q", mask)
+        out[self._UC : self._UC + len(head)] = head
+        struct.pack_into("<32Q", out, self._REGS, cpu.pc, *(words[i] for i in self._x))
+        if self._f:
+            fcsr = (cpu.header("fp_rounding") & 7) << 5 | cpu.header("fp_flags") & 31
+            struct.pack_into("<32QI", out, self._FP, *(words[i] for i in self._f), fcsr)
+        memory.write(frame, out)
+        cpu["x1"] = restorer
+        cpu["x2"] = frame
+        cpu["x10"] = info.number
+        cpu["x11"] = frame
+        cpu["x12"] = frame + self._UC
+        cpu.pc = handler
+
+    def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
+        raw = memory.read(cpu["x2"], self._FRAME)
+        mask = int.from_bytes(raw[self._UC + 40 : self._UC + 48], "little")
+        words = cpu.words
+        pc, *regs = struct.unpack_from("<32Q", raw, self._REGS)
+        for index, value in zip(self._x, regs, strict=True):
+            words[index] = value
+        cpu.pc = pc
+        if self._f:
+            *values, fcsr = struct.unpack_from("<32QI", raw, self._FP)
+            for index, value in zip(self._f, values, strict=True):
+                words[index] = value
+            cpu.header("fp_flags", fcsr & 31)
+            cpu.header("fp_rounding", fcsr >> 5 & 7)
+        cpu.header("reservation", MASK64)
+        return mask, _altstack_of(raw[self._UC : self._UC + 40])
+
+
+class Aarch64(Abi):
+    """AArch64: arguments in x0-x5, number in x8."""
+
+    isa = "aarch64"
+    machine = "aarch64"
+    number_register = ("x8",)
+    argument_registers = tuple((f"x{i}",) for i in range(6))
+    result_register = ("x0",)
+    stack_register = ("sp",)
+    thread_register = ("tpidr_el0", "tpidr")
+    hwcap = 0b11  # FP, ASIMD
+    platform = "aarch64"
+    trampoline = struct.pack("<II", 0xD2801168, 0xD4000001)  # mov x8, #139; svc #0
+    min_signal_stack = 5120
+    O_DIRECTORY = 0o40000
+    O_NOFOLLOW = 0o100000
+    O_DIRECT = 0o200000
+    O_LARGEFILE = 0o400000
+
+    _FRAME: Final = 128 + 464 + 4096
+    _UC: Final = 128
+    _MC: Final = 128 + 176
+    _FPSIMD: Final = 128 + 464
+    _FPSIMD_MAGIC: Final = 0x46508001
+
+    def push_frame(
+        self,
+        cpu: CpuState,
+        memory: GuestMemory,
+        stack: int,
+        info: SigInfo,
+        handler: int,
+        mask: int,
+        altstack: tuple[int, int, int],
+        restorer: int,
+    ) -> None:
+        record = (stack - 16) & -16 & MASK64
+        frame = (record - self._FRAME) & -16 & MASK64
+        out = bytearray(record + 16 - frame)
+        out[:128] = info.pack()
+        head = _ucontext_head(altstack) + struct.pack("<Q", mask)
+        out[self._UC : self._UC + len(head)] = head
+        registers = [cpu[f"x{i}"] for i in range(31)]
+        pstate = cpu["nzcv"] if "nzcv" in cpu else 0
+        struct.pack_into(
+            "<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate & 0xF000_0000
+        )
+        if "v0" in cpu:
+            flags, rounding = cpu.header("fp_flags"), cpu.header("fp_rounding")
+            struct.pack_into("<IIII", out, self._FPSIMD, self._FPSIMD_MAGIC, 528, flags & MASK64, rounding << 22)
+            for i in range(32):
+                at = self._FPSIMD + 16 + 16 * i
+                out[at : at + 16] = cpu[f"v{i}"].to_bytes(16, "little")
+        struct.pack_into("<QQ", out, record - frame, cpu["x29"], cpu["x30"])
+        memory.write(frame, out)
+        cpu["x0"], cpu["x1"], cpu["x2"] = info.number, frame, frame + self._UC
+        cpu["x29"], cpu["x30"] = record, restorer
+        cpu["sp"] = frame
+        cpu.pc = handler
+
+    def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
+        raw = memory.read(cpu["sp"], self._FRAME)
+        mask = int.from_bytes(raw[self._UC + 40 : self._UC + 48], "little")
+        _, *registers, sp, pc, pstate = struct.unpack_from("<Q31QQQQ", raw, self._MC)
+        for i, value in enumerate(registers):
+            cpu[f"x{i}"] = value
+        cpu["sp"], cpu.pc = sp, pc
+        if "nzcv" in cpu:
+            cpu["nzcv"] = pstate & 0xF000_0000
+        magic, _, flags, control = struct.unpack_from("<IIII", raw, self._FPSIMD)
+        if magic == self._FPSIMD_MAGIC and "v0" in cpu:
+            cpu.header("fp_flags", flags)
+            cpu.header("fp_rounding", control >> 22 & 3)
+            for i in range(32):
+                at = self._FPSIMD + 16 + 16 * i
+                cpu[f"v{i}"] = int.from_bytes(raw[at : at + 16], "little")
+        return mask, _altstack_of(raw[self._UC : self._UC + 40])
+
+
+class X86_64(Abi):  # noqa: N801 - the ISA's own name
+    """x86-64: number and result in rax, arguments in rdi, rsi, rdx, r10, r8, r9."""
+
+    isa = "x86_64"
+    machine = "x86_64"
+    column = "x86_64"
+    number_register = ("rax",)
+    argument_registers = (("rdi",), ("rsi",), ("rdx",), ("r10",), ("r8",), ("r9",))
+    result_register = ("rax",)
+    stack_register = ("rsp",)
+    thread_register = ("fs_base", "fsbase")
+    syscall_bytes = 2
+    hwcap = 0x0781_AB6D & ~(1 << 28)  # CPUID.1:EDX without hyper-threading
+    platform = "x86_64"
+    clone_tls_before_ctid = False
+    red_zone = 128
+
+    _ORDER: Final = (
+        "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
+    )  # fmt: skip
+    _UC: Final = 8
+    _MC: Final = 8 + 40
+    _FRAME: Final = 8 + 40 + 256 + 8 + 128
+
+    def _stat(self, info: os.stat_result, mode: int, size: int, times: list[int]) -> bytes:
+        return _STAT_X86.pack(
+            info.st_dev, info.st_ino, info.st_nlink, mode, info.st_uid, info.st_gid, 0, info.st_rdev, size,
+            info.st_blksize, info.st_blocks, *times, 0, 0, 0,
+        )  # fmt: skip
+
+    def push_frame(
+        self,
+        cpu: CpuState,
+        memory: GuestMemory,
+        stack: int,
+        info: SigInfo,
+        handler: int,
+        mask: int,
+        altstack: tuple[int, int, int],
+        restorer: int,
+    ) -> None:
+        # As after a call: rsp + 8 is 16-byte aligned on entry.
+        frame = (((stack - self.red_zone - self._FRAME) & -16) - 8) & MASK64
+        flags = cpu["rflags"] if "rflags" in cpu else 0x202
+        out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
+        out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
+        out += struct.pack("<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, 0)
+        out = out.ljust(self._MC + 256, b"\0") + struct.pack("<Q", mask) + info.pack()
+        memory.write(frame, out)
+        cpu["rdi"], cpu["rsi"], cpu["rdx"] = info.number, frame + self._FRAME - 128, frame + self._UC
+        cpu["rax"] = 0
+        cpu["rsp"] = frame
+        cpu.pc = handler
+
+    def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
+        # The handler's `ret` has popped the return address.
+        raw = memory.read(cpu["rsp"] - 8, self._FRAME)
+        *registers, pc, flags = struct.unpack_from("<18Q", raw, self._MC)
+        for name, value in zip(self._ORDER, registers, strict=True):
+            cpu[name] = value
+        cpu.pc = pc
+        if "rflags" in cpu:
+            cpu["rflags"] = flags
+        mask = int.from_bytes(raw[self._MC + 256 : self._MC + 264], "little")
+        return mask, _altstack_of(raw[self._UC : self._UC + 40])
+
+
+_ABIS: Final[dict[str, type[Abi]]] = {abi.isa: abi for abi in (Riscv64, Aarch64, X86_64)}
+
+
+def abi_of(isa: str, layout: StateLayout) -> Abi:
+    """The ABI object for an ISA name. Raises KeyError."""
+    return _ABIS[isa](layout)

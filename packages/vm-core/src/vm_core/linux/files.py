@@ -1,0 +1,1197 @@
+"""The guest's descriptors and its file system calls.
+
+Guest descriptor numbers live in a private table; each names a :class:`File`, which owns one close-on-exec host
+descriptor. A guest number never reaches the host. A file that can block is never blocked on: its host descriptor is
+non-blocking (or, for the inherited standard streams, whose flags belong to others, polled first), so that exit, a
+signal, a timeout or Ctrl-C can end the wait.
+
+Linux 6.x, man-pages 6.x section 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.abi import s32, s64
+from vm_core.linux.paths import Namespace, Place, getdents
+from vm_core.memory import Access, GuestMemory, MemoryFault
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread
+
+__all__ = ["File", "FileSystem", "text_file"]
+
+RESTART: Final = -512
+"""ERESTARTSYS: interrupted by a signal; restarted if its handler says SA_RESTART."""
+RESTART_NO_HANDLER: Final = -514
+"""ERESTARTNOHAND: restarted only if no handler ran."""
+
+_FD: Final = 0xFFFF_FFFF
+_MAX_IO: Final = 0x7FFF_F000
+_AT_FDCWD: Final = -100
+_O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
+_O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
+_AT_NOFOLLOW, _AT_REMOVEDIR, _AT_FOLLOW, _AT_EMPTY = 0x100, 0x200, 0x400, 0x1000
+_PIPE_BUF: Final = 4096
+_SIGPIPE: Final = 13
+
+REGULAR, STREAM, DIRECTORY, EMULATED, PATH, SOCKET = range(6)
+"""Kinds of files: STREAM and SOCKET may block, EMULATED is a directory without a host descriptor."""
+
+
+def _kind_of(mode: int) -> int:
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return REGULAR
+    if stat.S_ISDIR(mode):
+        return DIRECTORY
+    return SOCKET if stat.S_ISSOCK(mode) else STREAM
+
+
+class File:
+    """An open file description, as the guest sees it. ``fd`` is the host's, or -1; ``flags`` the guest's O_*.
+
+    ``path`` is the guest path (or ``pipe:[...]``), ``fixed`` says that metadata must not be changed through it.
+    """
+
+    __slots__ = ("fd", "fixed", "flags", "inherited", "kind", "mode", "names", "path", "position", "refs", "socket")
+
+    def __init__(
+        self, fd: int, flags: int, *, path: str = "", kind: int | None = None, inherited: bool = False, fixed: bool = True
+    ) -> None:
+        self.fd = fd
+        self.flags = flags
+        self.inherited = inherited
+        self.fixed = fixed
+        self.mode: int | None = None
+        self.names: tuple[str, ...] = ()
+        self.position = 0
+        self.refs = 1
+        self.socket: object = None
+        if kind is None:
+            info = os.fstat(fd)
+            kind = _kind_of(info.st_mode)
+            if not path:
+                word = "pipe" if stat.S_ISFIFO(info.st_mode) else "socket" if kind == SOCKET else "file"
+                path = "/dev/tty" if stat.S_ISCHR(info.st_mode) and os.isatty(fd) else f"{word}:[{info.st_ino}]"
+        self.kind = kind
+        self.path = path
+
+    def reopen(self, flags: int) -> File:
+        """A second description of the same file, with at most the same access. Raises OSError."""
+        if self.fd < 0:
+            made = File(-1, flags, path=self.path, kind=self.kind)
+            made.names = self.names
+            return made
+        wants, has = flags & 3, self.flags & 3
+        if has not in (2, wants):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        made = File(os.dup(self.fd), (self.flags & _O_APPEND) | flags, path=self.path, kind=self.kind)
+        made.inherited, made.mode = self.inherited, self.mode
+        return made
+
+
+def text_file(data: bytes, flags: int) -> File:
+    """A read-only file with these contents."""
+    fd = os.memfd_create("vm", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    file = File(fd, flags, kind=REGULAR)
+    file.mode = stat.S_IFREG | 0o444
+    return file
+
+
+class FileSystem:
+    """Descriptor table, working directory and umask of a process."""
+
+    def __init__(self, namespace: Namespace, close_host: Callable[[int], None]) -> None:
+        self.namespace = namespace
+        self.table: dict[int, File] = {}
+        self.close_on_exec: set[int] = set()
+        self.lock = threading.Lock()
+        self.cwd = namespace.start
+        self.limit = 1024
+        self.umask = 0o022
+        self._close_host = close_host
+
+    def add(self, file: File, *, cloexec: bool = False, lowest: int = 0) -> int:
+        """Put a file at the lowest free number; returns it, or -EMFILE with the file closed."""
+        with self.lock:
+            number = lowest
+            table = self.table
+            while number in table:
+                number += 1
+            if number < self.limit:
+                table[number] = file
+                if cloexec:
+                    self.close_on_exec.add(number)
+                else:
+                    self.close_on_exec.discard(number)
+                return number
+        self.release(file)
+        return -errno.EMFILE
+
+    def release(self, file: File) -> None:
+        """Drop one reference; the last one closes the host descriptor."""
+        with self.lock:
+            file.refs -= 1
+            if file.refs:
+                return
+            fd, file.fd = file.fd, -1
+        if fd >= 0:
+            self._close_host(fd)
+
+    def close(self, number: int) -> int:
+        with self.lock:
+            file = self.table.pop(number, None)
+        if file is None:
+            return -errno.EBADF
+        self.release(file)
+        return 0
+
+    def close_all(self) -> None:
+        for number in list(self.table):
+            self.close(number)
+        self.namespace.close()
+
+    def base(self, dfd: int, path: str) -> str:
+        """The guest directory that a relative path starts from. Raises OSError."""
+        if path.startswith("/"):
+            return "/"
+        number = s32(dfd)
+        if number == _AT_FDCWD:
+            return self.cwd
+        file = self.table.get(dfd & _FD)
+        if file is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if file.kind not in (DIRECTORY, EMULATED) and not (file.kind == PATH and file.names):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return file.path
+
+    def walk(self, dfd: int, path: str, *, follow: bool = True) -> Place:
+        return self.namespace.walk(self.base(dfd, path), path, follow=follow)
+
+
+def _window(memory: GuestMemory, address: int, count: int, access: Access) -> memoryview:
+    """Guest memory for a transfer: as much of the range as the guest may use. Raises MemoryFault if that is nothing."""
+    count = min(count, _MAX_IO)
+    try:
+        memory.check(address, count, access)
+    except MemoryFault as fault:
+        if fault.address <= address:
+            raise
+        count = fault.address - address
+    return memory.view[address : address + count]
+
+
+def _vector(t: GuestThread, address: int, count: int, access: Access) -> list[memoryview]:
+    """The windows of an iovec array. Raises OSError and MemoryFault."""
+    if count > 1024:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    memory = t.memory
+    out = []
+    for base, length in struct.iter_unpack("<QQ", memory.read(address, 16 * count)):
+        if length >> 63:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if length:
+            out.append(_window(memory, base, length, access))
+    return out
+
+
+# -- reading and writing ----------------------------------------------------------------------------------------
+
+
+def _wait(t: GuestThread, file: File, events: int) -> int:
+    """Wait until the file is ready; 0, or the result that the call must return."""
+    if file.flags & _O_NONBLOCK:
+        if file.inherited:
+            poll = select.poll()
+            poll.register(file.fd, events)
+            if poll.poll(0):
+                return 0
+        return -errno.EAGAIN
+    fd = file.fd
+    if fd < 0:
+        return -errno.EBADF
+    return 0 if t.poll([(fd, events)], None) is not None else RESTART
+
+
+def _receive(t: GuestThread, file: File, windows: Sequence[memoryview]) -> int:
+    """Read a stream or socket."""
+    if not windows:
+        return 0
+    if file.inherited:
+        result = _wait(t, file, select.POLLIN)
+        return result or os.readv(file.fd, windows)
+    while True:
+        try:
+            return os.readv(file.fd, windows)
+        except BlockingIOError:
+            result = _wait(t, file, select.POLLIN)
+            if result:
+                return result
+
+
+def _send(t: GuestThread, file: File, data: memoryview) -> int:
+    """Write a stream or socket completely, unless it is non-blocking or a signal comes."""
+    done = 0
+    try:
+        while True:
+            chunk = data[done:]
+            try:
+                if file.inherited:
+                    result = _wait(t, file, select.POLLOUT)
+                    if result:
+                        return done or result
+                    chunk = chunk[:_PIPE_BUF]
+                done += os.write(file.fd, chunk)
+            except BlockingIOError:
+                result = _wait(t, file, select.POLLOUT)
+                if result:
+                    return done or result
+            if done >= len(data):
+                return done
+    except BrokenPipeError:
+        if done:
+            return done
+        t.raise_signal(_SIGPIPE)
+        return -errno.EPIPE
+
+
+def read(t: GuestThread, fd: int, address: int, count: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    if not count:
+        return 0
+    window = _window(t.memory, address, count, Access.WRITE)
+    if file.kind == REGULAR:
+        return os.readv(file.fd, (window,))
+    if file.kind == EMULATED:
+        return -errno.EISDIR
+    if file.flags & 3 == 1:
+        return -errno.EBADF
+    return _receive(t, file, (window,))
+
+
+def write(t: GuestThread, fd: int, address: int, count: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    window = _window(t.memory, address, count, Access.READ) if count else memoryview(b"")
+    if file.kind == REGULAR:
+        return os.write(file.fd, window)
+    if not file.flags & 3:
+        return -errno.EBADF
+    return _send(t, file, window)
+
+
+def readv(t: GuestThread, fd: int, vector: int, count: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    windows = _vector(t, vector, count, Access.WRITE)
+    if file.kind == REGULAR:
+        return os.readv(file.fd, windows) if windows else 0
+    if file.kind == EMULATED:
+        return -errno.EISDIR
+    return _receive(t, file, windows)
+
+
+def writev(t: GuestThread, fd: int, vector: int, count: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    windows = _vector(t, vector, count, Access.READ)
+    if file.kind == REGULAR:
+        return os.writev(file.fd, windows) if windows else 0
+    if not file.flags & 3:
+        return -errno.EBADF
+    if len(windows) == 1:
+        return _send(t, file, windows[0])
+    return _send(t, file, memoryview(b"".join(windows)))
+
+
+def pread64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    if s64(offset) < 0:
+        return -errno.EINVAL
+    if not count:
+        return 0
+    return os.preadv(file.fd, (_window(t.memory, address, count, Access.WRITE),), offset)
+
+
+def pwrite64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    if s64(offset) < 0:
+        return -errno.EINVAL
+    if not count:
+        return 0
+    return os.pwrite(file.fd, _window(t.memory, address, count, Access.READ), offset)
+
+
+def preadv(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    windows = _vector(t, vector, count, Access.WRITE)
+    return os.preadv(file.fd, windows, offset) if windows else 0
+
+
+def pwritev(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    windows = _vector(t, vector, count, Access.READ)
+    return os.pwritev(file.fd, windows, offset) if windows else 0
+
+
+def lseek(t: GuestThread, fd: int, offset: int, whence: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    if file.kind == EMULATED:
+        file.position = s64(offset)
+        return file.position
+    return os.lseek(file.fd, s64(offset), whence & 0xFF)
+
+
+def sendfile(t: GuestThread, out: int, source: int, offset: int, count: int) -> int:
+    file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
+    if file is None or sink is None:
+        return -errno.EBADF
+    count = min(count, 1 << 20)
+    if offset:
+        at = t.memory.load(offset, 8)
+        data = os.pread(file.fd, count, at)
+    else:
+        data = os.read(file.fd, count)
+    done = _send(t, sink, memoryview(data)) if data else 0
+    if done < len(data) and not offset:
+        os.lseek(file.fd, max(done, 0) - len(data), os.SEEK_CUR)
+    if offset and done > 0:
+        t.memory.store(offset, 8, at + done)
+    return done
+
+
+def copy_file_range(
+    t: GuestThread, source: int, source_offset: int, out: int, out_offset: int, count: int, flags: int
+) -> int:
+    file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
+    if file is None or sink is None:
+        return -errno.EBADF
+    if flags:
+        return -errno.EINVAL
+    read_at = t.memory.load(source_offset, 8) if source_offset else None
+    write_at = t.memory.load(out_offset, 8) if out_offset else None
+    done = os.copy_file_range(file.fd, sink.fd, min(count, _MAX_IO), read_at, write_at)
+    if read_at is not None:
+        t.memory.store(source_offset, 8, read_at + done)
+    if write_at is not None:
+        t.memory.store(out_offset, 8, write_at + done)
+    return done
+
+
+# -- opening and closing ----------------------------------------------------------------------------------------
+
+
+def _open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | int:
+    abi = t.abi
+    if place.node is not None:
+        node = place.node
+        if node.opener is not None:
+            opened = node.opener(flags)
+            assert isinstance(opened, File)
+            opened.path = place.guest if not node.target else opened.path
+            if flags & abi.O_DIRECTORY and opened.kind not in (DIRECTORY, EMULATED):
+                t.files.release(opened)
+                return -errno.ENOTDIR
+            return opened
+        if not stat.S_ISDIR(node.mode):
+            return -errno.ELOOP
+        if flags & 3 or flags & _O_CREAT:
+            return -errno.EISDIR
+        file = File(-1, flags, path=place.guest, kind=EMULATED)
+        file.names = node.names
+        return file
+    assert place.mount is not None
+    host = abi.host_open_flags(flags) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    if place.must_be_directory:
+        host |= os.O_DIRECTORY
+    if not place.mount.writable:
+        if flags & 3 or flags & _O_TRUNC:
+            return -errno.EROFS
+        host &= ~os.O_CREAT
+    if flags & _O_PATH:
+        host &= ~os.O_NONBLOCK
+    while True:
+        try:
+            fd = os.open(place.name, host, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or flags & _O_NONBLOCK:
+                raise
+        # A FIFO that has no reader yet: a blocking open waits for one.
+        if not t.sleep(0.01):
+            return RESTART
+    info = os.fstat(fd)
+    kind = _kind_of(info.st_mode)
+    keep = flags & ~(_O_CREAT | _O_EXCL | 0o400 | _O_TRUNC | _O_CLOEXEC)
+    file = File(fd, keep, path=place.guest, kind=kind, fixed=not place.mount.writable)
+    if flags & _O_PATH:
+        file.kind = PATH
+        file.names = (".",) if kind == DIRECTORY else ()
+    return file
+
+
+def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
+    flags &= 0xFFFF_FFFF
+    files = t.files
+    follow = not flags & t.abi.O_NOFOLLOW and flags & (_O_CREAT | _O_EXCL) != _O_CREAT | _O_EXCL
+    with files.walk(dfd, t.path(path), follow=follow) as place:
+        file = _open_place(t, place, flags, mode)
+    if isinstance(file, int):
+        return file
+    return files.add(file, cloexec=bool(flags & _O_CLOEXEC))
+
+
+def openat2(t: GuestThread, dfd: int, path: int, how: int, size: int) -> int:
+    if size < 24:
+        return -errno.EINVAL
+    flags, mode, resolve = struct.unpack("<QQQ", t.memory.read(how, 24))
+    if resolve & ~0x3F:
+        return -errno.EINVAL
+    return openat(t, dfd, path, flags, mode) if not resolve else -errno.EAGAIN
+
+
+def open_(t: GuestThread, path: int, flags: int, mode: int) -> int:
+    return openat(t, _AT_FDCWD, path, flags, mode)
+
+
+def creat(t: GuestThread, path: int, mode: int) -> int:
+    return openat(t, _AT_FDCWD, path, _O_CREAT | _O_TRUNC | 1, mode)
+
+
+def close(t: GuestThread, fd: int) -> int:
+    return t.files.close(fd & _FD)
+
+
+def close_range(t: GuestThread, first: int, last: int, flags: int) -> int:
+    first, last = first & _FD, last & _FD
+    if first > last:
+        return -errno.EINVAL
+    for number in [number for number in list(t.table) if first <= number <= last]:
+        if flags & 4:
+            t.files.close_on_exec.add(number)
+        else:
+            t.files.close(number)
+    return 0
+
+
+def dup(t: GuestThread, fd: int) -> int:
+    return _duplicate(t, fd, 0, cloexec=False)
+
+
+def _duplicate(t: GuestThread, fd: int, lowest: int, *, cloexec: bool) -> int:
+    files = t.files
+    with files.lock:
+        file = files.table.get(fd & _FD)
+        if file is None:
+            return -errno.EBADF
+        file.refs += 1
+    return files.add(file, cloexec=cloexec, lowest=lowest)
+
+
+def dup3(t: GuestThread, old: int, new: int, flags: int) -> int:
+    if old & _FD == new & _FD:
+        return -errno.EINVAL
+    files = t.files
+    number = new & _FD
+    if number >= files.limit:
+        return -errno.EBADF
+    with files.lock:
+        file = files.table.get(old & _FD)
+        if file is None:
+            return -errno.EBADF
+        file.refs += 1
+        replaced = files.table.get(number)
+        files.table[number] = file
+        files.close_on_exec.discard(number)
+        if flags & _O_CLOEXEC:
+            files.close_on_exec.add(number)
+    if replaced is not None:
+        files.release(replaced)
+    return number
+
+
+def dup2(t: GuestThread, old: int, new: int) -> int:
+    if old & _FD == new & _FD:
+        return new & _FD if old & _FD in t.table else -errno.EBADF
+    return dup3(t, old, new, 0)
+
+
+def pipe2(t: GuestThread, result: int, flags: int) -> int:
+    t.memory.check(result, 8, Access.WRITE)
+    ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    keep = flags & (_O_NONBLOCK | 0o40000)
+    cloexec = bool(flags & _O_CLOEXEC)
+    reader = t.files.add(File(ends[0], keep), cloexec=cloexec)
+    writer = t.files.add(File(ends[1], keep | 1), cloexec=cloexec)
+    if reader < 0 or writer < 0:
+        for number in (reader, writer):
+            if number >= 0:
+                t.files.close(number)
+        return -errno.EMFILE
+    t.memory.write(result, struct.pack("<ii", reader, writer))
+    return 0
+
+
+def pipe(t: GuestThread, result: int) -> int:
+    return pipe2(t, result, 0)
+
+
+def memfd_create(t: GuestThread, name: int, flags: int) -> int:
+    text = os.fsdecode(t.memory.read_cstring(name, 250))
+    fd = os.memfd_create(text, os.MFD_CLOEXEC | (flags & 2))
+    return t.files.add(File(fd, 2, path=f"/memfd:{text} (deleted)", kind=REGULAR, fixed=False), cloexec=bool(flags & 1))
+
+
+def eventfd2(t: GuestThread, value: int, flags: int) -> int:
+    fd = os.eventfd(value & 0xFFFF_FFFF, os.EFD_CLOEXEC | os.EFD_NONBLOCK | (flags & 1))
+    file = File(fd, 2 | (flags & _O_NONBLOCK), path="anon_inode:[eventfd]", kind=STREAM)
+    return t.files.add(file, cloexec=bool(flags & _O_CLOEXEC))
+
+
+_GETLK, _SETLK, _SETLKW = 5, 6, 7
+
+
+def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
+    files = t.files
+    file = files.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    command &= _FD
+    number = fd & _FD
+    if command in (0, 1030):
+        lowest = s32(argument)
+        if lowest < 0 or lowest >= files.limit:
+            return -errno.EINVAL
+        return _duplicate(t, fd, lowest, cloexec=command == 1030)
+    if command == 1:
+        return int(number in files.close_on_exec)
+    if command == 2:
+        (files.close_on_exec.add if argument & 1 else files.close_on_exec.discard)(number)
+        return 0
+    if command == 3:
+        return file.flags | (0 if file.kind == PATH else t.abi.O_LARGEFILE)
+    if command == 4:
+        change = _O_APPEND | _O_NONBLOCK
+        file.flags = (file.flags & ~change) | (argument & change)
+        if not file.inherited and file.fd >= 0:
+            # The host descriptor stays non-blocking; only appending is the host's business.
+            flags = fcntl.fcntl(file.fd, fcntl.F_GETFL) & ~os.O_APPEND
+            fcntl.fcntl(file.fd, fcntl.F_SETFL, flags | (os.O_APPEND if argument & _O_APPEND else 0))
+        return 0
+    if command in (_GETLK, _SETLK, _SETLKW, 36, 37, 38):
+        return _lock(t, file, command, argument)
+    if command in (1032, 1034):
+        return fcntl.fcntl(file.fd, command)
+    if command in (1031, 1033):
+        return fcntl.fcntl(file.fd, command, argument & 0x7FFF_FFFF)
+    if command in (8, 10):
+        return 0
+    return -errno.EINVAL
+
+
+def _lock(t: GuestThread, file: File, command: int, argument: int) -> int:
+    """struct flock has the same layout on every 64-bit ABI. Waiting is asking again, so that it can be ended."""
+    raw = t.memory.read(argument, 32)
+    waiting = command in (_SETLKW, 38)
+    while True:
+        try:
+            out = fcntl.fcntl(file.fd, command - 1 if waiting else command, raw)
+        except (BlockingIOError, PermissionError):
+            if not waiting:
+                raise
+            if not t.sleep(0.01):
+                return RESTART
+            continue
+        if command in (_GETLK, 36):
+            t.memory.write(argument, out)
+        return 0
+
+
+def flock(t: GuestThread, fd: int, operation: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    operation &= 0xFF
+    while True:
+        try:
+            fcntl.flock(file.fd, operation | fcntl.LOCK_NB)
+            return 0
+        except BlockingIOError:
+            if operation & fcntl.LOCK_NB:
+                raise
+        if not t.sleep(0.01):
+            return RESTART
+
+
+# -- terminals --------------------------------------------------------------------------------------------------
+
+_TERMIOS_READ: Final = {0x5401: 36, 0x5413: 8, 0x540F: 4, 0x5429: 4, 0x5411: 4}
+_TERMIOS_WRITE: Final = {0x5402: 36, 0x5403: 36, 0x5404: 36}
+_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x541B, 0x5421, 0x5451, 0x5450
+
+
+def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
+    """The terminal requests and FIO*; anything else is ENOTTY, so that a guest cannot drive host devices."""
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    request &= _FD
+    if request == _FIONBIO:
+        on = t.memory.load(argument, 4)
+        file.flags = file.flags | _O_NONBLOCK if on else file.flags & ~_O_NONBLOCK
+        return 0
+    if request in (_FIOCLEX, _FIONCLEX):
+        change = t.files.close_on_exec.add if request == _FIOCLEX else t.files.close_on_exec.discard
+        change(fd & _FD)
+        return 0
+    if file.fd < 0:
+        return -errno.ENOTTY
+    if request == _FIONREAD:
+        out = fcntl.ioctl(file.fd, termios.FIONREAD, b"\0\0\0\0")
+        t.memory.write(argument, out)
+        return 0
+    size = _TERMIOS_READ.get(request)
+    if size is not None:
+        t.memory.check(argument, size, Access.WRITE)
+        t.memory.write(argument, fcntl.ioctl(file.fd, request, bytes(size)))
+        return 0
+    size = _TERMIOS_WRITE.get(request)
+    if size is not None:
+        if not os.isatty(file.fd):
+            return -errno.ENOTTY
+        fcntl.ioctl(file.fd, request, t.memory.read(argument, size))
+        return 0
+    return -errno.ENOTTY
+
+
+# -- metadata ---------------------------------------------------------------------------------------------------
+
+
+def _file_stat(t: GuestThread, file: File) -> tuple[os.stat_result, int | None, int | None]:
+    if file.kind == EMULATED:
+        return t.process.some_stat, stat.S_IFDIR | 0o555, 0
+    return os.fstat(file.fd), file.mode, None
+
+
+def _place_stat(t: GuestThread, place: Place, *, follow: bool) -> tuple[os.stat_result, int | None, int | None]:
+    node = place.node
+    if node is None:
+        return place.stat(), None, None
+    if node.opener is not None and follow:
+        opened = node.opener(_O_PATH if stat.S_ISLNK(node.mode) else 0)
+        assert isinstance(opened, File)
+        try:
+            info, mode, size = _file_stat(t, opened)
+            return info, mode, size if opened.kind != REGULAR else 0
+        finally:
+            t.files.release(opened)
+    return t.process.some_stat, node.mode, len(node.target)
+
+
+def _stat_at(
+    t: GuestThread, dfd: int, path: int, flags: int
+) -> tuple[os.stat_result, int | None, int | None]:
+    """(what the host says, mode instead, size instead). Raises OSError and MemoryFault."""
+    name = t.path(path) if path else ""
+    if not name:
+        if not flags & _AT_EMPTY:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if s32(dfd) == _AT_FDCWD:
+            name = "."
+        else:
+            file = t.table.get(dfd & _FD)
+            if file is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            return _file_stat(t, file)
+    follow = not flags & _AT_NOFOLLOW
+    with t.files.walk(dfd, name, follow=follow) as place:
+        return _place_stat(t, place, follow=follow)
+
+
+def fstat(t: GuestThread, fd: int, result: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    t.memory.write(result, t.abi.stat(*_file_stat(t, file)))
+    return 0
+
+
+def newfstatat(t: GuestThread, dfd: int, path: int, result: int, flags: int) -> int:
+    t.memory.write(result, t.abi.stat(*_stat_at(t, dfd, path, flags)))
+    return 0
+
+
+def stat_(t: GuestThread, path: int, result: int) -> int:
+    return newfstatat(t, _AT_FDCWD, path, result, 0)
+
+
+def lstat(t: GuestThread, path: int, result: int) -> int:
+    return newfstatat(t, _AT_FDCWD, path, result, _AT_NOFOLLOW)
+
+
+def statx(t: GuestThread, dfd: int, path: int, flags: int, mask: int, result: int) -> int:
+    if mask >> 31 & 1:
+        return -errno.EINVAL
+    info, mode, size = _stat_at(t, dfd, path, flags)
+    mode = info.st_mode if mode is None else mode
+    size = info.st_size if size is None else size
+
+    def stamp(nanoseconds: int) -> bytes:
+        seconds, rest = divmod(nanoseconds, 1_000_000_000)
+        return struct.pack("<qIi", seconds, rest, 0)
+
+    out = struct.pack(
+        "<IIQIIIHHQQQQ",
+        0x7FF, info.st_blksize, 0, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, mode & 0xFFFF, 0,
+        info.st_ino, size, info.st_blocks, 0,
+    )  # fmt: skip
+    out += stamp(info.st_atime_ns) + bytes(16) + stamp(info.st_ctime_ns) + stamp(info.st_mtime_ns)
+    out += struct.pack(
+        "<IIII", os.major(info.st_rdev), os.minor(info.st_rdev), os.major(info.st_dev), os.minor(info.st_dev)
+    )
+    t.memory.write(result, out.ljust(256, b"\0"))
+    return 0
+
+
+def _entries(file: File, size: int) -> bytes:
+    """getdents64 records of an emulated directory from its position, as many as fit in ``size`` bytes."""
+    names = (".", "..", *file.names)
+    out = bytearray()
+    while 0 <= file.position < len(names):
+        raw = os.fsencode(names[file.position])
+        length = (19 + len(raw) + 1 + 7) & -8
+        if len(out) + length > size:
+            break
+        kind = 4 if file.position < 2 else 0
+        head = struct.pack("<QqHB", file.position + 1, file.position + 1, length, kind)
+        out += (head + raw).ljust(length, b"\0")
+        file.position += 1
+    return bytes(out)
+
+
+def getdents64(t: GuestThread, fd: int, address: int, size: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    size = min(size & _FD, 1 << 20)
+    if file.kind == EMULATED:
+        out = _entries(file, size)
+        if not out and file.position < len(file.names) + 2:
+            return -errno.EINVAL
+        t.memory.write(address, out)
+        return len(out)
+    t.memory.check(address, size, Access.WRITE)
+    return getdents(file.fd, t.memory.host_address + address, size)
+
+
+def readlinkat(t: GuestThread, dfd: int, path: int, result: int, size: int) -> int:
+    if s32(size) <= 0:
+        return -errno.EINVAL
+    name = t.path(path)
+    if not name:
+        file = t.table.get(dfd & _FD)
+        if file is None or file.kind != PATH:
+            return -errno.ENOENT
+        text = os.readlink("", dir_fd=file.fd)
+    else:
+        with t.files.walk(dfd, name, follow=False) as place:
+            if place.node is not None:
+                if not place.node.target:
+                    return -errno.EINVAL
+                text = place.node.target
+            else:
+                text = os.readlink(place.name, dir_fd=place.fd)
+    raw = os.fsencode(text)[: size & _FD]
+    t.memory.write(result, raw)
+    return len(raw)
+
+
+def readlink(t: GuestThread, path: int, result: int, size: int) -> int:
+    return readlinkat(t, _AT_FDCWD, path, result, size)
+
+
+def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
+    mode &= 7
+    follow = not flags & _AT_NOFOLLOW
+    with t.files.walk(dfd, t.path(path), follow=follow) as place:
+        if place.node is not None:
+            granted = place.node.mode >> 6 & 7
+            return -errno.EACCES if mode & ~granted else 0
+        place.stat()
+        assert place.mount is not None
+        if mode & 2 and not place.mount.writable:
+            return -errno.EROFS
+        # Never following: the walk has resolved links, a new one is a race.
+        allowed = os.access(place.name, mode, dir_fd=place.fd, follow_symlinks=False)
+        return 0 if allowed else -errno.EACCES
+
+
+def faccessat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
+    return faccessat2(t, dfd, path, mode, 0)
+
+
+def access(t: GuestThread, path: int, mode: int) -> int:
+    return faccessat2(t, _AT_FDCWD, path, mode, 0)
+
+
+def getcwd(t: GuestThread, result: int, size: int) -> int:
+    raw = os.fsencode(t.files.cwd) + b"\0"
+    if len(raw) > size:
+        return -errno.ERANGE
+    t.memory.write(result, raw)
+    return len(raw)
+
+
+def chdir(t: GuestThread, path: int) -> int:
+    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
+        if place.node is not None:
+            if not stat.S_ISDIR(place.node.mode):
+                return -errno.ENOTDIR
+        elif not stat.S_ISDIR(place.stat().st_mode):
+            return -errno.ENOTDIR
+        elif not os.access(place.name, os.X_OK, dir_fd=place.fd, follow_symlinks=False):
+            return -errno.EACCES
+        t.files.cwd = place.guest
+    return 0
+
+
+def fchdir(t: GuestThread, fd: int) -> int:
+    t.files.cwd = t.files.base(fd, "")
+    return 0
+
+
+def statfs(t: GuestThread, path: int, result: int) -> int:
+    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
+        if place.node is not None:
+            t.memory.write(result, _statfs(None, 0x9FA0))
+            return 0
+        fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+        try:
+            t.memory.write(result, _statfs(os.fstatvfs(fd), 0xEF53))
+        finally:
+            os.close(fd)
+    return 0
+
+
+def fstatfs(t: GuestThread, fd: int, result: int) -> int:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        return -errno.EBADF
+    t.memory.write(result, _statfs(os.fstatvfs(file.fd) if file.fd >= 0 else None, 0xEF53))
+    return 0
+
+
+def _statfs(info: os.statvfs_result | None, kind: int) -> bytes:
+    if info is None:
+        return struct.pack("<qqQQQQQiiqqq4q", kind, 4096, 0, 0, 0, 0, 0, 0, 0, 255, 4096, 0, 0, 0, 0, 0)
+    return struct.pack(
+        "<qqQQQQQiiqqq4q",
+        kind, info.f_bsize, info.f_blocks, info.f_bfree, info.f_bavail, info.f_files, info.f_ffree, 0, 0,
+        info.f_namemax, info.f_frsize, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+# -- changing directories ---------------------------------------------------------------------------------------
+
+
+def unlinkat(t: GuestThread, dfd: int, path: int, flags: int) -> int:
+    with t.files.walk(dfd, t.path(path), follow=False) as place:
+        place.to_change()
+        if flags & _AT_REMOVEDIR:
+            os.rmdir(place.name, dir_fd=place.fd)
+        else:
+            place.stat()
+            os.unlink(place.name, dir_fd=place.fd)
+    return 0
+
+
+def unlink(t: GuestThread, path: int) -> int:
+    return unlinkat(t, _AT_FDCWD, path, 0)
+
+
+def rmdir(t: GuestThread, path: int) -> int:
+    return unlinkat(t, _AT_FDCWD, path, _AT_REMOVEDIR)
+
+
+def mkdirat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
+    with t.files.walk(dfd, t.path(path), follow=False) as place:
+        if place.node is not None or place.name == ".":
+            return -errno.EEXIST
+        place.to_change()
+        os.mkdir(place.name, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
+    return 0
+
+
+def mkdir(t: GuestThread, path: int, mode: int) -> int:
+    return mkdirat(t, _AT_FDCWD, path, mode)
+
+
+def mknodat(t: GuestThread, dfd: int, path: int, mode: int, _device: int) -> int:
+    """Regular files and FIFOs; a guest never makes a device."""
+    kind = stat.S_IFMT(mode & 0xFFFF)
+    with t.files.walk(dfd, t.path(path), follow=False) as place:
+        place.to_change()
+        bits = mode & 0o777 & ~t.files.umask
+        if kind == stat.S_IFIFO:
+            os.mkfifo(place.name, bits, dir_fd=place.fd)
+        elif kind in (0, stat.S_IFREG):
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(place.name, flags, bits, dir_fd=place.fd))
+        else:
+            return -errno.EPERM
+    return 0
+
+
+def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
+    with (
+        t.files.walk(old_dfd, t.path(old), follow=False) as source,
+        t.files.walk(new_dfd, t.path(new), follow=False) as target,
+    ):
+        source.to_change()
+        target.to_change()
+        if source.mount is not target.mount:
+            return -errno.EXDEV
+        if flags & 1:
+            # RENAME_NOREPLACE: link and unlink, which is atomic towards the new name. Directories cannot be linked.
+            if stat.S_ISDIR(source.stat().st_mode):
+                with contextlib.suppress(FileNotFoundError):
+                    target.stat()
+                    return -errno.EEXIST
+                os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+                return 0
+            os.link(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+            os.unlink(source.name, dir_fd=source.fd)
+            return 0
+        if flags:
+            return -errno.EINVAL
+        os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+    return 0
+
+
+def renameat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int) -> int:
+    return renameat2(t, old_dfd, old, new_dfd, new, 0)
+
+
+def rename(t: GuestThread, old: int, new: int) -> int:
+    return renameat2(t, _AT_FDCWD, old, _AT_FDCWD, new, 0)
+
+
+def linkat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
+    with (
+        t.files.walk(old_dfd, t.path(old), follow=bool(flags & _AT_FOLLOW)) as source,
+        t.files.walk(new_dfd, t.path(new), follow=False) as target,
+    ):
+        target.to_change()
+        # Another mount may be read-only: a link to its file in a writable one would get around that.
+        if source.node is not None or source.mount is not target.mount:
+            return -errno.EXDEV
+        os.link(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+    return 0
+
+
+def link(t: GuestThread, old: int, new: int) -> int:
+    return linkat(t, _AT_FDCWD, old, _AT_FDCWD, new, 0)
+
+
+def symlinkat(t: GuestThread, target: int, dfd: int, path: int) -> int:
+    text = t.path(target)
+    with t.files.walk(dfd, t.path(path), follow=False) as place:
+        place.to_change()
+        os.symlink(text, place.name, dir_fd=place.fd)
+    return 0
+
+
+def symlink(t: GuestThread, target: int, path: int) -> int:
+    return symlinkat(t, target, _AT_FDCWD, path)
+
+
+def _writable(t: GuestThread, fd: int) -> File:
+    file = t.table.get(fd & _FD)
+    if file is None or file.fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return file
+
+
+def ftruncate(t: GuestThread, fd: int, length: int) -> int:
+    if s64(length) < 0:
+        return -errno.EINVAL
+    os.ftruncate(_writable(t, fd).fd, length)
+    return 0
+
+
+def truncate(t: GuestThread, path: int, length: int) -> int:
+    if s64(length) < 0:
+        return -errno.EINVAL
+    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
+        file = _open_place(t, place, 1 | _O_NONBLOCK, 0)
+    if isinstance(file, int):
+        return file
+    try:
+        os.ftruncate(file.fd, length)
+    finally:
+        t.files.release(file)
+    return 0
+
+
+def fallocate(t: GuestThread, fd: int, mode: int, offset: int, length: int) -> int:
+    if mode & _FD:
+        return -errno.EOPNOTSUPP
+    os.posix_fallocate(_writable(t, fd).fd, s64(offset), s64(length))
+    return 0
+
+
+def _changeable(t: GuestThread, fd: int) -> File:
+    file = _writable(t, fd)
+    if file.fixed or file.kind == PATH:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    return file
+
+
+def fchmod(t: GuestThread, fd: int, mode: int) -> int:
+    os.fchmod(_changeable(t, fd).fd, mode & 0o1777)
+    return 0
+
+
+def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
+    """Set-user-ID bits are dropped: a guest must not leave a privileged program behind."""
+    with t.files.walk(dfd, t.path(path)) as place:
+        file = _open_for_change(t, place)
+    try:
+        # chmod has no form that takes an O_PATH descriptor or refuses links; the descriptor's own name does.
+        os.chmod(f"/proc/self/fd/{file}", mode & 0o1777)
+    finally:
+        os.close(file)
+    return 0
+
+
+def _open_for_change(t: GuestThread, place: Place) -> int:
+    if place.node is not None or place.mount is None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    if not place.mount.writable:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return fd
+
+
+def chmod(t: GuestThread, path: int, mode: int) -> int:
+    return fchmodat(t, _AT_FDCWD, path, mode)
+
+
+def fchown(t: GuestThread, fd: int, uid: int, gid: int) -> int:
+    os.fchown(_changeable(t, fd).fd, s32(uid), s32(gid))
+    return 0
+
+
+def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int) -> int:
+    name = t.path(path)
+    if not name and flags & _AT_EMPTY:
+        return fchown(t, dfd, uid, gid)
+    with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
+        if place.node is not None or place.mount is None:
+            return -errno.EPERM
+        if not place.mount.writable:
+            return -errno.EROFS
+        os.chown(place.name, s32(uid), s32(gid), dir_fd=place.fd, follow_symlinks=False)
+    return 0
+
+
+def chown(t: GuestThread, path: int, uid: int, gid: int) -> int:
+    return fchownat(t, _AT_FDCWD, path, uid, gid, 0)
+
+
+_UTIME_NOW, _UTIME_OMIT = 0x3FFF_FFFF, 0x3FFF_FFFE
+
+
+def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> int:
+    stamps: tuple[int, int, int, int] | None = None
+    if times:
+        stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
+    name = t.path(path) if path else ""
+    if not name:
+        file = _changeable(t, dfd)
+        os.utime(file.fd, ns=_stamps(stamps, os.fstat(file.fd)))
+        return 0
+    with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
+        if place.node is not None or place.mount is None:
+            return -errno.EPERM
+        if not place.mount.writable:
+            return -errno.EROFS
+        os.utime(place.name, ns=_stamps(stamps, place.stat()), dir_fd=place.fd, follow_symlinks=False)
+    return 0
+
+
+def _stamps(times: tuple[int, int, int, int] | None, info: os.stat_result) -> tuple[int, int]:
+    now = time.time_ns()
+    if times is None:
+        return now, now
+    out = []
+    for seconds, nanoseconds, old in (
+        (times[0], times[1], info.st_atime_ns),
+        (times[2], times[3], info.st_mtime_ns),
+    ):
+        if nanoseconds == _UTIME_NOW:
+            out.append(now)
+        elif nanoseconds == _UTIME_OMIT:
+            out.append(old)
+        elif 0 <= nanoseconds < 1_000_000_000:
+            out.append(seconds * 1_000_000_000 + nanoseconds)
+        else:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return out[0], out[1]
+
+
+def fsync(t: GuestThread, fd: int) -> int:
+    os.fsync(_writable(t, fd).fd)
+    return 0
+
+
+def fdatasync(t: GuestThread, fd: int) -> int:
+    os.fdatasync(_writable(t, fd).fd)
+    return 0
+
+
+def sync(_t: GuestThread) -> int:
+    """Nothing to do: a guest must not be able to stall the host's disks. Its own files have fsync."""
+    return 0
+
+
+def fadvise64(t: GuestThread, fd: int, _offset: int, _length: int, _advice: int) -> int:
+    return 0 if fd & _FD in t.table else -errno.EBADF
+
+
+def umask(t: GuestThread, mask: int) -> int:
+    old, t.files.umask = t.files.umask, mask & 0o777
+    return old

@@ -1,0 +1,301 @@
+"""Memory calls: brk, mmap and their family.
+
+A private file mapping is a copy taken when it is mapped. A shared one is a copy too, whose changed pages are written
+back by msync, munmap and at exit: a host mapping in the arena would let a guest that truncates the file kill the host
+process with SIGBUS. Running out of the arena is ENOMEM; running over the memory cap ends the guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.files import REGULAR, File
+from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread, Process
+
+__all__ = ["Shared", "flush_all", "write_back"]
+
+_FD: Final = 0xFFFF_FFFF
+_SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
+_FIXED, _ANONYMOUS, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x40000, 0x100000
+_MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
+_DONTNEED, _REMOVE = 4, 9
+
+
+@dataclass(slots=True)
+class Shared:
+    """A writable shared file mapping: guest range, file and what each page held when last in step with it."""
+
+    start: int
+    end: int
+    file: File
+    offset: int
+    digests: list[bytes]
+
+
+def _digest(page: memoryview) -> bytes:
+    return hashlib.blake2b(page, digest_size=16).digest()
+
+
+def write_back(process: Process, start: int, end: int) -> None:
+    """Write the changed pages of shared mappings in ``[start, end)`` to their files, never past the file's end."""
+    memory = process.memory
+    for shared in list(process.shared):
+        low, high = max(shared.start, start), min(shared.end, end)
+        if low >= high or shared.file.fd < 0:
+            continue
+        size = os.fstat(shared.file.fd).st_size
+        for address in range(low, high, PAGE):
+            at = shared.offset + address - shared.start
+            page = memory.view[address : address + PAGE]
+            digest = _digest(page)
+            number = (address - shared.start) // PAGE
+            if digest != shared.digests[number] and at < size:
+                os.pwrite(shared.file.fd, page[: size - at], at)
+                shared.digests[number] = digest
+
+
+def _forget(process: Process, start: int, end: int) -> None:
+    """Write back and drop the part of the shared mappings that is being unmapped or replaced."""
+    if not process.shared:
+        return
+    write_back(process, start, end)
+    kept: list[Shared] = []
+    for shared in process.shared:
+        if shared.end <= start or shared.start >= end:
+            kept.append(shared)
+            continue
+        for low, high in ((shared.start, min(start, shared.end)), (max(end, shared.start), shared.end)):
+            if low < high:
+                first = (low - shared.start) // PAGE
+                shared.file.refs += 1
+                digests = shared.digests[first : first + (high - low) // PAGE]
+                kept.append(Shared(low, high, shared.file, shared.offset + low - shared.start, digests))
+        process.files.release(shared.file)
+    process.shared[:] = kept
+
+
+def _prot(value: int) -> Prot:
+    prot = Prot(value & 7)
+    # As the CPUs of all three ISAs: what can be written can be read.
+    return prot | Prot.READ if prot & Prot.WRITE else prot
+
+
+def brk(t: GuestThread, address: int) -> int:
+    process = t.process
+    memory = process.memory
+    with memory.lock:
+        if not process.brk_start <= address < memory.size:
+            return process.brk
+        old, new = page_up(process.brk), page_up(address)
+        if new > old:
+            if memory.find_free(new - old, hint=old) != old:
+                return process.brk
+            memory.map(old, new - old, Prot.RW, name="[heap]")
+        elif new < old:
+            memory.unmap(new, old - new)
+        process.brk = address
+        return address
+
+
+def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
+    memory = t.memory
+    kind = flags & 0xF
+    if not length or kind not in (_SHARED, _PRIVATE, _VALIDATE):
+        return -errno.EINVAL
+    if flags & _HUGETLB or length > memory.size:
+        return -errno.ENOMEM
+    length = page_up(length)
+    file: File | None = None
+    if not flags & _ANONYMOUS:
+        if offset % PAGE:
+            return -errno.EINVAL
+        file = t.table.get(fd & _FD)
+        if file is None or file.fd < 0:
+            return -errno.EBADF
+        if file.kind != REGULAR:
+            return _map_device(t, file, address, length, prot, flags)
+        if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
+            return -errno.EACCES
+    with memory.lock:
+        place = _choose(memory, address, length, flags)
+        if place < 0:
+            return place
+        _forget(t.process, place, place + length)
+        shared = kind != _PRIVATE
+        if file is None:
+            memory.map(place, length, _prot(prot), shared=shared)
+            return place
+        memory.map(place, length, _prot(prot), name=file.path, shared=shared, offset=offset)
+        _fill(file, memory, place, length, offset)
+        if shared and file.flags & 3 == 2:
+            file.refs += 1
+            digests = [_digest(memory.view[at : at + PAGE]) for at in range(place, place + length, PAGE)]
+            t.process.shared.append(Shared(place, place + length, file, offset, digests))
+        if prot & 4:
+            t.process.engine.synchronize(memory)
+    return place
+
+
+def _choose(memory: GuestMemory, address: int, length: int, flags: int) -> int:
+    """Where a new mapping goes, or a negative errno."""
+    if flags & (_FIXED | _NOREPLACE):
+        if address % PAGE:
+            return -errno.EINVAL
+        if address + length > memory.size:
+            return -errno.ENOMEM
+        if address < 0x1000:
+            return -errno.EPERM
+        if flags & _NOREPLACE and memory.find_free(length, hint=address) != address:
+            return -errno.EEXIST
+        return address
+    place = memory.find_free(length, hint=page_down(address) if address < memory.size else 0, high=t.process.mmap_top)
+    return -errno.ENOMEM if place is None else place
+
+
+def _fill(file: File, memory: GuestMemory, place: int, length: int, offset: int) -> None:
+    """Copy a file into fresh pages. What lies behind the file's end stays zero."""
+    size = os.fstat(file.fd).st_size
+    length = min(length, max(size - offset, 0))
+    done = 0
+    while done < length:
+        count = os.preadv(file.fd, [memory.view[place + done : place + length]], offset + done)
+        if not count:
+            break
+        done += count
+
+
+def _map_device(t: GuestThread, file: File, address: int, length: int, prot: int, flags: int) -> int:
+    """/dev/zero is anonymous memory; nothing else that is not a regular file can be mapped."""
+    if file.path != "/dev/zero":
+        return -errno.ENODEV
+    return mmap(t, address, length, prot, flags | _ANONYMOUS, 0, 0)
+
+
+def munmap(t: GuestThread, address: int, length: int) -> int:
+    memory = t.memory
+    if address % PAGE or not length or address + length > memory.size:
+        return -errno.EINVAL
+    with memory.lock:
+        _forget(t.process, address, address + page_up(length))
+        memory.unmap(address, length)
+    return 0
+
+
+def mprotect(t: GuestThread, address: int, length: int, prot: int) -> int:
+    if address % PAGE or prot & ~0x0300_0007:
+        return -errno.EINVAL
+    if not length:
+        return 0
+    if length > t.memory.size or address + length > t.memory.size:
+        return -errno.ENOMEM
+    return 0 if t.memory.protect(address, length, _prot(prot)) else -errno.ENOMEM
+
+
+def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
+    memory = t.memory
+    if old % PAGE or not new_length or flags & ~7 or (flags & _MREMAP_FIXED and not flags & _MAYMOVE):
+        return -errno.EINVAL
+    if flags & _DONTUNMAP or not old_length:
+        return -errno.EINVAL
+    if new_length > memory.size:
+        return -errno.ENOMEM
+    old_length, new_length = page_up(old_length), page_up(new_length)
+    with memory.lock:
+        region = memory.region_at(old)
+        if region is None or old + old_length > memory.size or not memory.is_mapped(old, old_length):
+            return -errno.EFAULT
+        if not flags & _MREMAP_FIXED:
+            if new_length <= old_length:
+                if new_length < old_length:
+                    munmap(t, old + new_length, old_length - new_length)
+                return old
+            extra = new_length - old_length
+            if memory.find_free(extra, hint=old + old_length) == old + old_length:
+                memory.map(old + old_length, extra, region.prot, name=region.name, shared=region.shared)
+                return old
+            if not flags & _MAYMOVE:
+                return -errno.ENOMEM
+            place = memory.find_free(new_length, high=t.process.mmap_top)
+            if place is None:
+                return -errno.ENOMEM
+        else:
+            place = new
+            if place % PAGE or place + new_length > memory.size:
+                return -errno.EINVAL
+            if place < old + old_length and old < place + new_length:
+                return -errno.EINVAL
+            _forget(t.process, place, place + new_length)
+        _forget(t.process, old, old + old_length)
+        memory.map(place, new_length, region.prot, name=region.name, shared=region.shared, offset=region.offset)
+        kept = min(old_length, new_length)
+        memory.view[place : place + kept] = memory.view[old : old + kept]
+        memory.unmap(old, old_length)
+        if region.prot & Prot.EXEC:
+            t.process.engine.synchronize(memory)
+        return place
+
+
+def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
+    if address % PAGE:
+        return -errno.EINVAL
+    if not length:
+        return 0
+    memory = t.memory
+    if address + length > memory.size or not memory.is_mapped(address, length):
+        return -errno.ENOMEM
+    if advice == _DONTNEED:
+        end = page_up(address + length)
+        with memory.lock:
+            while address < end:
+                region = memory.region_at(address)
+                if region is None:
+                    return -errno.ENOMEM
+                stop = min(region.end, end)
+                # A file's copy stays: dropping it would show zeros instead of the file.
+                if (not region.name or region.name.startswith("[")) and not region.shared:
+                    memory.discard(address, stop - address)
+                address = stop
+    elif advice == _REMOVE:
+        return -errno.EOPNOTSUPP
+    return 0
+
+
+def msync(t: GuestThread, address: int, length: int, _flags: int) -> int:
+    if address % PAGE:
+        return -errno.EINVAL
+    if length and (address + length > t.memory.size or not t.memory.is_mapped(address, length)):
+        return -errno.ENOMEM
+    with t.memory.lock:
+        write_back(t.process, address, page_up(address + length))
+    return 0
+
+
+def mincore(t: GuestThread, address: int, length: int, result: int) -> int:
+    if address % PAGE:
+        return -errno.EINVAL
+    if length and (address + length > t.memory.size or not t.memory.is_mapped(address, length)):
+        return -errno.ENOMEM
+    t.memory.write(result, b"\1" * (page_up(length) // PAGE))
+    return 0
+
+
+def mlock(t: GuestThread, address: int, length: int) -> int:
+    """Guest memory is never promised to stay resident; the calls succeed as they do for a small RLIMIT_MEMLOCK."""
+    return 0 if t.memory.is_mapped(page_down(address), max(length, 1)) else -errno.ENOMEM
+
+
+def flush_all(process: Process) -> None:
+    """At exit: shared mappings reach their files."""
+    with contextlib.suppress(OSError):
+        write_back(process, 0, process.memory.size)
+    for shared in process.shared:
+        process.files.release(shared.file)
+    process.shared.clear()

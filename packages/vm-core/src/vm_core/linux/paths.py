@@ -1,0 +1,492 @@
+"""The guest's view of the file system, and how a guest path becomes a host directory and one name in it.
+
+Policy: **a guest may read and write below the current directory and read its own program file; nothing else of the
+host exists for it.** It also has a private /tmp that vanishes at exit and emulated /proc and /dev entries. ``--root
+DIR`` makes DIR the guest's ``/`` instead; ``--bind HOST[:GUEST[:ro]]`` adds a directory or file. If the current
+directory is the host's ``/``, nothing is shown: it has to be named.
+
+A path is never given to the host as a whole. It is walked to the directory that holds its last component, which the
+host holds open as a descriptor; then one call names the last component in that directory, never following a link:
+
+* Fast: ``openat2(mount, parent, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)``, when the path has no
+  ``..``. The kernel checks and opens in one step, so a race with a rename or a new link cannot lead out.
+* Otherwise (a link or ``..`` on the way, no openat2): component by component with ``O_NOFOLLOW``, each directory opened
+  relative to the descriptor of the one before. Links are read and resolved here, in the guest's name space, and ``..``
+  goes back to the descriptor that was held open, so it cannot climb out of a directory that was moved meanwhile.
+
+A magic link (/proc/PID/fd/N in a bound host /proc) is only text in this scheme.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vm_core.errors import UsageError
+
+__all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents"]
+
+_O_PATH: Final = getattr(os, "O_PATH", 0)
+_DIRECTORY: Final = _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MAX_LINKS: Final = 40
+_RESOLVE: Final = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
+_SYS_OPENAT2: Final = 437
+_SYS_GETDENTS64: Final = 217 if platform.machine() in ("x86_64", "AMD64") else 61
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_HOW: Final = _OpenHow(_DIRECTORY, 0, _RESOLVE)
+_HOW_ADDRESS: Final = ctypes.c_void_p(ctypes.addressof(_HOW))
+_HOW_SIZE: Final = ctypes.c_size_t(ctypes.sizeof(_HOW))
+
+
+def _open_beneath(directory: int, path: str) -> int:
+    """A directory below another, with no link on the way. Raises OSError; ELOOP means that there is a link."""
+    # SAFETY: _HOW is constant and outlives the call; the path is a NUL-terminated copy that ctypes holds.
+    fd = _syscall(
+        ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(directory), os.fsencode(path), _HOW_ADDRESS, _HOW_SIZE
+    )
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(fd)
+
+
+def _have_openat2() -> bool:
+    if platform.system() != "Linux" or os.environ.get("VM_NO_OPENAT2"):
+        return False
+    try:
+        fd = os.open("/", _DIRECTORY)
+    except OSError:
+        return False
+    try:
+        os.close(_open_beneath(fd, "."))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def getdents(fd: int, address: int, size: int) -> int:
+    """Host getdents64 into host memory at ``address``; the record layout is the same on every ISA. Raises OSError."""
+    # SAFETY: the caller has checked that [address, address + size) is guest memory that the guest may write.
+    count = _syscall(
+        ctypes.c_long(_SYS_GETDENTS64), ctypes.c_int(fd), ctypes.c_void_p(address), ctypes.c_size_t(size)
+    )
+    if count < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A host directory or file shown to the guest."""
+
+    host: str
+    guest: str
+    writable: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Bind:
+        """``HOST[:GUEST[:ro|rw]]``. Raises UsageError."""
+        parts = text.split(":")
+        mode = "rw"
+        if len(parts) > 1 and parts[-1] in ("ro", "rw"):
+            mode = parts.pop()
+        if len(parts) > 2 or not parts[0]:
+            raise UsageError(f"bad bind {text!r}", hint="write HOST[:GUEST[:ro]]")
+        host = os.path.abspath(parts[0])
+        guest = parts[1] if len(parts) > 1 and parts[1] else host
+        if not guest.startswith("/"):
+            raise UsageError(f"bad bind {text!r}: the guest path must begin with /")
+        return cls(host, os.path.normpath(guest), mode == "rw")
+
+
+class Mount:
+    """A host directory (or one file) at a guest path. ``fd`` is the directory, or that of the file's parent."""
+
+    def __init__(self, guest: str, host: str, *, writable: bool, file: bool = False, temporary: bool = False) -> None:
+        self.guest = guest
+        self.host = host
+        self.writable = writable
+        self.file = file
+        self.temporary = temporary
+        self.name = os.path.basename(host) if file else "."
+        self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            if self.temporary and not self.host:
+                self.host = tempfile.mkdtemp(prefix="vm-tmp-")
+            self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self.temporary and self.host:
+            shutil.rmtree(self.host, ignore_errors=True)
+
+
+class Node:
+    """An emulated entry: a directory (``names``), a link (``target``), a text or a device (``open``)."""
+
+    __slots__ = ("mode", "names", "opener", "target")
+
+    def __init__(
+        self,
+        mode: int,
+        *,
+        names: tuple[str, ...] = (),
+        target: str = "",
+        opener: Callable[[int], object] | None = None,
+    ) -> None:
+        self.mode = mode
+        self.names = names
+        self.target = target
+        self.opener = opener
+
+
+class Place:
+    """Where a path ends: ``name`` in the host directory ``fd``, or an emulated ``node``. Close it, or use ``with``.
+
+    ``guest`` is the guest's canonical path of it. The name need not exist.
+    """
+
+    __slots__ = ("fd", "guest", "mount", "must_be_directory", "name", "node", "owned")
+
+    def __init__(
+        self, guest: str, mount: Mount | None, fd: int, name: str, *, owned: bool = False, node: Node | None = None
+    ) -> None:
+        self.guest = guest
+        self.mount = mount
+        self.fd = fd
+        self.name = name
+        self.owned = owned
+        self.node = node
+        self.must_be_directory = False
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.owned:
+            self.owned = False
+            os.close(self.fd)
+
+    def stat(self) -> os.stat_result:
+        """Of the entry itself, never of what a link points to. Raises OSError."""
+        info = os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
+        if self.must_be_directory and not stat.S_ISDIR(info.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return info
+
+    def to_change(self) -> Place:
+        """Self, for a call that changes the directory. Raises OSError on a read-only or emulated place."""
+        if self.node is not None or self.mount is None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        if not self.mount.writable:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if self.mount.file or self.name == ".":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return self
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _clean(path: str) -> str:
+    """Without empty and ``.`` components; the path is absolute and has no ``..``."""
+    if "//" not in path and "/." not in path and not path.endswith("/"):
+        return path
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+class _Level:
+    """A directory on the way of a slow walk."""
+
+    __slots__ = ("fd", "guest", "mount", "owned")
+
+    def __init__(self, guest: str, mount: Mount | None, fd: int, *, owned: bool) -> None:
+        self.guest = guest
+        self.mount = mount
+        self.fd = fd
+        self.owned = owned
+
+
+class Namespace:
+    """All mounts of a guest and its emulated entries. Thread-safe after construction."""
+
+    def __init__(
+        self,
+        *,
+        cwd: str | None = None,
+        root: str | None = None,
+        binds: tuple[Bind, ...] = (),
+        program: str | None = None,
+        emulated: Callable[[str], Node | None] | None = None,
+        overlays: tuple[str, ...] = ("/proc", "/dev"),
+    ) -> None:
+        self.mounts: dict[str, Mount] = {}
+        self.emulated = emulated or (lambda _path: None)
+        self.overlays = overlays
+        self.use_openat2 = _have_openat2()
+        if root is not None:
+            writable = True
+            if root.endswith(":ro"):
+                root, writable = root[:-3], False
+            self._add("/", os.path.abspath(root), writable=writable)
+            self.start = os.path.normpath("/" + (cwd or "/"))
+        else:
+            here = os.path.abspath(cwd or os.getcwd())
+            self._tmp()
+            if here != "/":
+                self._add(here, here, writable=True)
+            self.start = here
+        for bind in binds:
+            self._add(bind.guest, bind.host, writable=bind.writable)
+        if program is not None:
+            self._add_program(program)
+        self._ancestors: dict[str, set[str]] = {}
+        for guest in (*self.mounts, *overlays):
+            while guest != "/":
+                parent, _, name = guest.rpartition("/")
+                self._ancestors.setdefault(parent or "/", set()).add(name)
+                guest = parent or "/"
+        self._nested = {guest for guest in self._ancestors}
+
+    def _tmp(self) -> None:
+        self.mounts["/tmp"] = Mount("/tmp", "", writable=True, temporary=True)  # noqa: S108 - the guest's own
+
+    def _add(self, guest: str, host: str, *, writable: bool) -> None:
+        try:
+            mode = os.stat(host).st_mode
+        except OSError as error:
+            raise UsageError(f"{host}: cannot be shown to the guest: {error.strerror}") from None
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            raise UsageError(f"{host}: cannot be shown to the guest: neither a directory nor a regular file")
+        if stat.S_ISREG(mode):
+            host = os.path.realpath(host)
+        self.mounts[guest] = Mount(guest, host, writable=writable, file=stat.S_ISREG(mode))
+
+    def _add_program(self, program: str) -> None:
+        path = os.path.abspath(program)
+        mount = self.find(path)
+        if mount is not None and not mount.temporary:
+            return
+        self.mounts[path] = Mount(path, os.path.realpath(program), writable=False, file=True)
+
+    def close(self) -> None:
+        for mount in self.mounts.values():
+            mount.close()
+
+    def find(self, path: str) -> Mount | None:
+        """The innermost mount that holds the canonical guest path."""
+        mounts = self.mounts
+        while True:
+            mount = mounts.get(path)
+            if mount is not None:
+                return mount
+            if path == "/":
+                return None
+            path = path.rpartition("/")[0] or "/"
+
+    def names_in(self, path: str) -> tuple[str, ...]:
+        """Names of mount points and overlays directly in a directory."""
+        return tuple(sorted(self._ancestors.get(path, ())))
+
+    def _is_overlay(self, path: str) -> bool:
+        return any(path == top or path.startswith(top + "/") for top in self.overlays)
+
+    def walk(self, base: str, path: str, *, follow: bool = True) -> Place:
+        """Find where a guest path ends. ``base`` is the canonical guest directory for a relative path.
+
+        Raises OSError as the kernel would (ENOENT, ENOTDIR, ELOOP, EACCES, ENAMETOOLONG).
+        """
+        if not path:
+            raise _error(errno.ENOENT)
+        if len(path) > 4095:
+            raise _error(errno.ENAMETOOLONG)
+        full = path if path[0] == "/" else f"{base}/{path}"
+        if self.use_openat2 and "/../" not in full and not full.endswith("/.."):
+            place = self._walk_fast(_clean(full), follow=follow)
+            if place is not None:
+                if path.endswith(("/", "/.")):
+                    self._require_directory(place)
+                return place
+        return self._walk_slow(full, follow=follow)
+
+    def _walk_fast(self, full: str, *, follow: bool) -> Place | None:
+        """None if a link, an emulated entry or a mount point's parent is in the way."""
+        mount = self.find(full)
+        if mount is None or full in self._nested or self._is_overlay(full):
+            return None
+        if mount.file:
+            return Place(full, mount, mount.fd, mount.name) if full == mount.guest else None
+        if full == mount.guest:
+            return Place(full, mount, mount.fd, ".")
+        parent, _, name = full[len(mount.guest) :].lstrip("/").rpartition("/")
+        fd = mount.fd
+        if parent:
+            try:
+                fd = _open_beneath(fd, parent)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.EXDEV, errno.EAGAIN):
+                    return None
+                raise
+        place = Place(full, mount, fd, name, owned=bool(parent))
+        if follow:
+            try:
+                os.readlink(name, dir_fd=fd)
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.ENOENT):
+                    return place
+                place.__exit__()
+                raise
+            place.__exit__()
+            return None
+        return place
+
+    def _require_directory(self, place: Place) -> None:
+        place.must_be_directory = True
+        try:
+            place.stat()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            place.__exit__()
+            raise
+
+    def _walk_slow(self, full: str, *, follow: bool) -> Place:
+        todo = deque(full.split("/"))
+        must = todo[-1] == ""
+        links = 0
+        top = self.mounts.get("/")
+        levels = [_Level("/", top, top.fd if top else -1, owned=False)]
+        try:
+            while todo:
+                name = todo.popleft()
+                if name in ("", "."):
+                    continue
+                if name == "..":
+                    if len(levels) > 1:
+                        self._leave(levels.pop())
+                    continue
+                here = levels[-1]
+                guest = f"{here.guest.rstrip('/')}/{name}"
+                last = not any(todo)
+                place, target = self._step(here, guest, name, last=last, follow=follow or (last and must))
+                if target is not None:
+                    links += 1
+                    if links > _MAX_LINKS:
+                        raise _error(errno.ELOOP)
+                    if target.startswith("/"):
+                        while len(levels) > 1:
+                            self._leave(levels.pop())
+                    todo.extendleft(reversed(target.split("/")))
+                elif isinstance(place, _Level):
+                    levels.append(place)
+                elif place is not None:
+                    if place.fd == here.fd and here.owned:
+                        here.owned, place.owned = False, True
+                    if must and place.node is None:
+                        self._require_directory(place)
+                    return place
+            here = levels[-1]
+            if here.mount is None:
+                node = self.emulated(here.guest) or Node(0o40555, names=self.names_in(here.guest))
+                return Place(here.guest, None, -1, ".", node=node)
+            place = Place(here.guest, here.mount, here.fd, ".", owned=here.owned)
+            here.owned = False
+            return place
+        finally:
+            for level in levels:
+                self._leave(level)
+
+    @staticmethod
+    def _leave(level: _Level) -> None:
+        if level.owned:
+            level.owned = False
+            os.close(level.fd)
+
+    def _step(
+        self, here: _Level, guest: str, name: str, *, last: bool, follow: bool
+    ) -> tuple[_Level | Place | None, str | None]:
+        """One component: a directory to go into, the place where the path ends, or the text of a link."""
+        mount = self.mounts.get(guest)
+        if mount is not None:
+            if not mount.file:
+                return _Level(guest, mount, mount.fd, owned=False), None
+            if last:
+                return Place(guest, mount, mount.fd, mount.name), None
+            raise _error(errno.ENOTDIR)
+        if self._is_overlay(guest):
+            node = self.emulated(guest)
+            if node is None:
+                raise _error(errno.ENOENT)
+            # An open descriptor (/proc/self/fd/N) has an opener too: it is opened, not looked up by name.
+            if node.target and (not last or (follow and node.opener is None)):
+                return None, node.target
+            if stat.S_ISDIR(node.mode):
+                return _Level(guest, None, -1, owned=False), None
+            if last:
+                return Place(guest, None, -1, name, node=node), None
+            raise _error(errno.ENOTDIR)
+        if here.mount is None:
+            if guest in self._ancestors:
+                return _Level(guest, None, -1, owned=False), None
+            raise _error(errno.ENOENT)
+        return self._step_host(here, guest, name, last=last, follow=follow)
+
+    def _step_host(
+        self, here: _Level, guest: str, name: str, *, last: bool, follow: bool
+    ) -> tuple[_Level | Place | None, str | None]:
+        if last:
+            if follow:
+                try:
+                    return None, os.readlink(name, dir_fd=here.fd)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOENT):
+                        raise
+                    if error.errno == errno.ENOENT and guest in self._ancestors:
+                        return _Level(guest, None, -1, owned=False), None
+            return Place(guest, here.mount, here.fd, name), None
+        try:
+            fd = os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.fd)
+        except FileNotFoundError:
+            if guest in self._ancestors:
+                return _Level(guest, None, -1, owned=False), None
+            raise
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                level = _Level(guest, here.mount, fd, owned=True)
+                fd = -1
+                return level, None
+            if stat.S_ISLNK(mode):
+                return None, os.readlink("", dir_fd=fd)
+            raise _error(errno.ENOTDIR)
+        finally:
+            if fd >= 0:
+                os.close(fd)

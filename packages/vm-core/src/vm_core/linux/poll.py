@@ -1,0 +1,239 @@
+"""Waiting for several files: poll, select and epoll.
+
+Guest descriptors are mapped to host ones for each call; emulated directories and closed numbers are answered here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.abi import s32
+from vm_core.linux.files import RESTART_NO_HANDLER, STREAM, File
+from vm_core.linux.signal import swap_mask
+from vm_core.linux.time import read_timespec, signed_timeout
+from vm_core.memory import Access
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread
+
+__all__: list[str] = []
+
+_FD: Final = 0xFFFF_FFFF
+_NVAL: Final = select.POLLNVAL
+_READY: Final = select.POLLIN | select.POLLOUT | 0x40 | 0x100
+
+
+def _poll_files(
+    t: GuestThread, wanted: list[tuple[int, int]], deadline: float | None
+) -> list[int] | None:
+    """Ready events of each (guest descriptor, events); None if a signal ended the wait."""
+    host: dict[int, int] = {}
+    known: list[int | None] = []
+    ready_now = False
+    for number, events in wanted:
+        file = t.table.get(number & _FD) if number >= 0 else None
+        if number < 0:
+            known.append(0)
+        elif file is None:
+            known.append(_NVAL)
+            ready_now = True
+        elif file.fd < 0:
+            known.append(events & _READY)
+            ready_now = True
+        else:
+            known.append(None)
+            host[file.fd] = host.get(file.fd, 0) | events
+    got = t.poll(list(host.items()), 0.0 if ready_now else deadline)
+    if got is None:
+        return None
+    ready = dict(got)
+    out = []
+    for (number, events), answer in zip(wanted, known, strict=True):
+        if answer is None:
+            file = t.table.get(number & _FD)
+            always = select.POLLERR | select.POLLHUP
+            answer = ready.get(file.fd, 0) & (events | always) if file is not None else _NVAL
+        out.append(answer)
+    return out
+
+
+def _poll(t: GuestThread, address: int, count: int, deadline: float | None) -> int:
+    if count > max(t.files.limit, 64):
+        return -errno.EINVAL
+    t.memory.check(address, 8 * count, Access.WRITE)
+    entries = list(struct.iter_unpack("<ihH", t.memory.read(address, 8 * count)))
+    ready = _poll_files(t, [(number, events & 0xFFFF) for number, events, _ in entries], deadline)
+    if ready is None:
+        return RESTART_NO_HANDLER
+    out = b"".join(struct.pack("<ihH", *entry[:2], events) for entry, events in zip(entries, ready, strict=True))
+    t.memory.write(address, out)
+    return sum(1 for events in ready if events)
+
+
+def poll(t: GuestThread, address: int, count: int, timeout: int) -> int:
+    seconds = signed_timeout(timeout & _FD)
+    return _poll(t, address, count, None if seconds is None else time.monotonic() + seconds)
+
+
+def ppoll(t: GuestThread, address: int, count: int, timeout: int, mask: int, size: int) -> int:
+    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    if mask:
+        if size != 8:
+            return -errno.EINVAL
+        swap_mask(t, mask)
+    return _poll(t, address, count, deadline)
+
+
+def _select(t: GuestThread, count: int, sets: tuple[int, int, int], deadline: float | None) -> int:
+    count = s32(count)
+    if not 0 <= count <= 4096:
+        return -errno.EINVAL
+    size = (count + 63) // 64 * 8
+    masks = [int.from_bytes(t.memory.read(address, size), "little") if address else 0 for address in sets]
+    kinds = (select.POLLIN, select.POLLOUT, select.POLLPRI)
+    wanted: list[tuple[int, int]] = []
+    for number in range(count):
+        events = sum(kind for kind, mask in zip(kinds, masks, strict=True) if mask >> number & 1)
+        if events:
+            if number not in t.table:
+                return -errno.EBADF
+            wanted.append((number, events))
+    ready = _poll_files(t, wanted, deadline)
+    if ready is None:
+        return RESTART_NO_HANDLER
+    hits = (
+        select.POLLIN | select.POLLHUP | select.POLLERR,
+        select.POLLOUT | select.POLLERR,
+        select.POLLPRI,
+    )
+    total = 0
+    for address, mask, hit in zip(sets, masks, hits, strict=True):
+        out = 0
+        for (number, _), events in zip(wanted, ready, strict=True):
+            if mask >> number & 1 and events & hit:
+                out |= 1 << number
+                total += 1
+        if address:
+            t.memory.write(address, out.to_bytes(size, "little"))
+    return total
+
+
+def pselect6(t: GuestThread, count: int, read: int, write: int, error: int, timeout: int, signals: int) -> int:
+    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    if signals:
+        mask, size = struct.unpack("<QQ", t.memory.read(signals, 16))
+        if mask:
+            if size != 8:
+                return -errno.EINVAL
+            swap_mask(t, mask)
+    return _select(t, count, (read, write, error), deadline)
+
+
+def select_(t: GuestThread, count: int, read: int, write: int, error: int, timeout: int) -> int:
+    deadline = None
+    if timeout:
+        seconds, microseconds = struct.unpack("<qq", t.memory.read(timeout, 16))
+        if seconds < 0 or microseconds < 0:
+            return -errno.EINVAL
+        deadline = time.monotonic() + seconds + microseconds / 1e6
+    return _select(t, count, (read, write, error), deadline)
+
+
+# -- epoll ------------------------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """What an epoll file watches: host descriptor to (events, the guest's data)."""
+
+    def __init__(self) -> None:
+        self.data: dict[int, int] = {}
+
+
+def epoll_create1(t: GuestThread, flags: int) -> int:
+    made = select.epoll(flags=os.O_CLOEXEC)
+    fd = os.dup(made.fileno())
+    made.close()
+    file = File(fd, 2, path="anon_inode:[eventpoll]", kind=STREAM)
+    file.socket = _Watched()
+    return t.files.add(file, cloexec=bool(flags & 0o2000000))
+
+
+def epoll_create(t: GuestThread, size: int) -> int:
+    return epoll_create1(t, 0) if s32(size) > 0 else -errno.EINVAL
+
+
+def _watched(t: GuestThread, fd: int) -> tuple[File, _Watched]:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if not isinstance(file.socket, _Watched):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return file, file.socket
+
+
+def _event_layout(t: GuestThread) -> str:
+    return "<IQ" if t.abi.column == "x86_64" else "<I4xQ"
+
+
+def epoll_ctl(t: GuestThread, epfd: int, operation: int, fd: int, event: int) -> int:
+    file, watched = _watched(t, epfd)
+    target = t.table.get(fd & _FD)
+    if target is None:
+        return -errno.EBADF
+    if target.fd < 0:
+        return -errno.EPERM
+    operation = s32(operation)
+    # The descriptor stays the file's: the object made from its number must not close it.
+    poller = select.epoll.fromfd(os.dup(file.fd))
+    with poller:
+        if operation == 2:
+            poller.unregister(target.fd)
+            watched.data.pop(target.fd, None)
+            return 0
+        layout = _event_layout(t)
+        events, data = struct.unpack(layout, t.memory.read(event, struct.calcsize(layout)))
+        if operation == 1:
+            poller.register(target.fd, events)
+        elif operation == 3:
+            poller.modify(target.fd, events)
+        else:
+            return -errno.EINVAL
+        watched.data[target.fd] = data
+    return 0
+
+
+def epoll_pwait(t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int) -> int:
+    file, watched = _watched(t, epfd)
+    count = s32(count)
+    if count <= 0:
+        return -errno.EINVAL
+    seconds = signed_timeout(timeout & _FD)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    if mask:
+        if size != 8:
+            return -errno.EINVAL
+        swap_mask(t, mask)
+    layout = _event_layout(t)
+    width = struct.calcsize(layout)
+    t.memory.check(result, width * min(count, 1024), Access.WRITE)
+    while True:
+        got = t.poll([(file.fd, select.POLLIN)], deadline)
+        if got is None:
+            return -errno.EINTR
+        if not got:
+            return 0
+        with select.epoll.fromfd(os.dup(file.fd)) as poller:
+            ready = poller.poll(0, min(count, 1024))
+        out = b"".join(struct.pack(layout, events, watched.data.get(fd, 0)) for fd, events in ready)
+        if out:
+            t.memory.write(result, out)
+            return len(ready)
+
+
+def epoll_wait(t: GuestThread, epfd: int, result: int, count: int, timeout: int) -> int:
+    return epoll_pwait(t, epfd, result, count, timeout, 0, 8)

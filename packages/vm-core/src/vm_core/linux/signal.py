@@ -1,0 +1,405 @@
+"""Signals: dispositions, masks, pending sets and delivery to handlers.
+
+A thread looks at its signals only between engine runs and system calls (``GuestThread.attention`` says when to), so
+every delivery is at a precise state. Job control is not there: the stop signals are ignored.
+
+signal(7), sigaction(2), sigreturn(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
+from vm_core.linux.files import RESTART, RESTART_NO_HANDLER
+from vm_core.linux.time import read_timespec
+from vm_core.memory import MemoryFault
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread, Process
+
+__all__ = ["Action", "SignalState", "bit", "deliver", "signal_name"]
+
+SIGKILL, SIGSTOP, SIGSEGV = 9, 19, 11
+_DEFAULT, _IGNORE = 0, 1
+_SIGINFO, _RESTORER, _ONSTACK = 0x4, 0x0400_0000, 0x0800_0000
+_RESTART_FLAG, _NODEFER, _RESETHAND = 0x1000_0000, 0x4000_0000, 0x8000_0000
+_IGNORED_BY_DEFAULT: Final = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
+_COUNT: Final = 64
+_SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 0x8000_0000
+_UNBLOCKABLE: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
+
+
+def bit(number: int) -> int:
+    """The bit of a signal in a sigset_t."""
+    return 1 << (number - 1)
+
+
+def signal_name(number: int) -> str:
+    return SIGNAL_NAMES.get(number, f"SIGRTMIN+{number - 34}" if number >= 34 else f"signal {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A disposition: handler address (or 0 default, 1 ignore), SA_* flags, mask while it runs, return address."""
+
+    handler: int = _DEFAULT
+    flags: int = 0
+    mask: int = 0
+    restorer: int = 0
+
+
+class SignalState:
+    """Dispositions and the signals that wait for any thread of a process. The lock of the process guards it."""
+
+    def __init__(self) -> None:
+        self.actions: dict[int, Action] = {}
+        self.pending: list[SigInfo] = []
+
+    def action(self, number: int) -> Action:
+        return self.actions.get(number, _NO_ACTION)
+
+    def ignored(self, number: int) -> bool:
+        handler = self.action(number).handler
+        return handler == _IGNORE or (handler == _DEFAULT and number in _IGNORED_BY_DEFAULT)
+
+
+_NO_ACTION: Final = Action()
+
+
+def enqueue(pending: list[SigInfo], info: SigInfo) -> None:
+    """Real-time signals queue; a standard one that is pending already is dropped."""
+    if info.number < 32 and any(other.number == info.number for other in pending):
+        return
+    if len(pending) < 1024:
+        pending.append(info)
+
+
+def take(t: GuestThread, wanted: int) -> SigInfo | None:
+    """Remove the first pending signal whose bit is in ``wanted``: the thread's own, faults first, then the process's."""
+    with t.process.lock:
+        for pending in (t.pending, t.process.signals.pending):
+            best = -1
+            for index, info in enumerate(pending):
+                if wanted & bit(info.number) and (best < 0 or _order(info) < _order(pending[best])):
+                    best = index
+            if best >= 0:
+                return pending.pop(best)
+    return None
+
+
+def _order(info: SigInfo) -> tuple[bool, int]:
+    return info.number not in (4, 5, 7, 8, 11), info.number
+
+
+def deliver(t: GuestThread) -> None:
+    """Act on the deliverable signals of a thread, and settle a system call that they interrupted."""
+    process = t.process
+    while (info := take(t, ~t.mask)) is not None:
+        with process.lock:
+            action = process.signals.action(info.number)
+            ignored = process.signals.ignored(info.number)
+        if ignored and info.number != SIGKILL:
+            continue
+        if action.handler == _DEFAULT or info.number == SIGKILL:
+            process.die(t, info)
+            return
+        _settle(t, action)
+        _enter(t, action, info)
+    if t.interrupted is not None:
+        t.restart_call()
+    if t.saved_mask is not None:
+        t.mask, t.saved_mask = t.saved_mask, None
+
+
+def _settle(t: GuestThread, action: Action) -> None:
+    """A handler is about to run: does the interrupted call start again after it, or return EINTR?"""
+    if t.interrupted is None:
+        return
+    if t.interrupted == RESTART and action.flags & _RESTART_FLAG:
+        t.restart_call()
+    else:
+        t.interrupted = None
+        t.cpu.words[t.abi.result_word] = -errno.EINTR & MASK64
+
+
+def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
+    process, abi = t.process, t.abi
+    stack = t.cpu.words[abi.stack_word]
+    base, flags, size = t.altstack
+    red_zone = abi.red_zone
+    if action.flags & _ONSTACK and size and not base <= stack < base + size:
+        stack = base + size + red_zone
+    mask = t.mask if t.saved_mask is None else t.saved_mask
+    t.saved_mask = None
+    restorer = action.restorer if abi.has_restorer and action.flags & _RESTORER else process.trampoline
+    alt = (base, _SS_ONSTACK if base <= t.cpu.words[abi.stack_word] < base + size else flags, size)
+    try:
+        abi.push_frame(t.cpu, t.memory, stack, info, action.handler, mask, alt if size else (0, _SS_DISABLE, 0), restorer)
+    except MemoryFault as fault:
+        process.die(t, SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address))
+        return
+    if flags & _SS_AUTODISARM:
+        t.altstack = (0, _SS_DISABLE, 0)
+    t.mask |= action.mask | (0 if action.flags & _NODEFER else bit(info.number))
+    if action.flags & _RESETHAND:
+        with process.lock:
+            process.signals.actions.pop(info.number, None)
+
+
+def force(t: GuestThread, info: SigInfo) -> None:
+    """A signal for a fault of this thread: one that is blocked or ignored kills, as on Linux."""
+    process = t.process
+    with process.lock:
+        handler = process.signals.action(info.number).handler
+        if handler in (_DEFAULT, _IGNORE) or t.mask & bit(info.number):
+            fatal = True
+        else:
+            fatal = False
+            t.pending.append(info)
+    if fatal:
+        process.die(t, info)
+    t.attention = True
+
+
+# -- calls ------------------------------------------------------------------------------------------------------
+
+
+def rt_sigaction(t: GuestThread, number: int, new: int, old: int, size: int) -> int:
+    number = s32(number)
+    if size != 8 or not 0 < number <= _COUNT:
+        return -errno.EINVAL
+    layout = "<QQQQ" if t.abi.has_restorer else "<QQQ"
+    action: Action | None = None
+    if new:
+        if number in (SIGKILL, SIGSTOP):
+            return -errno.EINVAL
+        fields = struct.unpack(layout, t.memory.read(new, struct.calcsize(layout)))
+        restorer = fields[2] if t.abi.has_restorer else 0
+        action = Action(fields[0], fields[1], fields[-1] & ~_UNBLOCKABLE, restorer)
+    signals = t.process.signals
+    with t.process.lock:
+        before = signals.action(number)
+    if old:
+        values = (before.handler, before.flags, before.mask)
+        if t.abi.has_restorer:
+            values = (before.handler, before.flags, before.restorer, before.mask)  # type: ignore[assignment]
+        t.memory.write(old, struct.pack(layout, *values))
+    if action is not None:
+        with t.process.lock:
+            signals.actions[number] = action
+            if signals.ignored(number):
+                for pending in (signals.pending, *(other.pending for other in t.process.threads.values())):
+                    pending[:] = [info for info in pending if info.number != number]
+    return 0
+
+
+def rt_sigprocmask(t: GuestThread, how: int, new: int, old: int, size: int) -> int:
+    if size != 8:
+        return -errno.EINVAL
+    before = t.mask
+    if new:
+        wanted = t.memory.load(new, 8) & ~_UNBLOCKABLE
+        how = s32(how)
+        if how == 0:
+            t.mask = before | wanted
+        elif how == 1:
+            t.mask = before & ~wanted
+        elif how == 2:
+            t.mask = wanted
+        else:
+            return -errno.EINVAL
+        t.attention = True
+    if old:
+        t.memory.store(old, 8, before)
+    return 0
+
+
+def rt_sigreturn(t: GuestThread) -> int | None:
+    try:
+        mask, altstack = t.abi.pop_frame(t.cpu, t.memory)
+    except MemoryFault as fault:
+        force(t, SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address))
+        return None
+    t.mask = mask & ~_UNBLOCKABLE
+    _set_altstack(t, *altstack)
+    t.attention = True
+    return None
+
+
+def _set_altstack(t: GuestThread, base: int, flags: int, size: int) -> int:
+    stack = t.cpu.words[t.abi.stack_word]
+    now, _, length = t.altstack
+    if length and now <= stack < now + length:
+        return -errno.EPERM
+    if flags & _SS_DISABLE:
+        t.altstack = (0, _SS_DISABLE, 0)
+        return 0
+    if flags & ~(_SS_ONSTACK | _SS_AUTODISARM):
+        return -errno.EINVAL
+    if size < t.abi.min_signal_stack:
+        return -errno.ENOMEM
+    t.altstack = (base, flags & _SS_AUTODISARM, size)
+    return 0
+
+
+def sigaltstack(t: GuestThread, new: int, old: int) -> int:
+    base, flags, size = t.altstack
+    stack = t.cpu.words[t.abi.stack_word]
+    on = _SS_ONSTACK if size and base <= stack < base + size else 0
+    wanted = struct.unpack("<QiiQ", t.memory.read(new, 24)) if new else None
+    if wanted is not None:
+        result = _set_altstack(t, wanted[0], wanted[1] & 0xFFFF_FFFF, wanted[3])
+        if result:
+            return result
+    if old:
+        t.memory.write(old, struct.pack("<QIIQ", base, flags | on, 0, size))
+    return 0
+
+
+def rt_sigpending(t: GuestThread, result: int, size: int) -> int:
+    out = 0
+    with t.process.lock:
+        for info in (*t.pending, *t.process.signals.pending):
+            out |= bit(info.number)
+    t.memory.write(result, (out & t.mask).to_bytes(8, "little")[: min(size, 8)])
+    return 0
+
+
+def rt_sigsuspend(t: GuestThread, mask: int, size: int) -> int:
+    if size != 8:
+        return -errno.EINVAL
+    swap_mask(t, mask)
+    t.block(None, None)
+    return RESTART_NO_HANDLER
+
+
+def pause(t: GuestThread) -> int:
+    t.block(None, None)
+    return RESTART_NO_HANDLER
+
+
+def swap_mask(t: GuestThread, mask: int) -> None:
+    """Use another mask until the call is over: delivery restores the old one. Raises MemoryFault."""
+    wanted = t.memory.load(mask, 8) & ~_UNBLOCKABLE
+    t.saved_mask, t.mask = t.mask, wanted
+    t.attention = True
+
+
+def rt_sigtimedwait(t: GuestThread, wanted: int, result: int, timeout: int, size: int) -> int:
+    if size != 8:
+        return -errno.EINVAL
+    mask = t.memory.load(wanted, 8) & ~_UNBLOCKABLE
+    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    t.awaited = mask
+    try:
+        while (info := take(t, mask)) is None:
+            reason = t.block(deadline, None)
+            info = take(t, mask)
+            if info is not None:
+                break
+            if reason == -errno.ETIMEDOUT:
+                return -errno.EAGAIN
+            return -errno.EINTR
+    finally:
+        t.awaited = 0
+    if result:
+        t.memory.write(result, info.pack())
+    return info.number
+
+
+def _sender(t: GuestThread, number: int, code: int) -> SigInfo:
+    return SigInfo(number, code, pid=t.process.pid, uid=os.getuid())
+
+
+def kill(t: GuestThread, pid: int, number: int) -> int:
+    pid, number = s32(pid), s32(number)
+    if not 0 <= number <= _COUNT:
+        return -errno.EINVAL
+    if pid not in (t.process.pid, -t.process.pid, 0, -1):
+        return -errno.ESRCH
+    if number:
+        t.process.send(_sender(t, number, 0), prefer=t)
+    return 0
+
+
+def _to_thread(t: GuestThread, tid: int, info: SigInfo) -> int:
+    if not 0 <= info.number <= _COUNT:
+        return -errno.EINVAL
+    target = t.process.thread(s32(tid))
+    if target is None:
+        return -errno.ESRCH
+    if info.number:
+        t.process.send_to(target, info)
+    return 0
+
+
+def tkill(t: GuestThread, tid: int, number: int) -> int:
+    return _to_thread(t, tid, _sender(t, s32(number), -6))
+
+
+def tgkill(t: GuestThread, pid: int, tid: int, number: int) -> int:
+    if s32(pid) != t.process.pid:
+        return -errno.ESRCH
+    return _to_thread(t, tid, _sender(t, s32(number), -6))
+
+
+def _queued(t: GuestThread, number: int, address: int) -> SigInfo | int:
+    raw = t.memory.read(address, 128)
+    code = int.from_bytes(raw[8:12], "little", signed=True)
+    if code >= 0 or code == -6:
+        return -errno.EPERM
+    pid, uid, value = struct.unpack_from("<iIQ", raw, 16)
+    return SigInfo(s32(number), code, pid=pid & 0xFFFF_FFFF, uid=uid, value=value)
+
+
+def rt_sigqueueinfo(t: GuestThread, pid: int, number: int, address: int) -> int:
+    info = _queued(t, number, address)
+    if isinstance(info, int):
+        return info
+    if s32(pid) != t.process.pid:
+        return -errno.ESRCH
+    if not 0 <= info.number <= _COUNT:
+        return -errno.EINVAL
+    if info.number:
+        t.process.send(info, prefer=t)
+    return 0
+
+
+def rt_tgsigqueueinfo(t: GuestThread, pid: int, tid: int, number: int, address: int) -> int:
+    info = _queued(t, number, address)
+    if isinstance(info, int):
+        return info
+    if s32(pid) != t.process.pid:
+        return -errno.ESRCH
+    return _to_thread(t, tid, info)
+
+
+def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
+    """A signal for the process: some thread that does not block it takes it."""
+    with process.lock:
+        threads = list(process.threads.values())
+        wants = [t for t in threads if not t.mask & bit(info.number) or t.awaited & bit(info.number)]
+        if process.signals.ignored(info.number) and info.number != SIGKILL and (
+            any(not t.mask & bit(info.number) for t in threads) and not any(t.awaited & bit(info.number) for t in threads)
+        ):
+            return
+        enqueue(process.signals.pending, info)
+        target = prefer if prefer in wants else (wants[0] if wants else None)
+    if target is not None:
+        target.interrupt()
+
+
+def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
+    with process.lock:
+        blocked = thread.mask & bit(info.number)
+        if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
+            return
+        enqueue(thread.pending, info)
+    if not blocked or thread.awaited & bit(info.number):
+        thread.interrupt()

@@ -1,0 +1,238 @@
+"""Clocks, sleeping and interval timers."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.abi import SigInfo, s32, s64
+from vm_core.memory import GuestMemory
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread, Process
+
+__all__ = ["AlarmClock", "IntervalTimer"]
+
+_BILLION: Final = 1_000_000_000
+_TIMESPEC: Final = struct.Struct("<qq")
+_CLOCKS: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 0, 9: 7, 11: 11}
+"""Guest clock ids to host ones: the *_ALARM clocks read as their base."""
+_RESTART_TIMED: Final = -516
+_SIGALRM: Final = 14
+
+
+def _clock(clock: int) -> int:
+    """The host clock for a guest's. Raises OSError."""
+    number = s32(clock)
+    if number < 0:
+        # The CPU-time clock of a process or thread; only the guest's own exist.
+        return time.CLOCK_THREAD_CPUTIME_ID if number & 4 else time.CLOCK_PROCESS_CPUTIME_ID
+    host = _CLOCKS.get(number)
+    if host is None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return host
+
+
+def clock_gettime(t: GuestThread, clock: int, result: int) -> int:
+    now = time.clock_gettime_ns(clock if clock < 2 else _clock(clock))
+    t.memory.write(result, _TIMESPEC.pack(now // _BILLION, now % _BILLION))
+    return 0
+
+
+def clock_getres(t: GuestThread, clock: int, result: int) -> int:
+    _clock(clock)
+    if result:
+        t.memory.write(result, _TIMESPEC.pack(0, 4_000_000 if s32(clock) in (5, 6) else 1))
+    return 0
+
+
+def clock_settime(_t: GuestThread, _clock: int, _value: int) -> int:
+    return -errno.EPERM
+
+
+def gettimeofday(t: GuestThread, result: int, zone: int) -> int:
+    if result:
+        now = time.time_ns()
+        t.memory.write(result, _TIMESPEC.pack(now // _BILLION, now % _BILLION // 1000))
+    if zone:
+        t.memory.write(zone, bytes(8))
+    return 0
+
+
+def time_(t: GuestThread, result: int) -> int:
+    now = int(time.time())
+    if result:
+        t.memory.store(result, 8, now)
+    return now
+
+
+def times(t: GuestThread, result: int) -> int:
+    used = os.times()
+    if result:
+        t.memory.write(result, struct.pack("<qqqq", int(used.user * 100), int(used.system * 100), 0, 0))
+    return int(time.monotonic() * 100)
+
+
+def read_timespec(memory: GuestMemory, address: int) -> float:
+    """Seconds of a struct timespec. Raises MemoryFault, and OSError for one out of range."""
+    seconds, nanoseconds = _TIMESPEC.unpack(memory.read(address, 16))
+    if seconds < 0 or not 0 <= nanoseconds < _BILLION:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return float(seconds + nanoseconds / _BILLION)
+
+
+def nanosleep(t: GuestThread, request: int, remaining: int) -> int:
+    return _sleep_until(t, time.monotonic() + read_timespec(t.memory, request), remaining)
+
+
+def clock_nanosleep(t: GuestThread, clock: int, flags: int, request: int, remaining: int) -> int:
+    host = _clock(clock)
+    seconds = read_timespec(t.memory, request)
+    now = time.monotonic()
+    if flags & 1:
+        return _sleep_until(t, seconds - time.clock_gettime(host) + now, 0)
+    return _sleep_until(t, now + seconds, remaining)
+
+
+def _sleep_until(t: GuestThread, deadline: float, remaining: int) -> int:
+    if t.block(deadline, None) == -errno.ETIMEDOUT:
+        return 0
+    if remaining:
+        left = max(int((deadline - time.monotonic()) * _BILLION), 0)
+        t.memory.write(remaining, _TIMESPEC.pack(left // _BILLION, left % _BILLION))
+    return _RESTART_TIMED
+
+
+class AlarmClock:
+    """One host thread that calls functions at given times (seconds of time.monotonic). It starts when first needed."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def at(self, deadline: float, action: Callable[[], None]) -> int:
+        """Call ``action`` then; returns a number for cancel()."""
+        with self._condition:
+            number = next(self._numbers)
+            heapq.heappush(self._heap, (deadline, number, action))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="vm-clock", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+            return number
+
+    def cancel(self, number: int) -> None:
+        with self._condition:
+            self._heap = [entry for entry in self._heap if entry[1] != number]
+            heapq.heapify(self._heap)
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._heap.clear()
+            self._condition.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(1)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._closed:
+                    left = self._heap[0][0] - time.monotonic() if self._heap else None
+                    if left is not None and left <= 0:
+                        break
+                    self._condition.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
+                if self._closed:
+                    return
+                action = heapq.heappop(self._heap)[2]
+            action()
+
+
+class IntervalTimer:
+    """ITIMER_REAL of a process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._lock = threading.Lock()
+        self._deadline = 0.0
+        self._interval = 0.0
+        self._number = -1
+
+    def set(self, value: float, interval: float) -> tuple[float, float]:
+        """Arm (0: disarm); returns what was left and the interval before, in seconds."""
+        with self._lock:
+            now = time.monotonic()
+            old = (max(self._deadline - now, 1e-6) if self._number >= 0 else 0.0, self._interval)
+            if self._number >= 0:
+                self._process.clock.cancel(self._number)
+                self._number = -1
+            self._interval = interval
+            if value > 0:
+                self._deadline = now + value
+                self._number = self._process.clock.at(self._deadline, self._fire)
+            return old
+
+    def get(self) -> tuple[float, float]:
+        with self._lock:
+            left = max(self._deadline - time.monotonic(), 1e-6) if self._number >= 0 else 0.0
+            return left, self._interval
+
+    def _fire(self) -> None:
+        with self._lock:
+            self._number = -1
+            if self._interval > 0:
+                # From the deadline, so that the period does not drift; never more than one is owed.
+                self._deadline = max(self._deadline + self._interval, time.monotonic())
+                self._number = self._process.clock.at(self._deadline, self._fire)
+        self._process.send(SigInfo(_SIGALRM, 0x80))
+
+
+def _pack_timer(value: tuple[float, float]) -> bytes:
+    out = b""
+    for seconds in (value[1], value[0]):
+        microseconds = round(seconds * 1_000_000)
+        out += _TIMESPEC.pack(microseconds // 1_000_000, microseconds % 1_000_000)
+    return out
+
+
+def setitimer(t: GuestThread, which: int, new: int, old: int) -> int:
+    if which & 0xFFFF_FFFF:
+        return -errno.EINVAL
+    value = interval = 0.0
+    if new:
+        fields = struct.unpack("<qqqq", t.memory.read(new, 32))
+        if not all(0 <= part < 1_000_000 for part in fields[1::2]) or fields[0] < 0 or fields[2] < 0:
+            return -errno.EINVAL
+        interval, value = fields[0] + fields[1] / 1e6, fields[2] + fields[3] / 1e6
+    before = t.process.timer.set(value, interval)
+    if old:
+        t.memory.write(old, _pack_timer(before))
+    return 0
+
+
+def getitimer(t: GuestThread, which: int, result: int) -> int:
+    if which & 0xFFFF_FFFF:
+        return -errno.EINVAL
+    t.memory.write(result, _pack_timer(t.process.timer.get()))
+    return 0
+
+
+def alarm(t: GuestThread, seconds: int) -> int:
+    left, _ = t.process.timer.set(float(seconds & 0xFFFF_FFFF), 0.0)
+    return int(-(-left // 1))
+
+
+def signed_timeout(milliseconds: int) -> float | None:
+    """Seconds for poll(2)'s timeout argument; None for forever."""
+    value = s64(milliseconds) if milliseconds >> 63 else s32(milliseconds)
+    return None if value < 0 else value / 1000

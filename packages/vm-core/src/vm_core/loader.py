@@ -1,0 +1,428 @@
+"""Static and static-PIE ELF64 programs: checked completely, then copied into guest memory.
+
+Every malformed file ends in :class:`LoadError` with the file, the offset of the bad field and what is wrong there,
+before anything has been mapped. Sizes in the file are claims: nothing is allocated or read for a claim that the file
+or the guest's address space cannot hold.
+
+System V ABI, gABI 4.1 chapters 4 and 5; RISC-V psABI 1.0; Linux fs/binfmt_elf.c for what the kernel accepts.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import stat
+import struct
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from vm_core.errors import EXIT_NOT_FOUND, LoadError
+from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+
+__all__ = ["Image", "ProgramNotFound", "Symbols", "load", "machine_of"]
+
+MACHINES: Final = {243: "riscv64", 183: "aarch64", 62: "x86_64"}
+_MACHINE_NAMES: Final = {
+    2: "SPARC", 3: "x86 (32-bit)", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm (32-bit)",
+    43: "SPARC V9", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF", 258: "LoongArch",
+}  # fmt: skip
+PIE_BASE: Final = 0x1000_0000
+"""Where a position-independent program goes: far from page 0, with room for the heap above."""
+_LOW: Final = 0x1000
+"""The first page stays unmapped, so that null pointers fault."""
+
+_PT_LOAD, _PT_INTERP, _PT_PHDR, _PT_GNU_STACK = 1, 3, 6, 0x6474E551
+_ET_REL, _ET_EXEC, _ET_DYN, _ET_CORE = 1, 2, 3, 4
+_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_PHDR: Final = struct.Struct("<IIQQQQQQ")
+_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
+_SYM: Final = struct.Struct("<IBBHQQ")
+_MAX_SYMBOLS: Final = 1_000_000
+
+
+class ProgramNotFound(LoadError):
+    """No such file."""
+
+    code: ClassVar[str] = "VM202"
+    exit_status: ClassVar[int] = EXIT_NOT_FOUND
+
+
+class _Source:
+    """Bytes at offsets of a file or of a bytes object, without reading more than is asked for."""
+
+    def __init__(self, program: str | os.PathLike[str] | bytes) -> None:
+        self.fd = -1
+        self.data = b""
+        if isinstance(program, bytes):
+            self.name, self.data, self.size = "<bytes>", program, len(program)
+            return
+        self.name = os.fspath(program)
+        try:
+            # O_NONBLOCK: a FIFO must be refused, not waited for.
+            self.fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            info = os.fstat(self.fd)
+        except FileNotFoundError:
+            raise ProgramNotFound(f"{self.name}: no such file", hint="give the path of a program") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise LoadError(f"{self.name}: cannot be read: {reason}") from None
+        if not stat.S_ISREG(info.st_mode):
+            self.close()
+            kind = "a directory" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+            raise LoadError(f"{self.name}: is {kind}, not a program")
+        self.size = info.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes there; fewer where the file ends."""
+        if self.fd < 0:
+            return self.data[offset : offset + length]
+        if offset >= self.size:
+            return b""
+        length = min(length, self.size - offset)
+        out = bytearray()
+        while len(out) < length:
+            chunk = os.pread(self.fd, length - len(out), offset + len(out))
+            if not chunk:
+                break
+            out += chunk
+        return bytes(out)
+
+    def copy(self, offset: int, target: memoryview) -> int:
+        """Fill ``target`` from the file; returns how many bytes there were."""
+        if self.fd < 0:
+            chunk = self.data[offset : offset + len(target)]
+            target[: len(chunk)] = chunk
+            return len(chunk)
+        done = 0
+        while done < len(target):
+            count = os.preadv(self.fd, [target[done:]], offset + done)
+            if not count:
+                break
+            done += count
+        return done
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+@dataclass(slots=True)
+class Symbols:
+    """Function and object names of an image by address, for messages."""
+
+    starts: list[int] = field(default_factory=list)
+    entries: list[tuple[int, int, str]] = field(default_factory=list)
+    by_name: dict[str, int] = field(default_factory=dict)
+
+    def name(self, address: int) -> str:
+        """``symbol+0x12`` for the guest address, or an empty string."""
+        at = bisect.bisect_right(self.starts, address) - 1
+        if at < 0:
+            return ""
+        start, size, name = self.entries[at]
+        if address >= start + max(size, 1) and size:
+            return ""
+        if not size and address - start > 1 << 16:
+            return ""
+        return name if address == start else f"{name}+{address - start:#x}"
+
+
+@dataclass(slots=True)
+class Image:
+    """A loaded program. Addresses are guest addresses; ``phent`` and ``phnum`` describe the headers at ``phdr``."""
+
+    name: str
+    isa_name: str
+    entry: int
+    phdr: int
+    phent: int
+    phnum: int
+    base: int
+    start: int
+    end: int
+    brk: int
+    executable_stack: bool
+    program: str | os.PathLike[str] | bytes
+    _symbols: Symbols | None = None
+
+    @property
+    def symbols(self) -> Symbols:
+        """Read on first use; empty for a stripped or damaged symbol table."""
+        if self._symbols is None:
+            try:
+                source = _Source(self.program)
+            except LoadError:
+                self._symbols = Symbols()
+                return self._symbols
+            try:
+                self._symbols = _read_symbols(source, self.base)
+            finally:
+                source.close()
+        return self._symbols
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A checked PT_LOAD. ``start`` and ``end`` are guest addresses with the base added."""
+
+    start: int
+    end: int
+    offset: int
+    file_bytes: int
+    prot: Prot
+
+
+def machine_of(program: str | os.PathLike[str] | bytes) -> str:
+    """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
+    source = _Source(program)
+    try:
+        return _header(source).isa
+    finally:
+        source.close()
+
+
+def load(program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None = None) -> Image:
+    """Check a program and copy it into ``memory``.
+
+    ``isa`` is the ISA the caller can run (None: any). Raises LoadError (nothing mapped) and MemoryLimit.
+    """
+    source = _Source(program)
+    try:
+        return _load(source, program, memory, isa)
+    except OSError as error:
+        raise LoadError(f"{source.name}: cannot be read: {error.strerror}") from None
+    finally:
+        source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    isa: str
+    kind: int
+    entry: int
+    phoff: int
+    phent: int
+    phnum: int
+
+
+def _header(source: _Source) -> _Header:
+    name = source.name
+    raw = source.read(0, 64)
+    if raw[:4] != b"\x7fELF":
+        if not raw:
+            raise LoadError(f"{name}: offset 0: the file is empty, not an ELF program")
+        if raw[:2] == b"#!":
+            raise LoadError(f"{name}: offset 0: a script, not an ELF program", hint="run its interpreter instead")
+        raise LoadError(
+            f"{name}: offset 0: not an ELF program: it starts with {raw[:4].hex(' ')}, not 7f 45 4c 46",
+            hint="vm runs Linux programs in ELF format",
+        )
+    if len(raw) < 5:
+        raise LoadError(f"{name}: offset {len(raw)}: truncated ELF header: {len(raw)} of 64 bytes")
+    if raw[4] == 1:
+        raise LoadError(f"{name}: offset 4: a 32-bit ELF program; only 64-bit ones are supported")
+    if raw[4] != 2:
+        raise LoadError(f"{name}: offset 4: bad ELF class {raw[4]}, expected 2 (64-bit)")
+    if len(raw) < 64:
+        raise LoadError(f"{name}: offset {len(raw)}: truncated ELF header: {len(raw)} of 64 bytes")
+    _, kind, machine, version, entry, phoff, _, flags, ehsize, phent, phnum, _, _, _ = _EHDR.unpack(raw)
+    if raw[5] == 2:
+        raise LoadError(f"{name}: offset 5: a big-endian ELF program; only little-endian ones are supported")
+    if raw[5] != 1:
+        raise LoadError(f"{name}: offset 5: bad ELF data encoding {raw[5]}, expected 1 (little-endian)")
+    if raw[6] != 1 or version != 1:
+        raise LoadError(f"{name}: offset 6: bad ELF version {raw[6]}/{version}, expected 1")
+    if kind == _ET_REL:
+        raise LoadError(f"{name}: offset 16: a relocatable object file, not a program", hint="link it: gcc -static")
+    if kind == _ET_CORE:
+        raise LoadError(f"{name}: offset 16: a core dump, not a program")
+    if kind not in (_ET_EXEC, _ET_DYN):
+        raise LoadError(f"{name}: offset 16: bad ELF type {kind}, expected 2 (executable) or 3 (position-independent)")
+    if machine not in MACHINES:
+        what = _MACHINE_NAMES.get(machine, "unknown")
+        raise LoadError(
+            f"{name}: offset 18: made for machine {machine} ({what})", hint="supported: riscv64, aarch64, x86_64"
+        )
+    if machine == 243 and flags & 8:
+        raise LoadError(f"{name}: offset 48: made for RV64E (16 registers), which is not supported")
+    if ehsize < 64:
+        raise LoadError(f"{name}: offset 52: bad ELF header size {ehsize}, expected 64")
+    return _Header(MACHINES[machine], kind, entry, phoff, phent, phnum)
+
+
+def _load(
+    source: _Source, program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None
+) -> Image:
+    name = source.name
+    head = _header(source)
+    if isa is not None and head.isa != isa:
+        raise LoadError(f"{name}: offset 18: made for {head.isa}, but this guest is {isa}")
+    if not head.phnum:
+        raise LoadError(f"{name}: offset 56: no program headers, nothing to load")
+    if head.phent != _PHDR.size:
+        raise LoadError(f"{name}: offset 54: bad program header size {head.phent}, expected {_PHDR.size}")
+    table = source.read(head.phoff, head.phnum * _PHDR.size)
+    if len(table) < head.phnum * _PHDR.size:
+        raise LoadError(
+            f"{name}: offset {head.phoff:#x}: truncated program headers: {len(table)} of "
+            f"{head.phnum * _PHDR.size} bytes"
+        )
+    headers = list(_PHDR.iter_unpack(table))
+    base = _choose_base(source, head, headers, memory)
+    segments = _segments(source, head, headers, base, memory)
+    entry = head.entry + base
+    home = next((s for s in segments if s.start <= entry < s.end), None)
+    if home is None or not home.prot & Prot.EXEC:
+        raise LoadError(f"{name}: offset 24: the entry point {head.entry:#x} is not in an executable segment")
+    if head.isa == "riscv64" and entry & 1 or head.isa == "aarch64" and entry & 3:
+        raise LoadError(f"{name}: offset 24: the entry point {head.entry:#x} is misaligned")
+    _copy(source, segments, memory)
+    phdr = next((h[3] + base for h in headers if h[0] == _PT_PHDR), 0)
+    if not any(s.start <= phdr < s.end for s in segments):
+        size = head.phnum * _PHDR.size
+        phdr = next(
+            (
+                s.start + head.phoff - s.offset
+                for s in segments
+                if s.offset <= head.phoff and head.phoff + size <= s.offset + s.file_bytes
+            ),
+            0,
+        )
+    end = max(s.end for s in segments)
+    return Image(
+        name=name,
+        isa_name=head.isa,
+        entry=entry,
+        phdr=phdr,
+        phent=_PHDR.size,
+        phnum=head.phnum,
+        base=base,
+        start=min(s.start for s in segments),
+        end=end,
+        brk=page_up(end),
+        executable_stack=any(h[0] == _PT_GNU_STACK and h[1] & 1 for h in headers),
+        program=program,
+    )
+
+
+def _choose_base(
+    source: _Source, head: _Header, headers: list[tuple[int, ...]], memory: GuestMemory
+) -> int:
+    """Refuse dynamic programs; 0 for a fixed program, the load bias for a position-independent one."""
+    for number, (kind, _, offset, _, _, size, *_) in enumerate(headers):
+        if kind == _PT_INTERP:
+            path = source.read(offset, min(size, 256)).split(b"\0")[0].decode("utf-8", "backslashreplace")
+            raise LoadError(
+                f"{source.name}: offset {head.phoff + number * _PHDR.size:#x}: a dynamically linked program "
+                f"(it needs {path!r}), which this version does not support yet",
+                hint="link it statically: gcc -static, or -static-pie",
+            )
+    if head.kind != _ET_DYN:
+        return 0
+    lowest = min((h[3] for h in headers if h[0] == _PT_LOAD), default=0)
+    if lowest >= memory.size:
+        return 0  # _segments names the bad header
+    return max(PIE_BASE, _LOW) - page_down(lowest)
+
+
+def _segments(
+    source: _Source, head: _Header, headers: list[tuple[int, ...]], base: int, memory: GuestMemory
+) -> list[_Segment]:
+    """The PT_LOADs in order of address, each one checked."""
+    name = source.name
+    found: list[tuple[_Segment, int]] = []
+    for number, (kind, flags, offset, vaddr, _, file_bytes, memory_bytes, align) in enumerate(headers):
+        if kind != _PT_LOAD:
+            continue
+        at = head.phoff + number * _PHDR.size
+        where = f"{name}: offset {at:#x}: segment {number}"
+        if file_bytes > memory_bytes:
+            raise LoadError(f"{where} has {file_bytes:#x} bytes in the file but {memory_bytes:#x} in memory")
+        if offset + file_bytes > source.size:
+            raise LoadError(
+                f"{where} is truncated: it ends at {offset + file_bytes:#x}, the file at {source.size:#x}"
+            )
+        if align & (align - 1) and align:
+            raise LoadError(f"{where} has an alignment of {align:#x}, which is no power of two")
+        start, end = vaddr + base, vaddr + base + memory_bytes
+        if vaddr < 0 or start < _LOW or end > memory.size:
+            raise LoadError(
+                f"{where} at {vaddr:#x}+{memory_bytes:#x} lies outside the guest's address space "
+                f"({_LOW:#x}-{memory.size:#x})"
+            )
+        if not memory_bytes:
+            continue
+        prot = Prot.NONE
+        for bit, permission in ((4, Prot.READ), (2, Prot.WRITE), (1, Prot.EXEC)):
+            prot |= permission if flags & bit else Prot.NONE
+        found.append((_Segment(start, end, offset, file_bytes, prot), number))
+    if not found:
+        raise LoadError(f"{name}: offset {head.phoff:#x}: no loadable segment")
+    found.sort(key=lambda pair: pair[0].start)
+    for (low, first), (high, second) in zip(found, found[1:], strict=False):
+        if high.start < low.end:
+            raise LoadError(
+                f"{name}: offset {head.phoff + second * _PHDR.size:#x}: segments {first} and {second} overlap at "
+                f"{high.start:#x}"
+            )
+    return [segment for segment, _ in found]
+
+
+def _copy(source: _Source, segments: list[_Segment], memory: GuestMemory) -> None:
+    """Map and fill the segments. Two segments may share a page, which then has both protections."""
+    label = os.path.basename(source.name)
+    edge = 0
+    shared: list[tuple[int, Prot]] = []
+    last = Prot.NONE
+    for segment in segments:
+        first, end = page_down(segment.start), page_up(segment.end)
+        if first < edge:
+            shared.append((edge - PAGE, last | segment.prot))
+            last |= segment.prot
+            first = edge
+        if first < end:
+            memory.map(first, end - first, segment.prot, name=label, offset=page_down(segment.offset))
+            edge, last = end, segment.prot
+        target = memory.view[segment.start : segment.start + segment.file_bytes]
+        if source.copy(segment.offset, target) < segment.file_bytes:
+            raise LoadError(f"{source.name}: offset {segment.offset:#x}: the file ends inside a segment")
+    for page, prot in shared:
+        memory.protect(page, PAGE, prot)
+
+
+def _read_symbols(source: _Source, base: int) -> Symbols:
+    """Names from .symtab, else .dynsym. A damaged table gives fewer names, never an error."""
+    out = Symbols()
+    raw = source.read(0, 64)
+    if len(raw) < 64:
+        return out
+    fields = _EHDR.unpack(raw)
+    shoff, shent, shnum = fields[6], fields[11], fields[12]
+    if shent != _SHDR.size or not shnum:
+        return out
+    table = source.read(shoff, shnum * shent)
+    sections = list(_SHDR.iter_unpack(table[: len(table) // _SHDR.size * _SHDR.size]))
+    for wanted in (2, 11):
+        for section in sections:
+            _, kind, _, _, offset, size, link, _, _, _ = section
+            if kind != wanted or link >= len(sections):
+                continue
+            names = source.read(sections[link][4], min(sections[link][5], 64 << 20))
+            data = source.read(offset, min(size, _MAX_SYMBOLS * _SYM.size))
+            entries: list[tuple[int, int, str]] = []
+            for at, info, _, index, value, length in _SYM.iter_unpack(data[: len(data) // _SYM.size * _SYM.size]):
+                if info & 15 > 2 or not index or not at or at >= len(names):
+                    continue
+                end = names.find(b"\0", at, at + 512)
+                text = names[at : end if end >= 0 else at + 512].decode("utf-8", "backslashreplace")
+                if not text or text[0] == "$" or text.startswith(".L"):
+                    continue
+                entries.append((value + base, length, text))
+                out.by_name.setdefault(text, value + base)
+            entries.sort(key=lambda entry: (entry[0], entry[1] > 0))
+            if entries:
+                out.entries = entries
+                out.starts = [entry[0] for entry in entries]
+                return out
+    return out

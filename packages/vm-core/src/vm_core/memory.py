@@ -1,0 +1,396 @@
+"""Guest memory: one isolated arena of ``2**bits`` bytes, and one permission byte a page.
+
+A guest address is an offset into the arena. Every engine checks the page's permission byte (and so the arena's
+bound) before it touches memory, so a guest address can never reach host memory outside the arena, and a refused
+access is found *before* it happens, with all guest state precise. The arena stays readable and writable for the
+host (so a race between an access and an ``munmap`` in another thread touches only the arena) and lies between two
+inaccessible guard zones.
+
+Table byte: ``READ | WRITE | EXEC`` as the guest sees them, plus ``MAPPED`` (tells SEGV_MAPERR from SEGV_ACCERR).
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import enum
+import mmap as _mmap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vm_core.errors import HostError
+
+__all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
+
+PAGE: Final = 4096
+GUARD: Final = 1 << 20
+MAPPED: Final = 0x80
+
+
+class Prot(enum.IntFlag):
+    """Page permissions; the values are Linux's PROT_*."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+    RW = 3
+    RX = 5
+    RWX = 7
+
+
+class Access(enum.Enum):
+    """What the guest tried to do; the value is the permission that it needs."""
+
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+
+
+class MemoryFault(Exception):
+    """An access that the guest may not do. Becomes a trap in an engine, EFAULT in a system call."""
+
+    def __init__(self, address: int, access: Access, *, mapped: bool) -> None:
+        super().__init__(f"{access.name.lower()} of guest address {address:#x}: {'protected' if mapped else 'not mapped'}")
+        self.address = address
+        self.access = access
+        self.mapped = mapped
+
+
+class MemoryLimit(Exception):
+    """The guest asked for more than its cap. ``wanted`` and ``limit`` are bytes."""
+
+    def __init__(self, wanted: int, limit: int) -> None:
+        super().__init__(f"the guest needs {wanted:,} bytes, its memory cap is {limit:,}")
+        self.wanted = wanted
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A mapped range ``[start, end)`` with one protection, as a line of /proc/self/maps."""
+
+    start: int
+    end: int
+    prot: Prot
+    name: str = ""
+    shared: bool = False
+    offset: int = 0
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+
+def _reserve(size: int, prot: int, what: str) -> int:
+    flags = _mmap.MAP_PRIVATE | _mmap.MAP_ANONYMOUS | _NORESERVE
+    address = _libc.mmap(None, size, prot, flags, -1, 0)
+    if address in (None, _FAILED):
+        raise HostError(
+            f"cannot reserve {size >> 20} MiB of address space for {what}",
+            hint="raise the limit of virtual memory (ulimit -v unlimited)",
+        )
+    return int(address)
+
+
+def page_down(address: int) -> int:
+    return address & -PAGE
+
+
+def page_up(address: int) -> int:
+    return (address + PAGE - 1) & -PAGE
+
+
+class GuestMemory:
+    """The memory of one guest process. Addresses and lengths are bytes; map, unmap and protect work on whole pages.
+
+    ``limit`` caps the bytes in pages that the guest can touch (any permission but NONE).
+    ``host_address`` is the host address of guest address 0, ``table_address`` that of the permission table.
+    """
+
+    def __init__(self, *, bits: int = 32, limit: int | None = None) -> None:
+        self.bits = bits
+        self.size = 1 << bits
+        self.limit = limit
+        self.committed = 0
+        self.peak = 0
+        self.lock = threading.RLock()
+        self.code_changed: list[Callable[[int, int], None]] = []
+        """Called with (start, end) whenever executable pages are replaced, unmapped or protected."""
+        self._starts: list[int] = []
+        self._regions: list[Region] = []
+        # SAFETY: the arena and its two guard zones are one reservation that this object alone owns; `view` and
+        # `table` are the only Python views of it, and close() drops them before it unmaps.
+        self._base = _reserve(self.size + 2 * GUARD, 0, "guest memory")
+        self.host_address = self._base + GUARD
+        if _libc.mprotect(self.host_address, self.size, 3):
+            raise HostError("cannot make guest memory accessible")
+        self.table_address = _reserve(self.size // PAGE, 3, "the page table")
+        self.view = memoryview((ctypes.c_ubyte * self.size).from_address(self.host_address)).cast("B")
+        self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast("B")
+
+    def close(self) -> None:
+        """Give the arena back. No engine may run this guest any more."""
+        if self._base:
+            self.view.release()
+            self.table.release()
+            # SAFETY: both views are released, so nothing in Python can reach the ranges any more.
+            _libc.munmap(self._base, self.size + 2 * GUARD)
+            _libc.munmap(self.table_address, self.size // PAGE)
+            self._base = 0
+
+    def __enter__(self) -> GuestMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- mapping ------------------------------------------------------------------------------------------------
+
+    def map(
+        self, address: int, length: int, prot: Prot, *, name: str = "", shared: bool = False, offset: int = 0
+    ) -> None:
+        """Map zeroed pages over ``[address, address + length)``, replacing what was there.
+
+        Raises ValueError for a range outside the arena and MemoryLimit beyond the cap.
+        """
+        start, end = self._range(address, length)
+        with self.lock:
+            self._account(start, end, prot)
+            self._cut(start, end)
+            self._zero(start, end)
+            self._insert(Region(start, end, prot, name, shared, offset))
+            self._set_table(start, end, MAPPED | int(prot))
+
+    def unmap(self, address: int, length: int) -> None:
+        """Unmap every page of the range; holes are allowed."""
+        start, end = self._range(address, length)
+        with self.lock:
+            self._account(start, end, Prot.NONE)
+            self._cut(start, end)
+            self._set_table(start, end, 0)
+            self._zero(start, end)
+
+    def protect(self, address: int, length: int, prot: Prot) -> bool:
+        """Change protections. False, with nothing changed, if the range has a hole. Raises MemoryLimit."""
+        start, end = self._range(address, length)
+        with self.lock:
+            if not self.is_mapped(start, end - start):
+                return False
+            self._account(start, end, prot)
+            old = self._cut(start, end)
+            for region in old:
+                self._insert(replace(region, prot=prot))
+            self._set_table(start, end, MAPPED | int(prot))
+            return True
+
+    def discard(self, address: int, length: int) -> None:
+        """Zero whole pages and give their host memory back; the mapping and its protections stay (MADV_DONTNEED)."""
+        start, end = self._range(address, length)
+        with self.lock:
+            self._zero(start, end)
+
+    def is_mapped(self, address: int, length: int) -> bool:
+        """Whether every page of the range is mapped, whatever its permissions."""
+        start, end = page_down(address), page_up(address + length)
+        if end > self.size:
+            return False
+        first = max(bisect.bisect_right(self._starts, start) - 1, 0)
+        for region in self._regions[first:]:
+            if region.start > start:
+                return False
+            if region.end > start:
+                start = region.end
+            if start >= end:
+                return True
+        return False
+
+    def find_free(self, length: int, *, hint: int = 0, low: int = 0x10000, high: int | None = None) -> int | None:
+        """The address of a free range: at ``hint`` if it is free there, else the highest below ``high``, else None."""
+        length = page_up(length)
+        top = min(high if high is not None else self.size, self.size)
+        with self.lock:
+            if hint and self._is_free(page_down(hint), length):
+                return page_down(hint)
+            for region in reversed(self._regions):
+                if region.end <= top and top - region.end >= length and top - length >= low:
+                    return top - length
+                top = min(top, region.start)
+            return top - length if top - length >= low else None
+
+    def _is_free(self, start: int, length: int) -> bool:
+        if start <= 0 or start + length > self.size:
+            return False
+        at = bisect.bisect_right(self._starts, start) - 1
+        if at >= 0 and self._regions[at].end > start:
+            return False
+        return at + 1 >= len(self._regions) or self._regions[at + 1].start >= start + length
+
+    def regions(self) -> Iterator[Region]:
+        """The mapped regions by address, neighbours that differ in nothing joined."""
+        with self.lock:
+            last: Region | None = None
+            for region in list(self._regions):
+                if (
+                    last is not None
+                    and last.end == region.start
+                    and not region.offset
+                    and not last.offset
+                    and (last.prot, last.name, last.shared) == (region.prot, region.name, region.shared)
+                ):
+                    last = replace(last, end=region.end)
+                    continue
+                if last is not None:
+                    yield last
+                last = region
+            if last is not None:
+                yield last
+
+    def region_at(self, address: int) -> Region | None:
+        """The region that holds ``address``."""
+        at = bisect.bisect_right(self._starts, address) - 1
+        return self._regions[at] if at >= 0 and self._regions[at].end > address else None
+
+    def _range(self, address: int, length: int) -> tuple[int, int]:
+        if address % PAGE or length <= 0 or address < 0 or address + length > self.size:
+            raise ValueError(f"bad range {address:#x}+{length:#x}")
+        return address, page_up(address + length)
+
+    def _account(self, start: int, end: int, prot: Prot) -> None:
+        old = bytes(self.table[start // PAGE : end // PAGE])
+        pages = len(old) - old.count(0) - old.count(MAPPED)
+        wanted = self.committed + ((end - start) if prot else 0) - pages * PAGE
+        if self.limit is not None and wanted > self.limit and wanted > self.committed:
+            raise MemoryLimit(wanted, self.limit)
+        self.committed = wanted
+        self.peak = max(self.peak, wanted)
+
+    def _cut(self, start: int, end: int) -> list[Region]:
+        """Take ``[start, end)`` out of the region list and return the pieces taken."""
+        first = max(bisect.bisect_right(self._starts, start) - 1, 0)
+        keep: list[Region] = []
+        cut: list[Region] = []
+        last = first
+        executable = False
+        for region in self._regions[first:]:
+            if region.start >= end:
+                break
+            last += 1
+            if region.end <= start:
+                keep.append(region)
+                continue
+            executable |= bool(region.prot & Prot.EXEC)
+            if region.start < start:
+                keep.append(replace(region, end=start))
+            at = max(region.start, start)
+            piece = replace(region, start=at, end=min(region.end, end))
+            cut.append(replace(piece, offset=region.offset + at - region.start) if region.name else piece)
+            if region.end > end:
+                rest = replace(region, start=end)
+                keep.append(replace(rest, offset=region.offset + end - region.start) if region.name else rest)
+        self._regions[first:last] = keep
+        self._starts[first:last] = [region.start for region in keep]
+        if executable:
+            for notify in self.code_changed:
+                notify(start, end)
+        return cut
+
+    def _insert(self, region: Region) -> None:
+        at = bisect.bisect_left(self._starts, region.start)
+        self._starts.insert(at, region.start)
+        self._regions.insert(at, region)
+
+    def _set_table(self, start: int, end: int, value: int) -> None:
+        pages = (end - start) // PAGE
+        self.table[start // PAGE : end // PAGE] = bytes([value]) * pages
+
+    def _zero(self, start: int, end: int) -> None:
+        if any(self.table[start // PAGE : end // PAGE]):
+            # SAFETY: the range lies inside the arena (_range); MADV_DONTNEED of private anonymous pages zeroes them.
+            _libc.madvise(self.host_address + start, end - start, 4)
+
+    # -- access -------------------------------------------------------------------------------------------------
+
+    def check(self, address: int, length: int, access: Access) -> None:
+        """Raise MemoryFault for the first byte of the range that the guest may not access."""
+        need = access.value
+        if 0 <= address and address + length <= self.size:
+            table = self.table
+            page = address >> 12
+            last = (address + length - 1) >> 12 if length else page
+            while page <= last:
+                if not table[page] & need:
+                    break
+                page += 1
+            else:
+                return
+            at = max(address, page << 12)
+            raise MemoryFault(at, access, mapped=bool(table[page] & MAPPED))
+        at = address if not 0 <= address < self.size else self.size
+        if at == self.size:
+            self.check(address, self.size - address, access)
+        raise MemoryFault(at, access, mapped=False)
+
+    def read(self, address: int, length: int) -> bytes:
+        """Read as the guest would. Raises MemoryFault."""
+        if length <= 0:
+            return b""
+        self.check(address, length, Access.READ)
+        return bytes(self.view[address : address + length])
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Write as the guest would. Raises MemoryFault with nothing written."""
+        if len(data):
+            self.check(address, len(data), Access.WRITE)
+            self.view[address : address + len(data)] = data
+
+    def load(self, address: int, size: int) -> int:
+        """A little-endian unsigned load of ``size`` bytes. Raises MemoryFault."""
+        return int.from_bytes(self.read(address, size), "little")
+
+    def store(self, address: int, size: int, value: int) -> None:
+        """A little-endian store of ``size`` bytes. Raises MemoryFault."""
+        self.write(address, value.to_bytes(size, "little"))
+
+    def fetch(self, address: int, length: int) -> bytes:
+        """Up to ``length`` instruction bytes; fewer where executable pages end. Raises MemoryFault for none."""
+        self.check(address, 1, Access.EXEC)
+        end = min(address + length, self.size)
+        edge = page_up(address + 1)
+        while edge < end and self.table[edge >> 12] & Access.EXEC.value:
+            edge += PAGE
+        return bytes(self.view[address : min(end, edge)])
+
+    def read_cstring(self, address: int, limit: int = 4096) -> bytes:
+        """The bytes before the next NUL. Raises MemoryFault, or ValueError if there is no NUL in ``limit`` bytes."""
+        out = bytearray()
+        while len(out) < limit:
+            step = min(PAGE - address % PAGE, limit - len(out))
+            chunk = self.read(address, step)
+            end = chunk.find(0)
+            if end >= 0:
+                return bytes(out + chunk[:end])
+            out += chunk
+            address += step
+        raise ValueError("no NUL byte")
+
+    def peek(self, address: int, length: int) -> bytes:
+        """Read whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
+        if not self.is_mapped(address, length):
+            raise MemoryFault(address, Access.READ, mapped=False)
+        return bytes(self.view[address : address + length])
+
+    def poke(self, address: int, data: bytes) -> None:
+        """Write whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
+        if data:
+            if not self.is_mapped(address, len(data)):
+                raise MemoryFault(address, Access.WRITE, mapped=False)
+            self.view[address : address + len(data)] = data

@@ -1,0 +1,297 @@
+"""Executable memory and the loader of the objects that LLVM emits.
+
+W^X always: a block of code memory is one piece of an anonymous file mapped twice, writable at one address and
+executable at another; no page is ever both. Memory of a freed object is used again, an empty chunk is unmapped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap as _mmap
+import os
+import struct
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from vm_core.errors import CacheError, HostError
+
+__all__ = ["CodeBlock", "CodeMemory", "LoadedObject"]
+
+CHUNK: Final = 4 << 20
+_ALIGN: Final = 64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+
+def _map(fd: int, size: int, prot: int) -> int:
+    address = _libc.mmap(None, size, prot, _mmap.MAP_SHARED, fd, 0)
+    if address in (None, _FAILED):
+        raise HostError(
+            f"cannot map {size} bytes of code memory ({os.strerror(ctypes.get_errno())})",
+            hint="the host may forbid executable mappings of memory files; use --engine reference",
+        )
+    return int(address)
+
+
+class _Chunk:
+    """One memory file: ``write`` and ``execute`` are the host addresses of its two mappings."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        fd = os.memfd_create("vm-code", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, size)
+            # SAFETY: both mappings belong to this object alone until unmap(); neither is both writable and executable.
+            self.write = _map(fd, size, _mmap.PROT_READ | _mmap.PROT_WRITE)
+            self.execute = _map(fd, size, _mmap.PROT_READ | _mmap.PROT_EXEC)
+        finally:
+            os.close(fd)
+        self.free: list[tuple[int, int]] = [(0, size)]
+
+    def allocate(self, size: int) -> int | None:
+        for i, (at, length) in enumerate(self.free):
+            if length >= size:
+                if length == size:
+                    del self.free[i]
+                else:
+                    self.free[i] = (at + size, length - size)
+                return at
+        return None
+
+    def release(self, at: int, size: int) -> None:
+        self.free.append((at, size))
+        self.free.sort()
+        merged = [self.free[0]]
+        for start, length in self.free[1:]:
+            last, length_before = merged[-1]
+            if last + length_before == start:
+                merged[-1] = (last, length_before + length)
+            else:
+                merged.append((start, length))
+        self.free = merged
+
+    def unmap(self) -> None:
+        # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.
+        _libc.munmap(self.write, self.size)
+        _libc.munmap(self.execute, self.size)
+
+
+@dataclass(slots=True)
+class CodeBlock:
+    """``size`` bytes of code memory: written at ``write``, run at ``execute``."""
+
+    chunk: _Chunk
+    at: int
+    size: int
+
+    @property
+    def write(self) -> int:
+        return self.chunk.write + self.at
+
+    @property
+    def execute(self) -> int:
+        return self.chunk.execute + self.at
+
+
+@dataclass(slots=True)
+class LoadedObject:
+    """An object in code memory; ``symbols`` gives the host address of each function that it defines."""
+
+    block: CodeBlock
+    symbols: dict[str, int]
+
+
+class CodeMemory:
+    """All code memory of one engine."""
+
+    def __init__(self) -> None:
+        self._chunks: list[_Chunk] = []
+        self._lock = threading.Lock()
+        self.used = 0
+
+    @property
+    def reserved(self) -> int:
+        """Bytes mapped (once)."""
+        return sum(chunk.size for chunk in self._chunks)
+
+    def allocate(self, size: int) -> CodeBlock:
+        size = (size + _ALIGN - 1) & -_ALIGN
+        with self._lock:
+            for chunk in self._chunks:
+                at = chunk.allocate(size)
+                if at is not None:
+                    break
+            else:
+                chunk = _Chunk(max(CHUNK, (size + 4095) & -4096))
+                self._chunks.append(chunk)
+                at = chunk.allocate(size)
+                assert at is not None
+            self.used += size
+            return CodeBlock(chunk, at, size)
+
+    def free(self, block: CodeBlock) -> None:
+        """Give a block back. No thread may be running, or be about to return to, code in it."""
+        with self._lock:
+            block.chunk.release(block.at, block.size)
+            self.used -= block.size
+            if block.chunk.free == [(0, block.chunk.size)]:
+                self._chunks.remove(block.chunk)
+                block.chunk.unmap()
+
+    def close(self) -> None:
+        with self._lock:
+            for chunk in self._chunks:
+                chunk.unmap()
+            self._chunks.clear()
+            self.used = 0
+
+    def load(self, data: bytes) -> LoadedObject:
+        """Link a relocatable ELF object into code memory. Raises CacheError for one that is not sound."""
+        try:
+            return _Linker(data, self).link()
+        except (struct.error, IndexError, KeyError, UnicodeDecodeError) as error:
+            raise CacheError(f"not a sound object file: {error!r}") from error
+
+
+def _external(name: str) -> int:
+    """The host address of a C library function that LLVM called."""
+    try:
+        function = getattr(_libm, name)
+    except AttributeError:
+        raise CacheError(f"the object needs {name!r}, which the host's libraries lack") from None
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+try:
+    _libm = ctypes.CDLL("libm.so.6")
+except OSError:
+    _libm = _libc
+
+
+class _Linker:
+    """Places the allocated sections of one object, then applies its relocations."""
+
+    def __init__(self, data: bytes, memory: CodeMemory) -> None:
+        self.data, self.memory = data, memory
+        if data[:6] != b"\x7fELF\x02\x01":
+            raise CacheError("not an ELF object")
+        self.machine = struct.unpack_from("<H", data, 18)[0]
+        offset = struct.unpack_from("<Q", data, 40)[0]
+        size, count, names = struct.unpack_from("<HHH", data, 58)
+        self.sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * size) for i in range(count)]
+        self.names = names
+
+    def link(self) -> LoadedObject:
+        place: dict[int, int] = {}
+        at = 0
+        for i, (_, kind, flags, _, _, size, _, _, align, _) in enumerate(self.sections):
+            if flags & 2 and kind in (1, 8) and self._name(i) != ".eh_frame":
+                at = (at + max(align, 16) - 1) & -max(align, 16)
+                place[i] = at
+                at += size
+        symbols = self._symbols()
+        needed = [name for name, section, _, _ in symbols if section == 0 and name]
+        got = (at + 15) & -16
+        slots = {name: got + 24 * i for i, name in enumerate(needed)}
+        total = got + 24 * len(needed)
+        block = self.memory.allocate(max(total, 1))
+        try:
+            image = bytearray(total)
+            for i, start in place.items():
+                _, kind, _, _, offset, size, *_ = self.sections[i]
+                if kind == 1:
+                    image[start : start + size] = self.data[offset : offset + size]
+            base = block.execute
+            for name, start in slots.items():
+                # A stub that jumps through the address behind it: 8 bytes of address, then the stub.
+                stub = b"\xff\x25\xf2\xff\xff\xff" if self.machine == 62 else struct.pack("<II", 0x58FFFFD0, 0xD61F0200)
+                struct.pack_into("<Q", image, start, _external(name))
+                image[start + 8 : start + 8 + len(stub)] = stub
+            addresses: list[int] = []
+            slot_of: list[int | None] = []
+            for name, section, value, _ in symbols:
+                if section == 0:
+                    slot = slots.get(name)
+                    addresses.append(base + slot + 8 if slot is not None else 0)
+                    slot_of.append(None if slot is None else base + slot)
+                else:
+                    addresses.append(value if section == 0xFFF1 else base + place.get(section, 0) + value)
+                    slot_of.append(None)
+            for _, kind, _, _, offset, size, _, info, _, _ in self.sections:
+                if kind == 4 and info in place:
+                    for where in range(offset, offset + size, 24):
+                        spot, how, addend = struct.unpack_from("<QQq", self.data, where)
+                        number = how >> 32
+                        self._relocate(
+                            image, base, place[info] + spot, how & 0xFFFFFFFF, addresses[number] + addend, slot_of[number], addend
+                        )
+            # SAFETY: the block is ours, `total` bytes long at its writable address, and no thread runs it yet.
+            ctypes.memmove(block.write, bytes(image), total)
+        except BaseException:
+            self.memory.free(block)
+            raise
+        found = {
+            name: base + place[section] + value
+            for name, section, value, kind in symbols
+            if kind == 2 and section in place and name
+        }
+        return LoadedObject(block, found)
+
+    def _name(self, index: int) -> str:
+        table = self.sections[self.names]
+        return self._string(table[4] + self.sections[index][0])
+
+    def _string(self, at: int) -> str:
+        return self.data[at : self.data.index(b"\0", at)].decode()
+
+    def _symbols(self) -> list[tuple[str, int, int, int]]:
+        """(name, section, value, type) of every symbol."""
+        for section in self.sections:
+            if section[1] == 2:
+                strings = self.sections[section[6]][4]
+                out = []
+                for at in range(section[4], section[4] + section[5], 24):
+                    name, info, _, index, value, _ = struct.unpack_from("<IBBHQQ", self.data, at)
+                    out.append((self._string(strings + name) if name else "", index, value, info & 15))
+                return out
+        return []
+
+    def _relocate(
+        self, image: bytearray, base: int, at: int, kind: int, target: int, slot: int | None, addend: int
+    ) -> None:
+        here = base + at
+        if self.machine == 62:
+            if kind == 1:  # R_X86_64_64
+                struct.pack_into("<Q", image, at, target & 0xFFFF_FFFF_FFFF_FFFF)
+            elif kind == 24:  # R_X86_64_PC64
+                struct.pack_into("<q", image, at, target - here)
+            elif kind in (2, 4):  # R_X86_64_PC32, PLT32
+                struct.pack_into("<i", image, at, target - here)
+            elif kind in (9, 41, 42) and slot is not None:  # GOTPCREL(X) of an external
+                struct.pack_into("<i", image, at, slot + addend - here)
+            else:
+                raise CacheError(f"the object has a relocation of type {kind}, which the loader lacks")
+            return
+        word = struct.unpack_from("<I", image, at)[0]
+        page = (target >> 12) - (here >> 12)
+        if kind == 257:  # R_AARCH64_ABS64
+            struct.pack_into("<Q", image, at, target & 0xFFFF_FFFF_FFFF_FFFF)
+            return
+        if kind == 261:  # PREL32
+            struct.pack_into("<i", image, at, target - here)
+            return
+        if kind in (282, 283):  # JUMP26, CALL26
+            word |= (target - here) >> 2 & 0x3FF_FFFF
+        elif kind == 275:  # ADR_PREL_PG_HI21
+            word |= (page & 3) << 29 | (page >> 2 & 0x7FFFF) << 5
+        elif kind in (277, 278, 284, 285, 286, 299):  # ADD / LDST lo12
+            shift = {277: 0, 278: 0, 284: 1, 285: 2, 286: 3, 299: 4}[kind]
+            word |= ((target & 0xFFF) >> shift) << 10
+        else:
+            raise CacheError(f"the object has a relocation of type {kind}, which the loader lacks")
+        struct.pack_into("<I", image, at, word)

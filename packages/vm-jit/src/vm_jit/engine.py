@@ -1,0 +1,451 @@
+"""The native engine: interpreter and JIT behind :class:`vm_core.engine.Engine`.
+
+One engine serves one guest process; its vCPUs run on as many host threads as call :meth:`NativeEngine.run`, really in
+parallel. Code tables are changed only under a lock, by single stores that running threads may see early or late.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import cffi
+
+from vm_core.engine import Availability, Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
+from vm_core.errors import CacheError, DecodeError, VmError
+from vm_core.execute import execute, fetch
+from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot
+from vm_core.spec.isa import Decoded, Isa
+from vm_core.state import HEADER, CpuState
+
+from vm_jit.cache import Cache
+from vm_jit.code_memory import CodeMemory, LoadedObject
+from vm_jit.compiler import compile_text, host_key, source_digest
+from vm_jit.interpreter import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, build, handler_key
+from vm_jit.lowering import HOST
+from vm_jit.tiering import Tiering
+
+__all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
+
+log = logging.getLogger("vm.jit")
+_ffi = cffi.FFI()
+_REASON: Final = HEADER["reason"] // 8
+_FUEL: Final = HEADER["fuel"] // 8
+_HOST_FP: Final = HEADER["host_fp"] // 8
+_ROUNDING: Final = HEADER["fp_rounding"] // 8
+_PAGES: Final = HEADER["pages"] // 8
+_JIT_RETIRED: Final = HEADER["jit_retired"] // 8
+_MXCSR: Final = tuple(0x1F80 | control << 13 for control in (0, 3, 1, 2, 0, 0, 0, 0))
+"""The host's control word for each guest rounding mode (x86 MXCSR: all exceptions masked)."""
+_SYSCALL: Final = Syscall()
+_BUDGET: Final = Budget()
+_BLOCK_LIMIT: Final = 128
+_RECORD_SPACE: Final = 1 << 30
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_code = CodeMemory()
+"""Code memory of the interpreters, shared by all engines of this process."""
+_interpreters: dict[str, Interpreter] = {}
+_build_lock = threading.Lock()
+
+
+class Interpreter:
+    """The handlers of one ISA in code memory."""
+
+    def __init__(self, loaded: LoadedObject, plans: dict[str, Plan], *, cached: bool, seconds: float) -> None:
+        self.plans, self.cached, self.seconds = plans, cached, seconds
+        self.address = loaded.symbols
+        self.enter: Callable[[int], None] = _ffi.cast("void(*)(uintptr_t)", loaded.symbols["enter"])
+        self.fill: Callable[[int, int, int, int], None] = _ffi.cast(
+            "void(*)(uintptr_t, uint64_t, uint64_t, uintptr_t)", loaded.symbols["fill"]
+        )
+
+
+def translation_key(isa: Isa) -> str:
+    """What the machine code of this ISA depends on: its text, our lowering, and the host."""
+    directory = {"riscv64": "riscv"}.get(isa.name, isa.name)
+    return source_digest(
+        "vm_core/spec", f"vm_core/isa/{directory}", "vm_core/state.py", "vm_core/memory.py", "vm_jit/lowering.py",
+        "vm_jit/interpreter.py", "vm_jit/region.py", "vm_jit/compiler.py",
+    )[:16] + host_key()[:16]  # fmt: skip
+
+
+def interpreter_for(isa: Isa, cache: Cache | None) -> Interpreter:
+    """The interpreter of an ISA: of this process, else from the cache, else built now (about a second, once)."""
+    with _build_lock:
+        found = _interpreters.get(isa.name)
+        if found is None:
+            found = _interpreters[isa.name] = _load_interpreter(isa, cache)
+        return found
+
+
+def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
+    begin = time.perf_counter()
+    name = f"interp-{isa.name}-{translation_key(isa)}"
+    if cache is not None:
+        try:
+            stored = cache.read(name)
+            if stored is not None:
+                meta, blob = stored
+                plans = {
+                    key: Plan(one[0], tuple(map(tuple, one[1])), tuple(map(tuple, one[2])))
+                    for key, one in meta["plans"].items()
+                }
+                return Interpreter(_code.load(blob), plans, cached=True, seconds=time.perf_counter() - begin)
+        except (CacheError, KeyError, TypeError) as error:
+            log.warning("the cached interpreter is not used: %s", error)
+    text, plans = build(isa)
+    blob = compile_text(text)
+    made = Interpreter(_code.load(blob), plans, cached=False, seconds=time.perf_counter() - begin)
+    if cache is not None:
+        try:
+            cache.write(name, {"plans": {key: list(asdict(one).values()) for key, one in plans.items()}}, blob)
+        except CacheError as error:
+            log.warning("the interpreter is not cached: %s", error)
+    return made
+
+
+def _anonymous(size: int) -> int:
+    address = _libc.mmap(None, size, 3, 0x22 | 0x4000, -1, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise VmError(f"cannot reserve {size >> 20} MiB for code tables", hint="raise ulimit -v")
+    return int(address)
+
+
+class NativeEngine:
+    """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
+    for none. ``threshold`` is the number of jumps that makes code hot."""
+
+    name = "jit"
+
+    def __init__(
+        self,
+        isa: Isa,
+        memory: GuestMemory,
+        *,
+        jit: bool = True,
+        cache: Cache | Path | str | bool | None = None,
+        synchronous: bool = False,
+        **_options: object,
+    ) -> None:
+        self.isa, self.memory = isa, memory
+        self.stats = EngineStats()
+        self.cache = cache if isinstance(cache, Cache) else None if cache is False else Cache(None if cache is True else cache)
+        self.interpreter = interpreter_for(isa, self.cache)
+        self.stats.extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
+        self.lock = threading.RLock()
+        self.per_page = PAGE // isa.unit
+        self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
+        pages = memory.size // PAGE
+        # SAFETY: these ranges belong to this engine until close(); native code reads them through the vCPU's header.
+        self._space = _anonymous(_RECORD_SPACE)
+        self.pages_address = _anonymous(pages * 8)
+        self.regions_address = _anonymous(pages * 8)
+        self._bytes = memoryview((ctypes.c_ubyte * _RECORD_SPACE).from_address(self._space)).cast("B")
+        self._words = self._bytes.cast("Q")
+        self._pages = memoryview((ctypes.c_uint64 * pages).from_address(self.pages_address)).cast("B").cast("Q")
+        self._used = 0
+        self._records: dict[int, int] = {}  # guest page number -> offset of its records
+        self._copies: dict[int, bytes] = {}  # guest page number -> its bytes when last decoded
+        self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
+        self._decoded: dict[bytes, Decoded] = {}
+        self._breakpoints: frozenset[int] = frozenset()
+        self._stopped_at: dict[int, int] = {}
+        self._interrupt = False
+        self._closed = False
+        self._miss = self.interpreter.address["h_miss"]
+        self._length = MAX_LENGTH[isa.unit]
+        self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and HOST.x86 else None
+        self._started = False
+        memory.code_changed.append(self.invalidate)
+
+    @staticmethod
+    def probe() -> Availability:
+        """Whether native code can be made here."""
+        try:
+            import llvmlite  # noqa: F401
+        except ImportError as error:
+            return Availability(False, str(error), "python -m pip install llvmlite")
+        return Availability(True)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
+        words = cpu.words
+        words[_FUEL] = limit
+        if words[_PAGES] != self.pages_address:
+            self._adopt(cpu)
+        enter, address = self.interpreter.enter, cpu.address
+        stats = self.stats
+        before = words[_JIT_RETIRED]
+        begin = time.perf_counter()
+        try:
+            while True:
+                words[_HOST_FP] = _MXCSR[words[_ROUNDING] & 7]
+                # SAFETY: cpu.address is a live, pinned CpuState; its header points at this engine's live tables.
+                enter(address)
+                reason = words[_REASON]
+                if reason == 1:
+                    return _SYSCALL
+                if reason == 4:
+                    return _BUDGET
+                if self._interrupt:
+                    self._interrupt = False
+                    return Interrupted()
+                if reason == 2:
+                    trap = self._predecode(cpu.pc)
+                    if trap is not None:
+                        return trap
+                elif reason == 5:
+                    if self.tiering is not None:
+                        self.tiering.request(cpu.pc)
+                else:
+                    if reason == 6 and self._stopped_at.pop(id(cpu), None) != cpu.pc:
+                        self._stopped_at[id(cpu)] = cpu.pc
+                        return Breakpoint(cpu.pc)
+                    result = self._emulate(cpu)
+                    if result is not None:
+                        return result
+                    if not words[_FUEL]:
+                        return _BUDGET
+        finally:
+            stats.seconds += time.perf_counter() - begin
+            stats.retired += limit - words[_FUEL]
+            stats.retired_jit += words[_JIT_RETIRED] - before
+            if self.tiering is not None:
+                self.tiering.quiesce(id(cpu))
+
+    def _adopt(self, cpu: CpuState) -> None:
+        cpu.header("arena", self.memory.host_address)
+        cpu.header("table", self.memory.table_address)
+        cpu.header("regions", self.regions_address)
+        cpu.header("pages", self.pages_address)
+        with self.lock:
+            if not self._started:
+                self._started = True
+                if self.tiering is not None:
+                    self.tiering.start()
+
+    def _emulate(self, cpu: CpuState) -> Exit | None:
+        """Run one instruction in the reference executor, on the same state."""
+        pc = cpu.pc
+        insn = self.decode(pc)
+        if isinstance(insn, Trap):
+            return insn
+        exits = self.stats.exits
+        exits[insn.insn.name] = exits.get(insn.insn.name, 0) + 1
+        result = execute(self.isa, insn, cpu, self.memory)
+        if isinstance(result, Trap):
+            return result
+        cpu.words[_FUEL] -= 1
+        if isinstance(result, Syscall):
+            return result
+        if result:
+            self.synchronize(self.memory)
+        return None
+
+    # -- decoding -----------------------------------------------------------------------------------------------
+
+    def decode(self, pc: int) -> Decoded | Trap:
+        """The instruction at a guest address, or the trap that fetching it is."""
+        try:
+            if pc % self.isa.unit == 0 and PAGE - pc % PAGE >= self._length and pc < self.memory.size:
+                data = bytes(self.memory.view[pc : pc + self._length])
+                if self.memory.table[pc >> 12] & Prot.EXEC:
+                    known = self._decoded.get(data)
+                    if known is None:
+                        known = self.isa.decode(data, pc)
+                        known.template  # noqa: B018  trace now: an Unimplemented is a decode error
+                        self._decoded[data] = known
+                    return known
+            return fetch(self.isa, self.memory, pc)
+        except MemoryFault as fault:
+            return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)
+        except DecodeError:
+            return Trap(Cause.ILLEGAL, pc, pc)
+
+    def record(self, pc: int) -> int | None:
+        """The offset of a guest address's record in the record space, if its page has records."""
+        page = self._records.get(pc >> 12)
+        return None if page is None else page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
+
+    def is_decoded(self, pc: int) -> bool:
+        """Whether the instruction at ``pc`` has been decoded, that is, its block has run."""
+        at = self.record(pc)
+        return at is not None and self._words[at >> 3] != self._miss
+
+    def handler(self, pc: int) -> int:
+        at = self.record(pc)
+        assert at is not None
+        return self._words[at >> 3]
+
+    def set_handler(self, pc: int, address: int) -> None:
+        """Make the record of ``pc`` go to a handler. One aligned 8-byte store: running threads see old or new."""
+        at = self.record(pc)
+        assert at is not None
+        self._words[at >> 3] = address
+
+    def _page(self, number: int) -> int:
+        page = self._records.get(number)
+        if page is None:
+            if self._used + self.record_page > _RECORD_SPACE:
+                raise VmError("the guest has executed more code than the record space holds (64 MiB of code)")
+            page = self._records[number] = self._used
+            self._used += (self.record_page + 63) & -64
+            self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
+            tail = self.per_page * RECORD_BYTES
+            self.interpreter.fill(
+                self._space + page + tail,
+                (number + 1) * PAGE,
+                MAX_LENGTH[self.isa.unit] // self.isa.unit,
+                self.interpreter.address["h_cross"],
+            )
+            self._copies[number] = bytes(self.memory.view[number * PAGE : (number + 1) * PAGE])
+            self._pages[number] = self._space + page
+        return page
+
+    def _predecode(self, pc: int) -> Trap | None:
+        """Decode the block at ``pc`` into records. A trap only if its first instruction cannot be fetched."""
+        with self.lock:
+            first = pc
+            number = pc >> 12
+            for _ in range(_BLOCK_LIMIT):
+                insn = self.decode(pc)
+                if isinstance(insn, Trap):
+                    return insn if pc == first else None
+                page = self._page(number)
+                at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
+                if self._words[at >> 3] != self._miss:
+                    return None
+                handler, operands, ends = self._operands(insn, pc)
+                self._bytes[at + 8 : at + 24] = operands
+                self._words[at >> 3] = self.interpreter.address["h_breakpoint"] if pc in self._breakpoints else handler
+                pc += insn.length
+                if ends or pc >> 12 != number:
+                    break
+            self.stats.blocks_decoded += 1
+            return None
+
+    def _operands(self, insn: Decoded, pc: int) -> tuple[int, bytes, bool]:
+        key = bytes(self.memory.view[pc : pc + insn.length])
+        known = self._memo.get(key)
+        if known is not None:
+            return known
+        flow = self.isa.flow(insn)
+        how = self.interpreter.plans.get(handler_key(insn, returns=flow == "ret"))
+        if how is None:
+            how = self.interpreter.plans.get(handler_key(insn, returns=False))
+        packed = bytearray(16)
+        codes = insn.template.codes
+        ends = "setpc" in codes or "trap" in codes
+        if how is None:
+            handler, ends = self.interpreter.address["h_emulate"], True
+        else:
+            handler = self.interpreter.address[how.symbol]
+            layout = self.isa.layout
+            for role, file, field, offset in how.slots:
+                slot = insn.fields[field]
+                if role == "w":
+                    slot = layout.files[file].write_slot(slot)
+                struct.pack_into("<H", packed, offset - 8, layout.offset(file, slot))
+            for field, offset, size in how.immediates:
+                value = insn.fields[field]
+                packed[offset - 8 : offset - 8 + size] = (value & ((1 << size * 8) - 1)).to_bytes(size, "little")
+        known = self._memo[key] = handler, bytes(packed), ends
+        return known
+
+    # -- change -------------------------------------------------------------------------------------------------
+
+    def invalidate(self, start: int, end: int) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            first = max(start - self._length, 0) >> 12
+            if self.tiering is not None:
+                self.tiering.invalidate(max(start - self._length, 0), end)
+            for number in range(first, (end + PAGE - 1) >> 12) if (end - start) >> 12 < len(self._records) else list(self._records):
+                if first <= number < (end + PAGE - 1) >> 12 and number in self._records:
+                    self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        page = self._records[number]
+        # In place: another thread may be among these records, and meets the miss handler at its next step.
+        self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
+        self._copies[number] = bytes(self.memory.view[number * PAGE : (number + 1) * PAGE])
+
+    def synchronize(self, memory: GuestMemory) -> None:
+        with self.lock:
+            for number, old in list(self._copies.items()):
+                now = memory.view[number * PAGE : (number + 1) * PAGE]
+                if memory.table[number] & Prot.WRITE and old != now:
+                    self.invalidate(number * PAGE, (number + 1) * PAGE)
+                    self._copies[number] = bytes(now)
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        with self.lock:
+            changed = addresses ^ self._breakpoints
+            self._breakpoints = addresses
+            for pc in changed:
+                self.invalidate(pc, pc + 1)
+
+    def is_breakpoint(self, pc: int) -> bool:
+        return pc in self._breakpoints
+
+    def interrupt(self) -> None:
+        """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
+        self._interrupt = True
+
+    def heat(self, pc: int, value: int) -> None:
+        """Set how hot the record of ``pc`` is."""
+        at = self.record(pc)
+        if at is not None:
+            self._bytes[at + HEAT : at + HEAT + 4] = value.to_bytes(4, "little")
+
+    def program_key(self) -> str:
+        """A hash of all executable guest memory: what a cache of compiled regions is for."""
+        digest = hashlib.blake2b(digest_size=12)
+        for region in self.memory.regions():
+            if region.prot & Prot.EXEC:
+                digest.update(struct.pack("<QQ", region.start, region.end))
+                digest.update(self.memory.view[region.start : region.end])
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self.invalidate in self.memory.code_changed:
+                self.memory.code_changed.remove(self.invalidate)
+        if self.tiering is not None:
+            self.tiering.close()
+        self._words.release()
+        self._bytes.release()
+        self._pages.release()
+        # SAFETY: the views are released and no vCPU runs any more (the protocol's condition).
+        _libc.munmap(self._space, _RECORD_SPACE)
+        _libc.munmap(self.pages_address, self.memory.size // PAGE * 8)
+        _libc.munmap(self.regions_address, self.memory.size // PAGE * 8)
+
+
+class InterpreterEngine(NativeEngine):
+    """The native interpreter alone."""
+
+    name = "interp"
+
+    def __init__(self, isa: Isa, memory: GuestMemory, **options: Any) -> None:
+        super().__init__(isa, memory, **{**options, "jit": False})
+
+
+assert HOT > 0

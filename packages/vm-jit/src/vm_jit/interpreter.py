@@ -1,0 +1,535 @@
+"""The native interpreter: one handler a template, made by LLVM from the same text as everything else.
+
+Guest code is predecoded, page by page, into records of 32 bytes, one for each possible instruction address:
+
+    0   address of the handler
+    8   operands: up to four 16-bit state offsets, then immediates (see :class:`Plan`)
+    24  heat (32 bits): how often a jump came here
+    28  guest pc (32 bits)
+
+A handler does its instruction and tail-calls the next record's handler. Whatever it cannot do (a fault, a system
+call, a record not decoded yet, an empty budget) stores pc, fuel and a :class:`Reason`, and returns to Python.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from vm_core.errors import SpecError, VmError
+from vm_core.memory import PAGE
+from vm_core.spec.isa import Decoded, Instruction, Isa
+from vm_core.spec.template import Op, Template
+from vm_core.state import HEADER
+
+from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, guest_flags, supported
+
+__all__ = ["HEAT", "HOT", "MAX_LENGTH", "RECORD_BYTES", "Plan", "Reason", "build", "entry_signature", "region_type"]
+
+RECORD_BYTES: Final = 32
+HEAT: Final = 24
+RECORD_PC: Final = 28
+HOT: Final = 600
+"""Jumps to one place before it is handed to the JIT."""
+MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
+"""The longest instruction in bytes, by the ISA's unit."""
+_CC: Final = "preserve_nonecc"
+_SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr noalias %arena, ptr noalias %table, ptr noalias %pages, i64 %fuel"
+_TYPES: Final = "ptr, ptr, ptr, ptr, ptr, i64"
+
+
+class Reason(enum.IntEnum):
+    """Why native code returned."""
+
+    SYSCALL = 1
+    MISS = 2
+    EMULATE = 3
+    BUDGET = 4
+    HOT = 5
+    BREAKPOINT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a handler's operands lie in its record. ``slots`` are (role r|w, file, field, offset), each a 16-bit state
+    offset; ``immediates`` are (field, offset, bytes), signed."""
+
+    symbol: str
+    slots: tuple[tuple[str, str, str, int], ...]
+    immediates: tuple[tuple[str, int, int], ...]
+
+
+def plan(isa: Isa, template: Template, symbol: str) -> Plan | None:
+    """The plan of a template, or None if its operands do not fit in a record."""
+    slots: dict[tuple[str, str, str], int] = {}
+    for role, cells in (("r", template.reads), ("w", template.writes)):
+        for file, index in cells:
+            if isinstance(index, str):
+                key = (role if isa.layout.files[file].zero is not None else "r", file, index)
+                slots.setdefault(key, 8 + 2 * len(slots))
+    fields = list(dict.fromkeys(op.attr for op in template.ops if op.code == "field"))
+    if len(slots) > 4 or len(fields) > 2:
+        return None
+    size = 8 if len(fields) < 2 else 4
+    return Plan(
+        symbol,
+        tuple((*key, offset) for key, offset in slots.items()),
+        tuple((str(name), 16 + size * i, size) for i, name in enumerate(fields)),
+    )
+
+
+class _Handler(Emitter):
+    """One handler: operands from the record at %ip."""
+
+    def __init__(self, isa: Isa, how: Plan, length: int, threshold: int | None) -> None:
+        super().__init__(32)
+        self.isa, self.plan, self.length, self.threshold = isa, how, length, threshold
+        self.slots = {(role, file, field): offset for role, file, field, offset in how.slots}
+        self.fields = {field: (offset, size) for field, offset, size in how.immediates}
+        self.late: list[list[str]] = []
+        self._refuse: str | None = None
+        self._pc: str | None = None
+        self._fields: dict[str, str] = {}
+        self.jump: tuple[str, str, str | None, bool] | None = None
+
+    def record(self, offset: int, type_: str) -> str:
+        return self.v(f"load {type_}, ptr {self.v(f'getelementptr i8, ptr %ip, i64 {offset}')}, {RECORD}")
+
+    def _register(self, role: str, file: str, index: int | str) -> str:
+        if isinstance(index, int):
+            slot = self.isa.layout.files[file].write_slot(index) if role == "w" else index
+            return self.field_in_state(self.isa.layout.offset(file, slot))
+        offset = self.slots.get((role, file, index))
+        if offset is None:
+            offset = self.slots["r", file, index]
+        wide = self.v(f"zext i16 {self.record(offset, 'i16')} to i64")
+        return self.v(f"getelementptr i8, ptr %st, i64 {wide}")
+
+    def get(self, file: str, index: int | str, width: int) -> str:
+        stored = 128 if width > 64 else 64
+        value = self.v(f"load i{stored}, ptr {self._register('r', file, index)}, align 8, {STATE}")
+        return value if width == stored else self.v(f"trunc i{stored} {value} to i{width}")
+
+    def put(self, file: str, index: int | str, value: str, width: int) -> None:
+        stored = 128 if width > 64 else 64
+        if width != stored:
+            value = self.v(f"zext i{width} {value} to i{stored}")
+        self.emit(f"store i{stored} {value}, ptr {self._register('w', file, index)}, align 8, {STATE}")
+
+    def immediate(self, name: str) -> str:
+        if name not in self._fields:
+            offset, size = self.fields[name]
+            value = self.record(offset, f"i{size * 8}")
+            self._fields[name] = value if size == 8 else self.v(f"sext i{size * 8} {value} to i64")
+        return self._fields[name]
+
+    def load_operands(self) -> None:
+        """Load pc and immediates up front, so that they dominate every later block."""
+        for name in self.fields:
+            self.immediate(name)
+        self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
+
+    def pc(self) -> str:
+        assert self._pc is not None
+        return self._pc
+
+    def next_pc(self) -> str:
+        return self.v(f"add i64 {self.pc()}, {self.length}")
+
+    def block(self, label: str, lines: list[str]) -> None:
+        """A block to be placed behind the rest."""
+        self.late.append([f"{label}:", *("  " + line for line in lines)])
+
+    def leave(self, label: str, reason: Reason, pc: str, fuel: str = "%fuel") -> None:
+        """A block that returns to Python."""
+        n = label
+        self.block(
+            label,
+            [
+                f"%{n}a = getelementptr i8, ptr %st, i64 {HEADER['pc']}",
+                f"store i64 {pc}, ptr %{n}a, {STATE}",
+                f"%{n}b = getelementptr i8, ptr %st, i64 {HEADER['fuel']}",
+                f"store i64 {fuel}, ptr %{n}b, {STATE}",
+                f"%{n}c = getelementptr i8, ptr %st, i64 {HEADER['reason']}",
+                f"store i64 {int(reason)}, ptr %{n}c, {STATE}",
+                "ret void",
+            ],
+        )
+
+    def refuse(self) -> str:
+        if self._refuse is None:
+            self._refuse = self.label()
+            self.leave(self._refuse, Reason.EMULATE, self.pc())
+        return self._refuse
+
+    def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
+        if size == 1:
+            return self.refuse()
+        label, inside = self.label(), self.label()
+        n = label
+        self.block(
+            label,
+            [
+                f"%{n}a = icmp ult i64 {address}, {(1 << self.bits) - size}",
+                f"%{n}b = and i64 {address}, {PAGE - 1}",
+                f"%{n}c = icmp ule i64 %{n}b, {PAGE - size}",
+                f"%{n}d = and i1 %{n}a, %{n}c",
+                f"br i1 %{n}d, label %{inside}, label %{self.refuse()}",
+            ],
+        )
+        self.block(
+            inside,
+            [
+                f"%{n}e = lshr i64 {address}, 12",
+                f"%{n}f = getelementptr i8, ptr %table, i64 %{n}e",
+                f"%{n}g = load i8, ptr %{n}f, !tbaa !9",
+                f"%{n}h = and i8 %{n}g, {need}",
+                f"%{n}i = icmp ne i8 %{n}h, 0",
+                f"br i1 %{n}i, label %{proceed}, label %{self.refuse()}",
+            ],
+        )
+        return label
+
+    def go(self, kind: str, target: str, guard: str | None, op: Op) -> None:
+        assert self.jump is None, "one jump an instruction"
+        self.jump = (kind, target, guard, self._is_direct(op))
+
+    def _is_direct(self, op: Op) -> bool:
+        """Whether the target is the pc plus something known at decode time."""
+        work = [op.args[0]]
+        while work:
+            one = self.template.ops[work.pop()]
+            if one.code not in ("add", "const", "field", "pc", "next_pc", "and"):
+                return False
+            work += one.args
+        return True
+
+    def system_call(self) -> None:
+        self.lines.append("; system call")
+
+    def finish(self) -> None:
+        """Count the instruction and go to the next record."""
+        system = any(op.code == "trap" and op.guard is None for op in self.template.ops)
+        left = self.v("sub i64 %fuel, 1")
+        if system:
+            out = self.label()
+            self.leave(out, Reason.SYSCALL, self.next_pc(), left)
+            self.emit(f"br label %{out}")
+            return
+        if self.jump is not None:
+            kind, target, guard, direct = self.jump
+            taken = self.label()
+            if guard is not None:
+                through = self.label()
+                self.emit(f"br i1 {guard}, label %{taken}, label %{through}")
+                self.place(taken)
+                self._jump(kind, target, direct, left, conditional=True)
+                self.place(through)
+            else:
+                self._jump(kind, target, direct, left, conditional=False)
+                return
+        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self.length // self.isa.unit * RECORD_BYTES}"), left, self.next_pc())
+
+    def dispatch(self, ip: str, left: str, pc: str) -> None:
+        """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
+        empty, go = self.label(), self.label()
+        self.leave(empty, Reason.BUDGET, pc, left)
+        self.emit(f"br i1 {self.v(f'icmp eq i64 {left}, 0')}, label %{empty}, label %{go}, !prof !10")
+        self.place(go)
+        handler = self.v(f"load ptr, ptr {ip}, {RECORD}")
+        self.tail(handler, ip, left)
+
+    def tail(self, handler: str, ip: str, left: str) -> None:
+        self.emit(
+            f"musttail call {_CC} void {handler}(ptr %st, ptr {ip}, ptr %arena, ptr %table, ptr %pages, i64 {left})"
+        )
+        self.emit("ret void")
+
+    def _jump(self, kind: str, target: str, direct: bool, left: str, *, conditional: bool) -> None:
+        far, join = self.label(), self.label()
+        scale = RECORD_BYTES // self.isa.unit
+        if direct:
+            near = self.label()
+            same = self.v(f"icmp ult i64 {self.v(f'xor i64 {target}, {self.pc()}')}, {PAGE}")
+            self.emit(f"br i1 {same}, label %{near}, label %{far}")
+            self.place(near)
+            distance = self.v(f"sub i64 {target}, {self.pc()}")
+            close = self.v(f"getelementptr i8, ptr %ip, i64 {self.v(f'mul i64 {distance}, {scale}')}")
+            self.emit(f"br label %{join}")
+            self.place(far)
+        found = self.lookup(target, left)
+        if direct:
+            end = self.label()
+            self.emit(f"br label %{end}")
+            self.place(end)
+            self.emit(f"br label %{join}")
+            self.place(join)
+            ip = self.v(f"phi ptr [ {close}, %{near} ], [ {found}, %{end} ]")
+        else:
+            ip = found
+        if self.threshold is not None and kind not in ("ret", "repeat"):
+            go = self.label()
+            if conditional:
+                warm = self.label()
+                back = self.v(f"icmp ule i64 {target}, {self.pc()}")
+                self.emit(f"br i1 {back}, label %{warm}, label %{go}")
+                self.place(warm)
+            self.heat(ip, target, left, go)
+            self.place(go)
+        self.dispatch(ip, left, target)
+
+    def heat(self, ip: str, target: str, left: str, go: str) -> None:
+        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``."""
+        hot = self.label()
+        spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
+        count = self.v(f"add i32 {self.v(f'load i32, ptr {spot}, {RECORD}')}, 1")
+        self.emit(f"store i32 {count}, ptr {spot}, {RECORD}")
+        self.leave(hot, Reason.HOT, target, left)
+        self.emit(f"br i1 {self.v(f'icmp eq i32 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10")
+
+    def lookup(self, target: str, left: str) -> str:
+        """The record of a guest address, or leave with MISS."""
+        miss = self.label()
+        self.leave(miss, Reason.MISS, target, left)
+        inside, found = self.label(), self.label()
+        ok = self.v(f"icmp ult i64 {target}, {1 << self.bits}")
+        if self.isa.unit > 1:
+            even = self.v(f"icmp eq i64 {self.v(f'and i64 {target}, {self.isa.unit - 1}')}, 0")
+            ok = self.v(f"and i1 {ok}, {even}")
+        self.emit(f"br i1 {ok}, label %{inside}, label %{miss}, {LIKELY}")
+        self.place(inside)
+        spot = self.v(f"getelementptr ptr, ptr %pages, i64 {self.v(f'lshr i64 {target}, 12')}")
+        page = self.v(f"load ptr, ptr {spot}, {RECORD}")
+        self.emit(f"br i1 {self.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{miss}, {LIKELY}")
+        self.place(found)
+        index = self.v(f"and i64 {target}, {PAGE - 1}")
+        return self.v(f"getelementptr i8, ptr {page}, i64 {self.v(f'mul i64 {index}, {RECORD_BYTES // self.isa.unit}')}")
+
+    def text(self, name: str) -> str:
+        late = [line for block in self.late for line in block]
+        return "\n".join([f"define dso_local {_CC} void @{name}({_SIGNATURE}) #0 {{", *self.lines, *late, "}"])
+
+
+def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
+    """The type that a compiled region returns, and the registers that travel in it: pc, fuel, then each of those."""
+    pins = [(file, slot) for file, slot in isa.pinned][: HOST.pins]
+    return "{ " + ", ".join(["i64"] * (2 + len(pins))) + " }", pins
+
+
+def entry_signature(isa: Isa) -> str:
+    """The parameters of a compiled region."""
+    _, pins = region_type(isa)
+    return ", ".join(["ptr noalias nonnull %st", "i64 %pc", "i64 %fuel", *(f"i64 %p{i}" for i in range(len(pins)))])
+
+
+def _enter_region(isa: Isa, threshold: int) -> str:
+    """The handler of a record whose instruction is the entry of a compiled region."""
+    type_, pins = region_type(isa)
+    e = _Handler(isa, Plan("", (), ()), 0, threshold)
+    e.load_operands()
+    slot = e.v(f"and i64 {e.pc()}, {PAGE - 1}")
+    regions = e.load_state("regions", "ptr")
+
+    def entry(pc: str) -> str:
+        number = e.v(f"lshr i64 {pc}, 12")
+        page = e.v(f"load ptr, ptr {e.v(f'getelementptr ptr, ptr {regions}, i64 {number}')}, {RECORD}")
+        return e.v(f"getelementptr i8, ptr {page}, i64 {e.v(f'mul i64 {slot}, {16 // isa.unit}')}")
+
+    function = e.v(f"load ptr, ptr {entry(e.pc())}, {RECORD}")
+    arguments = ["ptr %st", f"i64 {e.pc()}", "i64 %fuel"]
+    for file, index in pins:
+        arguments.append("i64 " + e.get(file, index, 64))
+    result = e.v(f"call {HOST.region_convention} {type_} {function}({', '.join(arguments)})")
+    returned = e.v(f"extractvalue {type_} {result}, 0")
+    left = e.v(f"extractvalue {type_} {result}, 1")
+    for i, (file, index) in enumerate(pins):
+        value = e.v(f"extractvalue {type_} {result}, {2 + i}")
+        e.emit(f"store i64 {value}, ptr {e.field_in_state(isa.layout.offset(file, index))}, {STATE}")
+    e.store_state("jit_retired", e.v(f"add i64 {e.load_state('jit_retired')}, {e.v(f'sub i64 %fuel, {left}')}"))
+    forced = e.v(f"icmp slt i64 {returned}, 0")
+    target = e.v(f"and i64 {returned}, {FORCE - 1}")
+    empty, live = e.label(), e.label()
+    e.leave(empty, Reason.BUDGET, target, left)
+    e.emit(f"br i1 {e.v(f'icmp eq i64 {left}, 0')}, label %{empty}, label %{live}, !prof !10")
+    e.place(live)
+    ip = e.lookup(target, left)
+    handler = e.v(f"load ptr, ptr {ip}, {RECORD}")
+    again = e.v(f"icmp eq ptr {handler}, @h_region")
+    original, fresh, go, count = e.label(), e.label(), e.label(), e.label()
+    both = e.v(f"and i1 {forced}, {again}")
+    e.emit(f"br i1 {both}, label %{original}, label %{fresh}")
+    e.place(original)
+    slot = e.v(f"and i64 {target}, {PAGE - 1}")
+    kept = e.v(f"load ptr, ptr {e.v(f'getelementptr i8, ptr {entry(target)}, i64 8')}, {RECORD}")
+    e.tail(kept, ip, left)
+    e.place(fresh)
+    e.emit(f"br i1 {again}, label %{go}, label %{count}")
+    e.place(count)
+    e.heat(ip, target, left, go)
+    e.place(go)
+    e.tail(handler, ip, left)
+    return e.text("h_region")
+
+
+def _cross(isa: Isa) -> str:
+    """The handler of the records behind a page's end: go on in the next page."""
+    e = _Handler(isa, Plan("", (), ()), 0, None)
+    e.load_operands()
+    ip = e.lookup(e.pc(), "%fuel")
+    e.tail(e.v(f"load ptr, ptr {ip}, {RECORD}"), ip, "%fuel")
+    return e.text("h_cross")
+
+
+def _leaving(isa: Isa, name: str, reason: Reason) -> str:
+    e = _Handler(isa, Plan("", (), ()), 0, None)
+    e.load_operands()
+    out = e.label()
+    e.leave(out, reason, e.pc())
+    e.emit(f"br label %{out}")
+    return e.text(name)
+
+
+def _enter(isa: Isa) -> str:
+    """``enter(state)``: run from state.pc until something leaves."""
+    e = _Handler(isa, Plan("", (), ()), 0, None)
+    e.lines += ["  %arena0 = alloca i32", "  %save = alloca i32"]
+    if HOST.x86:
+        e.emit("call void @llvm.x86.sse.stmxcsr(ptr %save) #1")
+        e.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {e.field_in_state(HEADER['host_fp'])}) #1")
+    stack = e.v("call ptr @llvm.stacksave.p0()")
+    e.store_state("stack_limit", e.v(f"sub i64 {e.v(f'ptrtoint ptr {stack} to i64')}, {256 << 10}"))
+    arena, table, pages = (e.load_state(name, "ptr") for name in ("arena", "table", "pages"))
+    fuel, pc = e.load_state("fuel"), e.load_state("pc")
+    inside, found, miss, done = e.label(), e.label(), e.label(), e.label()
+    e.store_state("reason", str(int(Reason.MISS)))
+    ok = e.v(f"icmp ult i64 {pc}, {1 << e.bits}")
+    if isa.unit > 1:
+        even = e.v(f"icmp eq i64 {e.v(f'and i64 {pc}, {isa.unit - 1}')}, 0")
+        ok = e.v(f"and i1 {ok}, {even}")
+    e.emit(f"br i1 {ok}, label %{inside}, label %{done}")
+    e.place(inside)
+    number = e.v(f"lshr i64 {pc}, 12")
+    page = e.v(f"load ptr, ptr {e.v(f'getelementptr ptr, ptr {pages}, i64 {number}')}, {RECORD}")
+    e.emit(f"br i1 {e.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{done}")
+    e.place(found)
+    offset = e.v(f"mul i64 {e.v(f'and i64 {pc}, {PAGE - 1}')}, {RECORD_BYTES // isa.unit}")
+    ip = e.v(f"getelementptr i8, ptr {page}, i64 {offset}")
+    handler = e.v(f"load ptr, ptr {ip}, {RECORD}")
+    e.emit(f"call {_CC} void {handler}(ptr %st, ptr {ip}, ptr {arena}, ptr {table}, ptr {pages}, i64 {fuel})")
+    e.emit(f"br label %{done}")
+    e.place(done)
+    if HOST.x86:
+        e.emit("call void @llvm.x86.sse.stmxcsr(ptr %arena0) #1")
+        flags = guest_flags(e, e.v("load i32, ptr %arena0"))
+        e.store_state("fp_flags", e.v(f"or i64 {e.load_state('fp_flags')}, {flags}"))
+        e.emit("call void @llvm.x86.sse.ldmxcsr(ptr %save) #1")
+    e.emit("ret void")
+    del miss
+    return "\n".join(["define dso_local void @enter(ptr noalias %st) #0 {", "entry:", *e.lines, "}"])
+
+
+def _page_filler(isa: Isa) -> str:
+    """``fill(records, pc, count, handler)``: records of one page, all with ``handler``."""
+    return f"""\
+define dso_local void @fill(ptr %records, i64 %pc, i64 %count, ptr %handler) #0 {{
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %n, %loop ]
+  %at = mul i64 %i, {RECORD_BYTES}
+  %r = getelementptr i8, ptr %records, i64 %at
+  store ptr %handler, ptr %r
+  %p = getelementptr i8, ptr %r, i64 {RECORD_PC}
+  %off = mul i64 %i, {isa.unit}
+  %here = add i64 %pc, %off
+  %short = trunc i64 %here to i32
+  store i32 %short, ptr %p
+  %n = add i64 %i, 1
+  %more = icmp ult i64 %n, %count
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}}"""
+
+
+def _nowhere(isa: Isa) -> str:
+    """The region of an address that has none: gives back where it should go."""
+    type_, pins = region_type(isa)
+    lines = []
+    last = "undef"
+    for i, value in enumerate(["%pc", "%fuel", *(f"%p{i}" for i in range(len(pins)))]):
+        lines.append(f"  %r{i} = insertvalue {type_} {last}, i64 {value}, {i}")
+        last = f"%r{i}"
+    return "\n".join(
+        [f"define dso_local {HOST.region_convention} {type_} @nowhere({entry_signature(isa)}) #0 {{", *lines, f"  ret {type_} {last}", "}"]
+    )
+
+
+def _variants(isa: Isa, insn: Instruction) -> list[dict[str, int]]:
+    choices = [list(isa.static_values(insn, name)) for name in insn.statics]
+    return [dict(zip(insn.statics, values, strict=True)) for values in product(*choices)]
+
+
+def handler_key(decoded: Decoded, *, returns: bool) -> str:
+    """The name under which a decoded instruction's handler is found."""
+    insn = decoded.insn
+    statics = ",".join(str(decoded.fields[name]) for name in insn.statics)
+    return f"{insn.name}/{statics}/{decoded.length}{'r' if returns else ''}"
+
+
+def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
+    """The interpreter's module as LLVM IR text, and the plan of each handler by its key.
+
+    Instructions whose templates native code does not support have no handler: they run in the reference executor.
+    """
+    text = [DECLARATIONS]
+    plans: dict[str, Plan] = {}
+    lengths: dict[str, set[int]] = {}
+    for insn in isa.instructions.values():
+        base = insn.expands[0] if insn.expands else insn
+        lengths.setdefault(base.name, set()).update(isa.lengths(insn))
+    made: dict[tuple[str, int, bool], str] = {}
+    for insn in isa.instructions.values():
+        if insn.expands:
+            continue
+        for statics in _variants(isa, insn):
+            try:
+                template = insn.template(statics)
+            except (SpecError, VmError):
+                continue
+            if not supported(template):
+                continue
+            for length in sorted(lengths[insn.name]):
+                jumps = [op for op in template.ops if op.code == "setpc"]
+                for returns in (False, True) if jumps and jumps[0].guard is None else (False,):
+                    values = ",".join(str(statics[name]) for name in insn.statics)
+                    key = f"{insn.name}/{values}/{length}{'r' if returns else ''}"
+                    identity = (template.digest, length, returns)
+                    symbol = made.get(identity)
+                    how = plan(isa, template, symbol or f"h{len(made)}")
+                    if how is None:
+                        continue
+                    plans[key] = how
+                    if symbol is None:
+                        made[identity] = how.symbol
+                        e = _Handler(isa, how, length, None if returns else threshold)
+                        e.load_operands()
+                        e.lower(template)
+                        e.finish()
+                        text.append(e.text(how.symbol))
+    text += [
+        _enter_region(isa, threshold),
+        _cross(isa),
+        _leaving(isa, "h_miss", Reason.MISS),
+        _leaving(isa, "h_emulate", Reason.EMULATE),
+        _leaving(isa, "h_breakpoint", Reason.BREAKPOINT),
+        _enter(isa),
+        _page_filler(isa),
+        _nowhere(isa),
+        'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
+        "attributes #1 = { strictfp }",
+        METADATA,
+    ]
+    return "\n".join(text), plans

@@ -1,0 +1,128 @@
+"""Write, or with --check compare, the pages of docs/ that are made from the sources.
+
+Each page is the output of a function; the marks ``<!-- generated: begin -->`` and ``<!-- generated: end -->`` hold the
+part of a page that is made, the rest is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import vm_core
+from vm_cli.settings import ROWS, Settings
+from vm_core import errors
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+
+def _all_errors() -> Iterator[type[errors.VmError]]:
+    """Every error class of vm_core, by code."""
+    for module in pkgutil.walk_packages(vm_core.__path__, "vm_core."):
+        if ".isa." not in module.name and ".testing" not in module.name and not module.name.endswith(".smt"):
+            importlib.import_module(module.name)
+
+    def walk(kind: type[errors.VmError]) -> Iterator[type[errors.VmError]]:
+        yield kind
+        for child in kind.__subclasses__():
+            yield from walk(child)
+
+    yield from sorted(walk(errors.VmError), key=lambda kind: kind.code)
+
+
+def _markdown(docstring: str) -> str:
+    """One line of a docstring's reStructuredText as Markdown."""
+    return re.sub(r":\w+:", "", docstring.replace("``", "`").replace("\n", " ")).replace("|", "\\|")
+
+
+def error_catalogue() -> str:
+    """One row an error class; the text is its docstring's first paragraph."""
+    lines = ["| code | error | exit status | what it means |", "|---|---|---|---|"]
+    for kind in _all_errors():
+        first = _markdown((inspect.getdoc(kind) or "").split("\n\n")[0])
+        lines.append(f"| {kind.code} | `{kind.__name__}` | {kind.exit_status} | {first} |")
+    return "\n".join(lines)
+
+
+def exit_statuses() -> str:
+    """The constants of vm_core.errors and the strings below them."""
+    source = inspect.getsource(errors)
+    lines = ["| status | when |", "|---|---|"]
+    for _name, number, text in re.findall(
+        r'^(EXIT_\w+) = (\d+)\n"""(.*?)"""', source, re.MULTILINE | re.DOTALL
+    ):
+        lines.append(f"| {number} | {_markdown(text)} |")
+    lines.append("| 128+n | Signal n ended the guest, or vm itself (130: Ctrl-C). |")
+    lines.append("| any other | The guest's own. |")
+    return "\n".join(lines)
+
+
+def settings_table() -> str:
+    """One row a setting, from the table that the parsers use."""
+    lines = ["| key in TOML | variables | flags | value | default |", "|---|---|---|---|---|"]
+    defaults = Settings()
+    for row in ROWS:
+        default = getattr(defaults, row.name)
+        shown = "" if default is None or default == () else f"`{str(default).lower()}`"
+        allowed = row.kind.allowed.replace("|", "\\|")
+        variables = ", ".join(f"`{name}`" for name in row.env)
+        flags = ", ".join(f"`{flag}`" for flag in row.flags)
+        lines.append(f"| `{row.name}` | {variables} | {flags} | {allowed} | {shown} |")
+    lines.append("")
+    lines += [f"* `{row.name}`: {row.doc}" for row in ROWS]
+    return "\n".join(lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/errors.md": lambda: f"{exit_statuses()}\n\n## Errors\n\n{error_catalogue()}",
+    "docs/guide/configuration.md": settings_table,
+}
+
+# Pages that a module of the product writes and checks itself.
+MODULES: dict[str, str] = {}
+
+
+def render(page: str, made: str) -> str:
+    """The text of a page with its generated part replaced."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n\n{made}\n\n{END}{tail}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is stale")
+    check = parser.parse_args().check
+    os.chdir(ROOT)
+    stale = 0
+    for page, make in PAGES.items():
+        old, new = Path(page).read_text(encoding="utf-8"), render(page, make())
+        if old == new:
+            continue
+        if check:
+            stale += 1
+            sys.stdout.writelines(
+                difflib.unified_diff(old.splitlines(True), new.splitlines(True), page, "now")
+            )
+            print(f"{page} is stale: run python tools/generated.py")
+        else:
+            Path(page).write_text(new, encoding="utf-8")
+            print(f"wrote {page}")
+    for page, module in MODULES.items():
+        arguments = ["--check", page] if check else [page]
+        stale += os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", module, *arguments]) != 0
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
