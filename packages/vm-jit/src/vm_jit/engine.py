@@ -190,6 +190,8 @@ class NativeEngine:
         stats = self.stats
         before = words[_JIT_RETIRED]
         begin = time.perf_counter()
+        if self.tiering is not None:
+            self.tiering.enter(id(cpu))
         try:
             while True:
                 words[_HOST_FP] = _MXCSR[words[_ROUNDING] & 7]

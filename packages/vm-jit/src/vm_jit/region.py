@@ -1,0 +1,513 @@
+"""Regions: hot guest code as one LLVM function.
+
+A region is what is reachable from a hot address without following calls, and only what has run: the way to a block
+that has not leaves to the interpreter. It returns where to go on, how much fuel is left, and the pinned registers,
+which stay in host registers across guest calls: a guest call is a host call, after which the returned pc is compared
+with the expected one. Besides its entry, a region can be entered behind each call and each instruction that it leaves
+to the interpreter.
+
+Exactness: a block takes its instructions off the fuel when it begins; if the fuel does not suffice, or an instruction
+is refused, the region leaves in front of it with all guest state written back and the fuel corrected, and the
+interpreter does that instruction (FORCE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from vm_core.memory import PAGE
+from vm_core.spec.isa import Decoded, Isa
+from vm_core.spec.ops import PURE, mask
+from vm_core.spec.template import Op, Template
+from vm_core.state import HEADER
+
+from vm_jit.interpreter import entry_signature, region_type
+from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, supported
+
+__all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
+
+MAX_INSTRUCTIONS: Final = 1200
+Cell = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Block:
+    """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call, ret, indirect,
+    leave (the instruction at ``end`` is the interpreter's)."""
+
+    start: int
+    insns: list[tuple[int, Decoded]] = field(default_factory=list)
+    kind: str = "fall"
+    target: int | None = None
+    follow: int = 0
+    end: int = 0
+
+
+@dataclass(slots=True)
+class Region:
+    """``entries`` are the guest addresses where it can be entered; ``spans`` the guest bytes that it is made from."""
+
+    entry: int
+    blocks: dict[int, Block]
+    entries: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(len(block.insns) for block in self.blocks.values())
+
+
+def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int | None:
+    """The value of an op if decoding settles it, else None."""
+    op = template.ops[number]
+    if op.code == "const":
+        return op.attr  # type: ignore[return-value]
+    if op.code == "field":
+        return insn.fields[op.attr] & mask(64)  # type: ignore[index]
+    if op.code == "pc":
+        return pc
+    if op.code == "next_pc":
+        return pc + insn.length
+    if op.code in ("add", "sub", "and", "or", "shl"):
+        values = [static_value(template, arg, insn, pc) for arg in op.args]
+        if None not in values:
+            return int(PURE[op.code].evaluate(template.ops[op.args[-1]].width, *values))
+    return None
+
+
+def discover(
+    isa: Isa,
+    entry: int,
+    decode: Callable[[int], Decoded | None],
+    *,
+    limit: int = MAX_INSTRUCTIONS,
+) -> Region | None:
+    """The region at ``entry``. ``decode`` gives the instruction at an address that has run, else None."""
+    if decode(entry) is None:
+        return None
+    code: dict[int, Decoded] = {}
+    leaders = {entry}
+    entries = {entry}
+    work = [entry]
+    while work and len(code) < limit:
+        pc = work.pop(0)
+        while pc not in code:
+            insn = decode(pc)
+            if insn is None or len(code) >= limit:
+                break
+            template = insn.template
+            if not supported(template) or "trap" in template.codes and template.ops[-1].code == "trap":
+                # The interpreter's; go on behind it.
+                after = pc + insn.length
+                entries.add(after)
+                leaders.update((pc, after))
+                work.append(after)
+                break
+            if any(op.code == "trap" and op.guard is None for op in template.ops):
+                after = pc + insn.length
+                entries.add(after)
+                leaders.update((pc, after))
+                work.append(after)
+                break
+            code[pc] = insn
+            jumps = [op for op in template.ops if op.code == "setpc"]
+            pc += insn.length
+            if not jumps:
+                continue
+            at = pc - insn.length
+            jump = jumps[-1]
+            target = static_value(template, jump.args[0], insn, at)
+            if _kind(isa, insn, jump) == "call":
+                entries.add(pc)
+                leaders.add(pc)
+                work.append(pc)
+                break
+            if target is not None:
+                leaders.add(target)
+                work.append(target)
+            if jump.guard is None:
+                break
+            leaders.add(pc)
+    if not code:
+        return None
+    blocks: dict[int, Block] = {}
+    for start in sorted(leaders):
+        if start in code:
+            blocks[start] = _block(isa, start, code, leaders)
+    spans: list[tuple[int, int]] = []
+    for pc in sorted(code):
+        end = pc + code[pc].length
+        if spans and spans[-1][1] >= pc:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((pc, end))
+    kept = tuple(sorted(pc for pc in entries if pc in blocks))
+    if entry not in blocks:
+        return None
+    return Region(entry, blocks, kept, tuple(spans))
+
+
+def _kind(isa: Isa, insn: Decoded, jump: Op) -> str:
+    hint = isa.flow(insn)
+    if hint in ("call", "ret"):
+        return hint
+    return str(jump.attr)
+
+
+def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) -> Block:
+    block = Block(start)
+    pc = start
+    while True:
+        insn = code.get(pc)
+        if insn is None:
+            block.kind, block.end = ("leave" if not block.insns or pc not in leaders else "fall"), pc
+            block.follow = pc
+            return block
+        if pc in leaders and pc != start:
+            block.kind, block.follow = "fall", pc
+            return block
+        block.insns.append((pc, insn))
+        jumps = [op for op in insn.template.ops if op.code == "setpc"]
+        at, pc = pc, pc + insn.length
+        if jumps:
+            jump = jumps[-1]
+            block.follow = pc
+            block.target = static_value(insn.template, jump.args[0], insn, at)
+            kind = _kind(isa, insn, jump)
+            if kind == "call":
+                block.kind = "call"
+            elif jump.guard is not None:
+                block.kind = "branch"
+            elif block.target is not None:
+                block.kind = "jump"
+            else:
+                block.kind = "ret" if kind == "ret" else "indirect"
+            return block
+
+
+class _Emit(Emitter):
+    """Emits one region."""
+
+    def __init__(self, isa: Isa, region: Region, bits: int) -> None:
+        super().__init__(bits)
+        self.isa, self.region = isa, region
+        self.type, self.pins = region_type(isa)
+        self.pinned = set(self.pins)
+        self.insn: Decoded
+        self.at = 0
+        self.left = 0
+        self.used: dict[Cell, None] = dict.fromkeys(self.pins)
+        self.exits: list[tuple[str, str]] = []  # (label of the predecessor, pc value)
+        self.cold: list[str] = []
+        self._refuse: str | None = None
+        self.block: Block
+        self.done = False
+        self.rounding_checked = True
+        self._cells()
+
+    # -- registers ----------------------------------------------------------------------------------------------
+
+    def _cells(self) -> None:
+        self.written: dict[Cell, None] = {}
+        for block in self.region.blocks.values():
+            for _, insn in block.insns:
+                for file, index in insn.template.reads:
+                    if (cell := self._cell(insn, file, index)) is not None:
+                        self.used[cell] = None
+                for file, index in insn.template.writes:
+                    if (cell := self._cell(insn, file, index)) is not None:
+                        self.used[cell] = self.written[cell] = None
+        self.free = [cell for cell in self.used if cell not in self.pinned]
+        self.dirty = self._dirty()
+
+    def _cell(self, insn: Decoded, file: str, index: int | str) -> Cell | None:
+        slot = insn.fields[index] if isinstance(index, str) else index
+        return None if slot == self.isa.layout.files[file].zero else (file, slot)
+
+    def _successors(self, block: Block) -> list[int]:
+        out = [] if block.kind in ("jump", "ret", "indirect", "leave") else [block.follow]
+        if block.target is not None and block.kind in ("jump", "branch"):
+            out.append(block.target)
+        return [pc for pc in out if pc in self.region.blocks]
+
+    def _dirty(self) -> dict[int, set[Cell]]:
+        """For each block, the unpinned cells that may differ from the state in memory when it begins."""
+        out: dict[int, set[Cell]] = {pc: set() for pc in self.region.blocks}
+        work = list(self.region.blocks)
+        while work:
+            block = self.region.blocks[work.pop()]
+            now = set(out[block.start])
+            for _, insn in block.insns:
+                now |= self._writes(insn)
+            if block.kind == "call":
+                now = set()
+            for pc in self._successors(block):
+                if not now <= out[pc]:
+                    out[pc] |= now
+                    work.append(pc)
+        return out
+
+    def _writes(self, insn: Decoded) -> set[Cell]:
+        cells = (self._cell(insn, file, index) for file, index in insn.template.writes)
+        return {cell for cell in cells if cell is not None and cell not in self.pinned}
+
+    def name(self, cell: Cell) -> str:
+        return f"%{cell[0]}.{cell[1]}"
+
+    def width(self, cell: Cell) -> int:
+        return self.isa.layout.files[cell[0]].width
+
+    def get(self, file: str, index: int | str, width: int) -> str:
+        cell = self._cell(self.insn, file, index)
+        return "0" if cell is None else self.v(f"load i{width}, ptr {self.name(cell)}")
+
+    def put(self, file: str, index: int | str, value: str, width: int) -> None:
+        cell = self._cell(self.insn, file, index)
+        if cell is not None:
+            self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
+
+    def flush(self, cells: set[Cell]) -> None:
+        """Write cells back to the state in memory."""
+        for cell in sorted(cells):
+            width = self.width(cell)
+            stored = 128 if width > 64 else 64
+            value = self.v(f"load i{width}, ptr {self.name(cell)}")
+            if width != stored:
+                value = self.v(f"zext i{width} {value} to i{stored}")
+            self.emit(f"store i{stored} {value}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}")
+
+    def reload(self) -> None:
+        for cell in self.free:
+            width = self.width(cell)
+            stored = 128 if width > 64 else 64
+            value = self.v(f"load i{stored}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}")
+            if width != stored:
+                value = self.v(f"trunc i{stored} {value} to i{width}")
+            self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
+
+    # -- operands -----------------------------------------------------------------------------------------------
+
+    def immediate(self, name: str) -> str:
+        value = self.insn.fields[name] & mask(64)
+        return str(value - (1 << 64) if value >> 63 else value)
+
+    def pc(self) -> str:
+        return str(self.at)
+
+    def next_pc(self) -> str:
+        return str(self.at + self.insn.length)
+
+    # -- leaving ------------------------------------------------------------------------------------------------
+
+    def refuse(self) -> str:
+        if self._refuse is None:
+            label = self._refuse = self.label()
+            self.cold += [f"{label}:"]
+            if self.left:
+                self.cold += [
+                    f"  %{label}f = load i64, ptr %left",
+                    f"  %{label}g = add i64 %{label}f, {self.left}",
+                    f"  store i64 %{label}g, ptr %left",
+                ]
+            self.cold += ["  br label %leave"]
+            self.exits.append((label, str(self.at - FORCE)))
+        return self._refuse
+
+    def leave_to(self, pc: str) -> str:
+        """A label that leaves the region for the guest address ``pc``."""
+        label = self.label()
+        self.cold += [f"{label}:", "  br label %leave"]
+        self.exits.append((label, pc))
+        return label
+
+    def where(self, target: int) -> str:
+        """The label of a block, or one that leaves for it."""
+        return f"B{target:x}" if target in self.region.blocks else self.leave_to(str(target))
+
+    def pack(self, pc: str, fuel: str) -> str:
+        last = self.v(f"insertvalue {self.type} undef, i64 {pc}, 0")
+        last = self.v(f"insertvalue {self.type} {last}, i64 {fuel}, 1")
+        for i, cell in enumerate(self.pins):
+            value = self.v(f"load i64, ptr {self.name(cell)}")
+            last = self.v(f"insertvalue {self.type} {last}, i64 {value}, {2 + i}")
+        return last
+
+    def arguments(self, pc: str) -> str:
+        fuel = self.v("load i64, ptr %left")
+        pins = [self.v(f"load i64, ptr {self.name(cell)}") for cell in self.pins]
+        return ", ".join(["ptr %st", f"i64 {pc}", f"i64 {fuel}", *(f"i64 {pin}" for pin in pins)])
+
+    # -- control ------------------------------------------------------------------------------------------------
+
+    def go(self, kind: str, target: str, guard: str | None, op: Op) -> None:
+        block = self.block
+        self.done = True
+        if block.kind == "branch":
+            assert guard is not None
+            if block.target is None:
+                out = self.label()
+                self.emit(f"br i1 {guard}, label %{out}, label %{self.where(block.follow)}")
+                self.place(out)
+                self.indirect(target, tail=True)
+                return
+            self.emit(f"br i1 {guard}, label %{self.where(block.target)}, label %{self.where(block.follow)}")
+        elif block.kind == "jump":
+            assert block.target is not None
+            self.emit(f"br label %{self.where(block.target)}")
+        elif block.kind == "call":
+            self.call(target)
+        elif block.kind == "ret":
+            self.exit_to(target)
+        else:
+            self.indirect(target, tail=True)
+
+    def exit_to(self, pc: str) -> None:
+        """Leave for a guest address known only now."""
+        label = self.label()
+        self.emit(f"br label %{label}")
+        self.place(label)
+        self.emit("br label %leave")
+        self.exits.append((label, pc))
+
+    def find(self, target: str, otherwise: str) -> str:
+        """The compiled region at a guest address, ``nowhere`` for one that has none; or go to ``otherwise``."""
+        inside, found = self.label(), self.label()
+        if not target.lstrip("-").isdigit():
+            ok = self.v(f"icmp ult i64 {target}, {1 << self.bits}")
+            if self.isa.unit > 1:
+                even = self.v(f"icmp eq i64 {self.v(f'and i64 {target}, {self.isa.unit - 1}')}, 0")
+                ok = self.v(f"and i1 {ok}, {even}")
+            self.emit(f"br i1 {ok}, label %{inside}, label %{otherwise}, {LIKELY}")
+            self.place(inside)
+        number = self.v(f"lshr i64 {target}, 12")
+        page = self.v(f"load ptr, ptr {self.v(f'getelementptr ptr, ptr %regions, i64 {number}')}, {RECORD}")
+        self.emit(f"br i1 {self.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{otherwise}, {LIKELY}")
+        self.place(found)
+        slot = self.v(f"mul i64 {self.v(f'and i64 {target}, {PAGE - 1}')}, {16 // self.isa.unit}")
+        return self.v(f"load ptr, ptr {self.v(f'getelementptr i8, ptr {page}, i64 {slot}')}, {RECORD}")
+
+    def indirect(self, target: str, *, tail: bool) -> None:
+        """Go to the region at an address known only now."""
+        self.flush(self.now_dirty)
+        function = self.find(target, self.leave_to(target))
+        result = self.v(
+            f"musttail call {HOST.region_convention} {self.type} {function}({self.arguments(target)})"
+        )
+        self.emit(f"ret {self.type} {result}")
+
+    def call(self, target: str) -> None:
+        expected = self.block.follow
+        self.flush(self.now_dirty)
+        if self.block.target == self.region.entry:
+            function = "@region"
+        else:
+            function = self.find(target, self.leave_to(target))
+        result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
+        came, astray = self.label(), self.label()
+        returned = self.v(f"extractvalue {self.type} {result}, 0")
+        self.emit(f"br i1 {self.v(f'icmp eq i64 {returned}, {expected}')}, label %{came}, label %{astray}, {LIKELY}")
+        self.cold += [f"{astray}:", f"  ret {self.type} {result}"]
+        self.place(came)
+        self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 1')}, ptr %left")
+        for i, cell in enumerate(self.pins):
+            self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}")
+        if expected in self.region.blocks:
+            self.reload()
+            self.emit(f"br label %B{expected:x}")
+        else:
+            self.emit(f"br label %{self.leave_to(str(expected))}")
+
+    # -- blocks -------------------------------------------------------------------------------------------------
+
+    def emit_block(self, block: Block, backward: bool) -> None:
+        self.block, self.done = block, False
+        self.place(f"B{block.start:x}")
+        if backward:
+            self.emit('fence syncscope("singlethread") seq_cst')
+        count = len(block.insns)
+        self.at, self._refuse, self.left = block.start, None, count
+        if count:
+            fuel = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
+            self.emit(f"store i64 {fuel}, ptr %left")
+            go = self.label()
+            self.emit(f"br i1 {self.v(f'icmp slt i64 {fuel}, 0')}, label %{self.refuse()}, label %{go}, !prof !10")
+            self.place(go)
+        self.now_dirty = set(self.dirty[block.start])
+        for i, (pc, insn) in enumerate(block.insns):
+            self.insn, self.at, self.left, self._refuse = insn, pc, count - i, None
+            self.now_dirty |= self._writes(insn)
+            self.lower(insn.template)
+        if self.done:
+            return
+        if block.kind == "leave" or block.follow not in self.region.blocks:
+            # What follows has not run, or is the interpreter's.
+            self.emit(f"br label %{self.leave_to(str(block.follow - FORCE))}")
+        else:
+            self.emit(f"br label %B{block.follow:x}")
+
+    def text(self) -> str:
+        region = self.region
+        order = sorted(region.blocks)
+        backward = set()
+        for block in region.blocks.values():
+            backward.update(pc for pc in self._successors(block) if pc <= block.start)
+        for pc in order:
+            self.emit_block(region.blocks[pc], pc in backward)
+        body, self.lines = self.lines, []
+        # entry
+        self.emit("%left = alloca i64")
+        for cell in self.used:
+            self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
+        self.emit("store i64 %fuel, ptr %left")
+        for i, cell in enumerate(self.pins):
+            self.emit(f"store i64 %p{i}, ptr {self.name(cell)}")
+        self.lines += [
+            f"  %{name} = load ptr, ptr {self.field_in_state(HEADER[name])}, {STATE}"
+            for name in ("arena", "table", "regions")
+        ]
+        self.reload()
+        stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
+        ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
+        if any(code.startswith("fp.") for block in region.blocks.values() for _, i in block.insns for code in i.template.codes):
+            fine = self.v(f"icmp ult i64 {self.load_state('fp_rounding')}, 4")
+            ok = self.v(f"and i1 {ok}, {fine}")
+        enter = self.label()
+        refused = self.label()
+        self.emit(f"br i1 {ok}, label %{enter}, label %{refused}, {LIKELY}")
+        self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", "  br label %leave"]
+        self.exits.append((refused, f"%{refused}p"))
+        self.place(enter)
+        if len(region.entries) > 1:
+            cases = " ".join(f"i64 {pc}, label %B{pc:x}" for pc in region.entries if pc != region.entry)
+            self.emit(f"switch i64 %pc, label %B{region.entry:x} [ {cases} ]")
+        else:
+            self.emit(f"br label %B{region.entry:x}")
+        head, self.lines = self.lines, []
+        # the one way out
+        self.place("leave")
+        incoming = ", ".join(f"[ {pc}, %{label} ]" for label, pc in self.exits)
+        self.emit(f"%out = phi i64 {incoming}")
+        self.flush({cell for cell in self.written if cell not in self.pinned})
+        self.emit(f"ret {self.type} {self.pack('%out', self.v('load i64, ptr %left'))}")
+        tail = self.lines
+        return "\n".join(
+            [
+                DECLARATIONS,
+                f"define dso_local {HOST.region_convention} {self.type} @region({entry_signature(self.isa)}) #0 {{",
+                *head,
+                *body,
+                *self.cold,
+                *tail,
+                "}",
+                'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
+                "attributes #1 = { strictfp }",
+                METADATA,
+            ]
+        )
+
+
+def emit(isa: Isa, region: Region, bits: int = 32) -> str:
+    """The LLVM module of a region; its function is called ``region``."""
+    return _Emit(isa, region, bits).text()

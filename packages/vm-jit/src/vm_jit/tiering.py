@@ -1,8 +1,290 @@
-"""placeholder while the interpreter is brought up"""
+"""Which code is compiled, and when; which of it is in use, and when its memory comes back.
+
+The interpreter reports hot addresses. A background thread compiles their regions and enters them in the tables with
+single stores. Regions go when guest code changes; their memory is freed once every vCPU that was inside native code
+then has come out (its ``run`` has returned to Python since).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import queue
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vm_core.engine import Trap
+from vm_core.errors import CacheError, VmError
+from vm_core.memory import PAGE
+from vm_core.spec.isa import Decoded
+
+from vm_jit import region as regions
+from vm_jit.code_memory import CodeBlock, CodeMemory
+from vm_jit.compiler import compile_text
+
+if TYPE_CHECKING:
+    from vm_jit.engine import NativeEngine
+
+__all__ = ["Tiering"]
+
+log = logging.getLogger("vm.jit")
+_MAX_FAILURES: Final = 20
+
+
+@dataclass(slots=True)
+class _Compiled:
+    """A region in use: its entries (guest address -> what the record's handler was), guest spans, code, object."""
+
+    entry: int
+    entries: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    block: CodeBlock
+    address: int
+    digest: str
+    object: bytes
+    instructions: int
+
+
 class Tiering:
-    def __init__(self, *a, **k): pass
-    def start(self): pass
-    def request(self, pc): pass
-    def quiesce(self, i): pass
-    def invalidate(self, a, b): pass
-    def close(self): pass
+    """The JIT of one engine. ``synchronous`` compiles in the requesting thread (for tests)."""
+
+    def __init__(self, engine: NativeEngine, code: CodeMemory, *, synchronous: bool = False) -> None:
+        self.engine, self.code, self.synchronous = engine, code, synchronous
+        self._tables: dict[int, Any] = {}  # guest page -> its entries (function, original handler)
+        self._table_of = memoryview(
+            (ctypes.c_uint64 * (engine.memory.size // PAGE)).from_address(engine.regions_address)
+        ).cast("B").cast("Q")
+        self._at: dict[int, _Compiled] = {}
+        self._all: list[_Compiled] = []
+        self._pending: set[int] = set()
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._generation = 0
+        self._retired: list[tuple[set[int], CodeBlock]] = []
+        self._running: set[int] = set()
+        self._failures = 0
+        self._unsaved = 0
+        self._cache_name = ""
+        self._closed = False
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Called before the guest's first instruction: take what earlier runs compiled from the cache."""
+        engine = self.engine
+        if engine.cache is None:
+            return
+        from vm_jit.engine import translation_key
+
+        self._cache_name = f"regions-{engine.isa.name}-{engine.program_key()}-{translation_key(engine.isa)}"
+        try:
+            stored = engine.cache.read(self._cache_name)
+        except CacheError as error:
+            log.warning("the cached code is not used: %s", error)
+            return
+        if stored is None:
+            return
+        meta, blob = stored
+        for one in meta.get("regions", ()):
+            try:
+                self._install_cached(one, blob)
+            except (CacheError, KeyError, TypeError, ValueError) as error:
+                log.warning("a cached region is not used: %s", error)
+
+    def _install_cached(self, one: dict[str, Any], blob: bytes) -> None:
+        spans = tuple((int(start), int(end)) for start, end in one["spans"])
+        if self._digest(spans) != one["digest"]:
+            return
+        start, size = one["object"]
+        data = blob[start : start + size]
+        self._install(int(one["entry"]), tuple(map(int, one["entries"])), spans, data, int(one["instructions"]))
+        self.engine.stats.regions_cached += 1
+
+    def close(self) -> None:
+        with self.engine.lock:
+            self._closed = True
+        thread = self._thread
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
+        self._save()
+        with self.engine.lock:
+            self._table_of.release()
+            for one in self._all:
+                self.code.free(one.block)
+            for _, block in self._retired:
+                self.code.free(block)
+            self._all.clear()
+            self._retired.clear()
+            self._at.clear()
+
+    def _save(self) -> None:
+        """Write the regions in use to the cache, if there are new ones."""
+        engine = self.engine
+        if engine.cache is None or not self._unsaved or not self._cache_name:
+            return
+        with engine.lock:
+            self._unsaved = 0
+            out, at, blobs = [], 0, []
+            for one in self._all:
+                out.append(
+                    {
+                        "entry": one.entry,
+                        "entries": one.entries,
+                        "spans": one.spans,
+                        "digest": one.digest,
+                        "object": (at, len(one.object)),
+                        "instructions": one.instructions,
+                    }
+                )
+                at += len(one.object)
+                blobs.append(one.object)
+        try:
+            engine.cache.write(self._cache_name, {"regions": out}, b"".join(blobs))
+        except CacheError as error:
+            log.warning("compiled code is not cached: %s", error)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def request(self, pc: int) -> None:
+        """The guest address ``pc`` is hot."""
+        with self.engine.lock:
+            if pc in self._at or pc in self._pending or self._closed or self._failures >= _MAX_FAILURES:
+                return
+            self._pending.add(pc)
+        if self.synchronous:
+            self._work_on(pc)
+            return
+        if self._thread is None:
+            with self.engine.lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="vm-jit", daemon=True)
+                    self._thread.start()
+        self._queue.put(pc)
+
+    def _work(self) -> None:
+        while (pc := self._queue.get()) is not None:
+            if self._closed:
+                return
+            self._work_on(pc)
+            if self._queue.empty():
+                self._save()
+
+    def _work_on(self, pc: int) -> None:
+        try:
+            self._compile(pc)
+        except VmError as error:
+            self._failures += 1
+            log.warning("code at %#x stays interpreted: %s", pc, error)
+        except Exception:
+            # A fault of ours must not stop the guest: the code stays interpreted, and the log says why.
+            self._failures += 1
+            log.exception("code at %#x stays interpreted", pc)
+        finally:
+            self._pending.discard(pc)
+
+    def _executed(self, pc: int) -> Decoded | None:
+        engine = self.engine
+        if not engine.is_decoded(pc) or engine.is_breakpoint(pc):
+            return None
+        found = engine.decode(pc)
+        return None if isinstance(found, Trap) else found
+
+    def _compile(self, pc: int) -> None:
+        engine = self.engine
+        begin = time.perf_counter()
+        with engine.lock:
+            if pc in self._at:
+                return
+            generation = self._generation
+            region = regions.discover(engine.isa, pc, self._executed)
+            if region is None:
+                return
+            digest = self._digest(region.spans)
+        data = compile_text(regions.emit(engine.isa, region, engine.memory.bits), passes="region")
+        with engine.lock:
+            engine.stats.compile_seconds += time.perf_counter() - begin
+            if self._closed or generation != self._generation and self._digest(region.spans) != digest:
+                return
+            self._install(region.entry, region.entries, region.spans, data, region.size)
+            engine.stats.regions_compiled += 1
+            self._unsaved += 1
+
+    # -- tables -------------------------------------------------------------------------------------------------
+
+    def _digest(self, spans: tuple[tuple[int, int], ...]) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for start, end in spans:
+            digest.update(struct.pack("<QQ", start, end))
+            digest.update(self.engine.memory.view[start:end])
+        return digest.hexdigest()
+
+    def _table(self, number: int) -> Any:
+        table = self._tables.get(number)
+        if table is None:
+            engine = self.engine
+            nowhere = engine.interpreter.address["nowhere"]
+            table = self._tables[number] = (ctypes.c_uint64 * (engine.per_page * 2))(*([nowhere, 0] * engine.per_page))
+            # SAFETY: the table lives as long as this object; the store publishes it whole.
+            self._table_of[number] = ctypes.addressof(table)
+        return table
+
+    def _install(
+        self, entry: int, entries: tuple[int, ...], spans: tuple[tuple[int, int], ...], data: bytes, size: int
+    ) -> None:
+        engine = self.engine
+        with engine.lock:
+            loaded = self.code.load(data)
+            address = loaded.symbols["region"]
+            one = _Compiled(entry, entries, spans, loaded.block, address, self._digest(spans), data, size)
+            self._all.append(one)
+            for pc in (entry, *(pc for pc in entries if pc != entry)):
+                if pc in self._at and pc != entry:
+                    continue
+                if not engine.is_decoded(pc):
+                    if engine._predecode(pc) is not None:
+                        continue
+                number, slot = pc >> 12, (pc & PAGE - 1) // engine.isa.unit
+                table = self._table(number)
+                if pc not in self._at:
+                    table[2 * slot + 1] = engine.handler(pc)
+                table[2 * slot] = address
+                self._at[pc] = one
+                engine.set_handler(pc, engine.interpreter.address["h_region"])
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
+        self._generation += 1
+        gone = [one for one in self._all if any(a < end and start < b for a, b in one.spans)]
+        for one in gone:
+            self._all.remove(one)
+            for pc in [pc for pc, at in self._at.items() if at is one]:
+                number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
+                table = self._table(number)
+                if self.engine.is_decoded(pc):
+                    self.engine.set_handler(pc, table[2 * slot + 1])
+                table[2 * slot] = self.engine.interpreter.address["nowhere"]
+                del self._at[pc]
+            self._retired.append((set(self._running), one.block))
+
+    def quiesce(self, vcpu: int) -> None:
+        """The vCPU has left native code: it is in no retired region."""
+        self._running.discard(vcpu)
+        if self._retired:
+            with self.engine.lock:
+                kept = []
+                for waiting, block in self._retired:
+                    waiting.discard(vcpu)
+                    if waiting:
+                        kept.append((waiting, block))
+                    else:
+                        self.code.free(block)
+                self._retired = kept
+
+    def enter(self, vcpu: int) -> None:
+        """The vCPU is about to run native code."""
+        self._running.add(vcpu)
