@@ -27,7 +27,12 @@ def test_there_are_seven_packages() -> None:
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_each_package_is_whole(package: Path) -> None:
     module = package / "src" / package.name.replace("-", "_")
-    for path in (package / "README.md", package / "CHANGELOG.md", module / "__init__.py", module / "py.typed"):
+    for path in (
+        package / "README.md",
+        package / "CHANGELOG.md",
+        module / "__init__.py",
+        module / "py.typed",
+    ):
         assert path.is_file(), path
     assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert list((package / "tests").glob("test_*.py"))

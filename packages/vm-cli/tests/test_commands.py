@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from vm_jit.cache import Cache
+
 
 def vm(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("VM_", "QEMU_"))}
@@ -225,3 +227,37 @@ def test_the_run_path_does_not_import_what_it_does_not_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_cache_commands(tmp_path: Path) -> None:
+    made = Cache(tmp_path / "cache")
+    made.write("one", {}, b"x" * 100)
+    made.write("two", {}, b"y" * 5000)
+    torn = tmp_path / "cache" / "two.vmc"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    where = {"VM_CACHE_DIR": str(tmp_path / "cache")}
+    assert vm("cache", "path", **where).stdout.strip() == where["VM_CACHE_DIR"]
+    assert {one["name"]: one["valid"] for one in facts("cache", "list", **where)} == {
+        "one": True,
+        "two": False,
+    }
+    assert "torn" in vm("cache", "list", **where).stdout
+    assert vm("cache", "verify", **where).returncode == 1
+    assert facts("cache", "prune", **where)["removed"] == 1
+    assert vm("cache", "verify", **where).returncode == 0
+    assert facts("cache", "prune", "--max-size", "1", **where)["removed"] == 1
+    made.write("three", {}, b"")
+    assert facts("cache", "clear", **where)["removed"] == 1
+    assert vm("cache", "list", **where).stdout.strip() == "the cache is empty"
+    one_error(vm("cache", "prune", "--max-size", "lots"), 2, "VM001")
+
+
+def test_syscalls_are_listed_by_number() -> None:
+    found = facts("syscalls")
+    numbers = [row["number"] for row in found]
+    assert numbers == sorted(numbers)
+    assert {"number": 64, "name": "write", "status": "implemented", "note": ""} in found
+    assert len(facts("syscalls", "--all")) >= len(found)
+    assert {"write", "writev"} <= {row["name"] for row in facts("syscalls", "--isa", "x86_64")}
+    assert "write" in vm("syscalls").stdout
+    one_error(vm("syscalls", "--isa", "z80"), 2, "VM001")

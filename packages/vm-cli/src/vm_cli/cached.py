@@ -48,13 +48,10 @@ def clear() -> tuple[int, int]:
 
 def prune(limit: int) -> tuple[int, int]:
     """Delete bad entries and the oldest ones beyond ``limit`` bytes; returns how many and their bytes."""
-    root = directory()
-    kept = removed = freed = 0
-    for entry in sorted(entries(), key=lambda entry: -entry["modified"]):
-        if entry["valid"] and kept + entry["bytes"] <= limit:
-            kept += entry["bytes"]
-            continue
-        (root / entry["name"]).unlink(missing_ok=True)
-        removed += 1
-        freed += entry["bytes"]
-    return removed, freed
+    before = entries()
+    cache = _cache()
+    cache.verify()
+    cache.prune(limit)
+    kept = {entry["name"] for entry in entries()}
+    gone = [entry["bytes"] for entry in before if entry["name"] not in kept]
+    return len(gone), sum(gone)

@@ -119,7 +119,16 @@ def definition(isa: str, mnemonic: str) -> dict[str, Any]:
 
 
 def system_calls(isa: str, *, everything: bool) -> list[dict[str, Any]]:
-    """The rows of the system call table, by number."""
-    from vm_core.linux import table
+    """The rows of the system call table that this ISA has, by number; without ``everything``, those that are answered."""
+    from vm_core.linux.abi import abi_of
+    from vm_core.linux.table import ABSENT, ROWS
 
-    raise NotImplementedError(table)
+    found_isa = isas.get(isa)
+    abi = abi_of(found_isa.name, found_isa.layout)
+    found = [(row.number(abi), row) for row in ROWS if everything or row.status != ABSENT]
+    rows = [
+        {"number": number, "name": row.name, "status": row.status, "note": row.note}
+        for number, row in found
+        if number is not None
+    ]
+    return sorted(rows, key=lambda row: row["number"])

@@ -6,7 +6,6 @@ One grammar serves both: long options (``--engine jit``, ``--engine=jit``, ``--n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,6 +45,8 @@ EXTRAS: Final = (
     Extra("version", ("-version", "--version"), "", "Show the version and exit."),
 )
 
+_OPTIONS: Final[tuple[Row | Extra, ...]] = (*ROWS, *EXTRAS)
+
 # What qemu-user has and vm does not, with the reason.
 _REFUSED: Final[dict[str, str]] = {
     "-d": "there are no qemu log items here; --log and --strace show what vm does",
@@ -76,7 +77,7 @@ class RunLine:
 
 def _table() -> dict[str, Row | Extra]:
     table: dict[str, Row | Extra] = {}
-    for entry in (*ROWS, *EXTRAS):
+    for entry in _OPTIONS:
         for flag in entry.flags:
             table[flag] = entry
     return table
@@ -153,6 +154,8 @@ def _take(line: RunLine, entry: Row | Extra, value: str, spelling: str, *, qemu:
 def _unknown(name: str, table: dict[str, Row | Extra]) -> UsageError:
     if name in _REFUSED:
         return UsageError(f"{name} is an option of qemu that vm does not have", hint=_REFUSED[name])
+    import difflib  # only for a mistake
+
     near = difflib.get_close_matches(name, table, 1)
     return UsageError(
         f"there is no option {name}",
@@ -171,7 +174,7 @@ def help_text(usage: str) -> str:
         "",
         "Options:",
     ]
-    for entry in (*ROWS, *EXTRAS):
+    for entry in _OPTIONS:
         metavar = f" {_metavar(entry)}" if _takes_value(entry) else ""
         flags = (
             [f"--[no-]{f[2:]}" if f.startswith("--") else f for f in entry.flags]

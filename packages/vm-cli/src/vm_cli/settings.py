@@ -8,7 +8,6 @@ Later layers win: /etc/vm/config.toml, the user's config.toml, ./vm.toml, the en
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -204,6 +203,8 @@ def row_named(name: str) -> Row:
 
 
 def _suggest(word: str, words: Mapping[str, object] | Sequence[str]) -> str:
+    import difflib  # only for a mistake
+
     near = difflib.get_close_matches(word, list(words), 1)
     return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(words)
 
@@ -220,7 +221,8 @@ class Configuration:
 
     def set(self, name: str, value: object, origin: str) -> None:
         """A layer's value for a setting; lists replace what earlier layers said."""
-        self.settings = replace(self.settings, **{name: value})
+        changes: dict[str, Any] = {name: value}
+        self.settings = replace(self.settings, **changes)
         self.origins[name] = origin
 
     def value(self, name: str) -> Any:

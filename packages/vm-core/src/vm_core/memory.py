@@ -133,7 +133,8 @@ class GuestMemory:
         self.host_address = self._base + GUARD
         if _libc.mprotect(self.host_address, self.size, 3):
             raise HostError("cannot make guest memory accessible")
-        self.table_address = _reserve(self.size // PAGE, 3, "the page table")
+        # One page more than the arena has entries: bytes of 0 for what lies just behind its end.
+        self.table_address = _reserve(self.size // PAGE + PAGE, 3, "the page table")
         self.view = memoryview((ctypes.c_ubyte * self.size).from_address(self.host_address)).cast("B")
         self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast("B")
 
@@ -144,7 +145,7 @@ class GuestMemory:
             self.table.release()
             # SAFETY: both views are released, so nothing in Python can reach the ranges any more.
             _libc.munmap(self._base, self.size + 2 * GUARD)
-            _libc.munmap(self.table_address, self.size // PAGE)
+            _libc.munmap(self.table_address, self.size // PAGE + PAGE)
             self._base = 0
 
     def __enter__(self) -> GuestMemory:

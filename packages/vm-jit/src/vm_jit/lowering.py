@@ -131,6 +131,7 @@ class Emitter:
         self._n = 0
         self.values: list[str] = []
         self.template: Template
+        self.number = 0
         self.rounding_checked = False
 
     # -- text ---------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class Emitter:
         """Emit the template's ops."""
         self.template = template
         self.values = []
-        for op in template.ops:
+        for self.number, op in enumerate(template.ops):
             args = [self.values[arg] for arg in op.args]
             method = getattr(self, "op_" + op.code.replace(".", "_"), None)
             if method is None:

@@ -17,14 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from vm_core.memory import PAGE
+from vm_core.memory import PAGE, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 
 from vm_jit.interpreter import entry_signature, region_type
-from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, supported
+from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, TABLE, Emitter, supported
 
 __all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
 
@@ -187,6 +187,95 @@ def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) ->
             return block
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Accesses of one block whose addresses differ by constants: they are checked together, at the first one.
+
+    ``low`` and ``high`` bound the bytes accessed, relative to the first access's address; ``size`` is the largest
+    access, ``need`` the permissions of all.
+    """
+
+    low: int
+    high: int
+    size: int
+    need: int
+
+
+_WINDOW_BYTES: Final = PAGE
+Place = tuple[int, int]  # (number of the instruction in its block, number of the op in its template)
+
+
+def _affine(isa: Isa, insn: Decoded, number: int) -> tuple[Cell, int] | None:
+    """(register, offset) if the op is a register plus a constant."""
+    op = insn.template.ops[number]
+    if op.code == "reg" and op.width == 64:
+        file, index = op.attr  # type: ignore[misc]
+        slot = insn.fields[index] if isinstance(index, str) else index
+        return None if slot == isa.layout.files[file].zero else ((file, slot), 0)
+    if op.code == "add" and op.width == 64:
+        for one, other in (op.args, op.args[::-1]):
+            base = _affine(isa, insn, one)
+            offset = static_value(insn.template, other, insn, 0) if insn.template.ops[other].code in ("const", "field") else None
+            if base is not None and offset is not None:
+                return base[0], base[1] + (offset - (1 << 64) if offset >> 63 else offset)
+    return None
+
+
+def windows(isa: Isa, block: Block) -> tuple[dict[Place, Window], set[Place]]:
+    """The block's windows by the place of their first access, and the places that need no check of their own."""
+    roots: dict[Cell, tuple[object, int]] = {}
+    open_: dict[object, list[tuple[Place, int, int, int]]] = {}
+    closed: list[list[tuple[Place, int, int, int]]] = []
+    for i, (_, insn) in enumerate(block.insns):
+        template = insn.template
+        for j, op in enumerate(template.ops):
+            if op.code not in ("load", "store") or op.guard is not None:
+                continue
+            base = _affine(isa, insn, op.args[0])
+            if base is None:
+                continue
+            root, delta = roots.setdefault(base[0], (base[0], 0))
+            offset = base[1] + delta
+            size = (op.width if op.code == "load" else template.ops[op.args[1]].width) // 8
+            if offset % size or size > 8:
+                continue
+            found = open_.setdefault(root, [])
+            low = min([offset, *(at for _, at, _, _ in found)])
+            high = max([offset + size, *(at + n for _, at, n, _ in found)])
+            if high - (low & -8) > _WINDOW_BYTES:
+                closed.append(found)
+                found = open_[root] = []
+            found.append(((i, j), offset, size, Prot.READ if op.code == "load" else Prot.WRITE))
+        changed = {}
+        for op in template.ops:
+            if op.code == "setreg":
+                file, index = op.attr  # type: ignore[misc]
+                slot = insn.fields[index] if isinstance(index, str) else index
+                base = _affine(isa, insn, op.args[0])
+                if base is None:
+                    changed[file, slot] = ((i, file, slot), 0)
+                else:
+                    root, delta = roots.setdefault(base[0], (base[0], 0))
+                    changed[file, slot] = (root, delta + base[1])
+        roots.update(changed)
+    heads: dict[Place, Window] = {}
+    covered: set[Place] = set()
+    for accesses in (*closed, *open_.values()):
+        if len(accesses) < 2:
+            continue
+        size = max(n for _, _, n, _ in accesses)
+        first, origin, _, _ = accesses[0]
+        low = min(at for _, at, _, _ in accesses) & -size
+        high = max(at + n for _, at, n, _ in accesses)
+        need = 0
+        for place, _, _, access in accesses:
+            need |= access
+            covered.add(place)
+        covered.discard(first)
+        heads[first] = Window(low - origin, high - origin, size, int(need))
+    return heads, covered
+
+
 class _Emit(Emitter):
     """Emits one region."""
 
@@ -199,7 +288,11 @@ class _Emit(Emitter):
         self.at = 0
         self.left = 0
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
-        self.exits: list[tuple[str, str]] = []  # (label of the predecessor, pc value)
+        self.exits: dict[frozenset[Cell], list[tuple[str, str]]] = {}  # dirty cells -> (predecessor, pc value)
+        self.clean: frozenset[Cell] = frozenset()
+        self.heads: dict[Place, Window] = {}
+        self.covered: set[Place] = set()
+        self.index = 0
         self.cold: list[str] = []
         self._refuse: str | None = None
         self.block: Block
@@ -287,6 +380,36 @@ class _Emit(Emitter):
                 value = self.v(f"trunc i{stored} {value} to i{width}")
             self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
 
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def check(self, address: str, size: int, need: int, *, aligned: bool = False) -> None:
+        place = (self.index, self.number)
+        window = self.heads.get(place)
+        if window is not None:
+            self.check_window(address, window)
+        elif place not in self.covered:
+            super().check(address, size, need, aligned=aligned)
+
+    def check_window(self, address: str, window: Window) -> None:
+        """One check for all accesses of a window: the pages of its first and last byte (it is at most a page long)."""
+        shift = window.size.bit_length() - 1
+        slow, inside, done = self.refuse(), self.label(), self.label()
+        first = self.v(f"add i64 {address}, {window.low}")
+        turned = self.v(f"call i64 @llvm.fshr.i64(i64 {first}, i64 {first}, i64 {shift})") if shift else first
+        ok = self.v(f"icmp ult i64 {turned}, {1 << (self.bits - shift)}")
+        self.emit(f"br i1 {ok}, label %{inside}, label %{slow}, {LIKELY}")
+        self.place(inside)
+        # The table has a zero byte behind its last page's, for a window that runs over the arena's end.
+        last = self.v(f"add i64 {first}, {window.high - window.low - 1}")
+        byte = ""
+        for end in (first, last):
+            entry = self.v(f"getelementptr i8, ptr %table, i64 {self.v(f'lshr i64 {end}, 12')}")
+            one = self.v(f"load i8, ptr {entry}, {TABLE}")
+            byte = self.v(f"and i8 {byte}, {one}") if byte else one
+        allowed = self.v(f"icmp eq i8 {self.v(f'and i8 {byte}, {window.need}')}, {window.need}")
+        self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
+        self.place(done)
+
     # -- operands -----------------------------------------------------------------------------------------------
 
     def immediate(self, name: str) -> str:
@@ -311,16 +434,22 @@ class _Emit(Emitter):
                     f"  %{label}g = add i64 %{label}f, {self.left}",
                     f"  store i64 %{label}g, ptr %left",
                 ]
-            self.cold += ["  br label %leave"]
-            self.exits.append((label, str(self.at - FORCE)))
+            self.cold += [f"  br label %{self.way_out(label, str(self.at - FORCE))}"]
         return self._refuse
 
     def leave_to(self, pc: str) -> str:
         """A label that leaves the region for the guest address ``pc``."""
         label = self.label()
-        self.cold += [f"{label}:", "  br label %leave"]
-        self.exits.append((label, pc))
+        self.cold += [f"{label}:", f"  br label %{self.way_out(label, pc)}"]
         return label
+
+    def way_out(self, label: str, pc: str) -> str:
+        """The block that writes back what is dirty here and leaves; ``label`` is the block that will go there."""
+        cells = self.leaving
+        if cells not in self.exits:
+            self.exits[cells] = []
+        self.exits[cells].append((label, pc))
+        return f"leave{list(self.exits).index(cells)}"
 
     def where(self, target: int) -> str:
         """The label of a block, or one that leaves for it."""
@@ -368,8 +497,7 @@ class _Emit(Emitter):
         label = self.label()
         self.emit(f"br label %{label}")
         self.place(label)
-        self.emit("br label %leave")
-        self.exits.append((label, pc))
+        self.emit(f"br label %{self.way_out(label, pc)}")
 
     def find(self, target: str, otherwise: str) -> str:
         """The compiled region at a guest address, ``nowhere`` for one that has none; or go to ``otherwise``."""
@@ -391,6 +519,7 @@ class _Emit(Emitter):
     def indirect(self, target: str, *, tail: bool) -> None:
         """Go to the region at an address known only now."""
         self.flush(self.now_dirty)
+        self.leaving = self.clean
         function = self.find(target, self.leave_to(target))
         result = self.v(
             f"musttail call {HOST.region_convention} {self.type} {function}({self.arguments(target)})"
@@ -400,6 +529,7 @@ class _Emit(Emitter):
     def call(self, target: str) -> None:
         expected = self.block.follow
         self.flush(self.now_dirty)
+        self.leaving = self.clean
         if self.block.target == self.region.entry:
             function = "@region"
         else:
@@ -427,6 +557,9 @@ class _Emit(Emitter):
         if backward:
             self.emit('fence syncscope("singlethread") seq_cst')
         count = len(block.insns)
+        self.now_dirty = set(self.dirty[block.start])
+        # Each block leaves by one way, which writes back all that it may have changed: fewer, larger exits.
+        self.leaving = frozenset(self.now_dirty.union(*(self._writes(insn) for _, insn in block.insns)))
         self.at, self._refuse, self.left = block.start, None, count
         if count:
             fuel = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
@@ -434,9 +567,9 @@ class _Emit(Emitter):
             go = self.label()
             self.emit(f"br i1 {self.v(f'icmp slt i64 {fuel}, 0')}, label %{self.refuse()}, label %{go}, !prof !10")
             self.place(go)
-        self.now_dirty = set(self.dirty[block.start])
+        self.heads, self.covered = windows(self.isa, block)
         for i, (pc, insn) in enumerate(block.insns):
-            self.insn, self.at, self.left, self._refuse = insn, pc, count - i, None
+            self.insn, self.at, self.left, self._refuse, self.index = insn, pc, count - i, None, i
             self.now_dirty |= self._writes(insn)
             self.lower(insn.template)
         if self.done:
@@ -476,8 +609,9 @@ class _Emit(Emitter):
         enter = self.label()
         refused = self.label()
         self.emit(f"br i1 {ok}, label %{enter}, label %{refused}, {LIKELY}")
-        self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", "  br label %leave"]
-        self.exits.append((refused, f"%{refused}p"))
+        self.leaving = self.clean
+        way = self.way_out(refused, f"%{refused}p")
+        self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", f"  br label %{way}"]
         self.place(enter)
         if len(region.entries) > 1:
             cases = " ".join(f"i64 {pc}, label %B{pc:x}" for pc in region.entries if pc != region.entry)
@@ -485,11 +619,16 @@ class _Emit(Emitter):
         else:
             self.emit(f"br label %B{region.entry:x}")
         head, self.lines = self.lines, []
-        # the one way out
+        # the ways out
+        for i, (cells, exits) in enumerate(self.exits.items()):
+            self.place(f"leave{i}")
+            incoming = ", ".join(f"[ {pc}, %{label} ]" for label, pc in exits)
+            self.emit(f"%out{i} = phi i64 {incoming}")
+            self.flush(set(cells))
+            self.emit("br label %leave")
         self.place("leave")
-        incoming = ", ".join(f"[ {pc}, %{label} ]" for label, pc in self.exits)
+        incoming = ", ".join(f"[ %out{i}, %leave{i} ]" for i in range(len(self.exits)))
         self.emit(f"%out = phi i64 {incoming}")
-        self.flush({cell for cell in self.written if cell not in self.pinned})
         self.emit(f"ret {self.type} {self.pack('%out', self.v('load i64, ptr %left'))}")
         tail = self.lines
         return "\n".join(

@@ -63,14 +63,18 @@ def _adopt(t: GuestThread, made: socket.socket, flags: int) -> int:
 
 def _retry(t: GuestThread, file: File, events: int, flags: int, action: Callable[[], _T]) -> _T | int:
     """Do it, waiting as often as it would block; a negative errno if the wait ended otherwise."""
+    fd = file.fd
     while True:
         try:
             return action()
         except BlockingIOError:
             if file.flags & _NONBLOCK or flags & _DONTWAIT:
                 return -errno.EAGAIN
-        if t.poll([(file.fd, events)], None) is None:
+        if t.poll([(fd, events)], None) is None:
             return RESTART
+        if file.fd != fd:
+            # Closed by another thread meanwhile: its number may belong to another file by now.
+            return -errno.EBADF
 
 
 def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:

@@ -6,7 +6,8 @@ or a register, then the operands:
 
     E general register or memory   G general register in ModRM.reg   Z general register in the opcode   M memory only
     W xmm register or memory       V xmm register in ModRM.reg       U xmm register only
-    I immediate   J branch distance   O absolute address   AL CL rAX DX fixed registers   1 the constant
+    I immediate   J branch distance   O absolute address   AL CL rAX fixed registers   1 the constant
+    X only a size: what has it is implicit
     b 8, w 16, d 32, q 64, x 128 bits; u 128 bits that need no alignment; v 16, 32 or 64; y 32 or 64; z 16 or 32
     (extended to the operand size), bs 8 extended to the operand size
 
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vm_core.errors import DecodeError, SpecError, Unimplemented
-from vm_core.isa.x86_64.operands import CONDITIONS, FILES, NIL, Flags, Immediate, Location, Register
+from vm_core.isa.x86_64.operands import CONDITIONS, FILES, NIL, Flags, General, Immediate, Location, Register
 from vm_core.spec import (
     Bits,
     Decoded,
@@ -39,7 +40,6 @@ from vm_core.spec import (
     Pattern,
     Pc,
     Reg,
-    Registers,
     Signed,
     Static,
     Template,
@@ -52,8 +52,9 @@ from vm_core.spec.isa import Semantics
 __all__ = ["ISA", "X86", "Row"]
 
 MAX_LENGTH: Final = 15
-LOCK, REP, REPNE, ALIAS = 1, 2, 4, 8
-"""Bits of ``mode``. ALIAS: both operands are parts of one register, and ``r1`` stands for it."""
+LOCK, REP, ALIGNED, ALIAS, ACCUMULATOR = 1, 2, 4, 8, 16
+"""Bits of ``mode``. ALIGNED: a memory operand must be. ALIAS: both operands are parts of one register. ACCUMULATOR:
+the destination is AH, beside an implicit write of AL."""
 REGISTER, HIGH, MEMORY, IMMEDIATE, XMM = 1, 2, 3, 4, 5
 """Digits of ``shape``, three bits an operand, the first one lowest."""
 SIB, RIP, ABSOLUTE, SCALED = 1, 2, 3, 4
@@ -64,7 +65,7 @@ KINDS: Final[dict[str, Kind]] = {
     "w": Static(8),
     "w2": Static(8),
     "ea": Static(8),
-    "mode": Static(4),
+    "mode": Static(5),
     "cc": Static(4),
     "r0": Reg(4),
     "r1": Reg(4),
@@ -76,6 +77,7 @@ KINDS: Final[dict[str, Kind]] = {
 }
 _LEGACY: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _FIXED: Final = {"AL": (0, "b"), "CL": (1, "b"), "rAX": (0, "v")}
+_OPTIONS: Final = frozenset(("lock", "locked", "string", "wide", "near", "both", "accumulator"))
 _WIDTHS: Final = {"b": 8, "w": 16, "d": 32, "q": 64, "x": 128, "u": 128}
 _ROW = re.compile(
     r"(?P<rexw>REX\.W )?(?P<bytes>(?:[0-9A-F]{2} )*[0-9A-F]{2})(?:\+(?P<low>cc|r))?"
@@ -99,14 +101,21 @@ class Row:
     low: str
     digit: int | None
     exact: int | None
-    lock: bool
-    string: bool
-    wide: bool
-    one_register: bool
+    options: frozenset[str]
 
     @property
     def has_modrm(self) -> bool:
         return self.digit is not None or self.exact is not None or any(code[0] in "EGMWVU" for code in self.operands)
+
+    def takes(self, modrm: int) -> bool:
+        """Whether a ModRM byte is one of this row's."""
+        letters = {code[0] for code in self.operands}
+        return (
+            self.exact in (None, modrm)
+            and self.digit in (None, modrm >> 3 & 7)
+            and not ("M" in letters and modrm >= 0xC0)
+            and not ("U" in letters and modrm < 0xC0)
+        )
 
 
 class Encodings(Pattern):
@@ -144,7 +153,7 @@ class X86(Isa):
             files=FILES,
             fields=KINDS,
             state={
-                "r": lambda trace: Registers(trace, "r", 64),
+                "r": General,
                 "flags": Flags,
                 "mem": Memory,
                 "pc": Pc,
@@ -158,44 +167,37 @@ class X86(Isa):
     # -- definition ---------------------------------------------------------------------------------------------
 
     def encodings(
-        self,
-        text: str,
-        *,
-        name: str | None = None,
-        lock: bool = False,
-        string: bool = False,
-        wide: bool = False,
-        one_register: bool = False,
+        self, text: str, *options: str, name: str | None = None
     ) -> Callable[[Semantics], Semantics]:
         """Define one instruction by its rows, separated by ``;``. The function's parameters are state, ``cc``, ``w``,
         ``rep`` and ``name``; all others are the operands, in order.
 
-        ``lock``: LOCK is allowed with a memory destination. ``string``: REP repeats it. ``wide``: the operand size is
-        64 bits unless a prefix says 16. ``one_register``: two operands may be parts of one register, and both are
-        written; or the destination may be AH while AL is written.
+        Options: ``lock``, LOCK is allowed with a memory destination; ``locked``, it is implied by one. ``string``: REP
+        repeats it. ``wide``: the operand size is 64 bits unless a prefix says 16; ``near``: always 64 bits.
+        ``both``: both operands are written; ``accumulator``: AL, AX, EAX or RAX is, beside the first operand.
         """
+        if strange := set(options) - _OPTIONS:
+            raise SpecError(f"{self.name}: no option {', '.join(sorted(strange))}")
 
         def define(function: Semantics) -> Semantics:
             mnemonic = name or function.__name__.rstrip("_")
-            self._define_rows(mnemonic, text, function, lock, string, wide, one_register)
+            self._define_rows(mnemonic, text, function, frozenset(options))
             return function
 
         return define
 
-    def group(self, text: str, **options: bool) -> Callable[[Semantics], Semantics]:
+    def group(self, text: str, *options: str) -> Callable[[Semantics], Semantics]:
         """Define several instructions by one function. A line is ``mnemonic: rows``."""
 
         def define(function: Semantics) -> Semantics:
             for line in text.strip().splitlines():
                 mnemonic, _, rows = line.strip().partition(": ")
-                self.encodings(rows, name=mnemonic, **options)(function)
+                self.encodings(rows, *options, name=mnemonic)(function)
             return function
 
         return define
 
-    def _define_rows(
-        self, mnemonic: str, text: str, function: Semantics, lock: bool, string: bool, wide: bool, one_register: bool
-    ) -> None:
+    def _define_rows(self, mnemonic: str, text: str, function: Semantics, options: frozenset[str]) -> None:
         if mnemonic in self.instructions:
             raise SpecError(f"{self.name} {mnemonic} is defined twice")
         names = list(inspect.signature(function).parameters)
@@ -209,10 +211,11 @@ class X86(Isa):
                 raise SpecError(f"{self.name} {mnemonic}: not an encoding: {one.strip()!r}")
             operands = tuple(found["operands"].split(",")) if found["operands"] else ()
             for code in operands:
-                if code not in _FIXED and code != "1" and not re.fullmatch(r"[EGZMWVUIJO](bs|[bwdqxuvyz])", code):
+                if code not in _FIXED and code != "1" and not re.fullmatch(r"[EGZMWVUIJOX](bs|[bwdqxuvyz])", code):
                     raise SpecError(f"{self.name} {mnemonic}: no operand code {code!r}")
-            if len(operands) != len(wanted):
-                raise SpecError(f"{self.name} {mnemonic}: {one.strip()!r} has {len(operands)} operands, not {len(wanted)}")
+            count = sum(code[0] != "X" for code in operands)
+            if count != len(wanted):
+                raise SpecError(f"{self.name} {mnemonic}: {one.strip()!r} has {count} operands, not {len(wanted)}")
             opcode = [int(byte, 16) for byte in found["bytes"].split()]
             mandatory = opcode.pop(0) if len(opcode) > 1 and opcode[0] in (0x66, 0xF2, 0xF3) else 0
             table = 0x0F if len(opcode) > 1 else 0
@@ -227,10 +230,7 @@ class X86(Isa):
                 found["low"] or "",
                 None if found["digit"] is None else int(found["digit"]),
                 None if found["exact"] is None else int(found["exact"], 16),
-                lock,
-                string,
-                wide,
-                one_register,
+                options | ({"near"} if any(code[0] == "J" for code in operands) else set()),
             )
             pattern.rows.append(row)
             for low in range({"cc": 16, "r": 8}.get(row.low, 1)):
@@ -280,49 +280,60 @@ class X86(Isa):
         row = self._row(cursor, table, byte, repeat, 0x66 in prefixes, rex)
         if row is None:
             raise DecodeError(self.name, pc, data[:MAX_LENGTH])
-        fields = self._fields(cursor, row, byte, rex, segment, prefixes, repeat)
-        if 0xF0 in prefixes:
-            if not (row.lock and fields["shape"] & 7 == MEMORY):
-                raise DecodeError(self.name, pc, data[:MAX_LENGTH])
+        fields = self._fields(cursor, row, byte, rex, segment, prefixes)
+        located = fields["shape"] & 7 == MEMORY
+        if 0xF0 in prefixes and not (located and row.options & {"lock", "locked"}):
+            raise DecodeError(self.name, pc, data[:MAX_LENGTH])
+        if located and (0xF0 in prefixes or "locked" in row.options):
             fields["mode"] |= LOCK
-        if row.insn.name in _REFUSED and (why := _REFUSED[row.insn.name](fields, prefixes)):
+        if "string" in row.options:
+            fields["mode"] |= REP if repeat else 0
+            if 0x67 in prefixes or segment:
+                why = "a string instruction with another address size or segment"
+                raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
+        if "near" in row.options and 0x66 in prefixes:
+            why = "a near branch of 16 bits"
             raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
         return Decoded(row.insn, fields, cursor.at, row.insn, fields)
 
     def _row(self, cursor: _Cursor, table: int, byte: int, repeat: int, narrow: bool, rex: int) -> Row | None:
-        for mandatory in (repeat, 0x66 if narrow and not repeat else 0, 0):
-            for row in self._table.get((table, byte, mandatory), ()) if mandatory or table == 0 or not repeat else ():
+        for mandatory in dict.fromkeys((repeat or (0x66 if narrow else 0), 0)):
+            for row in self._table.get((table, byte, mandatory), ()):
                 if row.rex_w and not rex & 8:
                     continue
-                if row.digit is not None or row.exact is not None:
+                if row.has_modrm:
                     modrm = cursor.byte()
                     cursor.at -= 1
-                    if row.exact not in (None, modrm) or row.digit not in (None, modrm >> 3 & 7):
+                    if not row.takes(modrm):
                         continue
-                if row.low == "" and byte == 0x90 and table == 0 and rex & 1:
+                # An xmm row without a mandatory prefix means exactly that: with one, it is another instruction.
+                if mandatory == 0 and (repeat or narrow) and any(code[0] in "VWU" for code in row.operands):
+                    continue
+                # 90 is NOP, but with REX.B it is an exchange.
+                if (table, byte, row.low) == (0, 0x90, "") and rex & 1:
                     continue
                 return row
         return None
 
     def _fields(
-        self, cursor: _Cursor, row: Row, opcode: int, rex: int, segment: int, prefixes: set[int], repeat: int
+        self, cursor: _Cursor, row: Row, opcode: int, rex: int, segment: int, prefixes: set[int]
     ) -> dict[str, int]:
-        size = 64 if rex & 8 else 16 if 0x66 in prefixes and row.mandatory != 0x66 else 64 if row.wide else 32
+        size = 64 if rex & 8 or "near" in row.options else 16 if 0x66 in prefixes and row.mandatory != 0x66 else 32
+        if size == 32 and "wide" in row.options:
+            size = 64
         fields = {"shape": 0, "w": 0, "w2": 0, "ea": 0, "mode": 0, "cc": opcode & 15 if row.low == "cc" else 0}
-        if row.string:
-            fields["mode"] |= {0: 0, 0xF2: REPNE, 0xF3: REP}[repeat]
         modrm = cursor.byte() if row.has_modrm else 0
         mod, reg, rm = modrm >> 6, modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3
         located = mod != 3 and any(code[0] in "EMW" for code in row.operands)
         if located:
-            self._address(cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "IJ" for c in row.operands))
-        elif row.digit is None and row.exact is None and row.has_modrm and mod != 3 and "U" in "".join(row.operands):
-            raise _Truncated
+            self._address(cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "I1" for c in row.operands))
         registers = 0
         for position, code in enumerate(row.operands):
             width = self._width(code, size)
             fields["w" if position == 0 else "w2"] = width if position < 2 else fields["w2"]
             number, kind = 0, REGISTER
+            if code[0] == "X":
+                continue
             if code in _FIXED:
                 number = _FIXED[code][0]
             elif code[0] == "G":
@@ -335,6 +346,7 @@ class X86(Isa):
                 number = rm
             if code[0] in "EWM" and located:
                 kind = MEMORY
+                fields["mode"] |= ALIGNED if code[1:] == "x" else 0
             elif code[0] == "O":
                 kind = MEMORY
                 address = cursor.signed(4 if 0x67 in prefixes else 8)
@@ -342,20 +354,17 @@ class X86(Isa):
             elif code[0] in "IJ1":
                 kind = IMMEDIATE
                 fields["imm"] = 1 if code == "1" else self._immediate(cursor, code, width)
-            elif code[0] == "M":
-                raise DecodeError(self.name, 0, cursor.data[:MAX_LENGTH])
             if kind == REGISTER and width == 8 and not rex and 4 <= number < 8 and code not in _FIXED:
                 number, kind = number - 4, HIGH
             if kind in (REGISTER, HIGH, XMM):
                 fields[f"r{registers}"] = number
                 registers += 1
             fields["shape"] |= kind << 3 * position
-        if row.one_register and fields["w"] == 8:
-            same = fields["r0"] == fields["r1"] if registers == 2 and not located else False
-            if (same and fields["shape"] & 7 != fields["shape"] >> 3 & 7) or (
-                row.insn.name == "cmpxchg" and fields["shape"] & 7 == HIGH and fields["r0"] == 0
-            ):
-                fields["mode"] |= ALIAS
+        first, second = fields["shape"] & 7, fields["shape"] >> 3 & 7
+        if "both" in row.options and registers == 2 and first != second and fields["r0"] == fields["r1"]:
+            fields["mode"] |= ALIAS
+        if "accumulator" in row.options and first == HIGH and fields["r0"] == 0:
+            fields["mode"] |= ACCUMULATOR
         for code in row.operands:
             if code[0] == "J":
                 fields["imm"] += cursor.at
@@ -433,7 +442,7 @@ class X86(Isa):
                 elif name in ("cc", "w"):
                     given[name] = statics[name]
                 elif name == "rep":
-                    given[name] = statics["mode"] & (REP | REPNE)
+                    given[name] = statics["mode"] & REP
                 elif name == "name":
                     given[name] = insn.name
                 else:
@@ -449,7 +458,7 @@ class X86(Isa):
         trace: Tracer, kinds: list[int], statics: dict[str, int]
     ) -> Iterable[Register | Location | Immediate]:
         registers = 0
-        alias = statics["mode"] & ALIAS
+        mode = statics["mode"]
         for position, kind in enumerate(kinds):
             width = statics["w2"] if position == 1 else statics["w"]
             if kind == IMMEDIATE:
@@ -457,12 +466,14 @@ class X86(Isa):
             elif kind == MEMORY:
                 segment = statics["ea"] >> 5 & 3
                 base = trace.read("seg", segment - 1, 64) if segment else None
-                aligned = width == 128 and not statics["cc"]
-                yield Location(trace, _offset(trace, statics["ea"]), base, width, bool(statics["mode"] & LOCK), aligned)
+                offset = _offset(trace, statics["ea"])
+                yield Location(trace, offset, base, width, bool(mode & LOCK), bool(mode & ALIGNED))
             elif kind:
                 index: int | str = f"r{registers}"
-                if alias:
-                    index = 0 if kinds[0] == HIGH and kinds[1] == REGISTER and statics["cc"] else "r0"
+                if mode & ALIAS:
+                    index = "r0"
+                elif mode & ACCUMULATOR and registers == 0:
+                    index = 0
                 yield Register(trace, "xmm" if kind == XMM else "r", index, width, kind == HIGH)
                 registers += 1
 

@@ -16,6 +16,7 @@ __all__ = [
     "FILES",
     "NIL",
     "Flags",
+    "General",
     "Immediate",
     "Location",
     "Register",
@@ -33,6 +34,17 @@ FILES: Final = (
     RegisterFile("seg", 2, 64, names=("fs_base", "gs_base")),
 )
 CONDITIONS: Final = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+
+
+class General(Registers):
+    """The general registers as 64-bit values."""
+
+    def __init__(self, trace: Tracer) -> None:
+        super().__init__(trace, "r", 64)
+
+    def part(self, index: int, width: int) -> Register:
+        """The low ``width`` bits of a fixed register, as an operand."""
+        return Register(self._trace, "r", index, width)
 
 
 class Flags:
@@ -110,28 +122,43 @@ class Register:
             return self._old[15:8]
         return self._old if self.width == self._whole else self._old[self.width - 1 : 0]
 
-    def set(self, value: Bits) -> None:
-        if self._file == "xmm" or self.width >= 32:
-            value = value.zext(self._whole)
-        else:
-            pending = self._trace.pending(self._file, self._index)
-            old = self._old if pending is None else pending
-            if self._high:
-                value = concat(old[63:16], concat(value, old[7:0]))
-            else:
-                value = concat(old[63 : self.width], value)
-        self._trace.write(self._file, self._index, value, self._whole)
+    def _now(self) -> Bits:
+        pending = self._trace.pending(self._file, self._index)
+        return self._old if pending is None else pending
 
-    def update(self, operation: str, value: Bits) -> Bits:
-        """Add, and, or, xor, sub, swap; gives the value before."""
+    def _merged(self, value: Bits) -> Bits:
+        """The whole register after this part of it has become ``value``."""
+        if self._file == "xmm" or self.width >= 32:
+            return value.zext(self._whole)
+        old = self._now()
+        if self._high:
+            return concat(old[63:16], concat(value, old[7:0]))
+        return concat(old[63 : self.width], value)
+
+    def set(self, value: Bits) -> None:
+        self._trace.write(self._file, self._index, self._merged(value), self._whole)
+
+    def update(self, operation: str, value: Bits, into: Register | None = None) -> Bits:
+        """Add, and, or, xor, sub, swap; gives the value before. ``into`` gets it too, and is written first: if it is
+        the same register, the result stays."""
         before = self.get()
+        if into is not None:
+            into.set(before)
         self.set(_apply(operation, before, value))
         return before
 
-    def compare_swap(self, expected: Bits, new: Bits) -> Bits:
-        """Becomes ``new`` where it equals ``expected``; gives the value before."""
+    def set_where(self, condition: Bits, value: Bits) -> None:
+        """Write ``value`` where the condition holds; otherwise the whole register stays, the upper half too."""
+        self._trace.write(self._file, self._index, select(condition, self._merged(value), self._now()), self._whole)
+
+    def compare_swap(self, accumulator: Register, new: Bits) -> Bits:
+        """Becomes ``new`` where it equals the accumulator, which else becomes this; gives the value before.
+
+        The accumulator is written first: if this is the accumulator itself, they are equal."""
         before = self.get()
-        self.set(select(before == expected, new, before))
+        equal = before == accumulator.get()
+        accumulator.set_where(~equal, before)
+        self.set(select(equal, new, before))
         return before
 
 
@@ -169,18 +196,24 @@ class Location:
         self._check()
         self._memory.store(self.address, value)
 
-    def update(self, operation: str, value: Bits) -> Bits:
+    def update(self, operation: str, value: Bits, into: Register | None = None) -> Bits:
         if self._lock:
-            return self._memory.amo(operation, self.address, value, SEQ_CST)
-        before = self._memory.load(self.address, self.width, PLAIN)
-        self._memory.store(self.address, _apply(operation, before, value))
+            before = self._memory.amo(operation, self.address, value, SEQ_CST)
+        else:
+            before = self._memory.load(self.address, self.width, PLAIN)
+            self._memory.store(self.address, _apply(operation, before, value))
+        if into is not None:
+            into.set(before)
         return before
 
-    def compare_swap(self, expected: Bits, new: Bits) -> Bits:
+    def compare_swap(self, accumulator: Register, new: Bits) -> Bits:
+        expected = accumulator.get()
         if self._lock:
-            return self._memory.cas(self.address, expected, new, SEQ_CST)
-        before = self._memory.load(self.address, self.width)
-        self._memory.store(self.address, select(before == expected, new, before))
+            before = self._memory.cas(self.address, expected, new, SEQ_CST)
+        else:
+            before = self._memory.load(self.address, self.width)
+            self._memory.store(self.address, select(before == expected, new, before))
+        accumulator.set_where(before != expected, before)
         return before
 
 

@@ -1,0 +1,88 @@
+"""The doctor's verdicts on hosts that lack something."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vm_cli import cached, doctor
+from vm_cli.doctor import Finding, exit_status, run_checks
+from vm_core import memory
+from vm_core.errors import HostError
+
+
+def broken() -> Finding:
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("levels", "status"),
+    [(["ok"], 0), (["ok", "note"], 0), (["ok", "degraded"], 1), (["degraded", "failed", "ok"], 2)],
+)
+def test_exit_status(levels: list[str], status: int) -> None:
+    assert exit_status([Finding("x", level, "") for level in levels]) == status
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    (found,) = run_checks([broken])
+    assert found.level == "degraded"
+    assert found.message == "the check itself failed: RuntimeError: no"
+    assert found.fix
+
+
+def test_no_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> int:
+        raise HostError("cannot reserve", hint="ulimit -v unlimited")
+
+    monkeypatch.setattr(memory, "_reserve", refuse)
+    (found,) = run_checks([doctor._memory])
+    assert (found.level, found.fix) == ("failed", "ulimit -v unlimited")
+
+
+def test_no_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> int:
+        raise OSError(1, "no")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    (found,) = run_checks([doctor._executable_memory])
+    assert found.level == "degraded"
+    assert "reference" in found.fix
+
+
+def test_no_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_OPENAT2", 9999)
+    (found,) = run_checks([doctor._openat2])
+    assert found.level == "degraded"
+    assert "Linux 5.6" in found.fix
+
+
+def test_no_landlock_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LANDLOCK_CREATE_RULESET", 9999)
+    (found,) = run_checks([doctor._landlock])
+    assert found.level == "note"
+
+
+@pytest.mark.parametrize("case", ["absent", "sound", "file", "others", "foreign"])
+def test_the_cache_directory(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache"
+    if case == "file":
+        path.touch()
+    elif case != "absent":
+        path.mkdir(mode=0o700)
+    if case == "others":
+        path.chmod(0o777)
+    if case == "foreign":
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    monkeypatch.setattr(cached, "directory", lambda: path)
+    (found,) = run_checks([doctor._cache])
+    assert found.level == ("ok" if case in ("absent", "sound") else "degraded"), found
+    assert found.fix or found.level == "ok"
+
+
+def test_a_mistyped_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VM_ENGIEN", "jit")
+    (found,) = run_checks([doctor._variables])
+    assert found.level == "note"
+    assert "VM_ENGIEN" in found.message

@@ -1,0 +1,329 @@
+"""Every system call vm knows, one row each; the per-ISA dispatch and the coverage page both come from here.
+
+``python -m vm_core.linux.table`` prints the page, ``--check FILE`` compares it with one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
+
+from vm_core.linux import files, futex, mmap, net, poll, signal, system, time
+from vm_core.linux.abi import Abi
+
+__all__ = ["ROWS", "Row", "bind", "main", "markdown"]
+
+Handler = Callable[..., "int | None"]
+Entry = tuple[Handler, Callable[..., tuple[int, ...]], "Row"]
+
+OK, PARTIAL, IGNORED, ABSENT = "implemented", "partial", "ignored", "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One call. ``generic`` is its number on riscv64 and aarch64, ``x86_64`` there; None where it does not exist.
+
+    ``args`` has one word an argument, which says how strace shows it: fd dfd path str ptr buf int uint oct hex
+    oflags prot mflags sig clock futex whence.
+    """
+
+    name: str
+    generic: int | None
+    x86_64: int | None
+    handler: Handler | None
+    args: str = ""
+    status: str = OK
+    note: str = ""
+    only: str = ""
+
+    @property
+    def count(self) -> int:
+        return len(self.args.split())
+
+    def number(self, abi: Abi) -> int | None:
+        if self.only and self.only != abi.isa:
+            return None
+        return self.x86_64 if abi.column == "x86_64" else self.generic
+
+
+# fmt: off
+ROWS: Final[tuple[Row, ...]] = (
+    # memory
+    Row("brk", 214, 12, mmap.brk, "ptr"),
+    Row("mmap", 222, 9, mmap.mmap, "ptr uint prot mflags fd hex", PARTIAL,
+        "a shared file mapping reaches its file at msync, munmap and exit"),
+    Row("munmap", 215, 11, mmap.munmap, "ptr uint"),
+    Row("mprotect", 226, 10, mmap.mprotect, "ptr uint prot"),
+    Row("mremap", 216, 25, mmap.mremap, "ptr uint uint hex ptr", PARTIAL, "no MREMAP_DONTUNMAP"),
+    Row("madvise", 233, 28, mmap.madvise, "ptr uint int", PARTIAL, "DONTNEED acts; other advice is accepted"),
+    Row("msync", 227, 26, mmap.msync, "ptr uint hex"),
+    Row("mincore", 232, 27, mmap.mincore, "ptr uint ptr", PARTIAL, "every mapped page is resident"),
+    Row("mlock", 228, 149, mmap.mlock, "ptr uint", IGNORED),
+    Row("munlock", 229, 150, mmap.mlock, "ptr uint", IGNORED),
+    Row("mlockall", 230, 151, system.sched_zero, "", IGNORED),
+    Row("munlockall", 231, 152, system.sched_zero, "", IGNORED),
+    # files
+    Row("openat", 56, 257, files.openat, "dfd path oflags oct", PARTIAL, "the host's umask applies as well; no O_DIRECT"),
+    Row("openat2", 437, 437, files.openat2, "dfd path ptr uint", PARTIAL, "without resolve flags; with them EAGAIN"),
+    Row("open", None, 2, files.open_, "path oflags oct"),
+    Row("creat", None, 85, files.creat, "path oct"),
+    Row("close", 57, 3, files.close, "fd"),
+    Row("close_range", 436, 436, files.close_range, "fd fd hex"),
+    Row("read", 63, 0, files.read, "fd ptr uint"),
+    Row("write", 64, 1, files.write, "fd buf uint"),
+    Row("readv", 65, 19, files.readv, "fd ptr int"),
+    Row("writev", 66, 20, files.writev, "fd ptr int"),
+    Row("pread64", 67, 17, files.pread64, "fd ptr uint int"),
+    Row("pwrite64", 68, 18, files.pwrite64, "fd buf uint int"),
+    Row("preadv", 69, 295, files.preadv, "fd ptr int int int"),
+    Row("pwritev", 70, 296, files.pwritev, "fd ptr int int int"),
+    Row("lseek", 62, 8, files.lseek, "fd int whence"),
+    Row("sendfile", 71, 40, files.sendfile, "fd fd ptr uint"),
+    Row("copy_file_range", 285, 326, files.copy_file_range, "fd ptr fd ptr uint hex"),
+    Row("dup", 23, 32, files.dup, "fd"),
+    Row("dup2", None, 33, files.dup2, "fd fd"),
+    Row("dup3", 24, 292, files.dup3, "fd fd oflags"),
+    Row("pipe", None, 22, files.pipe, "ptr"),
+    Row("pipe2", 59, 293, files.pipe2, "ptr oflags"),
+    Row("memfd_create", 279, 319, files.memfd_create, "path hex"),
+    Row("eventfd2", 19, 290, files.eventfd2, "uint hex"),
+    Row("fcntl", 25, 72, files.fcntl_, "fd int hex", PARTIAL, "descriptors, flags, locks, pipe sizes, seals"),
+    Row("flock", 32, 73, files.flock, "fd int"),
+    Row("ioctl", 29, 16, files.ioctl, "fd hex ptr", PARTIAL, "terminals, FIONREAD, FIONBIO, FIOCLEX; else ENOTTY"),
+    Row("getdents64", 61, 217, files.getdents64, "fd ptr uint"),
+    Row("fstat", 80, 5, files.fstat, "fd ptr"),
+    Row("newfstatat", 79, 262, files.newfstatat, "dfd path ptr hex"),
+    Row("stat", None, 4, files.stat_, "path ptr"),
+    Row("lstat", None, 6, files.lstat, "path ptr"),
+    Row("statx", 291, 332, files.statx, "dfd path hex hex ptr", PARTIAL, "no birth time, no attributes"),
+    Row("readlinkat", 78, 267, files.readlinkat, "dfd path ptr uint"),
+    Row("readlink", None, 89, files.readlink, "path ptr uint"),
+    Row("faccessat", 48, 269, files.faccessat, "dfd path oct"),
+    Row("faccessat2", 439, 439, files.faccessat2, "dfd path oct hex"),
+    Row("access", None, 21, files.access, "path oct"),
+    Row("getcwd", 17, 79, files.getcwd, "ptr uint"),
+    Row("chdir", 49, 80, files.chdir, "path"),
+    Row("fchdir", 50, 81, files.fchdir, "fd"),
+    Row("unlinkat", 35, 263, files.unlinkat, "dfd path hex"),
+    Row("unlink", None, 87, files.unlink, "path"),
+    Row("rmdir", None, 84, files.rmdir, "path"),
+    Row("mkdirat", 34, 258, files.mkdirat, "dfd path oct"),
+    Row("mkdir", None, 83, files.mkdir, "path oct"),
+    Row("mknodat", 33, 259, files.mknodat, "dfd path oct hex", PARTIAL, "regular files and FIFOs only"),
+    Row("renameat", 38, 264, files.renameat, "dfd path dfd path"),
+    Row("renameat2", 276, 316, files.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_EXCHANGE"),
+    Row("rename", None, 82, files.rename, "path path"),
+    Row("linkat", 37, 265, files.linkat, "dfd path dfd path hex"),
+    Row("link", None, 86, files.link, "path path"),
+    Row("symlinkat", 36, 266, files.symlinkat, "path dfd path"),
+    Row("symlink", None, 88, files.symlink, "path path"),
+    Row("ftruncate", 46, 77, files.ftruncate, "fd int"),
+    Row("truncate", 45, 76, files.truncate, "path int"),
+    Row("fallocate", 47, 285, files.fallocate, "fd hex int int", PARTIAL, "mode 0"),
+    Row("utimensat", 88, 280, files.utimensat, "dfd path ptr hex"),
+    Row("fchmod", 52, 91, files.fchmod, "fd oct", PARTIAL, "set-ID bits are dropped"),
+    Row("fchmodat", 53, 268, files.fchmodat, "dfd path oct", PARTIAL, "set-ID bits are dropped"),
+    Row("chmod", None, 90, files.chmod, "path oct", PARTIAL, "set-ID bits are dropped"),
+    Row("fchown", 55, 93, files.fchown, "fd int int"),
+    Row("fchownat", 54, 260, files.fchownat, "dfd path int int hex"),
+    Row("chown", None, 92, files.chown, "path int int"),
+    Row("fsync", 82, 74, files.fsync, "fd"),
+    Row("fdatasync", 83, 75, files.fdatasync, "fd"),
+    Row("sync", 81, 162, files.sync, "", IGNORED),
+    Row("fadvise64", 223, 221, files.fadvise64, "fd int int int", IGNORED),
+    Row("statfs", 43, 137, files.statfs, "path ptr"),
+    Row("fstatfs", 44, 138, files.fstatfs, "fd ptr"),
+    Row("umask", 166, 95, files.umask, "oct"),
+    # waiting for files
+    Row("ppoll", 73, 271, poll.ppoll, "ptr uint ptr ptr uint"),
+    Row("poll", None, 7, poll.poll, "ptr uint int"),
+    Row("pselect6", 72, 270, poll.pselect6, "int ptr ptr ptr ptr ptr"),
+    Row("select", None, 23, poll.select_, "int ptr ptr ptr ptr"),
+    Row("epoll_create1", 20, 291, poll.epoll_create1, "hex"),
+    Row("epoll_create", None, 213, poll.epoll_create, "int"),
+    Row("epoll_ctl", 21, 233, poll.epoll_ctl, "fd int fd ptr", PARTIAL, "duplicates of a descriptor are one"),
+    Row("epoll_pwait", 22, 281, poll.epoll_pwait, "fd ptr int int ptr uint"),
+    Row("epoll_wait", None, 232, poll.epoll_wait, "fd ptr int int"),
+    # time
+    Row("clock_gettime", 113, 228, time.clock_gettime, "clock ptr"),
+    Row("clock_getres", 114, 229, time.clock_getres, "clock ptr"),
+    Row("clock_settime", 112, 227, time.clock_settime, "clock ptr", IGNORED, "EPERM"),
+    Row("gettimeofday", 169, 96, time.gettimeofday, "ptr ptr"),
+    Row("time", None, 201, time.time_, "ptr"),
+    Row("times", 153, 100, time.times, "ptr"),
+    Row("nanosleep", 101, 35, time.nanosleep, "ptr ptr"),
+    Row("clock_nanosleep", 115, 230, time.clock_nanosleep, "clock hex ptr ptr"),
+    Row("setitimer", 103, 38, time.setitimer, "int ptr ptr", PARTIAL, "ITIMER_REAL"),
+    Row("getitimer", 102, 36, time.getitimer, "int ptr", PARTIAL, "ITIMER_REAL"),
+    Row("alarm", None, 37, time.alarm, "uint"),
+    # threads
+    Row("clone", 220, 56, system.clone, "hex ptr ptr ptr ptr", PARTIAL, "threads; a fork is ENOSYS"),
+    Row("clone3", 435, 435, system.nosys, "", ABSENT, "glibc falls back to clone"),
+    Row("fork", None, 57, system.nosys, "", ABSENT, "planned with execve"),
+    Row("vfork", None, 58, system.nosys, "", ABSENT, "planned with execve"),
+    Row("execve", 221, 59, None, "path ptr ptr", ABSENT, "planned"),
+    Row("wait4", 260, 61, system.no_child, "", PARTIAL, "ECHILD: there are no children"),
+    Row("waitid", 95, 247, system.no_child, "", PARTIAL, "ECHILD: there are no children"),
+    Row("exit", 93, 60, system.exit_, "int"),
+    Row("exit_group", 94, 231, system.exit_group, "int"),
+    Row("futex", 98, 202, futex.futex, "ptr futex int ptr ptr hex", PARTIAL,
+        "no priority inheritance; WAKE_OP is atomic among system calls only"),
+    Row("set_robust_list", 99, 273, futex.set_robust_list, "ptr uint"),
+    Row("get_robust_list", 100, 274, futex.get_robust_list, "int ptr ptr"),
+    Row("set_tid_address", 96, 218, futex.set_tid_address, "ptr"),
+    Row("rseq", 293, 334, system.nosys, "", ABSENT, "optional for the C library"),
+    Row("membarrier", 283, 324, system.membarrier, "int hex int"),
+    Row("sched_yield", 124, 24, system.sched_yield),
+    Row("sched_getaffinity", 123, 204, system.sched_getaffinity, "int uint ptr"),
+    Row("sched_setaffinity", 122, 203, system.sched_setaffinity, "int uint ptr", IGNORED),
+    Row("sched_getparam", 121, 143, system.sched_getparam, "int ptr", PARTIAL, "always SCHED_OTHER"),
+    Row("sched_getscheduler", 120, 145, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
+    Row("sched_get_priority_max", 125, 146, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
+    Row("sched_get_priority_min", 126, 147, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
+    Row("getcpu", 168, 309, system.getcpu, "ptr ptr"),
+    # signals
+    Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint", PARTIAL, "stop signals are ignored"),
+    Row("rt_sigprocmask", 135, 14, signal.rt_sigprocmask, "int ptr ptr uint"),
+    Row("rt_sigreturn", 139, 15, signal.rt_sigreturn),
+    Row("rt_sigpending", 136, 127, signal.rt_sigpending, "ptr uint"),
+    Row("rt_sigtimedwait", 137, 128, signal.rt_sigtimedwait, "ptr ptr ptr uint"),
+    Row("rt_sigsuspend", 133, 130, signal.rt_sigsuspend, "ptr uint"),
+    Row("rt_sigqueueinfo", 138, 129, signal.rt_sigqueueinfo, "int sig ptr"),
+    Row("rt_tgsigqueueinfo", 240, 297, signal.rt_tgsigqueueinfo, "int int sig ptr"),
+    Row("sigaltstack", 132, 131, signal.sigaltstack, "ptr ptr"),
+    Row("pause", None, 34, signal.pause),
+    Row("kill", 129, 62, signal.kill, "int sig", PARTIAL, "itself only"),
+    Row("tkill", 130, 200, signal.tkill, "int sig"),
+    Row("tgkill", 131, 234, signal.tgkill, "int int sig"),
+    # identity and limits
+    Row("getpid", 172, 39, system.getpid),
+    Row("getppid", 173, 110, system.getppid, "", PARTIAL, "always 1"),
+    Row("gettid", 178, 186, system.gettid),
+    Row("getuid", 174, 102, system.getuid),
+    Row("geteuid", 175, 107, system.getuid),
+    Row("getgid", 176, 104, system.getgid),
+    Row("getegid", 177, 108, system.getgid),
+    Row("setuid", 146, 105, system.set_id, "int", PARTIAL, "to its own identity only"),
+    Row("setgid", 144, 106, system.set_id, "int", PARTIAL, "to its own identity only"),
+    Row("setresuid", 147, 117, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
+    Row("setresgid", 149, 119, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
+    Row("getresuid", 148, 118, system.getresuid, "ptr ptr ptr"),
+    Row("getresgid", 150, 120, system.getresgid, "ptr ptr ptr"),
+    Row("getgroups", 158, 115, system.getgroups, "int ptr", PARTIAL, "its primary group"),
+    Row("setgroups", 159, 116, system.denied, "", IGNORED, "EPERM"),
+    Row("getpgid", 155, 121, system.getpgid, "int"),
+    Row("getpgrp", None, 111, system.getpgrp),
+    Row("setpgid", 154, 109, system.setpgid, "int int", IGNORED),
+    Row("getsid", 156, 124, system.getpgid, "int"),
+    Row("setsid", 157, 112, system.setsid, "", IGNORED),
+    Row("uname", 160, 63, system.uname, "ptr"),
+    Row("prctl", 167, 157, system.prctl, "int hex", PARTIAL, "names, dumpable, no_new_privs, parent-death signal"),
+    Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
+    Row("prlimit64", 261, 302, system.prlimit64, "int int ptr ptr", PARTIAL, "NOFILE is enforced, others are kept"),
+    Row("getrlimit", 163, 97, system.getrlimit, "int ptr"),
+    Row("setrlimit", 164, 160, system.setrlimit, "int ptr", PARTIAL, "as prlimit64"),
+    Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process"),
+    Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
+    Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
+    Row("riscv_hwprobe", 258, None, system.riscv_hwprobe, "ptr uint uint ptr hex", OK, "", "riscv64"),
+    Row("riscv_flush_icache", 259, None, system.riscv_flush_icache, "ptr ptr hex", OK, "", "riscv64"),
+    # network
+    Row("socket", 198, 41, net.socket_, "int hex int", PARTIAL, "EACCES without --net; INET, INET6, UNIX"),
+    Row("socketpair", 199, 53, net.socketpair, "int hex int ptr"),
+    Row("bind", 200, 49, net.bind, "fd ptr uint"),
+    Row("listen", 201, 50, net.listen, "fd int"),
+    Row("accept", 202, 43, net.accept, "fd ptr ptr"),
+    Row("accept4", 242, 288, net.accept4, "fd ptr ptr hex"),
+    Row("connect", 203, 42, net.connect, "fd ptr uint"),
+    Row("getsockname", 204, 51, net.getsockname, "fd ptr ptr"),
+    Row("getpeername", 205, 52, net.getpeername, "fd ptr ptr"),
+    Row("sendto", 206, 44, net.sendto, "fd buf uint hex ptr uint"),
+    Row("recvfrom", 207, 45, net.recvfrom, "fd ptr uint hex ptr ptr"),
+    Row("setsockopt", 208, 54, net.setsockopt, "fd int int ptr uint", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
+    Row("getsockopt", 209, 55, net.getsockopt, "fd int int ptr ptr", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
+    Row("shutdown", 210, 48, net.shutdown, "fd int"),
+    Row("sendmsg", 211, 46, net.sendmsg, "fd ptr hex", PARTIAL, "no control messages"),
+    Row("recvmsg", 212, 47, net.recvmsg, "fd ptr hex", PARTIAL, "no control messages"),
+)
+# fmt: on
+
+
+def _getter(words: tuple[int, ...]) -> Callable[..., tuple[int, ...]]:
+    """A function that reads these words of ``CpuState.words`` as a tuple."""
+    if len(words) > 1:
+        return itemgetter(*words)
+    if words:
+        only = words[0]
+        return lambda registers: (registers[only],)
+    return lambda _registers: ()
+
+
+def bind(abi: Abi) -> dict[int, Entry]:
+    """Number to (handler, argument reader, row) for an ABI."""
+    out: dict[int, Entry] = {}
+    for row in ROWS:
+        number = row.number(abi)
+        if number is None or row.handler is None:
+            continue
+        assert number not in out, row.name
+        out[number] = (row.handler, _getter(abi.argument_words[: row.count]), row)
+    return out
+
+
+def name_of(abi: Abi, number: int) -> str:
+    """The name of a number, also of one without a handler; ``syscall_N`` for an unknown one."""
+    for row in ROWS:
+        if row.number(abi) == number:
+            return row.name
+    return f"syscall_{number}"
+
+
+def markdown() -> str:
+    """The coverage page."""
+    counts = {status: sum(row.status == status for row in ROWS) for status in (OK, PARTIAL, IGNORED, ABSENT)}
+    lines = [
+        "# Linux system calls",
+        "",
+        "Generated by `python -m vm_core.linux.table`; do not edit.",
+        "",
+        "A call that is not listed returns ENOSYS and is named once in the log.",
+        "",
+        ", ".join(f"{count} {status}" for status, count in counts.items()) + ".",
+        "",
+        "| call | riscv64 | aarch64 | x86-64 | status | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(ROWS, key=lambda row: row.name):
+        riscv = "-" if row.generic is None or row.only not in ("", "riscv64") else str(row.generic)
+        arm = "-" if row.generic is None or row.only not in ("", "aarch64") else str(row.generic)
+        x86 = "-" if row.x86_64 is None or row.only not in ("", "x86_64") else str(row.x86_64)
+        lines.append(f"| {row.name} | {riscv} | {arm} | {x86} | {row.status} | {row.note} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vm_core.linux.table", description="The system call coverage page.")
+    parser.add_argument("--check", metavar="FILE", help="exit with 1 unless FILE is what would be printed")
+    options = parser.parse_args(argv)
+    page = markdown()
+    if options.check is None:
+        sys.stdout.write(page)
+        return 0
+    try:
+        current = Path(options.check).read_text()
+    except OSError as error:
+        sys.stderr.write(f"{options.check}: {error.strerror}\n")
+        return 1
+    if current != page:
+        sys.stderr.write(f"{options.check} is out of date: python -m vm_core.linux.table > {options.check}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Every guest program, by every compiler, in every engine: its output and its end must be what qemu-riscv64 gives."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Ended, Guests, Oracle
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = tomllib.loads((ROOT / "guests" / "programs.toml").read_text())
+VARIANTS = ("O0", "O2", "zb", "musl", "pie")
+ENV = {"GUEST_A": "1", "GUEST_B": "zwei", "PATH": "/usr/bin"}
+STDIN = b"some input\n" * 100
+# Under the reference executor each program runs in one variant (they take turns), since it is 2,000 times slower.
+REFERENCE = {name: VARIANTS[i % len(VARIANTS)] for i, name in enumerate(PROGRAMS)}
+
+
+def ended(argv: list[str | Path], engine: str, cwd: Path, timeout: float = 120) -> Ended:
+    from conftest import Ended
+
+    from vm_core.run import run
+
+    result = run(
+        [str(word) for word in argv],
+        input=STDIN,
+        capture_output=True,
+        env=ENV,
+        cwd=cwd,
+        timeout=timeout,
+        engine=engine,
+    )
+    assert isinstance(result.stdout, bytes)
+    assert isinstance(result.stderr, bytes)
+    return Ended(result.returncode, result.stdout, result.stderr)
+
+
+def check(program: str, variant: str, size: str, engines: tuple[str, ...], guests: Guests, qemu: Oracle, cwd: Path) -> None:
+    argv = [guests.path(program, variant), *guests.arguments(program, size)]
+    want = qemu.run(argv, cwd=cwd, env=ENV, stdin=STDIN)
+    for engine in engines:
+        got = ended(argv, engine, cwd)
+        assert got.stdout.decode(errors="replace").splitlines() == want.stdout.decode(errors="replace").splitlines(), engine
+        assert got == want, engine
+    assert b"WRONG" not in want.stdout
+    assert not [path.name for path in cwd.iterdir() if path.name.startswith("guest")], "files are left behind"
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_qemu
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_native_engines(program: str, variant: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
+    check(program, variant, "small", ("jit", "interp"), guests, qemu, tmp_path)
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_qemu
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_reference(program: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
+    check(program, REFERENCE[program], "tiny", ("reference",), guests, qemu, tmp_path)
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("program", [name for name, row in PROGRAMS.items() if row.get("same")])
+def test_same_as_native(program: str, guests: Guests, tmp_path: Path) -> None:
+    """Against this machine's own CPU and C library: every line of the native output, in order."""
+    import subprocess
+
+    arguments = guests.arguments(program, "small")
+    native = subprocess.run(
+        [guests.path(program, "native"), *arguments],
+        input=STDIN,
+        capture_output=True,
+        cwd=tmp_path,
+        env=ENV,
+        timeout=60,
+        check=False,
+    )
+    got = ended([guests.path(program, "O2"), *arguments], "jit", tmp_path)
+    assert got.status == native.returncode
+    lines = iter(got.stdout.splitlines())
+    missing = [line for line in native.stdout.splitlines() if line not in lines]
+    assert missing == []
+
+
+@pytest.mark.parametrize("engine", ["jit", "interp"])
+def test_demo(engine: str, tmp_path: Path) -> None:
+    """The bundled program needs no compiler, so this runs everywhere."""
+    from vm_core.run import run
+
+    binary = ROOT / "packages" / "vm-cli" / "src" / "vm_cli" / "data" / "demo.riscv64"
+    result = run([str(binary), "plain", "24"], capture_output=True, text=True, env={}, cwd=tmp_path, engine=engine)
+    assert result.returncode == 0
+    assert "348,513 primes below five million" in result.stdout
+    assert "156,159 takes 382 steps" in result.stdout
