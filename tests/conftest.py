@@ -126,6 +126,41 @@ def qemu() -> Oracle:
     return Oracle(path)
 
 
+@dataclass(frozen=True)
+class Vm:
+    """vm itself, with the same answer as :class:`Oracle`."""
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        engine: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout: float = 120,
+    ) -> Ended:
+        from vm_core.run import run
+
+        result = run(
+            [str(word) for word in argv],
+            input=stdin,
+            capture_output=True,
+            env=dict(env or {}),
+            cwd=cwd,
+            timeout=timeout,
+            engine=engine,
+        )
+        assert isinstance(result.stdout, bytes)
+        assert isinstance(result.stderr, bytes)
+        return Ended(result.returncode, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def vm() -> Vm:
+    return Vm()
+
+
 # -- programs assembled on the spot: no compiler needed ------------------------------------------------------------------
 
 
@@ -163,7 +198,8 @@ class Assembler:
                     yield f"addi {register}, zero, {low}"
                     continue
                 yield f"lui {register}, {high}"
-                yield f"addiw {register}, {register}, {low}"
+                if low:
+                    yield f"addiw {register}, {register}, {low}"
             elif line:
                 yield line
 
@@ -188,7 +224,6 @@ class Assembler:
     def program(self, text: str, *, writable: bool = False, data: bytes = b"") -> Assembled:
         """Code at CODE (and writable there if asked), ``data`` and 64 KiB of zeros at DATA."""
         code, labels = self.code(text)
-        headers = 64 + 2 * 56
         image = bytearray(CODE - BASE) + code
         data_at = len(image) + -len(image) % 4096
         image += bytes(data_at - len(image)) + data
@@ -198,7 +233,6 @@ class Assembler:
         size = CODE - BASE + len(code)
         struct.pack_into("<IIQQQQQQ", image, 64, 1, flags, 0, BASE, BASE, size, size, 4096)
         struct.pack_into("<IIQQQQQQ", image, 120, 1, 6, data_at, DATA, DATA, len(data), len(data) + 0x10000, 4096)
-        assert headers < CODE - BASE
         self.made += 1
         path = self.place / f"assembled-{self.made}"
         path.write_bytes(image)

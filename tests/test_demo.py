@@ -6,8 +6,12 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from conftest import Guests, Oracle
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "packages" / "vm-cli" / "src" / "vm_cli" / "data"
@@ -23,10 +27,7 @@ def test_checksum_and_size() -> None:
     assert len(data) <= 200 * 1024
 
 
-def test_same_picture_natively(guests: object, tmp_path: Path) -> None:
-    from conftest import Guests
-
-    assert isinstance(guests, Guests)
+def test_same_picture_natively(guests: Guests, tmp_path: Path) -> None:
     if "native" in guests.problems:
         pytest.skip(guests.problems["native"])
     compiler = guests.tool.VARIANTS["native"].compiler()
@@ -40,10 +41,7 @@ def test_same_picture_natively(guests: object, tmp_path: Path) -> None:
 
 @pytest.mark.needs_cc
 @pytest.mark.needs_qemu
-def test_rebuilt_demo_prints_the_same(guests: object, qemu: object) -> None:
-    from conftest import Guests
-
-    assert isinstance(guests, Guests)
+def test_rebuilt_demo_prints_the_same(guests: Guests, qemu: Oracle) -> None:
     if "musl" in guests.problems:
         pytest.skip(guests.problems["musl"])
     done = subprocess.run(
@@ -54,10 +52,7 @@ def test_rebuilt_demo_prints_the_same(guests: object, qemu: object) -> None:
 
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize(("arguments", "env"), [((), {}), (("plain",), {}), ((), {"NO_COLOR": "1"}), ((), {"COLORTERM": "truecolor"})])
-def test_colours(arguments: tuple[str, ...], env: dict[str, str], qemu: object, tmp_path: Path) -> None:
-    from conftest import Oracle
-
-    assert isinstance(qemu, Oracle)
+def test_colours(arguments: tuple[str, ...], env: dict[str, str], qemu: Oracle, tmp_path: Path) -> None:
     done = qemu.run([DATA / "demo.riscv64", *arguments], cwd=tmp_path, env=env)
     assert done.status == 0
     plain = bool(arguments) or "NO_COLOR" in env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Ended, Guests, Oracle
+    from conftest import Guests, Oracle, Vm
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = tomllib.loads((ROOT / "guests" / "programs.toml").read_text())
@@ -20,57 +21,36 @@ STDIN = b"some input\n" * 100
 REFERENCE = {name: VARIANTS[i % len(VARIANTS)] for i, name in enumerate(PROGRAMS)}
 
 
-def ended(argv: list[str | Path], engine: str, cwd: Path, timeout: float = 120) -> Ended:
-    from conftest import Ended
-
-    from vm_core.run import run
-
-    result = run(
-        [str(word) for word in argv],
-        input=STDIN,
-        capture_output=True,
-        env=ENV,
-        cwd=cwd,
-        timeout=timeout,
-        engine=engine,
-    )
-    assert isinstance(result.stdout, bytes)
-    assert isinstance(result.stderr, bytes)
-    return Ended(result.returncode, result.stdout, result.stderr)
-
-
-def check(program: str, variant: str, size: str, engines: tuple[str, ...], guests: Guests, qemu: Oracle, cwd: Path) -> None:
+def check(program: str, variant: str, size: str, engines: tuple[str, ...], guests: Guests, qemu: Oracle, vm: Vm, cwd: Path) -> None:
     argv = [guests.path(program, variant), *guests.arguments(program, size)]
     want = qemu.run(argv, cwd=cwd, env=ENV, stdin=STDIN)
     for engine in engines:
-        got = ended(argv, engine, cwd)
+        got = vm.run(argv, engine=engine, cwd=cwd, env=ENV, stdin=STDIN)
         assert got.stdout.decode(errors="replace").splitlines() == want.stdout.decode(errors="replace").splitlines(), engine
         assert got == want, engine
     assert b"WRONG" not in want.stdout
-    assert not [path.name for path in cwd.iterdir() if path.name.startswith("guest")], "files are left behind"
+    assert not list(cwd.iterdir()), "files are left behind"
 
 
 @pytest.mark.needs_cc
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_native_engines(program: str, variant: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
-    check(program, variant, "small", ("jit", "interp"), guests, qemu, tmp_path)
+def test_native_engines(program: str, variant: str, guests: Guests, qemu: Oracle, vm: Vm, tmp_path: Path) -> None:
+    check(program, variant, "small", ("jit", "interp"), guests, qemu, vm, tmp_path)
 
 
 @pytest.mark.needs_cc
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_reference(program: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
-    check(program, REFERENCE[program], "tiny", ("reference",), guests, qemu, tmp_path)
+def test_reference(program: str, guests: Guests, qemu: Oracle, vm: Vm, tmp_path: Path) -> None:
+    check(program, REFERENCE[program], "tiny", ("reference",), guests, qemu, vm, tmp_path)
 
 
 @pytest.mark.needs_cc
 @pytest.mark.parametrize("program", [name for name, row in PROGRAMS.items() if row.get("same")])
-def test_same_as_native(program: str, guests: Guests, tmp_path: Path) -> None:
+def test_same_as_native(program: str, guests: Guests, vm: Vm, tmp_path: Path) -> None:
     """Against this machine's own CPU and C library: every line of the native output, in order."""
-    import subprocess
-
     arguments = guests.arguments(program, "small")
     native = subprocess.run(
         [guests.path(program, "native"), *arguments],
@@ -81,7 +61,7 @@ def test_same_as_native(program: str, guests: Guests, tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    got = ended([guests.path(program, "O2"), *arguments], "jit", tmp_path)
+    got = vm.run([guests.path(program, "O2"), *arguments], engine="jit", cwd=tmp_path, env=ENV, stdin=STDIN)
     assert got.status == native.returncode
     lines = iter(got.stdout.splitlines())
     missing = [line for line in native.stdout.splitlines() if line not in lines]

@@ -20,7 +20,10 @@ from vm_cli.settings import Settings, apply_flags, load
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
 
 if TYPE_CHECKING:
+    from vm_core.engine import Engine
+    from vm_core.memory import GuestMemory
     from vm_core.run import RunResult
+    from vm_core.spec.isa import Isa
 
 __all__ = ["engine_name", "guest_environment", "run_command", "run_guest", "run_multicall", "status_of"]
 
@@ -35,8 +38,8 @@ def run_command(words: Sequence[str]) -> int:
         return 0
     if line.version:
         return _version()
-    result, settings = _run(line, os.environ)
-    return _finish(result, settings, as_json=line.json)
+    result, engine, settings = _run(line, os.environ)
+    return _finish(result, engine, settings, as_json=line.json)
 
 
 def run_multicall(isa: str, words: Sequence[str]) -> int:
@@ -49,8 +52,8 @@ def run_multicall(isa: str, words: Sequence[str]) -> int:
         return _version()
     if line.program:
         _check_machine(line.program[0], isa)
-    result, settings = _run(line, os.environ)
-    status = _finish(result, settings, as_json=line.json)
+    result, engine, settings = _run(line, os.environ)
+    status = _finish(result, engine, settings, as_json=line.json)
     if result.reason == "signal" and result.signal:
         _die_by(result.signal)
     return status
@@ -63,7 +66,7 @@ def _version() -> int:
     return 0
 
 
-def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, Settings]:
+def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Settings]:
     configuration = load(environ)
     apply_flags(configuration, line.flags)
     settings = configuration.settings
@@ -73,7 +76,8 @@ def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, Settings
         from vm_cli.report import note
 
         note(f"-cpu {line.cpu} is ignored: vm has one model a machine, its largest")
-    return run_guest(line.program, settings, environ, argv0=line.argv0), settings
+    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0)
+    return result, engine, settings
 
 
 def engine_name(settings: Settings) -> str:
@@ -97,6 +101,21 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return out
 
 
+class _EngineChoice:
+    """Makes the engine that was asked for, and remembers in ``made`` which one ``auto`` became."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.made = ""
+
+    def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
+        from vm_core.engines import create
+
+        engine = create(self.name, isa, memory)
+        self.made = engine.name
+        return engine
+
+
 def run_guest(
     program: Sequence[str],
     settings: Settings,
@@ -104,29 +123,37 @@ def run_guest(
     *,
     argv0: str | None = None,
     **options: Any,
-) -> RunResult:
-    """Run a program under ``settings``. ``options`` go to :func:`vm_core.run.run` as they are."""
+) -> tuple[RunResult, str]:
+    """Run a program under ``settings``; returns its result and the name of the engine that ran it.
+
+    ``options`` go to :func:`vm_core.run.run` as they are.
+    """
     from vm_core.run import run
 
+    chosen = _EngineChoice(engine_name(settings))
     if settings.cache_dir is not None:
-        os.environ["VM_CACHE_DIR"] = str(
-            settings.cache_dir
-        )  # read by vm_jit.cache; the guest's own copy is apart
+        # Read by vm_jit.cache. The guest's environment is a copy of its own.
+        os.environ["VM_CACHE_DIR"] = str(settings.cache_dir)
     with _host_signals():
-        return run(
+        result = run(
             list(program),
             env=guest_environment(settings, environ),
             timeout=settings.timeout,
             fuel=settings.fuel,
             memory=settings.memory,
-            engine=engine_name(settings),
+            engine=chosen,
             root=settings.root,
             binds=settings.bind,
             net=settings.net,
             argv0=argv0,
-            strace=settings.strace,
+            strace=_strace if settings.strace else None,
             **options,
         )
+    return result, chosen.made
+
+
+def _strace(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 @contextmanager
@@ -153,38 +180,23 @@ def status_of(result: RunResult) -> int:
     return (result.exit_code or 0) & 0xFF
 
 
-def _finish(result: RunResult, settings: Settings, *, as_json: bool) -> int:
+def _finish(result: RunResult, engine: str, settings: Settings, *, as_json: bool) -> int:
     status = status_of(result)
-    if result.reason != "exited":
+    if result.reason != "exit":
         from vm_cli.report import note
 
-        note(ending(result))
+        note(result.message or f"the guest was stopped: {result.reason}")
     if as_json:
         import json
 
         from vm_cli.show import result_facts
 
-        sys.stderr.write(json.dumps({"exit_status": status, **result_facts(result)}) + "\n")
+        sys.stderr.write(json.dumps({"exit_status": status, **result_facts(result, engine)}) + "\n")
     elif settings.stats:
         from vm_cli.show import show_stats
 
-        show_stats(result)
+        show_stats(result, engine)
     return status
-
-
-def ending(result: RunResult) -> str:
-    """One line on why a guest did not end by itself."""
-    said = getattr(result, "message", "")
-    if said:
-        return str(said)
-    if result.reason == "signal" and result.signal:
-        number = result.signal
-        return f"the guest was ended by signal {number} ({signal.strsignal(number) or 'unknown'})"
-    return {
-        "fuel": f"the guest used up its fuel of {result.instructions:,} instructions",
-        "timeout": "the guest ran longer than its timeout",
-        "memory": "the guest asked for more memory than its cap",
-    }.get(result.reason, f"the guest stopped: {result.reason}")
 
 
 def _check_machine(program: str, isa: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,91 +73,109 @@ def size(value: float) -> str:
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def result_facts(result: RunResult) -> dict[str, Any]:
+def result_facts(result: RunResult, engine: str) -> dict[str, Any]:
     """A result without its output, as ``--json`` prints it."""
     import dataclasses
 
-    stats = result.stats
     return {
-        "args": list(result.args),
+        "engine": engine,
+        "args": [os.fsdecode(word) for word in result.args],
         "reason": result.reason,
         "exit_code": result.exit_code,
         "signal": result.signal,
         "instructions": result.instructions,
-        "stats": dataclasses.asdict(stats)
-        if dataclasses.is_dataclass(stats) and not isinstance(stats, type)
-        else stats,
+        "message": result.message,
+        "system_calls": result.system_calls,
+        "peak_memory": result.peak_memory,
+        "stats": dataclasses.asdict(result.stats),
     }
 
 
-def show_stats(result: RunResult) -> None:
+def show_stats(result: RunResult, engine: str) -> None:
     """What ran where, on standard error."""
     panel = Panel(
-        _grid(_stats_rows(result)), title="vm run", title_align="left", border_style="cyan", expand=False
+        _grid(_stats_rows(result, engine)),
+        title="vm run",
+        title_align="left",
+        border_style="cyan",
+        expand=False,
     )
     _console(error=True).print(panel)
 
 
-def _stats_rows(result: RunResult) -> list[tuple[str, str]]:
+def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
     stats = result.stats
-    engine = stats.engine
-    total, jit = engine.retired or result.instructions, engine.retired_jit
-    return [
-        ("engine", _clean(stats.engine_name)),
+    rows = [
+        ("engine", f"[bold]{_clean(engine)}[/]"),
         ("instructions", f"[bold]{result.instructions:,}[/]"),
-        ("in the JIT", f"{jit:,}  {_bar(jit, total)}"),
-        ("interpreted", f"{total - jit:,}  {_bar(total - jit, total)}"),
-        ("time in the guest", seconds(engine.seconds)),
-        ("speed", f"[bold]{_mips(result):,.0f}[/] million instructions a second"),
-        ("regions", f"{engine.regions_compiled:,} compiled, {engine.regions_cached:,} from the cache"),
-        ("compiling", f"{seconds(engine.compile_seconds)}, on a thread of its own"),
-        ("peak memory", size(stats.peak_memory)),
     ]
+    if engine == "jit":
+        rows += [
+            ("compiled code", f"{_bar(stats.retired_jit, stats.retired)}  {stats.retired_jit:,}"),
+            (
+                "interpreter",
+                f"{_bar(stats.retired - stats.retired_jit, stats.retired)}  {stats.retired - stats.retired_jit:,}",
+            ),
+        ]
+    rows += [
+        ("time in the guest", seconds(stats.seconds)),
+        ("speed", f"[bold]{_mips(result):,.0f}[/] million instructions a second"),
+    ]
+    if engine == "jit":
+        rows.append(
+            ("regions", f"{stats.regions_compiled:,} compiled, {stats.regions_cached:,} from the cache")
+        )
+        rows.append(("compiling", f"{seconds(stats.compile_seconds)}, on a thread of its own"))
+    rows.append(("system calls", f"{result.system_calls:,}"))
+    rows.append(("peak memory", size(result.peak_memory)))
+    return rows
 
 
 def _mips(result: RunResult) -> float:
-    spent = result.stats.engine.seconds
+    spent = result.stats.seconds
     return result.instructions / spent / 1e6 if spent else 0.0
 
 
-def _bar(part: float, whole: float, width: int = 20) -> str:
-    share = part / whole if whole else 0.0
-    full = round(share * width)
-    return f"[green]{'━' * full}[/][dim]{'━' * (width - full)}[/] {share:.1%}"
+def _meter(part: float, whole: float, width: int) -> str:
+    full = round(part / whole * width) if whole else 0
+    return f"[green]{'━' * full}[/][dim]{'─' * (width - full)}[/]"
 
 
-def show_comparison(interpreted: RunResult, compiled: RunResult) -> None:
+def _bar(part: float, whole: float) -> str:
+    return f"{_meter(part, whole, 20)} {part / whole if whole else 0.0:6.1%}"
+
+
+def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) -> None:
     """``vm demo``: one column a way to run the same program."""
     console = _console()
-    table = Table("", "interpreted", "with the JIT", box=None, header_style="bold", pad_edge=False)
+    headings = ("interpreter alone", "with the JIT", "again, from the cache")
+    table = Table("", *headings, box=None, header_style="bold", pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    both = (interpreted, compiled)
+    runs = (interpreted, first, again)
 
     def row(name: str, *cells: str) -> None:
         table.add_row(f"[dim]{name}[/]", *cells)
 
-    row("instructions retired", *(f"{r.instructions:,}" for r in both))
-    row("  by the interpreter", *(f"{r.stats.engine.retired - r.stats.engine.retired_jit:,}" for r in both))
-    row("  by compiled code", *(f"{r.stats.engine.retired_jit:,}" for r in both))
-    row("regions compiled", *(f"{r.stats.engine.regions_compiled:,}" for r in both))
-    row("regions from the cache", *(f"{r.stats.engine.regions_cached:,}" for r in both))
-    row("time compiling", *(seconds(r.stats.engine.compile_seconds) for r in both))
-    row("time in the guest", *(seconds(r.stats.engine.seconds) for r in both))
-    row("million instr. a second", *(f"[bold]{_mips(r):,.0f}[/]" for r in both))
-    top = max(_mips(r) for r in both)
-    row("", *(_bar(_mips(r), top, 12).rsplit(" ", 1)[0] for r in both))
-    ratio = ratio_of(interpreted, compiled)
-    title = f"the JIT ran it [bold green]{ratio:.1f}×[/] as fast as the interpreter"
+    row("instructions retired", *(f"{r.instructions:,}" for r in runs))
+    row("  by the interpreter", *(f"{r.stats.retired - r.stats.retired_jit:,}" for r in runs))
+    row("  by compiled code", *(f"{r.stats.retired_jit:,}" for r in runs))
+    row("regions compiled", *(f"{r.stats.regions_compiled:,}" for r in runs))
+    row("regions from the cache", *(f"{r.stats.regions_cached:,}" for r in runs))
+    row("time compiling, beside the guest", *(seconds(r.stats.compile_seconds) for r in runs))
+    row("time in the guest", *(f"[bold]{seconds(r.stats.seconds)}[/]" for r in runs))
+    row("million instructions a second", *(f"[bold]{_mips(r):,.0f}[/]" for r in runs))
+    top = max(_mips(r) for r in runs)
+    row("", *(_meter(_mips(r), top, 16) for r in runs))
+    title = f"with the JIT it runs [bold green]{ratio_of(interpreted, again):.1f}×[/] as fast as interpreted"
     console.print(
         Panel(table, title=title, title_align="left", border_style="green", expand=False, padding=(1, 2))
     )
 
 
-def ratio_of(interpreted: RunResult, compiled: RunResult) -> float:
+def ratio_of(slow: RunResult, fast: RunResult) -> float:
     """How many times faster the second run was, by time in the guest."""
-    spent = compiled.stats.engine.seconds
-    return interpreted.stats.engine.seconds / spent if spent else 0.0
+    return slow.stats.seconds / fast.stats.seconds if fast.stats.seconds else 0.0
 
 
 # -- this host --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ __all__ = ["CodeBlock", "CodeMemory", "LoadedObject"]
 
 CHUNK: Final = 4 << 20
 _ALIGN: Final = 64
+_MAX_OBJECT: Final = 256 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -154,7 +155,7 @@ class CodeMemory:
         """Link a relocatable ELF object into code memory. Raises CacheError for one that is not sound."""
         try:
             return _Linker(data, self).link()
-        except (struct.error, IndexError, KeyError, UnicodeDecodeError) as error:
+        except (struct.error, ArithmeticError, LookupError, ValueError) as error:
             raise CacheError(f"not a sound object file: {error!r}") from error
 
 
@@ -191,9 +192,13 @@ class _Linker:
         at = 0
         for i, (_, kind, flags, _, _, size, _, _, align, _) in enumerate(self.sections):
             if flags & 2 and kind in (1, 8) and self._name(i) != ".eh_frame":
+                if align & (align - 1) or align > CHUNK or (kind == 1 and size > len(self.data)):
+                    raise CacheError(f"section {i} has size {size} and alignment {align}")
                 at = (at + max(align, 16) - 1) & -max(align, 16)
                 place[i] = at
                 at += size
+        if at > _MAX_OBJECT:
+            raise CacheError(f"an object of {at} bytes")
         symbols = self._symbols()
         needed = [name for name, section, _, _ in symbols if section == 0 and name]
         got = (at + 15) & -16

@@ -1,58 +1,70 @@
-"""LLVM: IR text in, object bytes out. The only module that imports llvmlite, and only when something is compiled."""
+"""LLVM: IR text in, object bytes out, in a process of its own.
+
+The compiler runs beside the guest's process: LLVM's assertions abort, and an abort must not take the guest along;
+llvmlite makes libffi closures, whose pages are writable and executable, which the guest's process must never have.
+Only the worker imports llvmlite, and a worker is started only when something has to be compiled.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import subprocess
+import sys
 import threading
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
-from vm_core.errors import EngineUnavailable
+from vm_core.errors import EngineUnavailable, VmError
 
-__all__ = ["compile_text", "host_key", "source_digest"]
+__all__ = ["CompileError", "Compiler", "compile_text", "host_key", "serve", "source_digest"]
 
-_lock = threading.Lock()
-_local = threading.local()
+_machines: dict[int, Any] = {}
+_WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from vm_jit.compiler import serve; serve()"
+
+
+class CompileError(VmError):
+    """The compiler refused a module or died on it. The code stays interpreted."""
+
+    code = "VM303"
 
 
 def _machine(level: int) -> tuple[Any, Any]:
-    """(llvmlite.binding, a target machine of this thread)."""
+    """(llvmlite.binding, a target machine)."""
     try:
         import llvmlite.binding as llvm
     except ImportError as error:
         raise EngineUnavailable(
             f"compiling needs llvmlite: {error}", hint="python -m pip install llvmlite, or use --engine reference"
         ) from None
-    made = getattr(_local, "machines", None)
-    if made is None:
-        made = _local.machines = {}
-        with _lock:
-            llvm.initialize_native_target()
-            llvm.initialize_native_asmprinter()
-    if level not in made:
+    if level not in _machines:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
         triple = llvm.get_process_triple()
         if platform.system() != "Linux":
             # HOST: always ELF objects, which our own loader reads, whatever the host's format.
             triple = triple.split("-")[0] + "-unknown-none-elf"
-        made[level] = llvm.Target.from_triple(triple).create_target_machine(
+        _machines[level] = llvm.Target.from_triple(triple).create_target_machine(
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
             opt=level,
             reloc="pic",
             codemodel="small",
         )
-    return llvm, made[level]
+    return llvm, _machines[level]
 
 
 def compile_text(text: str, *, passes: str = "full", level: int = 2) -> bytes:
-    """Compile a module to a relocatable ELF object for this host. ``passes``: ``full`` (O1's pipeline) or ``region``
-    (the few passes that pay for guest code)."""
+    """Compile a module, in this process, to a relocatable ELF object for this host. ``passes``: ``full`` (O2's
+    pipeline) or ``region`` (the few passes that pay for guest code). Raises CompileError."""
     llvm, machine = _machine(level)
-    module = llvm.parse_assembly(text)
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2 if passes == "full" else 1))
+    try:
+        module = llvm.parse_assembly(text)
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refuses a module: {error}") from None
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
     if passes == "full":
         builder.getModulePassManager().run(module, builder)
     else:
@@ -61,13 +73,103 @@ def compile_text(text: str, *, passes: str = "full", level: int = 2) -> bytes:
         manager.add_instruction_combine_pass()
         manager.add_simplify_cfg_pass()
         manager.add_new_gvn_pass()
-        manager.add_licm_pass() if hasattr(manager, "add_licm_pass") else None
         manager.add_instruction_combine_pass()
         manager.add_simplify_cfg_pass()
         for function in module.functions:
             if not function.is_declaration:
                 manager.run(function, builder)
     return bytes(machine.emit_object(module))
+
+
+def _frame(stream: IO[bytes], data: bytes) -> None:
+    stream.write(len(data).to_bytes(8, "little") + data)
+    stream.flush()
+
+
+def _unframe(stream: IO[bytes]) -> bytes | None:
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    size = int.from_bytes(head, "little")
+    data = stream.read(size)
+    return data if len(data) == size else None
+
+
+def serve() -> None:
+    """The worker: answers each frame (pass set, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
+    error, until standard input ends."""
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    while (request := _unframe(source)) is not None:
+        passes, _, text = request.partition(b"\0")
+        try:
+            answer = b"+" + compile_text(text.decode(), passes=passes.decode())
+        except VmError as error:
+            answer = b"-" + str(error).encode()
+        _frame(sink, answer)
+
+
+class Compiler:
+    """One worker process, started at the first :meth:`compile`; after an abort, the next call starts another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def compile(self, text: str, *, passes: str = "full") -> bytes:
+        """As :func:`compile_text`, in the worker. Raises CompileError, also when the worker dies on the module."""
+        with self._lock:
+            process = self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                _frame(process.stdin, passes.encode() + b"\0" + text.encode())
+                answer = _unframe(process.stdout)
+            except OSError:
+                answer = None
+            if answer is None:
+                self._stop()
+                raise CompileError("the compiler died" if not self._closed else "the compiler was closed")
+        if answer[:1] != b"+":
+            raise CompileError(answer[1:].decode())
+        return answer[1:]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise CompileError("the compiler was closed")
+        if self._process is None:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _WORKER, *sys.path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise CompileError(f"cannot start the compiler: {error}") from None
+        return self._process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    try:
+                        stream.close()
+                    except OSError:
+                        pass
+
+    def close(self) -> None:
+        """Stop the worker, also in the middle of a module (whose caller gets CompileError)."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._lock:
+            self._stop()
 
 
 @cache

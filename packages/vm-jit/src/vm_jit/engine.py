@@ -28,7 +28,7 @@ from vm_core.state import HEADER, CpuState
 
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory, LoadedObject
-from vm_jit.compiler import compile_text, host_key, source_digest
+from vm_jit.compiler import Compiler, host_key, source_digest
 from vm_jit.interpreter import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, build, handler_key
 from vm_jit.lowering import HOST
 from vm_jit.tiering import Tiering
@@ -106,7 +106,11 @@ def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
         except (CacheError, KeyError, TypeError) as error:
             log.warning("the cached interpreter is not used: %s", error)
     text, plans = build(isa)
-    blob = compile_text(text)
+    compiler = Compiler()
+    try:
+        blob = compiler.compile(text)
+    finally:
+        compiler.close()
     made = Interpreter(_code.load(blob), plans, cached=False, seconds=time.perf_counter() - begin)
     if cache is not None:
         try:

@@ -31,7 +31,7 @@ __all__ = ["HEAT", "HOT", "MAX_LENGTH", "RECORD_BYTES", "Plan", "Reason", "build
 RECORD_BYTES: Final = 32
 HEAT: Final = 24
 RECORD_PC: Final = 28
-HOT: Final = 600
+HOT: Final = 2000
 """Jumps to one place before it is handed to the JIT."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
 """The longest instruction in bytes, by the ISA's unit."""

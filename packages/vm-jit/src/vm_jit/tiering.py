@@ -24,7 +24,7 @@ from vm_core.spec.isa import Decoded
 
 from vm_jit import region as regions
 from vm_jit.code_memory import CodeBlock, CodeMemory
-from vm_jit.compiler import compile_text
+from vm_jit.compiler import CompileError, Compiler
 
 if TYPE_CHECKING:
     from vm_jit.engine import NativeEngine
@@ -33,6 +33,7 @@ __all__ = ["Tiering"]
 
 log = logging.getLogger("vm.jit")
 _MAX_FAILURES: Final = 20
+_PATIENCE_SECONDS: Final = 0.4
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Tiering:
         self._unsaved = 0
         self._cache_name = ""
         self._closed = False
+        self._compiler = Compiler()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +111,11 @@ class Tiering:
             self._closed = True
         thread = self._thread
         if thread is not None:
+            # What is half compiled is worth a moment: the next run will find it in the cache.
             self._queue.put(None)
+            thread.join(_PATIENCE_SECONDS)
+        self._compiler.close()
+        if thread is not None:
             thread.join()
         self._save()
         with self.engine.lock:
@@ -167,9 +173,7 @@ class Tiering:
         self._queue.put(pc)
 
     def _work(self) -> None:
-        while (pc := self._queue.get()) is not None:
-            if self._closed:
-                return
+        while (pc := self._queue.get()) is not None and not self._closed:
             self._work_on(pc)
             if self._queue.empty():
                 self._save()
@@ -177,6 +181,10 @@ class Tiering:
     def _work_on(self, pc: int) -> None:
         try:
             self._compile(pc)
+        except CompileError as error:
+            if not self._closed:
+                self._failures += 1
+                log.warning("code at %#x stays interpreted: %s", pc, error)
         except VmError as error:
             self._failures += 1
             log.warning("code at %#x stays interpreted: %s", pc, error)
@@ -205,10 +213,10 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        data = compile_text(regions.emit(engine.isa, region, engine.memory.bits), passes="region")
+        data = self._compiler.compile(regions.emit(engine.isa, region, engine.memory.bits), passes="region")
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
-            if self._closed or generation != self._generation and self._digest(region.spans) != digest:
+            if generation != self._generation and self._digest(region.spans) != digest:
                 return
             self._install(region.entry, region.entries, region.spans, data, region.size)
             engine.stats.regions_compiled += 1

@@ -376,6 +376,8 @@ def sendfile(t: GuestThread, out: int, source: int, offset: int, count: int) -> 
     file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
     if file is None or sink is None:
         return -errno.EBADF
+    if sink.flags & _O_APPEND:
+        return -errno.EINVAL
     count = min(count, 1 << 20)
     if offset:
         at = t.memory.load(offset, 8)

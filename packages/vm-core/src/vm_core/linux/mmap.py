@@ -125,7 +125,7 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
         if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
             return -errno.EACCES
     with memory.lock:
-        place = _choose(memory, address, length, flags)
+        place = _choose(t, address, length, flags)
         if place < 0:
             return place
         _forget(t.process, place, place + length)
@@ -144,8 +144,9 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
     return place
 
 
-def _choose(memory: GuestMemory, address: int, length: int, flags: int) -> int:
+def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
     """Where a new mapping goes, or a negative errno."""
+    memory = t.memory
     if flags & (_FIXED | _NOREPLACE):
         if address % PAGE:
             return -errno.EINVAL

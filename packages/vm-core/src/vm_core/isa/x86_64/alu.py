@@ -181,8 +181,8 @@ def imul(flags, dst, src):
     dst.set(_signed_product(flags, dst.get(), src.get()))
 
 
-@x86.encodings("69 Gv,Ev,Iz; 6B Gv,Ev,Ibs")
-def imul3(flags, dst, src, factor):
+@x86.encodings("69 Gv,Ev,Iz; 6B Gv,Ev,Ibs", name="imul.imm")
+def imul_imm(flags, dst, src, factor):
     dst.set(_signed_product(flags, src.get(), factor.get()))
 
 
@@ -199,16 +199,30 @@ def _signed_product(flags, a: Bits, b: Bits) -> Bits:
 @x86.encodings("F6/4 Eb; F7/4 Ev")
 def mul(r, flags, src):
     w = src.width
-    low = r.part(0, w)
-    product = low.get().zext(2 * w) * src.get().zext(2 * w)
-    high = product[2 * w - 1 : w]
+    product = r.part(0, w).get().zext(2 * w) * src.get().zext(2 * w)
+    _put_product(r, product)
+    lost = product[2 * w - 1 : w] != 0
+    flags.result(product[w - 1 : 0], cf=lost, of=lost, af=0)
+
+
+@x86.encodings("F6/5 Eb; F7/5 Ev", name="imul.wide")
+def imul_wide(r, flags, src):
+    w = src.width
+    product = r.part(0, w).get().sext(2 * w) * src.get().sext(2 * w)
+    _put_product(r, product)
+    lost = product[w - 1 : 0].sext(2 * w) != product
+    flags.result(product[w - 1 : 0], cf=lost, of=lost, af=0)
+
+
+def _put_product(r, product: Bits) -> None:
+    """In AX, or in rDX and rAX."""
+    w = product.width // 2
     if w == 8:
         r.part(0, 16).set(product)
     else:
-        top = r.part(2, w)
+        low, high = r.part(0, w), r.part(2, w)
         low.set(product[w - 1 : 0])
-        top.set(high)
-    flags.result(product[w - 1 : 0], cf=high != 0, of=high != 0, af=0)
+        high.set(product[2 * w - 1 : w])
 
 
 # ** moves

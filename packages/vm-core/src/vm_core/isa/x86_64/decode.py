@@ -291,8 +291,8 @@ class X86(Isa):
             if 0x67 in prefixes or segment:
                 why = "a string instruction with another address size or segment"
                 raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
-        if "near" in row.options and 0x66 in prefixes:
-            why = "a near branch of 16 bits"
+        if 0x66 in prefixes and ("near" in row.options or (row.operands == ("Zy",) and not rex & 8)):
+            why = "the 16-bit form"
             raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
         return Decoded(row.insn, fields, cursor.at, row.insn, fields)
 
@@ -306,8 +306,10 @@ class X86(Isa):
                     cursor.at -= 1
                     if not row.takes(modrm):
                         continue
-                # An xmm row without a mandatory prefix means exactly that: with one, it is another instruction.
-                if mandatory == 0 and (repeat or narrow) and any(code[0] in "VWU" for code in row.operands):
+                # Without a mandatory prefix, an xmm row or one for a single ModRM byte means exactly that: with one, it
+                # is another instruction.
+                only = row.exact is not None or any(code[0] in "VWU" for code in row.operands)
+                if only and mandatory == 0 and (repeat or narrow):
                     continue
                 # 90 is NOP, but with REX.B it is an exchange.
                 if (table, byte, row.low) == (0, 0x90, "") and rex & 1:
@@ -477,6 +479,99 @@ class X86(Isa):
                 yield Register(trace, "xmm" if kind == XMM else "r", index, width, kind == HIGH)
                 registers += 1
 
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    def format(self, insn: Instruction, fields: dict[str, int]) -> str:
+        """Intel syntax. A branch's distance is counted from the instruction itself."""
+        mode = fields["mode"]
+        words = ["lock"] if mode & LOCK and insn.name != "xchg" else ["rep"] if mode & REP else []
+        words.append(spelled(insn.name, fields["w"], fields["cc"]))
+        operands = ", ".join(self._written(insn, fields))
+        return " ".join([*words, operands]).rstrip()
+
+    def _written(self, insn: Instruction, fields: dict[str, int]) -> Iterable[str]:
+        registers = 0
+        for position in range(3):
+            kind = fields["shape"] >> 3 * position & 7
+            width = fields["w2"] if position == 1 else fields["w"]
+            if kind == MEMORY:
+                yield ("" if insn.name == "lea" else f"{SIZES[width]} ptr ") + _location(fields)
+            elif kind == IMMEDIATE:
+                distance = insn.name in ("jmp", "jcc", "call")
+                yield _number(fields["imm"] if distance else fields["imm"] & (1 << width) - 1)
+            elif kind:
+                number = fields[f"r{registers}"]
+                yield f"xmm{number}" if kind == XMM else register(number, width, kind == HIGH)
+                registers += 1
+
+    def assemble(self, text: str) -> bytes:
+        """The bytes of one line, in the syntax that :meth:`format` prints: the shortest of the encodings that read back
+        as the same text. Raises ValueError."""
+        from vm_core.isa.x86_64.assemble import candidates
+
+        wanted = " ".join(text.split())
+        found: list[bytes] = []
+        for code in candidates(self, wanted):
+            try:
+                insn = self.decode(code)
+            except DecodeError:
+                continue
+            if insn.length == len(code) and insn.text() == wanted:
+                found.append(code)
+        if not found:
+            raise ValueError(f"{self.name} has no encoding for {text!r}")
+        return min(found, key=len)
+
+    def encode(self, mnemonic: str, **fields: int) -> bytes:
+        """The bytes of an instruction with these fields, all Static ones included. Raises ValueError."""
+        insn = self.find(mnemonic)
+        return self.assemble(self.format(insn, {**dict.fromkeys(STATICS, 0), **fields}))
+
+    def random(self, rng: random.Random, among: Iterable[str] | None = None) -> bytes:
+        """A random instruction: every mnemonic equally likely, then every row, prefixes and operands at random."""
+        names = list(among) if among is not None else list(self.instructions)
+        while True:
+            insn = self.instructions[rng.choice(names)]
+            pattern = insn.pattern
+            assert isinstance(pattern, Encodings)
+            code = _random_row(rng, rng.choice(pattern.rows))
+            try:
+                found = self.decode(code)
+            except DecodeError:
+                continue
+            if found.insn is insn:
+                return code[: found.length]
+
+
+def _random_row(rng: random.Random, row: Row) -> bytes:
+    """Bytes that are likely to be of this row, and some more."""
+    out = bytearray()
+    if rng.random() < 0.3 and row.mandatory != 0x66 and "near" not in row.options:
+        out.append(0x66)
+    if rng.random() < 0.05:
+        out.append(0x67)
+    if rng.random() < 0.05:
+        out.append(rng.choice((0x64, 0x65, 0x2E, 0x3E)))
+    if row.options & {"lock", "locked"} and rng.random() < 0.2:
+        out.append(0xF0)
+    if "string" in row.options and rng.random() < 0.5:
+        out.append(0xF3)
+    if row.mandatory:
+        out.append(row.mandatory)
+    if row.rex_w or rng.random() < 0.6:
+        out.append(0x40 | rng.getrandbits(4) | row.rex_w << 3)
+    found = _ROW.fullmatch(row.text)
+    assert found is not None
+    opcode = [int(byte, 16) for byte in found["bytes"].split()][1 if row.mandatory else 0 :]
+    opcode[-1] += {"cc": rng.getrandbits(4), "r": rng.getrandbits(3)}.get(row.low, 0)
+    out += bytes(opcode)
+    if row.exact is not None:
+        out.append(row.exact)
+    elif row.has_modrm:
+        modrm = rng.getrandbits(8)
+        out.append(modrm if row.digit is None else modrm & 0xC7 | row.digit << 3)
+    return bytes(out) + rng.randbytes(20)
+
 
 def _offset(trace: Tracer, ea: int) -> Bits:
     """The effective address of an addressing form."""
@@ -490,3 +585,67 @@ def _offset(trace: Tracer, ea: int) -> Bits:
         out = trace.read("r", "base", 64) + (index << (trace.field("scale") if kind == SIB else ea >> 3 & 3))
         out = out + trace.field("disp")
     return out[31:0].zext(64) if ea >> 7 else out
+
+
+# -- names ------------------------------------------------------------------------------------------------------
+
+SIZES: Final = {8: "byte", 16: "word", 32: "dword", 64: "qword", 128: "xmmword"}
+_BY_SIZE: Final = {
+    "movs": {8: "movsb", 16: "movsw", 32: "movsd", 64: "movsq"},
+    "stos": {8: "stosb", 16: "stosw", 32: "stosd", 64: "stosq"},
+    "cwde": {16: "cbw", 32: "cwde", 64: "cdqe"},
+    "cdq": {16: "cwd", 32: "cdq", 64: "cqo"},
+    "pushf": {16: "pushf", 64: "pushfq"},
+    "movd": {32: "movd", 64: "movq"},
+}
+_WORD: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
+
+
+def spelled(name: str, width: int, cc: int) -> str:
+    """The mnemonic as assemblers write it."""
+    name = name.split(".")[0]
+    if name.endswith("cc"):
+        return name[:-2] + CONDITIONS[cc]
+    return _BY_SIZE.get(name, {}).get(width, name)
+
+
+def register(number: int, width: int, high: bool = False) -> str:
+    """The name of a general register, or of a part of one."""
+    if high:
+        return _WORD[number][0] + "h"
+    if number >= 8:
+        return f"r{number}" + {8: "b", 16: "w", 32: "d", 64: ""}[width]
+    if width == 8:
+        return _WORD[number][0] + "l" if number < 4 else _WORD[number] + "l"
+    return {16: "", 32: "e", 64: "r"}[width] + _WORD[number]
+
+
+def _number(value: int) -> str:
+    return str(value) if abs(value) < 10 else hex(value)
+
+
+def _location(fields: dict[str, int]) -> str:
+    ea = fields["ea"]
+    segment = ("", "fs:", "gs:")[ea >> 5 & 3]
+    if ea & 7 == ABSOLUTE:
+        return f"{segment}[{_number(fields['imm'] & 0xFFFF_FFFF_FFFF_FFFF)}]"
+    size = 32 if ea >> 7 else 64
+    terms = []
+    if ea & 7 == RIP:
+        terms.append("eip" if size == 32 else "rip")
+    else:
+        if fields["base"] != NIL:
+            terms.append(register(fields["base"], size))
+        if fields["index"] != NIL:
+            scale = 1 << (fields["scale"] if ea & 7 == SIB else ea >> 3 & 3)
+            terms.append(register(fields["index"], size) + (f"*{scale}" if scale > 1 or not terms else ""))
+    disp = fields["disp"]
+    if not terms:
+        return f"{segment}[{_number(disp)}]"
+    text = " + ".join(terms)
+    if disp:
+        text += f" {'-' if disp < 0 else '+'} {_number(abs(disp))}"
+    return f"{segment}[{text}]"
+
+
+ISA: Final = X86()

@@ -1,0 +1,878 @@
+"""A guest process: program, threads, and the loop that carries a thread between the engine and its system calls.
+
+Each guest thread is a host thread; engines release the GIL while guest code runs, so guest threads are parallel. The
+first guest thread runs in the thread that calls :meth:`Process.run`, which is why Ctrl-C reaches it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from vm_core import isa as isas
+from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.errors import DecodeError, LoadError
+from vm_core.linux import mmap as mapping
+from vm_core.linux import signal as signals
+from vm_core.linux import table
+from vm_core.linux.abi import MASK64, Abi, SigInfo, abi_of
+from vm_core.linux.files import RESTART, File, FileSystem
+from vm_core.linux.futex import FutexTable, release_robust_list
+from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.procfs import Emulated
+from vm_core.linux.strace import traced
+from vm_core.linux.system import ThreadEnd
+from vm_core.linux.time import AlarmClock, IntervalTimer
+from vm_core.loader import Image, load, machine_of
+from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.state import CpuState
+
+if TYPE_CHECKING:
+    from vm_core.spec.isa import Isa
+
+__all__ = ["GuestThread", "Process", "SyscallHook"]
+
+log = logging.getLogger("vm.linux")
+
+SyscallHook = Callable[["GuestThread", str, tuple[int, ...]], "int | None"]
+"""Called before each system call with its name and arguments; a number returned is its result, None lets it run."""
+EngineMaker = Callable[["Isa", GuestMemory], Engine]
+
+_STACK_BYTES: Final = 8 << 20
+_GUARD_BYTES: Final = 1 << 20
+_FIRST_SLICE: Final = 1_000
+_MAX_SLICE: Final = 16_000_000
+"""Instructions between looks at the clock: 4 ms of compiled code, 50 ms interpreted. More gains nothing measurable."""
+_SLICE_SECONDS: Final = 0.02
+_MAX_THREADS: Final = 4096
+_FUEL: Final = 1
+"""Index of the header word "fuel" in CpuState.words."""
+_SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
+
+
+class FuelPool:
+    """An instruction budget that all threads of a process share, exact to the instruction.
+
+    A thread takes a slice and gives back what it did not retire. One that finds the pool empty waits while others
+    still hold slices, because they may give some back.
+    """
+
+    def __init__(self, fuel: int) -> None:
+        self._condition = threading.Condition()
+        self._left = fuel
+        self._out = 0
+
+    def take(self, wanted: int, stopping: Callable[[], bool]) -> int:
+        """Up to ``wanted`` instructions; 0 when the budget is spent, or the process is stopping."""
+        with self._condition:
+            while not self._left and self._out and not stopping():
+                self._condition.wait(0.05)
+            taken = min(wanted, self._left)
+            if taken:
+                self._left -= taken
+                self._out += 1
+            return taken
+
+    def give(self, unused: int) -> None:
+        with self._condition:
+            self._left += unused
+            self._out -= 1
+            self._condition.notify_all()
+
+
+class GuestThread:
+    """One guest thread. ``attention`` is set by others when it must look at its signals or at the process's end."""
+
+    def __init__(self, process: Process, cpu: CpuState, tid: int) -> None:
+        self.process = process
+        self.memory = process.memory
+        self.files = process.files
+        self.table = process.files.table
+        self.abi = process.abi
+        self.cpu = cpu
+        self.tid = tid
+        self.name = os.fsencode(process.comm)[:15]
+        self.mask = 0
+        self.saved_mask: int | None = None
+        self.awaited = 0
+        self.pending: list[SigInfo] = []
+        self.altstack = (0, 2, 0)
+        self.clear_child_tid = 0
+        self.robust_list = 0
+        self.attention = False
+        self.interrupted: int | None = None
+        self.first_argument = 0
+        self.call_number = 0
+        self.calls = 0
+        self.waiting = False
+        self.retired = 0
+        self.exit_code = 0
+        self._slice = _FIRST_SLICE
+        self._last_budget = 0.0
+        self._baton = threading.Lock()
+        self._baton.acquire()
+        self._wake_fd = -1
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the thread or the process ends. Raises nothing of its own."""
+        try:
+            if self.process.fuel is None:
+                self._loop()
+            else:
+                self._loop_fuel(self.process.fuel)
+        except ThreadEnd:
+            pass
+        finally:
+            self._leave()
+
+    def _loop(self) -> None:
+        process, cpu, memory, words = self.process, self.cpu, self.memory, self.cpu.words
+        run, calls, number_at, result_at = process.engine.run, process.calls, self.abi.number_word, self.abi.result_word
+        while True:
+            if self.attention:
+                self._attend()
+            limit = self._slice
+            exit_ = run(cpu, memory, limit)
+            self.retired += limit - words[_FUEL]
+            if type(exit_) is Syscall:
+                entry = calls.get(words[number_at])
+                if entry is None:
+                    words[result_at] = process.unknown(words[number_at])
+                    continue
+                handler, arguments, _ = entry
+                try:
+                    result = handler(self, *arguments(words))
+                except OSError as error:
+                    result = -(error.errno or errno.EIO)
+                except MemoryFault:
+                    result = -errno.EFAULT
+                except MemoryLimit as limited:
+                    process.end("memory", message=str(limited))
+                    raise ThreadEnd from None
+                self.calls += 1
+                if result is None:
+                    continue
+                if result < 0:
+                    if result <= RESTART:
+                        self._interrupt_call(result, words[number_at], words[self.abi.argument_words[0]])
+                    result &= MASK64
+                words[result_at] = result
+            else:
+                self._other_exit(exit_)
+
+    def _loop_fuel(self, fuel: FuelPool) -> None:
+        """As _loop, taking each slice from the shared budget."""
+        process, cpu, memory, words = self.process, self.cpu, self.memory, self.cpu.words
+        run = process.engine.run
+        while True:
+            if self.attention:
+                self._attend()
+            limit = fuel.take(self._slice, lambda: process.stopping)
+            if not limit:
+                process.end("fuel")
+                raise ThreadEnd
+            words[_FUEL] = limit
+            try:
+                exit_ = run(cpu, memory, limit)
+            finally:
+                unused = words[_FUEL]
+                self.retired += limit - unused
+                fuel.give(unused)
+            if type(exit_) is Syscall:
+                self.call()
+            else:
+                self._other_exit(exit_)
+
+    def call(self) -> None:
+        """Do the system call that the registers ask for. Raises ThreadEnd."""
+        words, process = self.cpu.words, self.process
+        number = words[self.abi.number_word]
+        entry = process.calls.get(number)
+        if entry is None:
+            words[self.abi.result_word] = process.unknown(number)
+            return
+        handler, arguments, _ = entry
+        try:
+            result = handler(self, *arguments(words))
+        except OSError as error:
+            result = -(error.errno or errno.EIO)
+        except MemoryFault:
+            result = -errno.EFAULT
+        except MemoryLimit as limited:
+            process.end("memory", message=str(limited))
+            raise ThreadEnd from None
+        self.calls += 1
+        if result is None:
+            return
+        if result <= RESTART:
+            self._interrupt_call(result, number, words[self.abi.argument_words[0]])
+        words[self.abi.result_word] = result & MASK64
+
+    def _other_exit(self, exit_: object) -> None:
+        kind = type(exit_)
+        if kind is Budget:
+            now = time.perf_counter()
+            elapsed = now - self._last_budget
+            self._last_budget = now
+            if elapsed < 1:
+                # Never more than 8 times at once: what was just measured may have been a burst.
+                wanted = int(self._slice * _SLICE_SECONDS / max(elapsed, 1e-6))
+                self._slice = max(_FIRST_SLICE // 4, min(wanted, self._slice * 8, _MAX_SLICE))
+        elif kind is Trap:
+            assert isinstance(exit_, Trap)
+            self._trap(exit_)
+        # Interrupted and Breakpoint: go round; the loop looks at `attention`.
+
+    def _trap(self, trap: Trap) -> None:
+        cause = trap.cause
+        if cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
+            info = SigInfo(_SIGSEGV, 2 if trap.mapped else 1, trap.address)
+        elif cause is Cause.ILLEGAL:
+            info = SigInfo(_SIGILL, 1, trap.pc)
+        elif cause is Cause.BREAKPOINT:
+            info = SigInfo(_SIGTRAP, 1, trap.pc)
+        elif cause is Cause.MISALIGNED:
+            info = SigInfo(_SIGBUS, 1, trap.address)
+        else:
+            info = SigInfo(_SIGFPE, 1, trap.pc)
+        self.last_trap = trap
+        signals.force(self, info)
+
+    last_trap: Trap | None = None
+
+    def _attend(self) -> None:
+        self.attention = False
+        if self.process.stopping:
+            raise ThreadEnd
+        signals.deliver(self)
+        if self.process.stopping:
+            raise ThreadEnd
+
+    def _interrupt_call(self, reason: int, number: int, first: int) -> None:
+        self.interrupted, self.call_number, self.first_argument = reason, number, first
+        self.attention = True
+
+    def restart_call(self) -> None:
+        """Make the interrupted system call start again: its registers and the pc as before it."""
+        abi, words = self.abi, self.cpu.words
+        self.interrupted = None
+        words[abi.result_word] = self.call_number if abi.result_word == abi.number_word else self.first_argument
+        self.cpu.pc -= abi.syscall_bytes
+
+    def _leave(self) -> None:
+        process = self.process
+        try:
+            if not process.stopping:
+                if self.robust_list:
+                    release_robust_list(self)
+                if self.clear_child_tid:
+                    self.memory.store(self.clear_child_tid, 4, 0)
+                    process.futexes.wake(self.clear_child_tid, 1)
+        except MemoryFault:
+            pass
+        finally:
+            process.left(self)
+            if self._wake_fd >= 0:
+                fd, self._wake_fd = self._wake_fd, -1
+                os.close(fd)
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Make the thread look at its signals soon, also out of a wait. Callable from any thread."""
+        self.attention = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End one block() or poll() of the thread, or the next one."""
+        try:
+            self._baton.release()
+        except RuntimeError:
+            pass  # it holds a wake-up already
+        fd = self._wake_fd
+        if fd >= 0:
+            try:
+                os.eventfd_write(fd, 1)
+            except OSError:
+                pass  # the thread has just ended
+
+    def _must_return(self) -> bool:
+        """Whether a wait has to end for a signal or for the end of the process."""
+        self.attention = False
+        process = self.process
+        if process.stopping:
+            self.attention = True
+            return True
+        wanted = ~self.mask | self.awaited
+        with process.lock:
+            for info in (*self.pending, *process.signals.pending):
+                if wanted & signals.bit(info.number) and (
+                    self.awaited & signals.bit(info.number) or not process.signals.ignored(info.number)
+                ):
+                    self.attention = True
+                    return True
+        return False
+
+    def block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
+        """Wait until ``done()`` after a wake(): 0; the deadline (time.monotonic): -ETIMEDOUT; a signal: -EINTR."""
+        self.waiting = True
+        try:
+            while True:
+                if done is not None and done():
+                    return 0
+                if self.attention and self._must_return():
+                    return -errno.EINTR
+                if deadline is None:
+                    self._baton.acquire()
+                else:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return -errno.ETIMEDOUT
+                    self._baton.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        finally:
+            self.waiting = False
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep; False if a signal came."""
+        return self.block(time.monotonic() + seconds, None) == -errno.ETIMEDOUT
+
+    def poll(self, wanted: list[tuple[int, int]], deadline: float | None) -> list[tuple[int, int]] | None:
+        """Wait for host descriptors: those that are ready, none at the deadline, None if a signal came.
+
+        A caller must not use a descriptor number from before the wait: the file may have been closed meanwhile.
+        """
+        if self._wake_fd < 0:
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        poller = select.poll()
+        for fd, events in wanted:
+            poller.register(fd, events)
+        poller.register(self._wake_fd, select.POLLIN)
+        self.waiting = True
+        try:
+            while True:
+                if self.attention and self._must_return():
+                    return None
+                left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
+                ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
+                if any(fd == self._wake_fd for fd, _ in ready):
+                    try:
+                        os.eventfd_read(self._wake_fd)
+                    except BlockingIOError:
+                        pass
+                    ready = [(fd, events) for fd, events in ready if fd != self._wake_fd]
+                if ready:
+                    return ready
+                if deadline is not None and time.monotonic() >= deadline:
+                    return []
+        finally:
+            self.waiting = False
+
+    # -- for handlers -------------------------------------------------------------------------------------------
+
+    def path(self, address: int) -> str:
+        """A path argument. Raises MemoryFault and OSError."""
+        try:
+            return os.fsdecode(self.memory.read_cstring(address, 4096))
+        except ValueError:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
+
+    def raise_signal(self, number: int) -> None:
+        """A signal that the thread's own call causes, such as SIGPIPE."""
+        self.process.send_to(self, SigInfo(number, 0, pid=self.process.pid, uid=os.getuid()))
+
+
+class Process:
+    """A loaded guest program. :meth:`run` runs it in this thread; :meth:`start` and :meth:`wait` in another one.
+
+    ``files`` are the host descriptors or None (absent) of guest 0, 1 and 2; they are duplicated, not taken over.
+    Raises LoadError, UsageError and EngineUnavailable; MemoryLimit if the program itself is over the cap.
+    """
+
+    release = "6.6.0"
+    version = "#1 SMP"
+
+    def __init__(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        program: str | os.PathLike[str] | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdio: tuple[int | None, int | None, int | None] = (0, 1, 2),
+        engine: str | EngineMaker = "auto",
+        engine_options: Mapping[str, object] | None = None,
+        memory: int | None = None,
+        fuel: int | None = None,
+        timeout: float | None = None,
+        root: str | None = None,
+        binds: Sequence[Bind | str] = (),
+        net: bool = False,
+        strace: Callable[[str], None] | None = None,
+        syscall_hook: SyscallHook | None = None,
+        fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+    ) -> None:
+        self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
+        environment = os.environ if env is None else env
+        self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
+        self.net = net
+        self.timeout = timeout
+        self.lock = threading.RLock()
+        self.threads: dict[int, GuestThread] = {}
+        self.signals = signals.SignalState()
+        self.futexes = FutexTable()
+        self.clock = AlarmClock()
+        self.timer = IntervalTimer(self)
+        self.shared: list[mapping.Shared] = []
+        self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
+        self.no_new_privileges = 0
+        self.stopping = False
+        self.reason = ""
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.message = ""
+        self.failure: BaseException | None = None
+        self.fuel = None if fuel is None else FuelPool(fuel)
+        self.pid = os.getpid()
+        self.cpus = os.cpu_count() or 1
+        self._tids = itertools.count(self.pid + 1)
+        self._retired = 0
+        self._calls = 0
+        self._said: set[str] = set()
+        self._limbo: list[tuple[int, dict[GuestThread, int]]] = []
+        self._dead_fd = -1
+        self._all_left = threading.Condition(self.lock)
+        self._host_threads: list[threading.Thread] = []
+        self._runner: threading.Thread | None = None
+        self._fault_hook = fault_hook
+        self.some_stat = os.stat("/")
+
+        if program is None:
+            program = os.fsdecode(self.argv_bytes[0])
+        namespace = self._namespace(program, cwd, root, binds)
+        try:
+            program = self._in_root(program, root, namespace)
+            self.program = program
+            isa_name = machine_of(program)
+            self.isa = isas.get(isa_name)
+            self.abi: Abi = abi_of(isa_name, self.isa.layout)
+            self.memory = GuestMemory(limit=memory)
+        except BaseException:
+            namespace.close()
+            raise
+        self.files = FileSystem(namespace, self._close_host)
+        try:
+            namespace.emulated = Emulated(self)
+            self._start_state(memory, engine, engine_options or {}, isa_name)
+            self._open_stdio(stdio)
+        except BaseException:
+            self.close()
+            raise
+        self.calls = self._bind_calls(strace, syscall_hook)
+        self.main = GuestThread(self, self._first_cpu, self.pid)
+        self.threads[self.pid] = self.main
+
+    # -- construction -------------------------------------------------------------------------------------------
+
+    def _namespace(
+        self, program: str | os.PathLike[str] | bytes, cwd: str | None, root: str | None, binds: Sequence[Bind | str]
+    ) -> Namespace:
+        shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
+        if isinstance(program, bytes):
+            self.executable, self.comm = "/proc/self/exe-in-memory", os.path.basename(os.fsdecode(self.argv_bytes[0]))
+            return Namespace(cwd=cwd, root=root, binds=shown)
+        path = os.fspath(program)
+        self.executable = os.path.abspath(path)
+        self.comm = os.path.basename(path)[:15]
+        return Namespace(cwd=cwd, root=root, binds=shown, program=path if os.path.isfile(path) else None)
+
+    def _in_root(
+        self, program: str | os.PathLike[str] | bytes, root: str | None, namespace: Namespace
+    ) -> str | os.PathLike[str] | bytes:
+        """With a root, a program is looked for there first, as chroot does."""
+        if root is None or isinstance(program, bytes):
+            return program
+        try:
+            with namespace.walk(namespace.start, os.fspath(program)) as place:
+                if place.node is None and place.mount is not None and place.mount.guest == "/":
+                    place.stat()
+                    fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+                    self.executable = place.guest
+                    self._program_fd = fd
+                    return f"/proc/self/fd/{fd}"
+        except OSError:
+            pass
+        return program
+
+    _program_fd = -1
+
+    def _start_state(
+        self, limit: int | None, engine: str | EngineMaker, options: Mapping[str, object], isa_name: str
+    ) -> None:
+        memory = self.memory
+        self.image: Image = load(self.program, memory, isa_name)
+        if self._program_fd >= 0:
+            self.image.name = self.executable
+        if isinstance(engine, str):
+            from vm_core.engines import create
+
+            self.engine: Engine = create(engine, self.isa, memory, **dict(options))
+        else:
+            self.engine = engine(self.isa, memory)
+        memory.code_changed.append(self.engine.invalidate)
+        self.brk_start = self.brk = self.image.brk
+        self.stack_top = memory.size - (64 << 10)
+        size = _STACK_BYTES
+        if limit is not None:
+            size = max(min(size, page_down(limit // 4)), 16 * PAGE)
+        low = self.stack_top - size
+        prot = Prot.RWX if self.image.executable_stack else Prot.RW
+        memory.map(low, size, prot, name="[stack]")
+        self.mmap_top = low - _GUARD_BYTES
+        self.trampoline = self.mmap_top - PAGE
+        if self.abi.trampoline:
+            memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
+            memory.poke(self.trampoline, self.abi.trampoline)
+            self.mmap_top = self.trampoline
+        cpu = self.isa.cpu()
+        cpu.pc = self.image.entry
+        cpu.words[self.abi.stack_word] = self._build_stack(low)
+        self._first_cpu = cpu
+
+    def _build_stack(self, low: int) -> int:
+        """argc, argv, envp and the auxiliary vector below their strings, as the kernel leaves them. Returns sp."""
+        memory, image = self.memory, self.image
+        top = self.stack_top
+        strings = bytearray()
+
+        def put(data: bytes) -> int:
+            nonlocal top
+            top -= len(data)
+            strings[:0] = data
+            return top
+
+        put(bytes(8))
+        execfn = put(os.fsencode(self.executable) + b"\0")
+        env = [put(word + b"\0") for word in reversed(self.env_bytes)][::-1]
+        argv = [put(word + b"\0") for word in reversed(self.argv_bytes)][::-1]
+        platform = put(self.abi.platform.encode() + b"\0") if self.abi.platform else 0
+        put(bytes((top - 16) % 16))
+        random = put(os.urandom(16))
+        uid, gid = os.getuid(), os.getgid()
+        pairs = [
+            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE), (7, 0), (8, 0), (9, image.entry),
+            (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
+            (26, 0), (31, execfn),
+        ]  # fmt: skip
+        if self.abi.min_signal_stack > 2048:
+            pairs.append((51, self.abi.min_signal_stack))
+        if platform:
+            pairs.append((15, platform))
+        pairs.append((0, 0))
+        self.auxv = b"".join(struct.pack("<QQ", *pair) for pair in pairs)
+        words = [len(argv), *argv, 0, *env, 0]
+        block = struct.pack(f"<{len(words)}Q", *words) + self.auxv
+        sp = (top - len(block)) & -16
+        if sp < low + 4 * PAGE:
+            raise LoadError(f"{image.name}: the arguments and environment do not fit on the stack of {self.stack_top - low:,} bytes")
+        memory.poke(top, bytes(strings))
+        memory.poke(sp, block)
+        return sp
+
+    def _open_stdio(self, stdio: tuple[int | None, int | None, int | None]) -> None:
+        import fcntl
+
+        for number, host in enumerate(stdio):
+            if host is None:
+                continue
+            try:
+                flags = fcntl.fcntl(host, fcntl.F_GETFL)
+                fd = fcntl.fcntl(host, fcntl.F_DUPFD_CLOEXEC, 3)
+            except OSError:
+                continue  # closed in the host too
+            self.files.table[number] = File(fd, flags & (3 | 0o6000), inherited=True)
+
+    def _bind_calls(
+        self, strace: Callable[[str], None] | None, hook: SyscallHook | None
+    ) -> dict[int, table.Entry]:
+        calls = table.bind(self.abi)
+        if hook is not None:
+            for number, (handler, arguments, row) in calls.items():
+                calls[number] = (_hooked(row.name, handler, hook), arguments, row)
+        if strace is not None:
+            for number, (handler, arguments, row) in calls.items():
+                calls[number] = (traced(row, handler, strace), arguments, row)
+        self._strace = strace
+        return calls
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run to the end in this thread. Then ``reason``, ``exit_code``, ``signal`` and ``message`` say how it ended.
+
+        KeyboardInterrupt stops all guest threads and is raised again; so is an error in vm itself.
+        """
+        try:
+            if self.timeout is not None:
+                self.clock.at(time.monotonic() + self.timeout, lambda: self.end("timeout"))
+            self._run_thread(self.main)
+            with self._all_left:
+                while self.threads and not self.stopping:
+                    self._all_left.wait(0.5)
+            self.end("exit", code=self.main.exit_code)
+        except BaseException:
+            self.end("stopped")
+            raise
+        finally:
+            self._finish()
+        if self.failure is not None:
+            raise self.failure
+
+    def start(self) -> None:
+        """Run in a host thread of its own."""
+        self._runner = threading.Thread(target=self._run_quietly, name="vm-guest", daemon=True)
+        self._runner.start()
+
+    def _run_quietly(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:
+            self.failure = error
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for a started process; False if it still runs. Raises the error in vm that ended it, if there was one."""
+        assert self._runner is not None
+        self._runner.join(timeout)
+        if self._runner.is_alive():
+            return False
+        if self.failure is not None:
+            raise self.failure
+        return True
+
+    def stop(self) -> None:
+        """End the guest from outside; its reason becomes "stopped"."""
+        self.end("stopped")
+
+    def _run_thread(self, thread: GuestThread) -> None:
+        try:
+            thread.run()
+        except KeyboardInterrupt:
+            self.end("stopped")
+            raise
+        except BaseException as error:
+            if thread is self.main:
+                raise
+            self.failure = error
+            self.end("stopped")
+
+    def end(self, reason: str, *, code: int | None = None, signal: int | None = None, message: str = "") -> None:
+        """The process is over; the first reason counts. All threads leave at their next look."""
+        with self.lock:
+            if not self.stopping:
+                self.reason, self.exit_code, self.signal, self.message = reason, code, signal, message
+                self.stopping = True
+            threads = list(self.threads.values())
+            self._all_left.notify_all()
+        for thread in threads:
+            thread.interrupt()
+
+    def _finish(self) -> None:
+        """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        deadline = time.monotonic() + 5
+        for host in self._host_threads:
+            if host is not threading.current_thread():
+                host.join(max(deadline - time.monotonic(), 0.01))
+        self.clock.close()
+        if not any(host.is_alive() for host in self._host_threads):
+            mapping.flush_all(self)
+        self._sweep_limbo(everything=True)
+
+    def close(self) -> None:
+        """Give everything back. The guest must not be running."""
+        self.clock.close()
+        self.files.close_all()
+        self._sweep_limbo(everything=True)
+        if self._dead_fd >= 0:
+            os.close(self._dead_fd)
+            self._dead_fd = -1
+        if self._program_fd >= 0:
+            os.close(self._program_fd)
+            self._program_fd = -1
+        if any(host.is_alive() for host in self._host_threads):
+            return
+        if hasattr(self, "engine"):
+            self.engine.close()
+        self.memory.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- threads ------------------------------------------------------------------------------------------------
+
+    def new_thread(self, cpu: CpuState) -> GuestThread | None:
+        """Register a thread; None at the limit or at the end of the process."""
+        with self.lock:
+            if self.stopping or len(self.threads) >= _MAX_THREADS:
+                return None
+            thread = GuestThread(self, cpu, next(self._tids))
+            self.threads[thread.tid] = thread
+            return thread
+
+    def start_thread(self, thread: GuestThread) -> bool:
+        """Give a registered thread its host thread."""
+        host = threading.Thread(target=self._run_thread, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True)
+        with self.lock:
+            self._host_threads = [old for old in self._host_threads if old.is_alive()]
+            self._host_threads.append(host)
+        try:
+            host.start()
+        except RuntimeError:
+            with self.lock:
+                self.threads.pop(thread.tid, None)
+                self._host_threads.remove(host)
+            return False
+        return True
+
+    def left(self, thread: GuestThread) -> None:
+        """A thread is over."""
+        with self._all_left:
+            if self.threads.pop(thread.tid, None) is not None:
+                self._retired += thread.retired
+                self._calls += thread.calls
+            self._all_left.notify_all()
+
+    def thread(self, tid: int) -> GuestThread | None:
+        return self.threads.get(tid)
+
+    def threads_snapshot(self) -> list[GuestThread]:
+        with self.lock:
+            return list(self.threads.values())
+
+    @property
+    def instructions(self) -> int:
+        """Instructions retired by all threads so far."""
+        with self.lock:
+            return self._retired + sum(thread.retired for thread in self.threads.values())
+
+    @property
+    def system_calls(self) -> int:
+        """System calls made by all threads so far."""
+        with self.lock:
+            return self._calls + sum(thread.calls for thread in self.threads.values())
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    def send(self, info: SigInfo, prefer: GuestThread | None = None) -> None:
+        """A signal for the process."""
+        signals.send(self, info, prefer)
+
+    def send_to(self, thread: GuestThread, info: SigInfo) -> None:
+        """A signal for one thread."""
+        signals.send_to(self, thread, info)
+
+    def die(self, thread: GuestThread, info: SigInfo) -> None:
+        """The guest is killed by a signal."""
+        if self._fault_hook is not None:
+            self._fault_hook(thread, info)
+        self.end("signal", signal=info.number, message=self._obituary(thread, info))
+        thread.attention = True
+
+    def _obituary(self, thread: GuestThread, info: SigInfo) -> str:
+        pc = thread.cpu.pc
+        out = [f"killed by {signals.signal_name(info.number)}"]
+        trap = thread.last_trap
+        if trap is not None and trap.pc == pc and info.code > 0:
+            if trap.cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
+                what = {Cause.LOAD: "load from", Cause.STORE: "store to", Cause.FETCH: "jump to"}[trap.cause]
+                out.append(f"{what} {trap.address:#x} ({'protected' if trap.mapped else 'not mapped'})")
+            elif trap.cause is Cause.ILLEGAL:
+                out.append("illegal instruction")
+            else:
+                out.append(trap.cause.value)
+        symbol = self.image.symbols.name(pc)
+        out.append(f"pc {pc:#x}" + (f" <{symbol}>" if symbol else ""))
+        if trap is not None and trap.pc == pc and info.code > 0:
+            out.append(self._instruction_text(pc))
+        return ": ".join(part for part in out if part)
+
+    def _instruction_text(self, pc: int) -> str:
+        """The bytes at a pc and what they mean, for a message."""
+        try:
+            data = self.memory.fetch(pc, 15 if self.isa.unit == 1 else 4)
+        except MemoryFault:
+            return ""
+        try:
+            insn = self.isa.decode(data, pc)
+            return f"{data[: insn.length].hex(' ')}: {insn.text()}"
+        except DecodeError:
+            length = min(self.isa.length(data), len(data)) if self.isa.unit > 1 else len(data)
+            return f"{data[:length].hex(' ')}: no instruction that vm knows"
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    def unknown(self, number: int) -> int:
+        """The result of a call without a handler, as a register value."""
+        name = table.name_of(self.abi, number)
+        self.explain(name, f"{name} (number {number}) is not implemented: it returns ENOSYS")
+        if self._strace is not None:
+            self._strace(f"{name}() = -1 ENOSYS (Function not implemented)")
+        return -errno.ENOSYS & MASK64
+
+    def explain(self, key: str, text: str) -> None:
+        """Say something in the log, once."""
+        if key not in self._said:
+            self._said.add(key)
+            log.warning("%s", text)
+
+    # -- host descriptors ---------------------------------------------------------------------------------------
+
+    def _close_host(self, fd: int) -> None:
+        """Close a host descriptor that another guest thread may be about to use.
+
+        A thread that has just read the number from the File could otherwise use it after the host has given it to
+        somebody else. The number is kept occupied (by a dead descriptor) until every other thread has finished its
+        call or sits in a wait, after which calls read the number anew.
+        """
+        if len(self.threads) <= 1:
+            os.close(fd)
+            return
+        if self._dead_fd < 0:
+            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        os.dup2(self._dead_fd, fd, inheritable=False)
+        with self.lock:
+            self._limbo.append((fd, {thread: thread.calls for thread in self.threads.values()}))
+        self._sweep_limbo()
+
+    def _sweep_limbo(self, *, everything: bool = False) -> None:
+        with self.lock:
+            kept = []
+            for fd, seen in self._limbo:
+                busy = any(
+                    thread.calls == calls and not thread.waiting and self.threads.get(thread.tid) is thread
+                    for thread, calls in seen.items()
+                )
+                if busy and not everything:
+                    kept.append((fd, seen))
+                else:
+                    os.close(fd)
+            self._limbo = kept
+
+
+def _hooked(name: str, handler: table.Handler, hook: SyscallHook) -> table.Handler:
+    def call(t: GuestThread, *args: int) -> int | None:
+        result = hook(t, name, args)
+        return handler(t, *args) if result is None else result
+
+    return call

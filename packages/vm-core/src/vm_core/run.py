@@ -1,0 +1,298 @@
+"""``run``: a guest program as ``subprocess.run`` runs a host one."""
+
+from __future__ import annotations
+
+import locale
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
+
+from vm_core.engine import EngineStats
+from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, GuestError, UsageError
+from vm_core.linux.paths import Bind
+from vm_core.linux.process import EngineMaker, Process, SyscallHook
+from vm_core.memory import MemoryLimit
+
+if TYPE_CHECKING:
+    from vm_core.linux.abi import SigInfo
+    from vm_core.linux.process import GuestThread
+
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "GuestFailed", "RunResult", "run"]
+
+PIPE: Final = subprocess.PIPE
+STDOUT: Final = subprocess.STDOUT
+DEVNULL: Final = subprocess.DEVNULL
+
+_EXITS: Final = {"fuel": EXIT_FUEL, "memory": EXIT_MEMORY, "timeout": EXIT_TIMEOUT, "stopped": EXIT_VM}
+
+Stream = int | IO[Any] | None
+
+
+@dataclass(slots=True)
+class RunResult:
+    """How a guest ended.
+
+    ``reason`` is "exit", "signal", "fuel", "memory", "timeout" or "stopped". ``returncode`` is the guest's exit code;
+    minus the signal that killed it; or 122 to 125 (:mod:`vm_core.errors`) when vm stopped it. ``exit_code`` and
+    ``signal`` are None where they do not apply. ``message`` is one line about an end that is not an exit.
+    ``instructions`` counts what all threads retired.
+    """
+
+    args: Sequence[str | bytes]
+    returncode: int
+    exit_code: int | None
+    signal: int | None
+    stdout: Any
+    stderr: Any
+    reason: str
+    message: str
+    instructions: int
+    stats: EngineStats = field(default_factory=EngineStats)
+    system_calls: int = 0
+    peak_memory: int = 0
+    """Most bytes of guest memory mapped at one time."""
+
+    def check_returncode(self) -> None:
+        """Raise GuestFailed unless the guest exited with 0."""
+        if self.returncode:
+            raise GuestFailed(self)
+
+
+class GuestFailed(GuestError):
+    """``check=True`` and the guest did not exit with 0. ``result`` is its RunResult."""
+
+    code: ClassVar[str] = "VM203"
+
+    def __init__(self, result: RunResult) -> None:
+        program = os.fsdecode(result.args[0]) if result.args else "guest"
+        what = result.message or f"exit status {result.returncode}"
+        super().__init__(f"{program}: {what}")
+        self.result = result
+        self.returncode = result.returncode
+        self.stdout = result.stdout
+        self.stderr = result.stderr
+
+
+class _Streams:
+    """The three host descriptors for a guest, and what becomes of its captured output.
+
+    Captures go to memory files: no reader thread, no full pipe.
+    """
+
+    def __init__(
+        self, data: bytes | None, stdin: Stream, stdout: Stream, stderr: Stream, *, decode: Callable[[bytes], Any]
+    ) -> None:
+        self._owned: list[int] = []
+        self._decode = decode
+        self.captured: dict[int, int] = {}
+        if data is not None:
+            fd = self._file()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.lseek(fd, 0, os.SEEK_SET)
+            first: int | None = fd
+        else:
+            first = self._input(stdin)
+        second = self._output(1, stdout, None)
+        self.fds = (first, second, self._output(2, stderr, second))
+
+    def _file(self) -> int:
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("vm-capture", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        self._owned.append(fd)
+        return fd
+
+    def _null(self) -> int:
+        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._owned.append(fd)
+        return fd
+
+    def _input(self, stream: Stream) -> int:
+        if stream is None:
+            return 0
+        if stream == DEVNULL:
+            return self._null()
+        if stream in (PIPE, STDOUT):
+            raise UsageError("stdin cannot be PIPE: give the data as input=")
+        return stream if isinstance(stream, int) else _flushed(stream)
+
+    def _output(self, number: int, stream: Stream, stdout: int | None) -> int:
+        if stream is None:
+            return number
+        if stream == DEVNULL:
+            return self._null()
+        if stream == STDOUT and number == 2 and stdout is not None:
+            return stdout
+        if stream == PIPE:
+            fd = self._file()
+            self.captured[number] = fd
+            return fd
+        if isinstance(stream, int) and stream < 0:
+            raise UsageError(f"bad stream {stream} for descriptor {number}")
+        return stream if isinstance(stream, int) else _flushed(stream)
+
+    def text(self, number: int) -> Any:
+        """What was captured, or None."""
+        fd = self.captured.get(number)
+        if fd is None:
+            return None
+        size = os.fstat(fd).st_size
+        out = bytearray()
+        while len(out) < size:
+            chunk = os.pread(fd, size - len(out), len(out))
+            if not chunk:
+                break
+            out += chunk
+        return self._decode(bytes(out))
+
+    def close(self) -> None:
+        for fd in self._owned:
+            os.close(fd)
+        self._owned.clear()
+
+
+def _flushed(stream: IO[Any]) -> int:
+    if stream.writable():
+        stream.flush()
+    return stream.fileno()
+
+
+def run(
+    argv: Sequence[str | bytes] | str,
+    *,
+    input: bytes | str | None = None,  # noqa: A002 - subprocess.run's name
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = False,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    timeout: float | None = None,
+    fuel: int | None = None,
+    memory: int | None = None,
+    engine: str | EngineMaker = "auto",
+    engine_options: Mapping[str, object] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    binds: Sequence[Bind | str] = (),
+    net: bool = False,
+    check: bool = False,
+    argv0: str | None = None,
+    program: str | os.PathLike[str] | bytes | None = None,
+    strace: Callable[[str], None] | None = None,
+    syscall_hook: SyscallHook | None = None,
+    fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+) -> RunResult:
+    """Run a Linux program of any ISA that vm knows, and wait for it.
+
+    As in ``subprocess.run``: ``input``, ``stdin``, ``stdout``, ``stderr``, ``capture_output``, ``text``, ``env``,
+    ``cwd``, ``check``. A timeout does not raise: its result has reason "timeout" and returncode 124, as ``fuel`` (an
+    exact number of instructions) gives "fuel" and 123, and ``memory`` (bytes) "memory" and 122.
+
+    The guest may read and write below ``cwd`` and read its own program; it has a private /tmp and no network.
+    ``root`` is a directory that becomes its ``/`` instead (``DIR:ro`` for reading only), ``binds`` adds
+    ``HOST[:GUEST[:ro]]``, and ``net`` allows sockets. ``program`` is what runs if it is not ``argv[0]``: a path or the
+    bytes of an ELF file. ``argv0`` replaces the guest's ``argv[0]``.
+
+    ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
+    call's result), ``fault_hook`` when a signal is about to kill the guest.
+
+    Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
+    """
+    words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
+    if not words:
+        raise UsageError("no program given")
+    if fuel is not None and fuel < 0:
+        raise UsageError(f"fuel must not be negative: {fuel}")
+    if timeout is not None and timeout < 0:
+        raise UsageError(f"the timeout must not be negative: {timeout}")
+    if memory is not None and memory <= 0:
+        raise UsageError(f"the memory cap must be positive: {memory}")
+    if capture_output:
+        if stdout is not None or stderr is not None:
+            raise UsageError("capture_output excludes stdout and stderr")
+        stdout = stderr = PIPE
+    if input is not None and stdin is not None:
+        raise UsageError("input excludes stdin")
+    textual = text or encoding is not None or errors is not None
+    codec, on_error = encoding or locale.getpreferredencoding(False), errors or "strict"
+    data = input.encode(codec, on_error) if isinstance(input, str) else input
+    decode: Callable[[bytes], Any] = (lambda raw: raw.decode(codec, on_error)) if textual else (lambda raw: raw)
+    if program is None:
+        program = os.fsdecode(words[0])
+    if argv0 is not None:
+        words[0] = argv0
+    streams = _Streams(data, stdin, stdout, stderr, decode=decode)
+    try:
+        try:
+            process = Process(
+                words,
+                program=program,
+                env=env,
+                cwd=None if cwd is None else os.fspath(cwd),
+                stdio=streams.fds,
+                engine=engine,
+                engine_options=engine_options,
+                memory=memory,
+                fuel=fuel,
+                timeout=timeout,
+                root=None if root is None else os.fspath(root),
+                binds=binds,
+                net=net,
+                strace=strace,
+                syscall_hook=syscall_hook,
+                fault_hook=fault_hook,
+            )
+        except MemoryLimit as limited:
+            result = RunResult(
+                words, EXIT_MEMORY, None, None, streams.text(1), streams.text(2), "memory", str(limited), 0
+            )
+        else:
+            with process:
+                process.run()
+                result = result_of(process, words, streams.text(1), streams.text(2))
+    finally:
+        streams.close()
+    if check:
+        result.check_returncode()
+    return result
+
+
+def result_of(process: Process, args: Sequence[str | bytes], stdout: Any = None, stderr: Any = None) -> RunResult:
+    """The RunResult of a process that is over."""
+    if process.reason == "exit":
+        code = process.exit_code if process.exit_code is not None else 0
+    elif process.reason == "signal":
+        code = -(process.signal or 0)
+    else:
+        code = _EXITS.get(process.reason, EXIT_VM)
+    message = process.message
+    if process.reason == "fuel":
+        message = f"stopped after exactly {process.instructions:,} instructions"
+    elif process.reason == "timeout":
+        message = f"stopped after {process.timeout:g} s"
+    elif process.reason == "memory":
+        message = f"stopped: {message}"
+    return RunResult(
+        args=args,
+        returncode=code,
+        exit_code=process.exit_code,
+        signal=process.signal,
+        stdout=stdout,
+        stderr=stderr,
+        reason=process.reason,
+        message=message,
+        instructions=process.instructions,
+        stats=process.engine.stats,
+        system_calls=process.system_calls,
+        peak_memory=process.memory.peak,
+    )

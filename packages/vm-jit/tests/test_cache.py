@@ -1,0 +1,118 @@
+"""The cache never hands out what it was not given: torn writes, bit flips, wrong owners, links."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vm_core.errors import CacheError
+from vm_jit.cache import SUFFIX, Cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    made = Cache(tmp_path / "cache")
+    made.write("one", {"answer": 42}, b"code" * 100)
+    return made
+
+
+def file(cache: Cache, name: str = "one") -> Path:
+    return cache.directory / (name + SUFFIX)
+
+
+def test_gives_back_what_was_written(cache: Cache) -> None:
+    assert cache.read("one") == ({"answer": 42}, b"code" * 100)
+    assert cache.read("two") is None
+    assert Cache(cache.directory / "absent").read("one") is None
+
+
+def test_belongs_to_its_owner_alone(cache: Cache) -> None:
+    assert cache.directory.stat().st_mode & 0o077 == 0
+    assert file(cache).stat().st_mode & 0o077 == 0
+
+
+def test_every_bit_flip_is_found(cache: Cache) -> None:
+    good = file(cache).read_bytes()
+    rng = random.Random(1)
+    for at in [*range(60), *rng.sample(range(len(good)), 60)]:
+        bad = bytearray(good)
+        bad[at] ^= 1 << rng.randrange(8)
+        file(cache).write_bytes(bad)
+        with pytest.raises(CacheError):
+            cache.read("one")
+
+
+def test_every_torn_length_is_found(cache: Cache) -> None:
+    good = file(cache).read_bytes()
+    for size in [*range(60), *range(60, len(good), 37)]:
+        file(cache).write_bytes(good[:size])
+        with pytest.raises(CacheError, match="torn"):
+            cache.read("one")
+
+
+def test_refuses_files_that_others_can_write(cache: Cache) -> None:
+    file(cache).chmod(0o666)
+    with pytest.raises(CacheError, match="written by others"):
+        cache.read("one")
+
+
+def test_refuses_a_directory_that_others_can_write(cache: Cache) -> None:
+    cache.directory.chmod(0o777)
+    with pytest.raises(CacheError, match="written by others"):
+        cache.read("one")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_refuses_another_owner(cache: Cache) -> None:
+    os.chown(file(cache), 12345, 12345)
+    with pytest.raises(CacheError, match="belongs to user 12345"):
+        cache.read("one")
+
+
+def test_does_not_follow_links(cache: Cache) -> None:
+    file(cache).rename(cache.directory / "elsewhere")
+    file(cache).symlink_to(cache.directory / "elsewhere")
+    with pytest.raises(CacheError):
+        cache.read("one")
+
+
+def test_lists_verifies_and_clears(cache: Cache) -> None:
+    cache.write("two", {}, b"x")
+    file(cache, "two").write_bytes(b"nonsense" * 20)
+    assert {entry.name: entry.valid for entry in cache.entries()} == {"one": True, "two": False}
+    assert [entry.name for entry in cache.verify()] == ["two"]
+    assert [entry.name for entry in cache.entries()] == ["one"]
+    assert cache.prune(10**9) == 0
+    assert cache.prune(0) > 0
+    assert cache.clear() == 0
+
+
+def test_an_unusable_directory_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="not a directory|cannot write"):
+        Cache(tmp_path / "file").write("one", {}, b"")
+
+
+def test_killed_writers_leave_the_old_file_or_the_new(cache: Cache) -> None:
+    """Writers killed at random moments: every read afterwards is one of the whole versions."""
+    script = (
+        "import sys\nfrom vm_jit.cache import Cache\nc = Cache(sys.argv[1])\nprint('go', flush=True)\n"
+        "n = 0\nwhile True:\n    n += 1\n    c.write('one', {'n': n}, bytes([n % 256]) * 200_000)\n"
+    )
+    rng = random.Random(7)
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", script, str(cache.directory)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(rng.random() * 0.15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        found = cache.read("one")
+        assert found is not None
+        meta, blob = found
+        assert "n" not in meta or blob == bytes([meta["n"] % 256]) * 200_000
