@@ -259,7 +259,7 @@ def compare(seed: int, count: int, names: list[str]) -> tuple[Counter[str], list
         before, mine, theirs = case.cpu.copy(), case.cpu.copy(), case.cpu.copy()
         while (result := execute(ISA, case.insn, mine, memory)) is False and mine.pc == AT:
             pass
-        if result not in (False, True):
+        if result not in (False, True) or mine.pc not in (AT + len(case.code), TARGET):
             continue
         ran[case.insn.name] += 1
         print(case.code.hex(), case.insn.text(), file=sys.stderr)

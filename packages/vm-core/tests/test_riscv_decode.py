@@ -30,6 +30,8 @@ def known(word: int, ours: str | None, theirs: str | None) -> bool:
             or mnemonic == "c.unimp"
             # CSRs that user mode does not have, or that cannot be written: illegal for us when decoding.
             or (mnemonic.startswith("csr") and not _user_csr(word))
+            # Privileged instructions.
+            or mnemonic in ("uret", "sret", "mret", "wfi", "sfence.vma")
         )
     if theirs is None:
         mnemonic = ours.split()[0]
@@ -41,7 +43,7 @@ def known(word: int, ours: str | None, theirs: str | None) -> bool:
             or (mnemonic in ("c.slli", "c.li", "c.lui", "c.mv", "c.add") and word >> 7 & 31 == 0)
             or (mnemonic == "c.nop" and word != 1)
             # Fields of fence and fence.i that implementations must ignore: capstone wants them 0.
-            or mnemonic in ("fence", "fence.i")
+            or mnemonic in ("fence", "fence.i", "fence.tso")
             # Conversions that cannot round: capstone wants the rounding mode 0.
             or mnemonic in ("fcvt.d.w", "fcvt.d.wu", "fcvt.d.s")
         )
@@ -57,6 +59,7 @@ def _user_csr(word: int) -> bool:
 # capstone prints some instructions as the assembler's pseudo-instruction; {n} are its operands.
 ALIASES = {
     "j": "jal zero, {0}",
+    "jal": "jal ra, {0}",
     "jr": "jalr zero, {0}, 0",
     "ret": "jalr zero, ra, 0",
     "nop": "addi zero, zero, 0",
@@ -98,7 +101,7 @@ def canonical(text: str) -> str:
     mnemonic, _, rest = text.partition(" ")
     rest = rest.replace("unknown", "0")
     operands = [operand.strip() for operand in rest.split(",")] if rest else []
-    if mnemonic in ALIASES:
+    if mnemonic in ALIASES and (mnemonic != "jal" or len(operands) == 1):
         if mnemonic.startswith("fs") and len(operands) == 1:
             operands.insert(0, "zero")  # fsrm rs: the old value is not wanted
         mnemonic, _, rest = ALIASES[mnemonic].format(*operands).partition(" ")

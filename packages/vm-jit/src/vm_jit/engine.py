@@ -70,6 +70,9 @@ class Interpreter:
         self.fill: Callable[[int, int, int, int], None] = _ffi.cast(
             "void(*)(uintptr_t, uint64_t, uint64_t, uintptr_t)", loaded.symbols["fill"]
         )
+        self.restore: Callable[[int, Any, Any, int], None] = _ffi.cast(
+            "void(*)(uintptr_t, void *, void *, uint64_t)", loaded.symbols["restore"]
+        )
 
 
 def translation_key(isa: Isa) -> str:
@@ -172,6 +175,8 @@ class NativeEngine:
         self._length = MAX_LENGTH[isa.unit]
         self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and HOST.x86 else None
         self._started = False
+        self.key = ""
+        self._restored = 0
         memory.code_changed.append(self.invalidate)
 
     @staticmethod
@@ -240,6 +245,9 @@ class NativeEngine:
         with self.lock:
             if not self._started:
                 self._started = True
+                if self.cache is not None:
+                    self.key = f"{self.isa.name}-{self.program_key()}-{translation_key(self.isa)}"
+                    self._restore_blocks(self.cache)
                 if self.tiering is not None:
                     self.tiering.start()
 
@@ -371,6 +379,76 @@ class NativeEngine:
         known = self._memo[key] = handler, bytes(packed), ends
         return known
 
+    def _restore_blocks(self, cache: Cache) -> None:
+        """Decode at once what an earlier run of this program decoded, where the guest's pages are the same."""
+        try:
+            stored = cache.read("blocks-" + self.key)
+            if stored is None:
+                return
+            meta, blob = stored
+            symbols = [self.interpreter.address[name] for name in meta["symbols"]]
+            table = bytearray(blob[: meta["table"]])
+            for at in range(0, len(table), 24):
+                struct.pack_into("<Q", table, at, symbols[int.from_bytes(table[at : at + 8], "little")])
+            kinds, limit = _ffi.from_buffer(table), len(table) // 24
+            for number, digest, start, count in meta["pages"]:
+                slots = blob[start : start + 8 * count]
+                pairs = memoryview(slots).cast("I")
+                if max(pairs[1::2], default=0) >= limit or max(pairs[::2], default=0) >= self.per_page:
+                    raise CacheError("a slot is out of range")
+                if self._page_digest(number) == digest and self.memory.table[number] & Prot.EXEC:
+                    self.interpreter.restore(self._space + self._page(number), kinds, _ffi.from_buffer(slots), count)
+                    self._restored += count
+        except (CacheError, KeyError, TypeError, ValueError, IndexError) as error:
+            log.warning("the cached blocks are not used: %s", error)
+
+    def _page_digest(self, number: int) -> str:
+        # The next page too: an instruction may reach into it.
+        data = self.memory.view[number * PAGE : (number + 1) * PAGE + self._length]
+        return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+    def _save_blocks(self, cache: Cache) -> None:
+        """Keep what has been decoded for the next run, if this run decoded more than a little."""
+        if not self.key or self.stats.blocks_decoded < 16 or self._breakpoints:
+            return
+        names: dict[str, int] = {}
+        kinds: dict[bytes, int] = {}
+        by_address = {address: name for name, address in self.interpreter.address.items()}
+        special = {self.interpreter.address[name] for name in ("h_breakpoint", "h_cross")}
+        pages, blobs = [], []
+        for number, page in self._records.items():
+            if self._copies[number] != self.memory.view[number * PAGE : (number + 1) * PAGE]:
+                continue
+            slots = bytearray()
+            for slot, handler in enumerate(self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()):
+                if handler == self._miss:
+                    continue
+                if handler == self.interpreter.address["h_region"]:
+                    assert self.tiering is not None
+                    handler = self.tiering.original(number * PAGE + slot * self.isa.unit)
+                if handler in special:
+                    continue
+                at = page + slot * RECORD_BYTES
+                name = names.setdefault(by_address[handler], len(names))
+                entry = name.to_bytes(8, "little") + bytes(self._bytes[at + 8 : at + 24])
+                slots += struct.pack("<II", slot, kinds.setdefault(entry, len(kinds)))
+            if slots:
+                pages.append([number, self._page_digest(number), len(slots) // 8])
+                blobs.append(bytes(slots))
+        table = b"".join(kinds)
+        at = len(table)
+        for one, data in zip(pages, blobs, strict=True):
+            one.insert(2, at)
+            at += len(data)
+        try:
+            cache.write(
+                "blocks-" + self.key,
+                {"symbols": list(names), "table": len(table), "pages": pages},
+                table + b"".join(blobs),
+            )
+        except CacheError as error:
+            log.warning("decoded blocks are not cached: %s", error)
+
     # -- change -------------------------------------------------------------------------------------------------
 
     def invalidate(self, start: int, end: int) -> None:
@@ -434,6 +512,8 @@ class NativeEngine:
             self._closed = True
             if self.invalidate in self.memory.code_changed:
                 self.memory.code_changed.remove(self.invalidate)
+        if self.cache is not None:
+            self._save_blocks(self.cache)
         if self.tiering is not None:
             self.tiering.close()
         self._words.release()

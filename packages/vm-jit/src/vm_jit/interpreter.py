@@ -454,6 +454,39 @@ done:
 }}"""
 
 
+_RESTORE: Final = f"""\
+define dso_local void @restore(ptr %records, ptr %table, ptr %slots, i64 %count) #0 {{
+entry:
+  %any = icmp ne i64 %count, 0
+  br i1 %any, label %loop, label %done
+loop:
+  %i = phi i64 [ 0, %entry ], [ %n, %loop ]
+  %pair = getelementptr {{ i32, i32 }}, ptr %slots, i64 %i
+  %slot = load i32, ptr %pair
+  %kindp = getelementptr i8, ptr %pair, i64 4
+  %kind = load i32, ptr %kindp
+  %so = zext i32 %slot to i64
+  %ro = mul i64 %so, {RECORD_BYTES}
+  %r = getelementptr i8, ptr %records, i64 %ro
+  %ko = zext i32 %kind to i64
+  %to = mul i64 %ko, 24
+  %t = getelementptr i8, ptr %table, i64 %to
+  %h = load ptr, ptr %t
+  %tp = getelementptr i8, ptr %t, i64 8
+  %operands = load i128, ptr %tp, align 8
+  %rp = getelementptr i8, ptr %r, i64 8
+  store i128 %operands, ptr %rp, align 8
+  store ptr %h, ptr %r
+  %n = add i64 %i, 1
+  %more = icmp ult i64 %n, %count
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}}"""
+"""``restore(records, table, slots, count)``: decode a page as an earlier run did. ``table`` holds (handler, operands) of
+24 bytes, ``slots`` pairs of 32-bit (slot in the page, index in the table)."""
+
+
 def _nowhere(isa: Isa) -> str:
     """The region of an address that has none: gives back where it should go."""
     type_, pins = region_type(isa)
@@ -527,6 +560,7 @@ def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
         _leaving(isa, "h_breakpoint", Reason.BREAKPOINT),
         _enter(isa),
         _page_filler(isa),
+        _RESTORE,
         _nowhere(isa),
         'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
         "attributes #1 = { strictfp }",

@@ -80,9 +80,7 @@ class Tiering:
         engine = self.engine
         if engine.cache is None:
             return
-        from vm_jit.engine import translation_key
-
-        self._cache_name = f"regions-{engine.isa.name}-{engine.program_key()}-{translation_key(engine.isa)}"
+        self._cache_name = "regions-" + engine.key
         try:
             stored = engine.cache.read(self._cache_name)
         except CacheError as error:
@@ -264,6 +262,10 @@ class Tiering:
                 self._at[pc] = one
                 engine.set_handler(pc, engine.interpreter.address["h_region"])
 
+    def original(self, pc: int) -> int:
+        """The handler that the record of a region's entry had."""
+        return int(self._table(pc >> 12)[2 * ((pc & PAGE - 1) // self.engine.isa.unit) + 1])
+
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
@@ -274,7 +276,7 @@ class Tiering:
                 number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
                 table = self._table(number)
                 if self.engine.is_decoded(pc):
-                    self.engine.set_handler(pc, table[2 * slot + 1])
+                    self.engine.set_handler(pc, self.original(pc))
                 table[2 * slot] = self.engine.interpreter.address["nowhere"]
                 del self._at[pc]
             self._retired.append((set(self._running), one.block))
