@@ -262,7 +262,6 @@ def compare(seed: int, count: int, names: list[str]) -> tuple[Counter[str], list
         if result not in (False, True) or mine.pc not in (AT + len(case.code), TARGET):
             continue
         ran[case.insn.name] += 1
-        print(case.code.hex(), case.insn.text(), file=sys.stderr)
         pc = host.run(case.code, theirs, case.scratch)
         ignored = undefined(case.insn, before)
         wrong = [

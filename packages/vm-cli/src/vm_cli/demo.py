@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from vm_cli.launch import run_guest, status_of
+from vm_cli.report import colour
 from vm_cli.settings import Settings, load
 from vm_core.errors import VmError
 from vm_core.run import RunResult
@@ -71,7 +72,9 @@ def measure(*, as_json: bool) -> int:
 
 
 def _run(path: str, settings: Settings) -> RunResult:
-    result, _ = run_guest([path], settings, os.environ, capture_output=True)
+    # A picture in colours is no use in a file.
+    style = [] if colour(sys.stdout) else ["plain"]
+    result, _ = run_guest([path, *style], settings, os.environ, capture_output=True)
     if status_of(result):
         what = result.message or f"exit status {result.exit_code}"
         raise VmError(f"the bundled program failed: {what}", hint="vm doctor may know why")

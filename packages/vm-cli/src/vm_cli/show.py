@@ -148,7 +148,7 @@ def _bar(part: float, whole: float) -> str:
 def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) -> None:
     """``vm demo``: one column a way to run the same program."""
     console = _console()
-    headings = ("interpreter alone", "with the JIT", "again, from the cache")
+    headings = ("interpreter", "JIT", "JIT again")
     table = Table("", *headings, box=None, header_style="bold", pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -157,14 +157,14 @@ def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) 
     def row(name: str, *cells: str) -> None:
         table.add_row(f"[dim]{name}[/]", *cells)
 
-    row("instructions retired", *(f"{r.instructions:,}" for r in runs))
-    row("  by the interpreter", *(f"{r.stats.retired - r.stats.retired_jit:,}" for r in runs))
-    row("  by compiled code", *(f"{r.stats.retired_jit:,}" for r in runs))
+    row("instructions", *(f"{r.instructions:,}" for r in runs))
+    row("  interpreted", *(f"{r.stats.retired - r.stats.retired_jit:,}" for r in runs))
+    row("  in compiled code", *(f"{r.stats.retired_jit:,}" for r in runs))
     row("regions compiled", *(f"{r.stats.regions_compiled:,}" for r in runs))
-    row("regions from the cache", *(f"{r.stats.regions_cached:,}" for r in runs))
-    row("time compiling, beside the guest", *(seconds(r.stats.compile_seconds) for r in runs))
+    row("regions from cache", *(f"{r.stats.regions_cached:,}" for r in runs))
+    row("compiling, beside it", *(seconds(r.stats.compile_seconds) for r in runs))
     row("time in the guest", *(f"[bold]{seconds(r.stats.seconds)}[/]" for r in runs))
-    row("million instructions a second", *(f"[bold]{_mips(r):,.0f}[/]" for r in runs))
+    row("millions a second", *(f"[bold]{_mips(r):,.0f}[/]" for r in runs))
     top = max(_mips(r) for r in runs)
     row("", *(_meter(_mips(r), top, 16) for r in runs))
     title = f"with the JIT it runs [bold green]{ratio_of(interpreted, again):.1f}×[/] as fast as interpreted"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from vm_core.engine import Availability, Engine
 from vm_core.errors import EngineUnavailable, UsageError
@@ -20,11 +20,17 @@ _BUILT_IN: Final = {
 }
 
 
-def _entry(name: str) -> EntryPoint | None:
+def _load(name: str) -> Any:
+    """The engine's class. KeyError for an unknown name, ImportError for one that cannot be loaded."""
     if name in _BUILT_IN:
         # Not looked up among the installed packages: that reads every one's metadata, on each start.
-        return EntryPoint(name, _BUILT_IN[name], "vm.engines")
-    return next(iter(entry_points(group="vm.engines", name=name)), None)
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return getattr(import_module(module), attribute)
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="vm.engines", name=name):
+        return entry.load()
+    raise KeyError(name)
 
 
 def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engine:
@@ -37,11 +43,10 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
             return create("jit", isa, memory, **options)
         except EngineUnavailable:
             return create("reference", isa, memory, **options)
-    entry = _entry(name)
-    if entry is None:
-        raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}")
     try:
-        made = entry.load()(isa, memory, **options)
+        made = _load(name)(isa, memory, **options)
+    except KeyError:
+        raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}") from None
     except ImportError as error:
         raise EngineUnavailable(
             f"the engine {name!r} cannot be loaded: {error}", hint="install vm-jit: python -m pip install vm-jit"
@@ -52,13 +57,12 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
 
 def available() -> dict[str, Availability]:
     """Every known engine, and whether it can be used here."""
-    names = {**_BUILT_IN, **{entry.name: "" for entry in entry_points(group="vm.engines")}}
+    from importlib.metadata import entry_points
+
     out = {}
-    for name in names:
-        entry = _entry(name)
-        assert entry is not None
+    for name in {**_BUILT_IN, **{entry.name: "" for entry in entry_points(group="vm.engines")}}:
         try:
-            found = entry.load()
+            found = _load(name)
         except Exception as error:  # a broken plugin is listed, never raised
             out[name] = Availability(False, f"{type(error).__name__}: {error}", "reinstall its package")
             continue

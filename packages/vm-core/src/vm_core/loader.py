@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar, Final
 
 from vm_core.errors import EXIT_NOT_FOUND, LoadError
@@ -360,7 +361,7 @@ def _segments(
     if not found:
         raise LoadError(f"{name}: offset {head.phoff:#x}: no loadable segment")
     found.sort(key=lambda pair: pair[0].start)
-    for (low, first), (high, second) in zip(found, found[1:], strict=False):
+    for (low, first), (high, second) in pairwise(found):
         if high.start < low.end:
             raise LoadError(
                 f"{name}: offset {head.phoff + second * _PHDR.size:#x}: segments {first} and {second} overlap at "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import platform
 import struct
 import threading
 import time
@@ -16,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
-
-import cffi
 
 from vm_core.engine import Availability, Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
 from vm_core.errors import CacheError, DecodeError, VmError
@@ -29,14 +28,12 @@ from vm_core.state import HEADER, CpuState
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory, LoadedObject
 from vm_jit.compiler import Compiler, host_key, source_digest
-from vm_jit.interpreter import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, build, handler_key
-from vm_jit.lowering import HOST
+from vm_jit.records import HEAT, MAX_LENGTH, RECORD_BYTES, Plan, handler_key
 from vm_jit.tiering import Tiering
 
 __all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
 
 log = logging.getLogger("vm.jit")
-_ffi = cffi.FFI()
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
 _HOST_FP: Final = HEADER["host_fp"] // 8
@@ -49,6 +46,9 @@ _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
 _BLOCK_LIMIT: Final = 128
 _RECORD_SPACE: Final = 1 << 30
+
+_CAN_COMPILE: Final = platform.machine() in ("x86_64", "AMD64")
+"""Regions pass guest registers by a calling convention that LLVM has for x86-64 only."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -66,13 +66,14 @@ class Interpreter:
     def __init__(self, loaded: LoadedObject, plans: dict[str, Plan], *, cached: bool, seconds: float) -> None:
         self.plans, self.cached, self.seconds = plans, cached, seconds
         self.address = loaded.symbols
-        self.enter: Callable[[int], None] = _ffi.cast("void(*)(uintptr_t)", loaded.symbols["enter"])
-        self.fill: Callable[[int, int, int, int], None] = _ffi.cast(
-            "void(*)(uintptr_t, uint64_t, uint64_t, uintptr_t)", loaded.symbols["fill"]
+        word = ctypes.c_uint64
+        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, word)(loaded.symbols["enter"])
+        self.fill: Callable[[int, int, int, int], None] = ctypes.CFUNCTYPE(None, word, word, word, word)(
+            loaded.symbols["fill"]
         )
-        self.restore: Callable[[int, Any, Any, int], None] = _ffi.cast(
-            "void(*)(uintptr_t, void *, void *, uint64_t)", loaded.symbols["restore"]
-        )
+        self.restore: Callable[[int, bytes, bytes, int], None] = ctypes.CFUNCTYPE(
+            None, word, ctypes.c_char_p, ctypes.c_char_p, word
+        )(loaded.symbols["restore"])
 
 
 def translation_key(isa: Isa) -> str:
@@ -80,7 +81,7 @@ def translation_key(isa: Isa) -> str:
     directory = {"riscv64": "riscv"}.get(isa.name, isa.name)
     return source_digest(
         "vm_core/spec", f"vm_core/isa/{directory}", "vm_core/state.py", "vm_core/memory.py", "vm_jit/lowering.py",
-        "vm_jit/interpreter.py", "vm_jit/region.py", "vm_jit/compiler.py",
+        "vm_jit/interpreter.py", "vm_jit/records.py", "vm_jit/region.py", "vm_jit/compiler.py",
     )[:16] + host_key()[:16]  # fmt: skip
 
 
@@ -108,6 +109,8 @@ def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
                 return Interpreter(_code.load(blob), plans, cached=True, seconds=time.perf_counter() - begin)
         except (CacheError, KeyError, TypeError) as error:
             log.warning("the cached interpreter is not used: %s", error)
+    from vm_jit.interpreter import build
+
     text, plans = build(isa)
     compiler = Compiler()
     try:
@@ -173,7 +176,7 @@ class NativeEngine:
         self._closed = False
         self._miss = self.interpreter.address["h_miss"]
         self._length = MAX_LENGTH[isa.unit]
-        self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and HOST.x86 else None
+        self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and _CAN_COMPILE else None
         self._started = False
         self.key = ""
         self._restored = 0
@@ -390,14 +393,14 @@ class NativeEngine:
             table = bytearray(blob[: meta["table"]])
             for at in range(0, len(table), 24):
                 struct.pack_into("<Q", table, at, symbols[int.from_bytes(table[at : at + 8], "little")])
-            kinds, limit = _ffi.from_buffer(table), len(table) // 24
+            kinds, limit = bytes(table), len(table) // 24
             for number, digest, start, count in meta["pages"]:
                 slots = blob[start : start + 8 * count]
                 pairs = memoryview(slots).cast("I")
                 if max(pairs[1::2], default=0) >= limit or max(pairs[::2], default=0) >= self.per_page:
                     raise CacheError("a slot is out of range")
                 if self._page_digest(number) == digest and self.memory.table[number] & Prot.EXEC:
-                    self.interpreter.restore(self._space + self._page(number), kinds, _ffi.from_buffer(slots), count)
+                    self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
                     self._restored += count
         except (CacheError, KeyError, TypeError, ValueError, IndexError) as error:
             log.warning("the cached blocks are not used: %s", error)
@@ -533,5 +536,3 @@ class InterpreterEngine(NativeEngine):
     def __init__(self, isa: Isa, memory: GuestMemory, **options: Any) -> None:
         super().__init__(isa, memory, **{**options, "jit": False})
 
-
-assert HOT > 0

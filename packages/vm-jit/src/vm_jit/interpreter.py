@@ -1,64 +1,28 @@
 """The native interpreter: one handler a template, made by LLVM from the same text as everything else.
 
-Guest code is predecoded, page by page, into records of 32 bytes, one for each possible instruction address:
-
-    0   address of the handler
-    8   operands: up to four 16-bit state offsets, then immediates (see :class:`Plan`)
-    24  heat (32 bits): how often a jump came here
-    28  guest pc (32 bits)
-
 A handler does its instruction and tail-calls the next record's handler. Whatever it cannot do (a fault, a system
 call, a record not decoded yet, an empty budget) stores pc, fuel and a :class:`Reason`, and returns to Python.
 """
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 from vm_core.errors import SpecError, VmError
 from vm_core.memory import PAGE
-from vm_core.spec.isa import Decoded, Instruction, Isa
+from vm_core.spec.isa import Instruction, Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 
 from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, guest_flags, supported
+from vm_jit.records import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
 
-__all__ = ["HEAT", "HOT", "MAX_LENGTH", "RECORD_BYTES", "Plan", "Reason", "build", "entry_signature", "region_type"]
+__all__ = ["build", "entry_signature", "region_type"]
 
-RECORD_BYTES: Final = 32
-HEAT: Final = 24
-RECORD_PC: Final = 28
-HOT: Final = 2000
-"""Jumps to one place before it is handed to the JIT."""
-MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
-"""The longest instruction in bytes, by the ISA's unit."""
 _CC: Final = "preserve_nonecc"
 _SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr noalias %arena, ptr noalias %table, ptr noalias %pages, i64 %fuel"
 _TYPES: Final = "ptr, ptr, ptr, ptr, ptr, i64"
-
-
-class Reason(enum.IntEnum):
-    """Why native code returned."""
-
-    SYSCALL = 1
-    MISS = 2
-    EMULATE = 3
-    BUDGET = 4
-    HOT = 5
-    BREAKPOINT = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a handler's operands lie in its record. ``slots`` are (role r|w, file, field, offset), each a 16-bit state
-    offset; ``immediates`` are (field, offset, bytes), signed."""
-
-    symbol: str
-    slots: tuple[tuple[str, str, str, int], ...]
-    immediates: tuple[tuple[str, int, int], ...]
 
 
 def plan(isa: Isa, template: Template, symbol: str) -> Plan | None:
@@ -503,13 +467,6 @@ def _nowhere(isa: Isa) -> str:
 def _variants(isa: Isa, insn: Instruction) -> list[dict[str, int]]:
     choices = [list(isa.static_values(insn, name)) for name in insn.statics]
     return [dict(zip(insn.statics, values, strict=True)) for values in product(*choices)]
-
-
-def handler_key(decoded: Decoded, *, returns: bool) -> str:
-    """The name under which a decoded instruction's handler is found."""
-    insn = decoded.insn
-    statics = ",".join(str(decoded.fields[name]) for name in insn.statics)
-    return f"{insn.name}/{statics}/{decoded.length}{'r' if returns else ''}"
 
 
 def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:

@@ -22,7 +22,6 @@ from vm_core.errors import CacheError, VmError
 from vm_core.memory import PAGE
 from vm_core.spec.isa import Decoded
 
-from vm_jit import region as regions
 from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import CompileError, Compiler
 
@@ -202,6 +201,8 @@ class Tiering:
 
     def _compile(self, pc: int) -> None:
         engine = self.engine
+        from vm_jit import region as regions
+
         begin = time.perf_counter()
         with engine.lock:
             if pc in self._at:

@@ -183,6 +183,11 @@ def _ucontext_head(altstack: tuple[int, int, int]) -> bytes:
     return struct.pack("<QQQiIQ", 0, 0, address, flags, 0, size)
 
 
+def _optional(cpu: CpuState, name: str, default: int) -> int:
+    """A register that the layout may not have."""
+    return cpu[name] if name in cpu else default  # noqa: SIM401 - CpuState.get is something else
+
+
 def _altstack_of(head: bytes) -> tuple[int, int, int]:
     _, _, address, flags, _, size = struct.unpack_from("<QQQiIQ", head)
     return address, flags, size
@@ -302,7 +307,7 @@ class Aarch64(Abi):
         head = _ucontext_head(altstack) + struct.pack("<Q", mask)
         out[self._UC : self._UC + len(head)] = head
         registers = [cpu[f"x{i}"] for i in range(31)]
-        pstate = cpu["nzcv"] if "nzcv" in cpu else 0
+        pstate = _optional(cpu, "nzcv", 0)
         struct.pack_into(
             "<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate & 0xF000_0000
         )
@@ -381,7 +386,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     ) -> None:
         # As after a call: rsp + 8 is 16-byte aligned on entry.
         frame = (((stack - self.red_zone - self._FRAME) & -16) - 8) & MASK64
-        flags = cpu["rflags"] if "rflags" in cpu else 0x202
+        flags = _optional(cpu, "rflags", 0x202)
         out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
         out += struct.pack("<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, 0)

@@ -647,10 +647,11 @@ def flock(t: GuestThread, fd: int, operation: int) -> int:
     while True:
         try:
             fcntl.flock(file.fd, operation | fcntl.LOCK_NB)
-            return 0
         except BlockingIOError:
             if operation & fcntl.LOCK_NB:
                 raise
+        else:
+            return 0
         if not t.sleep(0.01):
             return RESTART
 

@@ -14,7 +14,8 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vm_core.linux.abi import s32
 from vm_core.linux.files import RESTART, SOCKET, File, _vector
@@ -101,7 +102,7 @@ def socketpair(t: GuestThread, family: int, kind: int, protocol: int, result: in
     return 0
 
 
-def _unpack_address(t: GuestThread, address: int, size: int) -> tuple[object, str]:
+def _unpack_address(t: GuestThread, address: int, size: int) -> tuple[Any, str]:
     """(address as the socket module has it, guest path of a unix socket). Raises OSError."""
     size = min(size & _FD, 128)
     raw = t.memory.read(address, size)
@@ -161,7 +162,7 @@ def bind(t: GuestThread, fd: int, address: int, size: int) -> int:
         if path:
             _at_unix(t, path, create=True, action=sock.bind)
         else:
-            sock.bind(where)  # type: ignore[arg-type]
+            sock.bind(where)
     return 0
 
 
@@ -197,11 +198,12 @@ def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
             if path:
                 _at_unix(t, path, create=False, action=sock.connect)
             else:
-                sock.connect(where)  # type: ignore[arg-type]
-            return 0
+                sock.connect(where)
         except BlockingIOError:
             if file.flags & _NONBLOCK:
                 return -errno.EINPROGRESS
+        else:
+            return 0
         if t.poll([(file.fd, select.POLLOUT)], None) is None:
             return -errno.EINTR
         return -sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -223,16 +225,16 @@ def _transmit(t: GuestThread, file: File, data: bytes, flags: int, address: int,
                     _at_unix(t, path, create=False, action=send_to)
                     return done
                 return _retry(
-                    t, file, select.POLLOUT, flags, lambda: sock.sendto(data, host, where)  # type: ignore[arg-type]
+                    t, file, select.POLLOUT, flags, lambda: sock.sendto(data, host, where)
                 )
-            done = 0
+            left = memoryview(data)
             while True:
-                got = _retry(t, file, select.POLLOUT, flags, lambda: sock.send(data[done:], host))
+                got = _retry(t, file, select.POLLOUT, flags, partial(sock.send, left, host))
                 if got < 0:
-                    return done or got
-                done += got
-                if done >= len(data):
-                    return done
+                    return len(data) - len(left) or got
+                left = left[got:]
+                if not left:
+                    return len(data)
         except BrokenPipeError:
             if not flags & _NOSIGNAL:
                 t.raise_signal(13)

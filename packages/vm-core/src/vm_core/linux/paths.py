@@ -29,7 +29,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from vm_core.errors import UsageError
 
@@ -186,7 +186,7 @@ class Place:
         self.node = node
         self.must_be_directory = False
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -270,11 +270,10 @@ class Namespace:
             self._add_program(program)
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
-            while guest != "/":
-                parent, _, name = guest.rpartition("/")
-                self._ancestors.setdefault(parent or "/", set()).add(name)
-                guest = parent or "/"
-        self._nested = {guest for guest in self._ancestors}
+            parts = guest.strip("/").split("/")
+            for depth, name in enumerate(parts):
+                if name:
+                    self._ancestors.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
 
     def _tmp(self) -> None:
         self.mounts["/tmp"] = Mount("/tmp", "", writable=True, temporary=True)  # noqa: S108 - the guest's own
@@ -340,7 +339,7 @@ class Namespace:
     def _walk_fast(self, full: str, *, follow: bool) -> Place | None:
         """None if a link, an emulated entry or a mount point's parent is in the way."""
         mount = self.find(full)
-        if mount is None or full in self._nested or self._is_overlay(full):
+        if mount is None or full in self._ancestors or self._is_overlay(full):
             return None
         if mount.file:
             return Place(full, mount, mount.fd, mount.name) if full == mount.guest else None

@@ -54,11 +54,12 @@ def _poll_files(
     ready = dict(got)
     out = []
     for (number, events), answer in zip(wanted, known, strict=True):
-        if answer is None:
-            file = t.table.get(number & _FD)
-            always = select.POLLERR | select.POLLHUP
-            answer = ready.get(file.fd, 0) & (events | always) if file is not None else _NVAL
-        out.append(answer)
+        if answer is not None:
+            out.append(answer)
+            continue
+        file = t.table.get(number & _FD)
+        always = select.POLLERR | select.POLLHUP
+        out.append(ready.get(file.fd, 0) & (events | always) if file is not None else _NVAL)
     return out
 
 

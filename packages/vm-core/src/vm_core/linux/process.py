@@ -6,6 +6,7 @@ first guest thread runs in the thread that calls :meth:`Process.run`, which is w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -15,7 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
@@ -295,16 +296,12 @@ class GuestThread:
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
-        try:
+        with contextlib.suppress(RuntimeError):  # it holds a wake-up already
             self._baton.release()
-        except RuntimeError:
-            pass  # it holds a wake-up already
         fd = self._wake_fd
         if fd >= 0:
-            try:
+            with contextlib.suppress(OSError):  # the thread has just ended
                 os.eventfd_write(fd, 1)
-            except OSError:
-                pass  # the thread has just ended
 
     def _must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
@@ -365,10 +362,8 @@ class GuestThread:
                 left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
                 ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
                 if any(fd == self._wake_fd for fd, _ in ready):
-                    try:
+                    with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
-                    except BlockingIOError:
-                        pass
                     ready = [(fd, events) for fd, events in ready if fd != self._wake_fd]
                 if ready:
                     return ready
@@ -645,7 +640,7 @@ class Process:
     def _run_quietly(self) -> None:
         try:
             self.run()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - wait() raises it
             self.failure = error
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -713,7 +708,7 @@ class Process:
             self.engine.close()
         self.memory.close()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -242,7 +242,7 @@ def getrusage(t: GuestThread, who: int, result: int) -> int:
     if who not in (0, 1, -1):
         return -errno.EINVAL
     used = resource.getrusage(resource.RUSAGE_SELF)
-    times = []
+    times: list[int] = []
     for seconds in (used.ru_utime, used.ru_stime) if who != -1 else (0.0, 0.0):
         times.extend((int(seconds), int(seconds % 1 * 1_000_000)))
     t.memory.write(result, struct.pack("<18q", *times, t.memory.peak >> 10, *([0] * 13)))

@@ -154,11 +154,12 @@ class Register:
     def compare_swap(self, accumulator: Register, new: Bits) -> Bits:
         """Becomes ``new`` where it equals the accumulator, which else becomes this; gives the value before.
 
-        The accumulator is written first: if this is the accumulator itself, they are equal."""
+        The accumulator is written first: if this is the accumulator itself, they are equal. A 32-bit destination that
+        differs keeps its upper half (seen on processors; the manual's text says that it is written)."""
         before = self.get()
         equal = before == accumulator.get()
         accumulator.set_where(~equal, before)
-        self.set(select(equal, new, before))
+        self.set_where(equal, new)
         return before
 
 

@@ -1,0 +1,258 @@
+"""``vm run`` and ``vm-riscv64`` on real guests: exit statuses, limits, signals, reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vm_cli.launch import engine_name, guest_environment
+from vm_cli.settings import Settings
+from vm_core.errors import UsageError
+
+ENGINES = ("reference", "interp", "jit")
+Make = Callable[..., Path]
+
+
+def environ(**variables: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("VM_", "QEMU_"))}
+    cache = {"VM_CACHE_DIR": os.environ["VM_CACHE_DIR"]} if "VM_CACHE_DIR" in os.environ else {}
+    return kept | cache | {"VM_CONFIG": "", "NO_COLOR": "1", **variables}
+
+
+def command(name: str = "main") -> list[str]:
+    return [sys.executable, "-c", f"from vm_cli.main import {name}; {name}()"]
+
+
+def vm(*words: str | Path, name: str = "main", **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command(name), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environ(**variables),
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+
+
+def report(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    found = json.loads(done.stderr.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_output_and_status_are_the_guests(engine: str, greeting: Path, exits_with: Make) -> None:
+    done = vm("run", "--engine", engine, greeting)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    assert vm("run", "--engine", engine, "--", exits_with(42)).returncode == 42
+
+
+def test_the_report_in_json(greeting: Path) -> None:
+    done = vm("run", "--json", "--engine", "interp", greeting)
+    assert done.stdout == "hello\n"
+    found = report(done)
+    assert (found["exit_status"], found["reason"], found["instructions"]) == (0, "exit", 10)
+    assert (found["engine"], found["system_calls"]) == ("interp", 2)
+
+
+def test_statistics_for_a_person(greeting: Path) -> None:
+    done = vm("run", "--stats", "--engine", "interp", greeting)
+    assert done.stdout == "hello\n"
+    for word in ("interp", "instructions", "system calls", "peak memory"):
+        assert word in done.stderr
+
+
+def test_strace(greeting: Path) -> None:
+    done = vm("run", "-strace", greeting)
+    assert "write(1" in done.stderr
+    assert "write(1" in vm("run", greeting, QEMU_STRACE="").stderr
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("fuel", [1, 2, 1001])
+def test_fuel_is_exact(engine: str, fuel: int, endless: Path) -> None:
+    done = vm("run", "--json", "--fuel", str(fuel), "--engine", engine, endless)
+    assert done.returncode == 123
+    assert report(done)["instructions"] == fuel
+
+
+def test_fuel_that_is_enough_changes_nothing(exits_with: Make) -> None:
+    assert vm("run", "--fuel", "3", exits_with(7)).returncode == 7
+    assert vm("run", "--fuel", "2", exits_with(7)).returncode == 123
+
+
+def test_timeout(endless: Path) -> None:
+    start = time.monotonic()
+    done = vm("run", "--timeout", "0.3", endless)
+    assert done.returncode == 124
+    assert done.stderr.startswith("vm: note: ")
+    assert time.monotonic() - start < 20
+
+
+def test_memory_cap(assemble: Make) -> None:
+    # mmap of 1 GiB, and a store to what it returned.
+    greedy = assemble(
+        "addi a0, zero, 0",
+        "addi a1, zero, 1",
+        "slli a1, a1, 30",
+        "addi a2, zero, 3",
+        "addi a3, zero, 34",
+        "addi a4, zero, -1",
+        "addi a5, zero, 0",
+        "addi a7, zero, 222",
+        "ecall",
+        "sd a1, 0(a0)",
+        "addi a0, zero, 0",
+        "addi a7, zero, 93",
+        "ecall",
+    )
+    assert vm("run", greedy).returncode == 0
+    done = vm("run", "--memory", "64M", greedy)
+    assert done.returncode == 122
+    assert done.stderr.startswith("vm: note: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bad_access_is_the_guests_death(engine: str, assemble: Make) -> None:
+    done = vm("run", "--engine", engine, assemble("addi a0, zero, 8", "sd a0, 0(a0)"))
+    assert done.returncode == 128 + signal.SIGSEGV
+    assert len(done.stderr.splitlines()) == 1
+    for word in ("SIGSEGV", "0x8", "0x11004"):
+        assert word in done.stderr
+
+
+def test_an_illegal_instruction_is_shown(assemble: Make) -> None:
+    done = vm("run", assemble("addi a0, zero, 8", b"\xff\xff\xff\xff"))
+    assert done.returncode == 128 + signal.SIGILL
+    for word in ("SIGILL", "0x11004", "ff ff ff ff"):
+        assert word in done.stderr
+
+
+def test_the_multicall_name_dies_by_the_guests_signal(assemble: Make) -> None:
+    done = vm(assemble("sd zero, 0(zero)"), name="main_riscv64")
+    assert done.returncode == -signal.SIGSEGV
+    assert "SIGSEGV" in done.stderr
+
+
+def test_the_multicall_name_passes_words_on(greeting: Path) -> None:
+    assert (
+        vm("-E", "A=1,B=2", "-U", "HOME", "-0", "x", greeting, "-strace", name="main_riscv64").stdout
+        == "hello\n"
+    )
+
+
+def test_a_program_for_another_machine_is_refused(assemble: Make) -> None:
+    done = vm(assemble("ecall", machine=183), name="main_riscv64")
+    assert done.returncode == 126
+    assert "a program for aarch64, not for riscv64" in done.stderr
+    assert "use vm-aarch64" in done.stderr
+
+
+def test_an_unknown_model_is_noted(greeting: Path) -> None:
+    done = vm("-cpu", "sifive-u54", greeting, name="main_riscv64")
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert done.stderr.startswith("vm: note: -cpu sifive-u54 is ignored")
+
+
+def test_argv0(assemble: Make) -> None:
+    # write(1, argv[0], 4)
+    shows = assemble(
+        "ld a1, 8(sp)",
+        "addi a0, zero, 1",
+        "addi a2, zero, 4",
+        "addi a7, zero, 64",
+        "ecall",
+        "addi a0, zero, 0",
+        "addi a7, zero, 93",
+        "ecall",
+    )
+    assert vm("run", "-0", "abcd", shows).stdout == "abcd"
+
+
+def started(*words: str | Path) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [*command(), *map(str, words)],
+        env=environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.read(6) == b"hello\n"
+    time.sleep(0.3)
+    return child
+
+
+@pytest.fixture
+def greets_and_stays(assemble: Make) -> Path:
+    return assemble(
+        "addi a0, zero, 1",
+        "addi a1, zero, 17",
+        "slli a1, a1, 12",
+        "addi a1, a1, 256",
+        "addi a2, zero, 6",
+        "addi a7, zero, 64",
+        "ecall",
+        "jal zero, 0",
+        data=b"hello\n",
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_the_hosts_signals_end_it_quickly(
+    engine: str, number: int, status: int, greets_and_stays: Path
+) -> None:
+    child = started("run", "--engine", engine, greets_and_stays)
+    start = time.monotonic()
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    took = time.monotonic() - start
+    assert child.returncode == status
+    assert errors == b""
+    # 0.1 s is what is promised on a quiet machine; tests may share theirs.
+    assert took < 2
+
+
+def test_the_engine_that_is_asked_for() -> None:
+    assert engine_name(Settings()) == "auto"
+    assert engine_name(Settings(jit=False)) == "interp"
+    assert engine_name(Settings(engine="reference", jit=False)) == "reference"
+    with pytest.raises(UsageError, match="turned off"):
+        engine_name(Settings(engine="jit", jit=False))
+
+
+def test_without_the_jit_it_is_the_interpreter(greeting: Path) -> None:
+    assert report(vm("run", "--json", greeting, VM_ENABLE_JIT="0"))["engine"] == "interp"
+    assert report(vm("run", "--json", "--no-jit", greeting))["engine"] == "interp"
+    assert vm("run", "--engine", "jit", greeting, VM_ENABLE_JIT="0").returncode == 2
+
+
+def test_the_guests_environment() -> None:
+    settings = Settings(env=("A=1", "B=x=y", "C="), unset_env=("HOME", "ABSENT"))
+    found = guest_environment(settings, {"HOME": "/root", "A": "0", "PATH": "/bin"})
+    assert found == {"A": "1", "B": "x=y", "C": "", "PATH": "/bin"}
+
+
+def test_the_demo() -> None:
+    done = vm("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "riscv64 program drew this" in found["stdout"]
+    assert found["interpreted"]["instructions"] == found["jit"]["instructions"] > 10**8
+    assert found["jit"]["stats"]["retired_jit"] > 0
+    assert found["interpreted"]["stats"]["retired_jit"] == 0
+    assert found["ratio"] > 0

@@ -1,0 +1,55 @@
+"""The format of predecoded code, which the engine writes and the native interpreter reads.
+
+Guest code is predecoded, page by page, into records of 32 bytes, one for each possible instruction address:
+
+    0   address of the handler
+    8   operands: up to four 16-bit state offsets, then immediates (see :class:`Plan`)
+    24  heat (32 bits): how often a jump came here
+    28  guest pc (32 bits)
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from vm_core.spec.isa import Decoded
+
+__all__ = ["HEAT", "HOT", "MAX_LENGTH", "RECORD_BYTES", "RECORD_PC", "Plan", "Reason", "handler_key"]
+
+RECORD_BYTES: Final = 32
+HEAT: Final = 24
+RECORD_PC: Final = 28
+HOT: Final = 2000
+"""Jumps to one place before it is handed to the JIT."""
+MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
+"""The longest instruction in bytes, by the ISA's unit."""
+
+
+class Reason(enum.IntEnum):
+    """Why native code returned."""
+
+    SYSCALL = 1
+    MISS = 2
+    EMULATE = 3
+    BUDGET = 4
+    HOT = 5
+    BREAKPOINT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a handler's operands lie in its record. ``slots`` are (role r|w, file, field, offset), each a 16-bit state
+    offset; ``immediates`` are (field, offset, bytes), signed."""
+
+    symbol: str
+    slots: tuple[tuple[str, str, str, int], ...]
+    immediates: tuple[tuple[str, int, int], ...]
+
+
+def handler_key(decoded: Decoded, *, returns: bool) -> str:
+    """The name under which a decoded instruction's handler is found."""
+    insn = decoded.insn
+    statics = ",".join(str(decoded.fields[name]) for name in insn.statics)
+    return f"{insn.name}/{statics}/{decoded.length}{'r' if returns else ''}"
