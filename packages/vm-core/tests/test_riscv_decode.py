@@ -29,7 +29,7 @@ def known(word: int, ours: str | None, theirs: str | None) -> bool:
             (mnemonic == "c.lui" and word & 0x107C == 0)
             or mnemonic == "c.unimp"
             # CSRs that user mode does not have, or that cannot be written: illegal for us when decoding.
-            or (mnemonic.startswith("csr") and not _user_csr(word))
+            or (mnemonic.startswith(("csr", "rd")) and not _user_csr(word))
             # Privileged instructions.
             or mnemonic in ("uret", "sret", "mret", "wfi", "sfence.vma")
         )
@@ -100,6 +100,8 @@ def canonical(text: str) -> str:
     """One spelling: no pseudo-instructions, decimal numbers, ``offset(base)`` as two operands."""
     mnemonic, _, rest = text.partition(" ")
     rest = rest.replace("unknown", "0")
+    if text == "fence":
+        rest = "iorw, iorw"
     operands = [operand.strip() for operand in rest.split(",")] if rest else []
     if mnemonic in ALIASES and (mnemonic != "jal" or len(operands) == 1):
         if mnemonic.startswith("fs") and len(operands) == 1:

@@ -26,6 +26,13 @@ __all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot"
 
 PAGE: Final = 4096
 GUARD: Final = 1 << 20
+
+
+def table_offset(bits: int) -> int:
+    """How many bytes below the arena the permission table begins: one pointer serves compiled code for both."""
+    return (1 << bits >> 12) + PAGE + GUARD
+
+
 MAPPED: Final = 0x80
 
 
@@ -101,6 +108,10 @@ def _reserve(size: int, prot: int, what: str) -> int:
     return int(address)
 
 
+_ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in (1, 2, 4)}
+"""Table bytes that allow an access, by the permission that it needs."""
+
+
 def page_down(address: int) -> int:
     return address & -PAGE
 
@@ -127,14 +138,17 @@ class GuestMemory:
         """Called with (start, end) whenever executable pages are replaced, unmapped or protected."""
         self._starts: list[int] = []
         self._regions: list[Region] = []
-        # SAFETY: the arena and its two guard zones are one reservation that this object alone owns; `view` and
-        # `table` are the only Python views of it, and close() drops them before it unmaps.
-        self._base = _reserve(self.size + 2 * GUARD, 0, "guest memory")
-        self.host_address = self._base + GUARD
-        if _libc.mprotect(self.host_address, self.size, 3):
+        # One page more than the arena has table entries: bytes of 0 for what lies just behind its end.
+        self._size = table_offset(bits) + self.size + GUARD
+        # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
+        # the only Python views of it, and close() drops them before it unmaps.
+        self._base = _reserve(self._size, 0, "guest memory")
+        self.host_address = self._base + table_offset(bits)
+        self.table_address = self._base
+        if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(
+            self.table_address, self.size // PAGE + PAGE, 3
+        ):
             raise HostError("cannot make guest memory accessible")
-        # One page more than the arena has entries: bytes of 0 for what lies just behind its end.
-        self.table_address = _reserve(self.size // PAGE + PAGE, 3, "the page table")
         self.view = memoryview((ctypes.c_ubyte * self.size).from_address(self.host_address)).cast("B")
         self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast("B")
 
@@ -144,8 +158,7 @@ class GuestMemory:
             self.view.release()
             self.table.release()
             # SAFETY: both views are released, so nothing in Python can reach the ranges any more.
-            _libc.munmap(self._base, self.size + 2 * GUARD)
-            _libc.munmap(self.table_address, self.size // PAGE + PAGE)
+            _libc.munmap(self._base, self._size)
             self._base = 0
 
     def __enter__(self) -> GuestMemory:
@@ -306,6 +319,17 @@ class GuestMemory:
 
     def _insert(self, region: Region) -> None:
         at = bisect.bisect_left(self._starts, region.start)
+        if not region.name or region.name.startswith("["):
+            # Anonymous neighbours of one kind are one region, or a heap of many small mappings is slow to search.
+            key = (region.prot, region.name, region.shared)
+            if at and (last := self._regions[at - 1]).end == region.start and (last.prot, last.name, last.shared) == key:
+                region = replace(region, start=last.start, offset=0)
+                at -= 1
+                del self._starts[at], self._regions[at]
+            if at < len(self._regions) and (following := self._regions[at]).start == region.end:
+                if (following.prot, following.name, following.shared) == key:
+                    region = replace(region, end=following.end, offset=0)
+                    del self._starts[at], self._regions[at]
         self._starts.insert(at, region.start)
         self._regions.insert(at, region)
 
@@ -314,31 +338,34 @@ class GuestMemory:
         self.table[start // PAGE : end // PAGE] = bytes([value]) * pages
 
     def _zero(self, start: int, end: int) -> None:
-        if any(self.table[start // PAGE : end // PAGE]):
-            # SAFETY: the range lies inside the arena (_range); MADV_DONTNEED of private anonymous pages zeroes them.
-            _libc.madvise(self.host_address + start, end - start, 4)
+        # Always, whatever the table says: a store of another thread may have raced with the unmapping of the page.
+        # SAFETY: the range lies inside the arena (_range); MADV_DONTNEED of private anonymous pages zeroes them.
+        _libc.madvise(self.host_address + start, end - start, 4)
 
     # -- access -------------------------------------------------------------------------------------------------
 
     def check(self, address: int, length: int, access: Access) -> None:
         """Raise MemoryFault for the first byte of the range that the guest may not access."""
-        need = access.value
+        need: int = access._value_  # PERF: system calls; .value costs a call
         if 0 <= address and address + length <= self.size:
             table = self.table
             page = address >> 12
             last = (address + length - 1) >> 12 if length else page
-            while page <= last:
-                if not table[page] & need:
-                    break
-                page += 1
+            if page == last:
+                if table[page] & need:
+                    return
             else:
-                return
+                rest = bytes(table[page : last + 1]).translate(None, _ALLOWING[need])
+                if not rest:
+                    return
+                while table[page] & need:
+                    page += 1
             at = max(address, page << 12)
             raise MemoryFault(at, access, mapped=bool(table[page] & MAPPED))
-        at = address if not 0 <= address < self.size else self.size
-        if at == self.size:
+        if 0 <= address < self.size:
             self.check(address, self.size - address, access)
-        raise MemoryFault(at, access, mapped=False)
+            address = self.size
+        raise MemoryFault(address, access, mapped=False)
 
     def read(self, address: int, length: int) -> bytes:
         """Read as the guest would. Raises MemoryFault."""

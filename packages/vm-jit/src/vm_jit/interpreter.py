@@ -10,7 +10,7 @@ from itertools import product
 from typing import Final
 
 from vm_core.errors import SpecError, VmError
-from vm_core.memory import PAGE
+from vm_core.memory import PAGE, table_offset
 from vm_core.spec.isa import Instruction, Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
@@ -21,8 +21,7 @@ from vm_jit.records import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, RECORD_PC, Plan,
 __all__ = ["build", "entry_signature", "region_type"]
 
 _CC: Final = "preserve_nonecc"
-_SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr noalias %arena, ptr noalias %table, ptr noalias %pages, i64 %fuel"
-_TYPES: Final = "ptr, ptr, ptr, ptr, ptr, i64"
+_SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr %arena, ptr noalias %pages, i64 %fuel"
 
 
 def plan(isa: Isa, template: Template, symbol: str) -> Plan | None:
@@ -147,7 +146,8 @@ class _Handler(Emitter):
             inside,
             [
                 f"%{n}e = lshr i64 {address}, 12",
-                f"%{n}f = getelementptr i8, ptr %table, i64 %{n}e",
+                f"%{n}t = getelementptr i8, ptr %arena, i64 {-table_offset(self.bits)}",
+                f"%{n}f = getelementptr i8, ptr %{n}t, i64 %{n}e",
                 f"%{n}g = load i8, ptr %{n}f, !tbaa !9",
                 f"%{n}h = and i8 %{n}g, {need}",
                 f"%{n}i = icmp ne i8 %{n}h, 0",
@@ -207,7 +207,7 @@ class _Handler(Emitter):
 
     def tail(self, handler: str, ip: str, left: str) -> None:
         self.emit(
-            f"musttail call {_CC} void {handler}(ptr %st, ptr {ip}, ptr %arena, ptr %table, ptr %pages, i64 {left})"
+            f"musttail call {_CC} void {handler}(ptr %st, ptr {ip}, ptr %arena, ptr %pages, i64 {left})"
         )
         self.emit("ret void")
 
@@ -364,7 +364,7 @@ def _enter(isa: Isa) -> str:
         e.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {e.field_in_state(HEADER['host_fp'])}) #1")
     stack = e.v("call ptr @llvm.stacksave.p0()")
     e.store_state("stack_limit", e.v(f"sub i64 {e.v(f'ptrtoint ptr {stack} to i64')}, {256 << 10}"))
-    arena, table, pages = (e.load_state(name, "ptr") for name in ("arena", "table", "pages"))
+    arena, pages = e.load_state("arena", "ptr"), e.load_state("pages", "ptr")
     fuel, pc = e.load_state("fuel"), e.load_state("pc")
     inside, found, miss, done = e.label(), e.label(), e.label(), e.label()
     e.store_state("reason", str(int(Reason.MISS)))
@@ -381,7 +381,7 @@ def _enter(isa: Isa) -> str:
     offset = e.v(f"mul i64 {e.v(f'and i64 {pc}, {PAGE - 1}')}, {RECORD_BYTES // isa.unit}")
     ip = e.v(f"getelementptr i8, ptr {page}, i64 {offset}")
     handler = e.v(f"load ptr, ptr {ip}, {RECORD}")
-    e.emit(f"call {_CC} void {handler}(ptr %st, ptr {ip}, ptr {arena}, ptr {table}, ptr {pages}, i64 {fuel})")
+    e.emit(f"call {_CC} void {handler}(ptr %st, ptr {ip}, ptr {arena}, ptr {pages}, i64 {fuel})")
     e.emit(f"br label %{done}")
     e.place(done)
     if HOST.x86:

@@ -14,7 +14,7 @@ import platform
 from typing import Final
 
 from vm_core.engine import Cause
-from vm_core.memory import Prot
+from vm_core.memory import Prot, table_offset
 from vm_core.spec.ops import mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
@@ -61,6 +61,7 @@ METADATA: Final = """\
 !8 = !{!4, !4, i64 0}
 !9 = !{!5, !5, i64 0}
 !10 = !{!"branch_weights", i32 1, i32 10000}
+!11 = !{}
 """
 MEM, STATE, RECORD, TABLE = "!tbaa !6", "!tbaa !7", "!tbaa !8", "!tbaa !9"
 LIKELY = "!prof !0"
@@ -97,9 +98,6 @@ def _declarations() -> str:
     if HOST.x86:
         out += ["declare void @llvm.x86.sse.stmxcsr(ptr)", "declare void @llvm.x86.sse.ldmxcsr(ptr)"]
     return "\n".join(out) + "\n"
-
-
-DECLARATIONS: Final = _declarations()
 
 
 def supported(template: Template) -> bool:
@@ -335,11 +333,15 @@ class Emitter:
         self.emit(f"br i1 {ok}, label %{inside}, label %{slow}, {LIKELY}")
         self.place(inside)
         page = self.v(f"lshr i64 {turned}, {12 - shift}")
-        entry = self.v(f"getelementptr i8, ptr %table, i64 {page}")
-        byte = self.v(f"load i8, ptr {entry}, {TABLE}")
+        byte = self.v(f"load i8, ptr {self.table_entry(page)}, {TABLE}")
         allowed = self.v(f"icmp ne i8 {self.v(f'and i8 {byte}, {need}')}, 0")
         self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
         self.place(done)
+
+    def table_entry(self, page: str) -> str:
+        """The address of a page's permission byte."""
+        below = self.v(f"getelementptr i8, ptr %arena, i64 {-table_offset(self.bits)}")
+        return self.v(f"getelementptr i8, ptr {below}, i64 {page}")
 
     def host_pointer(self, address: str) -> str:
         return self.v(f"getelementptr i8, ptr %arena, i64 {address}")
@@ -652,27 +654,42 @@ class Emitter:
     def op_fp_get_flags(self, op: Op) -> str:
         slot = self.field_in_state(HEADER["scratch"])
         self.emit(f"call void @llvm.x86.sse.stmxcsr(ptr {slot}) #1")
-        now = self.v(f"load i32, ptr {slot}")
-        return self.v(f"or i64 {self.load_state('fp_flags')}, {guest_flags(self, now)}")
+        return self.v(f"or i64 {self.load_state('fp_flags')}, {guest_flags(self, self.v(f'load i32, ptr {slot}'))}")
 
     def op_fp_set_flags(self, op: Op, value: str) -> None:
-        self.store_state("fp_flags", self.v(f"and i64 {value}, 31"))
+        """Loading MXCSR is slow, and what is set is mostly what was read before a comparison: look first."""
+        wanted = self.v(f"and i64 {value}, 31")
+        change, done = self.label(), self.label()
+        now = self.op_fp_get_flags(op)
+        self.emit(f"br i1 {self.v(f'icmp eq i64 {now}, {wanted}')}, label %{done}, label %{change}, {LIKELY}")
+        self.place(change)
+        self.store_state("fp_flags", wanted)
         slot = self.field_in_state(HEADER["scratch"])
         self.emit(f"call void @llvm.x86.sse.stmxcsr(ptr {slot}) #1")
-        now = self.v(f"load i32, ptr {slot}")
-        self.emit(f"store i32 {self.v(f'and i32 {now}, {~0x3F}')}, ptr {slot}")
+        control = self.v(f"load i32, ptr {slot}")
+        self.emit(f"store i32 {self.v(f'and i32 {control}, {~0x3F}')}, ptr {slot}")
         self.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {slot}) #1")
+        self.emit(f"br label %{done}")
+        self.place(done)
 
     def op_fp_get_rounding(self, op: Op) -> str:
         return self.load_state("fp_rounding")
 
 
 def guest_flags(e: Emitter, mxcsr: str) -> str:
-    """The guest's five sticky flags (NX 1, UF 2, OF 4, DZ 8, NV 16) from MXCSR (IE 1, ZE 4, OE 8, UE 16, PE 32)."""
-    wide = e.v(f"zext i32 {mxcsr} to i64")
-    out = "0"
-    for bit, flag in ((0, 4), (2, 3), (3, 2), (4, 1), (5, 0)):
-        one = e.v(f"and i64 {wide}, {1 << bit}")
-        moved = e.v(f"shl i64 {one}, {flag - bit}") if flag > bit else (one if flag == bit else e.v(f"lshr i64 {one}, {bit - flag}"))
-        out = e.v(f"or i64 {out}, {moved}")
-    return out
+    """The guest's five sticky flags as an i64, by a table, from MXCSR."""
+    low = e.v(f"and i32 {mxcsr}, 63")
+    entry = e.v(f"getelementptr i8, ptr @flags, i64 {e.v(f'zext i32 {low} to i64')}")
+    return e.v(f"zext i8 {e.v(f'load i8, ptr {entry}, !invariant.load !11')} to i64")
+
+
+def _flag_table() -> str:
+    """For each value of MXCSR's low six bits (IE DE ZE OE UE PE), the guest's NX 1, UF 2, OF 4, DZ 8, NV 16."""
+    flags = [
+        sum(flag for bit, flag in ((0, 16), (2, 8), (3, 4), (4, 2), (5, 1)) if value >> bit & 1) for value in range(64)
+    ]
+    text = "".join(f"\\{value:02x}" for value in flags)
+    return f'@flags = internal unnamed_addr constant [64 x i8] c"{text}"\n'
+
+
+DECLARATIONS: Final = _declarations() + _flag_table()

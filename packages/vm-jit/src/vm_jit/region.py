@@ -403,12 +403,23 @@ class _Emit(Emitter):
         last = self.v(f"add i64 {first}, {window.high - window.low - 1}")
         byte = ""
         for end in (first, last):
-            entry = self.v(f"getelementptr i8, ptr %table, i64 {self.v(f'lshr i64 {end}, 12')}")
-            one = self.v(f"load i8, ptr {entry}, {TABLE}")
+            one = self.v(f"load i8, ptr {self.table_entry(self.v(f'lshr i64 {end}, 12'))}, {TABLE}")
             byte = self.v(f"and i8 {byte}, {one}") if byte else one
         allowed = self.v(f"icmp eq i8 {self.v(f'and i8 {byte}, {window.need}')}, {window.need}")
         self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
         self.place(done)
+
+    def _canonical(self, value: str, width: int) -> str:
+        # A NaN result is the interpreter's: so no value ever waits for the choice between it and the canonical one.
+        t = {32: "float", 64: "double"}[width]
+        nan = self.v(
+            f"call i1 @llvm.experimental.constrained.fcmp.f{width}({t} {value}, {t} {value}, "
+            f'metadata !"uno", metadata !"fpexcept.strict") #1'
+        )
+        proceed = self.label()
+        self.emit(f"br i1 {nan}, label %{self.refuse()}, label %{proceed}, !prof !10")
+        self.place(proceed)
+        return self._bits(value, width)
 
     # -- operands -----------------------------------------------------------------------------------------------
 
@@ -598,7 +609,7 @@ class _Emit(Emitter):
             self.emit(f"store i64 %p{i}, ptr {self.name(cell)}")
         self.lines += [
             f"  %{name} = load ptr, ptr {self.field_in_state(HEADER[name])}, {STATE}"
-            for name in ("arena", "table", "regions")
+            for name in ("arena", "regions")
         ]
         self.reload()
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")

@@ -180,8 +180,8 @@ class FileSystem:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return file.path
 
-    def walk(self, dfd: int, path: str, *, follow: bool = True) -> Place:
-        return self.namespace.walk(self.base(dfd, path), path, follow=follow)
+    def walk(self, dfd: int, path: str, *, follow: bool = True, late: bool = False) -> Place:
+        return self.namespace.walk(self.base(dfd, path), path, follow=follow, late=late)
 
 
 def _window(memory: GuestMemory, address: int, count: int, access: Access) -> memoryview:
@@ -466,8 +466,20 @@ def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     flags &= 0xFFFF_FFFF
     files = t.files
     follow = not flags & t.abi.O_NOFOLLOW and flags & (_O_CREAT | _O_EXCL) != _O_CREAT | _O_EXCL
-    with files.walk(dfd, t.path(path), follow=follow) as place:
-        file = _open_place(t, place, flags, mode)
+    file: File | int | None
+    name = t.path(path)
+    # With O_PATH, a link opens as itself: it has to be looked for first.
+    with files.walk(dfd, name, follow=follow, late=not flags & _O_PATH) as place:
+        try:
+            file = _open_place(t, place, flags, mode)
+        except OSError as error:
+            # A link: ELOOP, or with O_DIRECTORY what the kernel tests first, ENOTDIR.
+            if not place.late or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            file = None
+    if file is None:
+        with files.walk(dfd, name, follow=follow) as place:
+            file = _open_place(t, place, flags, mode)
     if isinstance(file, int):
         return file
     return files.add(file, cloexec=bool(flags & _O_CLOEXEC))
@@ -737,6 +749,10 @@ def _stat_at(
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             return _file_stat(t, file)
     follow = not flags & _AT_NOFOLLOW
+    with t.files.walk(dfd, name, follow=follow, late=True) as place:
+        found = _place_stat(t, place, follow=follow)
+        if not place.late or not stat.S_ISLNK(found[0].st_mode):
+            return found
     with t.files.walk(dfd, name, follow=follow) as place:
         return _place_stat(t, place, follow=follow)
 

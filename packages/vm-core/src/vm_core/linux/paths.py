@@ -170,10 +170,11 @@ class Node:
 class Place:
     """Where a path ends: ``name`` in the host directory ``fd``, or an emulated ``node``. Close it, or use ``with``.
 
-    ``guest`` is the guest's canonical path of it. The name need not exist.
+    ``guest`` is the guest's canonical path of it. The name need not exist. ``late`` says that the name may be a link
+    that still has to be followed.
     """
 
-    __slots__ = ("fd", "guest", "mount", "must_be_directory", "name", "node", "owned")
+    __slots__ = ("fd", "guest", "late", "mount", "must_be_directory", "name", "node", "owned")
 
     def __init__(
         self, guest: str, mount: Mount | None, fd: int, name: str, *, owned: bool = False, node: Node | None = None
@@ -185,6 +186,7 @@ class Place:
         self.owned = owned
         self.node = node
         self.must_be_directory = False
+        self.late = False
 
     def __enter__(self) -> Self:
         return self
@@ -318,9 +320,10 @@ class Namespace:
     def _is_overlay(self, path: str) -> bool:
         return any(path == top or path.startswith(top + "/") for top in self.overlays)
 
-    def walk(self, base: str, path: str, *, follow: bool = True) -> Place:
+    def walk(self, base: str, path: str, *, follow: bool = True, late: bool = False) -> Place:
         """Find where a guest path ends. ``base`` is the canonical guest directory for a relative path.
 
+        ``late``: the caller will see for itself whether the name is a link, and then walk again without ``late``.
         Raises OSError as the kernel would (ENOENT, ENOTDIR, ELOOP, EACCES, ENAMETOOLONG).
         """
         if not path:
@@ -329,8 +332,9 @@ class Namespace:
             raise _error(errno.ENAMETOOLONG)
         full = path if path[0] == "/" else f"{base}/{path}"
         if self.use_openat2 and "/../" not in full and not full.endswith("/.."):
-            place = self._walk_fast(_clean(full), follow=follow)
+            place = self._walk_fast(_clean(full), follow=follow and not late)
             if place is not None:
+                place.late = follow and late
                 if path.endswith(("/", "/.")):
                     self._require_directory(place)
                 return place

@@ -50,9 +50,9 @@ EngineMaker = Callable[["Isa", GuestMemory], Engine]
 _STACK_BYTES: Final = 8 << 20
 _GUARD_BYTES: Final = 1 << 20
 _FIRST_SLICE: Final = 1_000
-_MAX_SLICE: Final = 16_000_000
-"""Instructions between looks at the clock: 4 ms of compiled code, 50 ms interpreted. More gains nothing measurable."""
-_SLICE_SECONDS: Final = 0.02
+_MAX_SLICE: Final = 8_000_000
+"""Instructions between looks at the clock: 2 ms of compiled code, 30 ms interpreted. More gains nothing measurable."""
+_SLICE_SECONDS: Final = 0.01
 _MAX_THREADS: Final = 4096
 _FUEL: Final = 1
 """Index of the header word "fuel" in CpuState.words."""

@@ -7,6 +7,7 @@ state. So the signature is the effect summary: no ``mem``, no memory fault; no `
 from __future__ import annotations
 
 import inspect
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -231,6 +232,11 @@ class Isa:
     def static_values(self, insn: Instruction, name: str) -> Iterable[int]:
         """The values of a Static field for which native engines make code ahead of time."""
         return range(1 << insn.fields[name].bits)
+
+    def variants(self, insn: Instruction) -> Iterable[dict[str, int]]:
+        """The combinations of Static field values for which native engines make code ahead of time."""
+        for values in itertools.product(*(self.static_values(insn, name) for name in insn.statics)):
+            yield dict(zip(insn.statics, values, strict=True))
 
     def lengths(self, insn: Instruction) -> tuple[int, ...]:
         """The lengths in bytes that an encoding can have."""

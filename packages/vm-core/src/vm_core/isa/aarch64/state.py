@@ -10,12 +10,13 @@ Not as in the manual: what is CONSTRAINED UNPREDICTABLE does whatever the text o
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from vm_core.spec import (
     Bits,
     Codec,
+    Decoded,
     Instruction,
     Isa,
     Kind,
@@ -52,7 +53,7 @@ EXTENDS: Final = ("uxtb", "uxth", "uxtw", "uxtx", "sxtb", "sxth", "sxtw", "sxtx"
 ARRANGEMENTS: Final = (("8b", "16b"), ("4h", "8h"), ("2s", "4s"), ("1d", "2d"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bitmasks() -> dict[int, int]:
     """Value -> bits N:immr:imms of every logical immediate: DecodeBitMasks() (J1.3) for all 8192 encodings."""
     out: dict[int, int] = {}
@@ -265,6 +266,20 @@ class AArch64(Isa):
         if name == "bitmask":
             return hex(value if fields["sf"] else value & 0xFFFF_FFFF)
         return str(value)
+
+    def flow(self, decoded: Decoded) -> str | None:
+        return {
+            "bl": "call",
+            "blr": "call",
+            "ret": "ret",
+            "b": "jump",
+            "br": "jump",
+            "b.cond": "branch",
+            "cbz": "branch",
+            "cbnz": "branch",
+            "tbz": "branch",
+            "tbnz": "branch",
+        }.get(decoded.insn.name)
 
     def assemble(self, text: str) -> bytes:
         """The bytes of one line, in the syntax that :meth:`format` prints. Raises ValueError."""

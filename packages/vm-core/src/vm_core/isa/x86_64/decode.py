@@ -22,9 +22,10 @@ instructions with 32-bit addresses and opcodes with VEX or EVEX prefixes are ref
 from __future__ import annotations
 
 import inspect
+import itertools
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -294,7 +295,11 @@ class X86(Isa):
         if 0x66 in prefixes and ("near" in row.options or (row.operands == ("Zy",) and not rex & 8)):
             why = "the 16-bit form"
             raise Unimplemented(self.name, row.insn.name, why, pc=pc, data=data[: cursor.at])
-        return Decoded(row.insn, fields, cursor.at, row.insn, fields)
+        written = fields
+        if row.insn.name == "pop" and located and fields.get("base") == 4:
+            # The address of POP [RSP + n] is that after the increment of RSP.
+            fields = {**fields, "disp": fields["disp"] + fields["w"] // 8}
+        return Decoded(row.insn, fields, cursor.at, row.insn, written)
 
     def _row(self, cursor: _Cursor, table: int, byte: int, repeat: int, narrow: bool, rex: int) -> Row | None:
         for mandatory in dict.fromkeys((repeat or (0x66 if narrow else 0), 0)):
@@ -331,7 +336,7 @@ class X86(Isa):
             self._address(cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "I1" for c in row.operands))
         registers = 0
         for position, code in enumerate(row.operands):
-            width = self._width(code, size)
+            width = self.operand_width(code, size)
             fields["w" if position == 0 else "w2"] = width if position < 2 else fields["w2"]
             number, kind = 0, REGISTER
             if code[0] == "X":
@@ -355,7 +360,7 @@ class X86(Isa):
                 fields |= {"ea": ABSOLUTE | segment << 5, "imm": address & 0xFFFF_FFFF if 0x67 in prefixes else address}
             elif code[0] in "IJ1":
                 kind = IMMEDIATE
-                fields["imm"] = 1 if code == "1" else self._immediate(cursor, code, width)
+                fields["imm"] = 1 if code == "1" else cursor.signed(self.immediate_bytes(code, width))
             if kind == REGISTER and width == 8 and not rex and 4 <= number < 8 and code not in _FIXED:
                 number, kind = number - 4, HIGH
             if kind in (REGISTER, HIGH, XMM):
@@ -373,7 +378,8 @@ class X86(Isa):
         return fields
 
     @staticmethod
-    def _width(code: str, size: int) -> int:
+    def operand_width(code: str, size: int) -> int:
+        """Bits of an operand where the operand size is ``size``."""
         if code == "1":
             return 8
         suffix = _FIXED[code][1] if code in _FIXED else code[1:]
@@ -384,14 +390,13 @@ class X86(Isa):
         return {"v": size, "z": size, "bs": size, "y": max(size, 32)}[suffix]
 
     @staticmethod
-    def _immediate(cursor: _Cursor, code: str, width: int) -> int:
+    def immediate_bytes(code: str, width: int) -> int:
+        """The encoded size of an I or J operand of ``width`` bits."""
         if code[1:] in ("b", "bs"):
-            return cursor.signed(1)
+            return 1
         if code[0] == "J":
-            return cursor.signed(4)
-        if code[1:] == "w":
-            return cursor.signed(2)
-        return cursor.signed(min(width, 64 if code[1:] in ("v", "q") else 32) // 8)
+            return 4
+        return min(width, 64 if code[1:] == "q" else 32) // 8
 
     @staticmethod
     def _address(
@@ -420,6 +425,62 @@ class X86(Isa):
             fields |= {"base": base, "index": index}
             if kind == SIB:
                 fields["scale"] = scale
+
+    # -- for back ends ------------------------------------------------------------------------------------------
+
+    def static_values(self, insn: Instruction, name: str) -> Iterable[int]:
+        """None by itself: which values go together is told by :meth:`variants`."""
+        return ()
+
+    def variants(self, insn: Instruction) -> Iterator[dict[str, int]]:
+        """Every shape that compilers make: no segment, no 32-bit address, no scale beside an immediate."""
+        pattern = insn.pattern
+        assert isinstance(pattern, Encodings)
+        seen: set[tuple[int, ...]] = set()
+        for row in pattern.rows:
+            sizes = (64,) if row.rex_w or "near" in row.options else (16, 64) if "wide" in row.options else (16, 32, 64)
+            for size, located, cc, spare in itertools.product(
+                sizes, (0, SIB, RIP), range(16 if row.low == "cc" else 1), (False, True)
+            ):
+                statics = self._variant(row, size, located, cc, spare)
+                if statics is not None and (key := tuple(statics.values())) not in seen:
+                    seen.add(key)
+                    yield statics
+
+    def _variant(self, row: Row, size: int, located: int, cc: int, spare: bool) -> dict[str, int] | None:
+        """The Static fields of a row. ``spare``: LOCK or REP, where it is allowed."""
+        statics = dict.fromkeys(STATICS, 0) | {"cc": cc}
+        immediate = any(code[0] in "I1" for code in row.operands)
+        found = False
+        for position, code in enumerate(row.operands):
+            width = self.operand_width(code, size)
+            if position < 2:
+                statics["w" if position == 0 else "w2"] = width
+            kind = XMM if code[0] in "VUW" else IMMEDIATE if code[0] in "IJ1" else 0 if code[0] == "X" else REGISTER
+            if code[0] == "O" or (code[0] in "EMW" and located):
+                found, kind = True, MEMORY
+                statics["ea"] = ABSOLUTE if code[0] == "O" else SCALED if immediate and located == SIB else located
+                statics["mode"] |= ALIGNED if code[1:] == "x" else 0
+            elif code[0] == "M":
+                return None
+            statics["shape"] |= kind << 3 * position
+        if located and not found:
+            return None
+        first = statics["shape"] & 7 == MEMORY
+        if first and ("locked" in row.options or (spare and "lock" in row.options)):
+            statics["mode"] |= LOCK
+        elif spare and "string" in row.options:
+            statics["mode"] |= REP
+        elif spare:
+            return None
+        return statics
+
+    def lengths(self, insn: Instruction) -> tuple[int, ...]:
+        return tuple(range(1, MAX_LENGTH + 1))
+
+    def flow(self, decoded: Decoded) -> str | None:
+        name = decoded.insn.name.partition(".")[0]
+        return {"call": "call", "ret": "ret", "jmp": "jump", "jcc": "branch"}.get(name)
 
     # -- tracing ------------------------------------------------------------------------------------------------
 
@@ -509,7 +570,7 @@ class X86(Isa):
         as the same text. Raises ValueError."""
         from vm_core.isa.x86_64.assemble import candidates
 
-        wanted = " ".join(text.split())
+        wanted = _NUMBER.sub(lambda number: _number(int(number[0], 0)), " ".join(text.split()))
         found: list[bytes] = []
         for code in candidates(self, wanted):
             try:
@@ -603,10 +664,18 @@ _WORD: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 
 def spelled(name: str, width: int, cc: int) -> str:
     """The mnemonic as assemblers write it."""
-    name = name.split(".")[0]
+    name = name.partition(".")[0]
     if name.endswith("cc"):
         return name[:-2] + CONDITIONS[cc]
     return _BY_SIZE.get(name, {}).get(width, name)
+
+
+def mnemonics(name: str) -> dict[str, range]:
+    """How an instruction can be spelled, and with which conditions."""
+    base = name.partition(".")[0]
+    if base.endswith("cc"):
+        return {base[:-2] + condition: range(cc, cc + 1) for cc, condition in enumerate(CONDITIONS)}
+    return dict.fromkeys((base, *_BY_SIZE.get(base, {}).values()), range(1))
 
 
 def register(number: int, width: int, high: bool = False) -> str:
@@ -618,6 +687,9 @@ def register(number: int, width: int, high: bool = False) -> str:
     if width == 8:
         return _WORD[number][0] + "l" if number < 4 else _WORD[number] + "l"
     return {16: "", 32: "e", 64: "r"}[width] + _WORD[number]
+
+
+_NUMBER: Final = re.compile(r"(?<!\w)-?(?:0x[0-9a-fA-F]+|[0-9]+)\b")
 
 
 def _number(value: int) -> str:
