@@ -12,6 +12,8 @@ HERE = Path(__file__).resolve().parent
 EXPECTED = {
     "assemble_and_run.py": ["stopped by breakpoint at 0x1014", "a0 = 21"],
     "read_an_instruction.py": ["addi a0, a1, -16"],
+    "run_a_program.py": ["status 0, stopped by exit", "it drew 'A riscv64 program drew this'"],
+    "script_a_machine.py": ["8 bytes at 0x2000: 1", "8 bytes at 0x2020: 25", "Syscall 7"],
 }
 
 

@@ -165,6 +165,23 @@ def test_an_unknown_model_is_noted(greeting: Path) -> None:
     assert done.stderr.startswith("vm: note: -cpu sifive-u54 is ignored")
 
 
+def test_what_the_guest_should_not_have_done_is_logged_once(assemble: Make) -> None:
+    strange = assemble(
+        "addi a7, zero, 2000",
+        "ecall",
+        "ecall",
+        "addi a0, zero, 0",
+        "addi a7, zero, 93",
+        "ecall",
+    )
+    done = vm("run", strange)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("vm: warning: ")
+    assert "2000" in done.stderr
+    assert vm("run", "--log", "error", strange).stderr == ""
+
+
 def test_argv0(assemble: Make) -> None:
     # write(1, argv[0], 4)
     shows = assemble(

@@ -28,11 +28,12 @@ from vm_core.spec import Decoded
 from vm_core.state import CpuState
 
 CODE, STATE, SCRATCH, PAGE = 0x1000_0000, 0x1000_1000, 0x1000_8000, 0x1000
-AT = CODE + 0x800
+AT = CODE
 """Where the instruction under test lies."""
+ENTRY = CODE + 0xE00
 TARGET = AT + 0x60
 """Where branches go: near enough for 8-bit distances."""
-_AFTER = (CODE + 0xA00, CODE + 0xC00)
+_AFTER = (CODE + 0x800, CODE + 0xA00)
 _GPR, _XMM, _FLAGS, _HOST_RSP, _WENT = STATE, STATE + 128, STATE + 384, STATE + 392, STATE + 400
 MASK = (1 << 64) - 1
 FLAG_BITS = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
@@ -70,11 +71,11 @@ class Processor:
             (ctypes.c_ubyte * PAGE).from_address(address) for address in (CODE, STATE, SCRATCH)
         )
         self.code[:] = b"\xcc" * PAGE
-        self._write(CODE, self._prologue())
+        self._write(ENTRY, self._prologue())
         for number, after in enumerate(_AFTER):
             self._write(after, self._epilogue(number, after))
         self._write(TARGET, self._jump(TARGET, _AFTER[1]))
-        self._enter = ctypes.CFUNCTYPE(None)(CODE)
+        self._enter = ctypes.CFUNCTYPE(None)(ENTRY)
 
     def _write(self, address: int, data: bytes) -> None:
         at = address - CODE
@@ -86,7 +87,7 @@ class Processor:
 
     def _prologue(self) -> bytes:
         """Save what C expects to keep, then load everything: flags, xmm, general registers (rsp last)."""
-        out = _Assembly(CODE)
+        out = _Assembly(ENTRY)
         for push in ("53", "55", "4154", "4155", "4156", "4157"):
             out.raw(push)
         out.at("488925", _HOST_RSP)  # mov [rip+..], rsp
@@ -96,7 +97,7 @@ class Processor:
         out.raw("9d")  # popfq
         for i in range(16):
             out.at(f"{0x4C if i > 7 else 0x48:02x}8b{i % 8 << 3 | 5:02x}", _GPR + 8 * i)  # mov reg, [rip+..]
-        return out.code + self._jump(CODE + len(out.code), AT)
+        return out.code + self._jump(ENTRY + len(out.code), AT)
 
     def _epilogue(self, number: int, at: int) -> bytes:
         out = _Assembly(at)
@@ -175,6 +176,8 @@ def prepare(rng: random.Random, names: list[str]) -> Case | None:
     for name in FLAGS:
         cpu[name] = rng.getrandbits(1)
     cpu["rsp"] = SCRATCH + 0x800 + 8 * rng.randrange(16)
+    if insn.name == "leave":
+        cpu["rbp"] = SCRATCH + 0x800
     if insn.name in ("movs", "stos"):
         cpu["rsi"], cpu["rdi"] = (SCRATCH + 0x400 + rng.randrange(0x800) for _ in range(2))
         cpu["rcx"] = rng.randrange(20)

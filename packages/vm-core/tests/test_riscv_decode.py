@@ -108,11 +108,17 @@ def canonical(text: str) -> str:
             operands.insert(0, "zero")  # fsrm rs: the old value is not wanted
         mnemonic, _, rest = ALIASES[mnemonic].format(*operands).partition(" ")
         operands = [operand.strip() for operand in rest.split(",")]
-    if mnemonic == "jalr" and len(operands) == 2 and (found := re.fullmatch(r"(-?\w+)\((\w+)\)", operands[1])):
+    if (
+        mnemonic == "jalr"
+        and len(operands) == 2
+        and (found := re.fullmatch(r"(-?\w+)\((\w+)\)", operands[1]))
+    ):
         operands[1:] = [found[2], found[1]]
     elif mnemonic == "jalr" and len(operands) < 3:
         operands = ["ra", operands[0], *operands[1:], "0"][:3]
-    return f"{mnemonic} " + ", ".join(re.sub(r"0x[0-9a-f]+", lambda n: str(int(n[0], 16)), o) for o in operands)
+    return f"{mnemonic} " + ", ".join(
+        re.sub(r"0x[0-9a-f]+", lambda n: str(int(n[0], 16)), o) for o in operands
+    )
 
 
 def ours(data: bytes) -> tuple[str, int] | None:
@@ -176,7 +182,11 @@ def test_a_word_has_one_meaning() -> None:
         for _ in range(20):
             data = ISA.random(rng, [insn.name])
             word = int.from_bytes(data, "little")
-            fitting = [i.name for i in ISA.instructions.values() if i.pattern.width == len(data) * 8 and i.pattern.fits(word)]
+            fitting = [
+                i.name
+                for i in ISA.instructions.values()
+                if i.pattern.width == len(data) * 8 and i.pattern.fits(word)
+            ]
             assert fitting in ([insn.name], [insn.name, allowed.get(insn.name)])
 
 

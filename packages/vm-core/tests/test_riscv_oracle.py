@@ -38,7 +38,11 @@ def qemu() -> tuple[str, ...]:
         return ()
     probe = Batch([ISA.assemble("sh1add a0, a1, a2")], [(0, Batch.state(ISA, random.Random(1)))])
     try:
-        return command if probe.compare(probe.run_command(command), probe.run(ReferenceEngine)[0]) is None else ()
+        return (
+            command
+            if probe.compare(probe.run_command(command), probe.run(ReferenceEngine)[0]) is None
+            else ()
+        )
     except (OSError, subprocess.SubprocessError):
         return ()
 
@@ -53,7 +57,9 @@ def test_programs_do_what_qemu_does(seed: int) -> None:
     ours, _ = batch.run(ReferenceEngine)
     found = batch.compare(ours, batch.run_command(qemu()))
     if found:
-        narrow = batch.narrow(found.index, lambda b: b.run(ReferenceEngine)[0], lambda b: b.run_command(qemu()))
+        narrow = batch.narrow(
+            found.index, lambda b: b.run(ReferenceEngine)[0], lambda b: b.run_command(qemu())
+        )
         pytest.fail(f"seed {seed}: {narrow or found}")
 
 
@@ -93,7 +99,7 @@ UNICORN_DISAGREES = {
 
 def unicorn_step(insn: str, rng: random.Random, uc: Any, memory: GuestMemory) -> str | None:
     """Run one random instruction of that name in both. Returns what differs."""
-    const = pytest.importorskip("unicorn.riscv_const")
+    unicorn, const = pytest.importorskip("unicorn"), pytest.importorskip("unicorn.riscv_const")
     cpu = ISA.cpu()
     random_state(ISA, rng, cpu)
     if ".s" in insn:
@@ -109,7 +115,11 @@ def unicorn_step(insn: str, rng: random.Random, uc: Any, memory: GuestMemory) ->
     if codes & {"load", "store", "amo", "load_reserved"}:
         if base == 0:
             return None
-        address = DATA + 0x800 + (16 * rng.randrange(4) if "amo" in codes or "load_reserved" in codes else rng.randrange(64))
+        address = (
+            DATA
+            + 0x800
+            + (16 * rng.randrange(4) if "amo" in codes or "load_reserved" in codes else rng.randrange(64))
+        )
         cpu.set("x", base, address - decoded.fields.get("imm", 0))
     elif decoded.insn.name == "jalr":
         if base == 0:
@@ -135,7 +145,7 @@ def unicorn_step(insn: str, rng: random.Random, uc: Any, memory: GuestMemory) ->
     text = f"{decoded.text()} ({code.hex()})"
     try:
         uc.emu_start(CODE, SPAN + 0x1000, count=1)
-    except Exception as error:  # UcError is unknown where unicorn is not installed
+    except unicorn.UcError as error:
         return f"{text}: Unicorn: {error}; ours: {result}"
     if not isinstance(result, Budget):
         return f"{text}: ours: {result}; Unicorn went on"
@@ -167,11 +177,11 @@ def test_single_instructions_do_what_unicorn_does() -> None:
     uc.mem_map(DATA, 0x1000)
     rng = random.Random(2)
     names = [name for name in ISA.instructions if name not in UNICORN_DISAGREES]
-    wrong = []
     with GuestMemory(bits=28) as memory:
         memory.map(CODE, 0x1000, Prot.RX)
         memory.map(DATA, 0x1000, Prot.RW)
-        for i in range(max(COUNT // 10, len(names))):
-            if found := unicorn_step(names[i % len(names)], rng, uc, memory):
-                wrong.append(found)
+        steps = (
+            unicorn_step(names[i % len(names)], rng, uc, memory) for i in range(max(COUNT // 10, len(names)))
+        )
+        wrong = [found for found in steps if found]
     assert not wrong, "\n".join(wrong[:20])

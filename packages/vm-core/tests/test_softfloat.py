@@ -27,9 +27,27 @@ def edges(fmt: int) -> list[int]:
     fraction, infinity = FRACTION[fmt], INFINITY[fmt]
     one = (infinity >> 1) & -(1 << fraction)
     least = 1 << fraction
-    magnitudes = [0, 1, 2, 3, least >> 1, least - 1, least, least + 1, least * 2, one - 1, one, one + 1, one + (least >> 1)]
+    magnitudes = [
+        0,
+        1,
+        2,
+        3,
+        least >> 1,
+        least - 1,
+        least,
+        least + 1,
+        least * 2,
+        one - 1,
+        one,
+        one + 1,
+        one + (least >> 1),
+    ]
     magnitudes += [infinity - 1, infinity, infinity + 1, infinity | least >> 1, infinity | least - 1]
-    magnitudes += [one + k * least for k in (1, 2, 3, fraction - 1, fraction, fraction + 1, 31, 32, 63, 64) if k < 1 << (fmt - fraction - 3)]
+    magnitudes += [
+        one + k * least
+        for k in (1, 2, 3, fraction - 1, fraction, fraction + 1, 31, 32, 63, 64)
+        if k < 1 << (fmt - fraction - 3)
+    ]
     return magnitudes + [m | 1 << (fmt - 1) for m in magnitudes]
 
 
@@ -156,7 +174,9 @@ def test_fma_is_the_hosts(fmt: int) -> None:
         a, b, c = (draw(rng, fmt) for _ in range(3))
         if rng.randrange(4) == 0:
             # Cancellation: c close to -(a * b).
-            c = (sf.mul(fmt, a, b, rng.choice(MODES))[0] ^ 1 << (fmt - 1)) + rng.randrange(-1, 2) & (1 << fmt) - 1
+            c = (sf.mul(fmt, a, b, rng.choice(MODES))[0] ^ 1 << (fmt - 1)) + rng.randrange(-1, 2) & (
+                1 << fmt
+            ) - 1
         for rm in MODES:
             expected = host(fmt, code, rm, a, b, c)
             if sf.mul(fmt, a, b, rm)[1] & sf.NV and is_nan(fmt, c):
@@ -170,7 +190,11 @@ def test_fma_is_the_hosts(fmt: int) -> None:
 def test_comparison_is_the_hosts(fmt: int) -> None:
     rng = random.Random(fmt)
     quiet = bytes.fromhex({32: "c5fac2c111", 64: "c5fbc2c111"}[fmt]) + _TO_RAX
-    codes = {"eq": sse(fmt, "c2", "c1", "00"), "lt": sse(fmt, "c2", "c1", "01"), "le": sse(fmt, "c2", "c1", "02")}
+    codes = {
+        "eq": sse(fmt, "c2", "c1", "00"),
+        "lt": sse(fmt, "c2", "c1", "01"),
+        "le": sse(fmt, "c2", "c1", "02"),
+    }
     pairs = [(a, b) for a in edges(fmt) for b in edges(fmt)]
     for a, b in pairs + [(draw(rng, fmt), draw(rng, fmt)) for _ in range(1000)]:
         for name, code in {**codes, "lt_quiet": quiet}.items():
@@ -183,9 +207,16 @@ def test_comparison_is_the_hosts(fmt: int) -> None:
 def test_conversion_between_formats_is_the_hosts() -> None:
     rng = random.Random(1)
     for rm in MODES:
-        for a in edges(64) + [draw(rng, 64) for _ in range(2000)] + [sf.convert(32, 64, e, 0)[0] for e in edges(32)]:
+        for a in (
+            edges(64)
+            + [draw(rng, 64) for _ in range(2000)]
+            + [sf.convert(32, 64, e, 0)[0] for e in edges(32)]
+        ):
             for near in (a, a + 1 & (1 << 64) - 1, a + (1 << 28) & (1 << 64) - 1):
-                assert sf.convert(64, 32, near, rm) == host(32, sse(64, "5a", "c0"), rm, near), (hex(near), rm)
+                assert sf.convert(64, 32, near, rm) == host(32, sse(64, "5a", "c0"), rm, near), (
+                    hex(near),
+                    rm,
+                )
         for a in edges(32) + [draw(rng, 32) for _ in range(2000)]:
             assert sf.convert(32, 64, a, rm) == host(64, sse(32, "5a", "c0"), rm, a), (hex(a), rm)
 
@@ -240,7 +271,11 @@ def test_fma_is_libms() -> None:
         a, b, c = (draw(rng, 64) for _ in range(3))
         floats = [struct.unpack("<d", struct.pack("<Q", x))[0] for x in (a, b, c)]
         bits = struct.unpack("<Q", struct.pack("<d", fma(*floats)))[0]
-        assert sf.fma(64, a, b, c, sf.RNE)[0] == (QUIET[64] if is_nan(64, bits) else bits), (hex(a), hex(b), hex(c))
+        assert sf.fma(64, a, b, c, sf.RNE)[0] == (QUIET[64] if is_nan(64, bits) else bits), (
+            hex(a),
+            hex(b),
+            hex(c),
+        )
 
 
 # -- exact arithmetic: ties away, half precision, unsigned ------------------------------------------------------------
@@ -298,9 +333,17 @@ def test_unsigned_integers(fmt: int, width: int) -> None:
             assert sf.to_int(fmt, a, sf.RTZ, width, False) == (expected, sf.NV)
             continue
         exact = value(fmt, a)
-        for rm, whole in ((sf.RDN, exact.__floor__()), (sf.RUP, exact.__ceil__()), (sf.RTZ, int(exact)), (sf.RNE, round(exact))):
+        for rm, whole in (
+            (sf.RDN, exact.__floor__()),
+            (sf.RUP, exact.__ceil__()),
+            (sf.RTZ, int(exact)),
+            (sf.RNE, round(exact)),
+        ):
             if 0 <= whole <= most:
-                assert sf.to_int(fmt, a, rm, width, False) == (whole, sf.NX if whole != exact else 0), (hex(a), rm)
+                assert sf.to_int(fmt, a, rm, width, False) == (whole, sf.NX if whole != exact else 0), (
+                    hex(a),
+                    rm,
+                )
             else:
                 assert sf.to_int(fmt, a, rm, width, False) == (0 if whole < 0 else most, sf.NV), (hex(a), rm)
         number = rng.getrandbits(width)

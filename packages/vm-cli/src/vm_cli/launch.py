@@ -130,6 +130,7 @@ def run_guest(
     """
     from vm_core.run import run
 
+    _show_log(settings.log)
     chosen = _EngineChoice(engine_name(settings))
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
@@ -150,6 +151,25 @@ def run_guest(
             **options,
         )
     return result, chosen.made
+
+
+def _show_log(level: str) -> None:
+    """Print the messages of the packages from ``level`` up, one line each."""
+    import logging
+
+    from vm_cli.report import printable
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"vm: {record.levelname.lower()}: {printable(record.getMessage())}"
+
+    logger = logging.getLogger("vm")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Lines())
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level.upper())
 
 
 def _strace(line: str) -> None:

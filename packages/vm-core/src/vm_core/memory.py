@@ -26,14 +26,14 @@ __all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot"
 
 PAGE: Final = 4096
 GUARD: Final = 1 << 20
-
-
-def table_offset(bits: int) -> int:
-    """How many bytes below the arena the permission table begins: one pointer serves compiled code for both."""
-    return (1 << bits >> 12) + PAGE + GUARD
-
-
 MAPPED: Final = 0x80
+
+
+MAX_BITS: Final = 32
+TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
+"""One byte for each page of the largest arena, then zeros for what lies just behind its end."""
+TABLE_OFFSET: Final = TABLE_BYTES + GUARD
+"""How many bytes below the arena its permission table begins: one pointer serves compiled code for both."""
 
 
 class Prot(enum.IntFlag):
@@ -128,6 +128,8 @@ class GuestMemory:
     """
 
     def __init__(self, *, bits: int = 32, limit: int | None = None) -> None:
+        if not 20 <= bits <= MAX_BITS:
+            raise ValueError(f"an arena has 20 to {MAX_BITS} address bits")
         self.bits = bits
         self.size = 1 << bits
         self.limit = limit
@@ -138,16 +140,13 @@ class GuestMemory:
         """Called with (start, end) whenever executable pages are replaced, unmapped or protected."""
         self._starts: list[int] = []
         self._regions: list[Region] = []
-        # One page more than the arena has table entries: bytes of 0 for what lies just behind its end.
-        self._size = table_offset(bits) + self.size + GUARD
+        self._size = TABLE_OFFSET + self.size + GUARD
         # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
         # the only Python views of it, and close() drops them before it unmaps.
         self._base = _reserve(self._size, 0, "guest memory")
-        self.host_address = self._base + table_offset(bits)
+        self.host_address = self._base + TABLE_OFFSET
         self.table_address = self._base
-        if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(
-            self.table_address, self.size // PAGE + PAGE, 3
-        ):
+        if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(self.table_address, TABLE_BYTES, 3):
             raise HostError("cannot make guest memory accessible")
         self.view = memoryview((ctypes.c_ubyte * self.size).from_address(self.host_address)).cast("B")
         self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast("B")

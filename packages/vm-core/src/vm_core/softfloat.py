@@ -86,7 +86,11 @@ def _unpack(fmt: int, a: int) -> tuple[int, int, int]:
     exponent = magnitude >> f.fraction
     if exponent == 0:
         return a & f.sign, magnitude, f.emin - f.fraction
-    return a & f.sign, magnitude & ((1 << f.fraction) - 1) | 1 << f.fraction, exponent - 1 + f.emin - f.fraction
+    return (
+        a & f.sign,
+        magnitude & ((1 << f.fraction) - 1) | 1 << f.fraction,
+        exponent - 1 + f.emin - f.fraction,
+    )
 
 
 def _nan(fmt: int, a: int) -> bool:

@@ -21,14 +21,14 @@ from typing import Any, Final
 from vm_core.engine import Availability, Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
 from vm_core.errors import CacheError, DecodeError, VmError
 from vm_core.execute import execute, fetch
-from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot
+from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory, LoadedObject
 from vm_jit.compiler import Compiler, host_key, source_digest
-from vm_jit.records import HEAT, MAX_LENGTH, RECORD_BYTES, Plan, handler_key
+from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, handler_key
 from vm_jit.tiering import Tiering
 
 __all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
@@ -46,6 +46,7 @@ _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
 _BLOCK_LIMIT: Final = 128
 _RECORD_SPACE: Final = 1 << 30
+_PAGES_COUNT: Final = 1 << MAX_BITS >> 12
 
 _CAN_COMPILE: Final = platform.machine() in ("x86_64", "AMD64")
 """Regions pass guest registers by a calling convention that LLVM has for x86-64 only."""
@@ -135,7 +136,7 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``threshold`` is the number of jumps that makes code hot."""
+    for none. ``synchronous`` compiles in the running thread and ``eager`` what has been jumped to twice (for tests)."""
 
     name = "jit"
 
@@ -147,6 +148,7 @@ class NativeEngine:
         jit: bool = True,
         cache: Cache | Path | str | bool | None = None,
         synchronous: bool = False,
+        eager: bool = False,
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
@@ -157,14 +159,13 @@ class NativeEngine:
         self.lock = threading.RLock()
         self.per_page = PAGE // isa.unit
         self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
-        pages = memory.size // PAGE
         # SAFETY: these ranges belong to this engine until close(); native code reads them through the vCPU's header.
         self._space = _anonymous(_RECORD_SPACE)
-        self.pages_address = _anonymous(pages * 8)
-        self.regions_address = _anonymous(pages * 8)
+        self.pages_address = _anonymous(_PAGES_COUNT * 8)
+        self.regions_address = _anonymous(_PAGES_COUNT * 8)
         self._bytes = memoryview((ctypes.c_ubyte * _RECORD_SPACE).from_address(self._space)).cast("B")
         self._words = self._bytes.cast("Q")
-        self._pages = memoryview((ctypes.c_uint64 * pages).from_address(self.pages_address)).cast("B").cast("Q")
+        self._pages = memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
         self._used = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
         self._copies: dict[int, bytes] = {}  # guest page number -> its bytes when last decoded
@@ -178,6 +179,7 @@ class NativeEngine:
         self._length = MAX_LENGTH[isa.unit]
         self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and _CAN_COMPILE else None
         self._started = False
+        self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
         self.key = ""
         self._restored = 0
         memory.code_changed.append(self.invalidate)
@@ -217,6 +219,9 @@ class NativeEngine:
                 if self._interrupt:
                     self._interrupt = False
                     return Interrupted()
+                if reason != 3 and reason != 6 and not words[_FUEL]:
+                    # The last instruction of the budget jumped to a place that is hot, or not decoded yet.
+                    return _BUDGET
                 if reason == 2:
                     trap = self._predecode(cpu.pc)
                     if trap is not None:
@@ -346,7 +351,7 @@ class NativeEngine:
                 if self._words[at >> 3] != self._miss:
                     return None
                 handler, operands, ends = self._operands(insn, pc)
-                self._bytes[at + 8 : at + 24] = operands
+                self._bytes[at + 8 : at + 27] = operands + self._heat + insn.length.to_bytes(1, "little")
                 self._words[at >> 3] = self.interpreter.address["h_breakpoint"] if pc in self._breakpoints else handler
                 pc += insn.length
                 if ends or pc >> 12 != number:
@@ -391,9 +396,9 @@ class NativeEngine:
             meta, blob = stored
             symbols = [self.interpreter.address[name] for name in meta["symbols"]]
             table = bytearray(blob[: meta["table"]])
-            for at in range(0, len(table), 24):
+            for at in range(0, len(table), 32):
                 struct.pack_into("<Q", table, at, symbols[int.from_bytes(table[at : at + 8], "little")])
-            kinds, limit = bytes(table), len(table) // 24
+            kinds, limit = bytes(table), len(table) // 32
             for number, digest, start, count in meta["pages"]:
                 slots = blob[start : start + 8 * count]
                 pairs = memoryview(slots).cast("I")
@@ -433,7 +438,7 @@ class NativeEngine:
                     continue
                 at = page + slot * RECORD_BYTES
                 name = names.setdefault(by_address[handler], len(names))
-                entry = name.to_bytes(8, "little") + bytes(self._bytes[at + 8 : at + 24])
+                entry = name.to_bytes(8, "little") + bytes(self._bytes[at + 8 : at + 24]) + bytes([self._bytes[at + 26]]) + bytes(7)
                 slots += struct.pack("<II", slot, kinds.setdefault(entry, len(kinds)))
             if slots:
                 pages.append([number, self._page_digest(number), len(slots) // 8])
@@ -493,12 +498,6 @@ class NativeEngine:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
         self._interrupt = True
 
-    def heat(self, pc: int, value: int) -> None:
-        """Set how hot the record of ``pc`` is."""
-        at = self.record(pc)
-        if at is not None:
-            self._bytes[at + HEAT : at + HEAT + 4] = value.to_bytes(4, "little")
-
     def program_key(self) -> str:
         """A hash of all executable guest memory: what a cache of compiled regions is for."""
         digest = hashlib.blake2b(digest_size=12)
@@ -524,8 +523,8 @@ class NativeEngine:
         self._pages.release()
         # SAFETY: the views are released and no vCPU runs any more (the protocol's condition).
         _libc.munmap(self._space, _RECORD_SPACE)
-        _libc.munmap(self.pages_address, self.memory.size // PAGE * 8)
-        _libc.munmap(self.regions_address, self.memory.size // PAGE * 8)
+        _libc.munmap(self.pages_address, _PAGES_COUNT * 8)
+        _libc.munmap(self.regions_address, _PAGES_COUNT * 8)
 
 
 class InterpreterEngine(NativeEngine):

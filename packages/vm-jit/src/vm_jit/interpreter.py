@@ -6,17 +6,16 @@ call, a record not decoded yet, an empty budget) stores pc, fuel and a :class:`R
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Final
 
 from vm_core.errors import SpecError, VmError
-from vm_core.memory import PAGE, table_offset
+from vm_core.memory import PAGE, TABLE_OFFSET
 from vm_core.spec.isa import Instruction, Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 
 from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, guest_flags, supported
-from vm_jit.records import HEAT, HOT, MAX_LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import HEAT, HOT, LENGTH, MAX_LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
 
 __all__ = ["build", "entry_signature", "region_type"]
 
@@ -47,7 +46,7 @@ class _Handler(Emitter):
     """One handler: operands from the record at %ip."""
 
     def __init__(self, isa: Isa, how: Plan, length: int, threshold: int | None) -> None:
-        super().__init__(32)
+        super().__init__()
         self.isa, self.plan, self.length, self.threshold = isa, how, length, threshold
         self.slots = {(role, file, field): offset for role, file, field, offset in how.slots}
         self.fields = {field: (offset, size) for field, offset, size in how.immediates}
@@ -93,13 +92,18 @@ class _Handler(Emitter):
         for name in self.fields:
             self.immediate(name)
         self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
+        if self.length:
+            self._length, self._step = str(self.length), str(self.length // self.isa.unit * RECORD_BYTES)
+        else:
+            self._length = self.v(f"zext i8 {self.record(LENGTH, 'i8')} to i64")
+            self._step = self.v(f"mul i64 {self._length}, {RECORD_BYTES}")
 
     def pc(self) -> str:
         assert self._pc is not None
         return self._pc
 
     def next_pc(self) -> str:
-        return self.v(f"add i64 {self.pc()}, {self.length}")
+        return self.v(f"add i64 {self.pc()}, {self._length}")
 
     def block(self, label: str, lines: list[str]) -> None:
         """A block to be placed behind the rest."""
@@ -146,7 +150,7 @@ class _Handler(Emitter):
             inside,
             [
                 f"%{n}e = lshr i64 {address}, 12",
-                f"%{n}t = getelementptr i8, ptr %arena, i64 {-table_offset(self.bits)}",
+                f"%{n}t = getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}",
                 f"%{n}f = getelementptr i8, ptr %{n}t, i64 %{n}e",
                 f"%{n}g = load i8, ptr %{n}f, !tbaa !9",
                 f"%{n}h = and i8 %{n}g, {need}",
@@ -194,7 +198,7 @@ class _Handler(Emitter):
             else:
                 self._jump(kind, target, direct, left, conditional=False)
                 return
-        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self.length // self.isa.unit * RECORD_BYTES}"), left, self.next_pc())
+        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, self.next_pc())
 
     def dispatch(self, ip: str, left: str, pc: str) -> None:
         """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
@@ -248,10 +252,10 @@ class _Handler(Emitter):
         """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``."""
         hot = self.label()
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
-        count = self.v(f"add i32 {self.v(f'load i32, ptr {spot}, {RECORD}')}, 1")
-        self.emit(f"store i32 {count}, ptr {spot}, {RECORD}")
+        count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
+        self.emit(f"store i16 {count}, ptr {spot}, {RECORD}")
         self.leave(hot, Reason.HOT, target, left)
-        self.emit(f"br i1 {self.v(f'icmp eq i32 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10")
+        self.emit(f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10")
 
     def lookup(self, target: str, left: str) -> str:
         """The record of a guest address, or leave with MISS."""
@@ -433,13 +437,17 @@ loop:
   %ro = mul i64 %so, {RECORD_BYTES}
   %r = getelementptr i8, ptr %records, i64 %ro
   %ko = zext i32 %kind to i64
-  %to = mul i64 %ko, 24
+  %to = mul i64 %ko, 32
   %t = getelementptr i8, ptr %table, i64 %to
   %h = load ptr, ptr %t
   %tp = getelementptr i8, ptr %t, i64 8
   %operands = load i128, ptr %tp, align 8
   %rp = getelementptr i8, ptr %r, i64 8
   store i128 %operands, ptr %rp, align 8
+  %lp = getelementptr i8, ptr %t, i64 24
+  %length = load i8, ptr %lp
+  %rl = getelementptr i8, ptr %r, i64 {LENGTH}
+  store i8 %length, ptr %rl
   store ptr %h, ptr %r
   %n = add i64 %i, 1
   %more = icmp ult i64 %n, %count
@@ -447,8 +455,8 @@ loop:
 done:
   ret void
 }}"""
-"""``restore(records, table, slots, count)``: decode a page as an earlier run did. ``table`` holds (handler, operands) of
-24 bytes, ``slots`` pairs of 32-bit (slot in the page, index in the table)."""
+"""``restore(records, table, slots, count)``: decode a page as an earlier run did. ``table`` holds (handler, operands, length) in
+32 bytes, ``slots`` pairs of 32-bit (slot in the page, index in the table)."""
 
 
 def _nowhere(isa: Isa) -> str:
@@ -464,11 +472,6 @@ def _nowhere(isa: Isa) -> str:
     )
 
 
-def _variants(isa: Isa, insn: Instruction) -> list[dict[str, int]]:
-    choices = [list(isa.static_values(insn, name)) for name in insn.statics]
-    return [dict(zip(insn.statics, values, strict=True)) for values in product(*choices)]
-
-
 def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
     """The interpreter's module as LLVM IR text, and the plan of each handler by its key.
 
@@ -479,12 +482,12 @@ def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
     lengths: dict[str, set[int]] = {}
     for insn in isa.instructions.values():
         base = insn.expands[0] if insn.expands else insn
-        lengths.setdefault(base.name, set()).update(isa.lengths(insn))
+        lengths.setdefault(base.name, set()).update(isa.lengths(insn) if isa.unit > 1 else (0,))
     made: dict[tuple[str, int, bool], str] = {}
     for insn in isa.instructions.values():
         if insn.expands:
             continue
-        for statics in _variants(isa, insn):
+        for statics in isa.variants(insn):
             try:
                 template = insn.template(statics)
             except (SpecError, VmError):

@@ -14,7 +14,7 @@ import platform
 from typing import Final
 
 from vm_core.engine import Cause
-from vm_core.memory import Prot, table_offset
+from vm_core.memory import MAX_BITS, TABLE_OFFSET, Prot
 from vm_core.spec.ops import mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
@@ -123,8 +123,10 @@ def supported(template: Template) -> bool:
 class Emitter:
     """Emits one function's body. ``lines`` is the text so far."""
 
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
+    bits = MAX_BITS
+    """Addresses below 2**bits have a permission byte; those above a smaller arena's end have one that is 0."""
+
+    def __init__(self) -> None:
         self.lines: list[str] = []
         self._n = 0
         self.values: list[str] = []
@@ -340,7 +342,7 @@ class Emitter:
 
     def table_entry(self, page: str) -> str:
         """The address of a page's permission byte."""
-        below = self.v(f"getelementptr i8, ptr %arena, i64 {-table_offset(self.bits)}")
+        below = self.v(f"getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}")
         return self.v(f"getelementptr i8, ptr {below}, i64 {page}")
 
     def host_pointer(self, address: str) -> str:

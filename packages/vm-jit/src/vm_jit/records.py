@@ -4,7 +4,8 @@ Guest code is predecoded, page by page, into records of 32 bytes, one for each p
 
     0   address of the handler
     8   operands: up to four 16-bit state offsets, then immediates (see :class:`Plan`)
-    24  heat (32 bits): how often a jump came here
+    24  heat (16 bits): how often a jump came here
+    26  length of the instruction in bytes (8 bits)
     28  guest pc (32 bits)
 """
 
@@ -16,10 +17,11 @@ from typing import Final
 
 from vm_core.spec.isa import Decoded
 
-__all__ = ["HEAT", "HOT", "MAX_LENGTH", "RECORD_BYTES", "RECORD_PC", "Plan", "Reason", "handler_key"]
+__all__ = ["HEAT", "HOT", "LENGTH", "MAX_LENGTH", "RECORD_BYTES", "RECORD_PC", "Plan", "Reason", "handler_key"]
 
 RECORD_BYTES: Final = 32
 HEAT: Final = 24
+LENGTH: Final = 26
 RECORD_PC: Final = 28
 HOT: Final = 2000
 """Jumps to one place before it is handed to the JIT."""
@@ -49,7 +51,9 @@ class Plan:
 
 
 def handler_key(decoded: Decoded, *, returns: bool) -> str:
-    """The name under which a decoded instruction's handler is found."""
+    """The name under which a decoded instruction's handler is found. Where an instruction may have any length (unit 1),
+    one handler serves all, and takes it from the record."""
     insn = decoded.insn
     statics = ",".join(str(decoded.fields[name]) for name in insn.statics)
-    return f"{insn.name}/{statics}/{decoded.length}{'r' if returns else ''}"
+    length = decoded.length if insn.isa.unit > 1 else 0
+    return f"{insn.name}/{statics}/{length}{'r' if returns else ''}"

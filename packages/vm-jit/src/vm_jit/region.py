@@ -279,8 +279,8 @@ def windows(isa: Isa, block: Block) -> tuple[dict[Place, Window], set[Place]]:
 class _Emit(Emitter):
     """Emits one region."""
 
-    def __init__(self, isa: Isa, region: Region, bits: int) -> None:
-        super().__init__(bits)
+    def __init__(self, isa: Isa, region: Region) -> None:
+        super().__init__()
         self.isa, self.region = isa, region
         self.type, self.pins = region_type(isa)
         self.pinned = set(self.pins)
@@ -658,6 +658,6 @@ class _Emit(Emitter):
         )
 
 
-def emit(isa: Isa, region: Region, bits: int = 32) -> str:
+def emit(isa: Isa, region: Region) -> str:
     """The LLVM module of a region; its function is called ``region``."""
-    return _Emit(isa, region, bits).text()
+    return _Emit(isa, region).text()

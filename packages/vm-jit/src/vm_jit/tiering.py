@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
-from vm_core.memory import PAGE
+from vm_core.memory import MAX_BITS, PAGE
 from vm_core.spec.isa import Decoded
 
 from vm_jit.code_memory import CodeBlock, CodeMemory
@@ -32,6 +32,7 @@ __all__ = ["Tiering"]
 
 log = logging.getLogger("vm.jit")
 _MAX_FAILURES: Final = 20
+PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 0.4
 
 
@@ -56,7 +57,7 @@ class Tiering:
         self.engine, self.code, self.synchronous = engine, code, synchronous
         self._tables: dict[int, Any] = {}  # guest page -> its entries (function, original handler)
         self._table_of = memoryview(
-            (ctypes.c_uint64 * (engine.memory.size // PAGE)).from_address(engine.regions_address)
+            (ctypes.c_uint64 * PAGES).from_address(engine.regions_address)
         ).cast("B").cast("Q")
         self._at: dict[int, _Compiled] = {}
         self._all: list[_Compiled] = []
@@ -212,7 +213,7 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        data = self._compiler.compile(regions.emit(engine.isa, region, engine.memory.bits), passes="region")
+        data = self._compiler.compile(regions.emit(engine.isa, region), passes="region")
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:

@@ -117,7 +117,12 @@ class Bind:
         guest = parts[1] if len(parts) > 1 and parts[1] else host
         if not guest.startswith("/"):
             raise UsageError(f"bad bind {text!r}: the guest path must begin with /")
-        return cls(host, os.path.normpath(guest), mode == "rw")
+        return cls(host, _normal(guest), mode == "rw")
+
+
+def _normal(path: str) -> str:
+    """An absolute path without ``.``, ``..`` and double slashes (normpath keeps two at the start)."""
+    return os.path.normpath("/" + path.lstrip("/"))
 
 
 class Mount:
@@ -259,7 +264,7 @@ class Namespace:
             if root.endswith(":ro"):
                 root, writable = root[:-3], False
             self._add("/", os.path.abspath(root), writable=writable)
-            self.start = os.path.normpath("/" + (cwd or "/"))
+            self.start = _normal(cwd or "/")
         else:
             here = os.path.abspath(cwd or os.getcwd())
             self._tmp()

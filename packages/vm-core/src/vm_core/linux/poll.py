@@ -66,7 +66,8 @@ def _poll_files(
 def _poll(t: GuestThread, address: int, count: int, deadline: float | None) -> int:
     if count > max(t.files.limit, 64):
         return -errno.EINVAL
-    t.memory.check(address, 8 * count, Access.WRITE)
+    if count:
+        t.memory.check(address, 8 * count, Access.WRITE)
     entries = list(struct.iter_unpack("<ihH", t.memory.read(address, 8 * count)))
     ready = _poll_files(t, [(number, events & 0xFFFF) for number, events, _ in entries], deadline)
     if ready is None:

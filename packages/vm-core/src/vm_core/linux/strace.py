@@ -74,7 +74,7 @@ def _argument(t: GuestThread, kind: str, value: int, following: int) -> str:
     if kind == "ptr":
         return f"{value:#x}" if value else "NULL"
     if kind == "oct":
-        return f"{value & 0xFFFFFFFF:#05o}".replace("0o", "0")
+        return f"0{value & 0xFFFFFFFF:o}" if value else "0"
     if kind == "oflags":
         names = ((t.abi.O_DIRECTORY, "O_DIRECTORY"), (t.abi.O_NOFOLLOW, "O_NOFOLLOW"), (t.abi.O_LARGEFILE, "O_LARGEFILE"))
         access = ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE")[value & 3]

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import random
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,8 @@ Semantics = Callable[..., None]
 class Instruction:
     """One mnemonic: its encoding, its text, and how it is written in assembly.
 
-    ``expands`` is set for a short encoding that means another instruction: (that one, field -> constant or own field).
+    ``expands`` is set for a short encoding that means another instruction: (that one, field -> constant or own field);
+    ``row`` is then (file, line) of its row.
     """
 
     isa: Isa
@@ -38,6 +40,7 @@ class Instruction:
     function: Semantics
     syntax: str
     expands: tuple[Instruction, dict[str, int | str]] | None = None
+    row: tuple[str, int] | None = None
     _templates: dict[tuple[int, ...], Template] = field(default_factory=dict)
     _statics: tuple[str, ...] | None = None
 
@@ -55,6 +58,8 @@ class Instruction:
     @property
     def source(self) -> tuple[str, int]:
         """(file, line) of the definition."""
+        if self.row is not None:
+            return self.row
         function = inspect.unwrap(self.function)
         return inspect.getsourcefile(function) or "?", function.__code__.co_firstlineno
 
@@ -162,7 +167,8 @@ class Isa:
     def expand(self, text: str) -> None:
         """Define short encodings. A row is ``mnemonic | bits | target field=value ... | constraints | syntax``; a value is a
         constant or a field of the row's own pattern."""
-        for line in text.strip().splitlines():
+        caller = sys._getframe(1)
+        for number, line in enumerate(text.splitlines(), caller.f_lineno):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             cells = [cell.strip() for cell in re.split(r"(?<=\s)\|(?=\s|$)", line)]
@@ -185,9 +191,9 @@ class Isa:
                     raise SpecError(f"{mnemonic}: {value!r} is no field of its pattern")
             if missing := [key for key, kind in base.fields.items() if key not in given and kind.role != "strongest"]:
                 raise SpecError(f"{mnemonic}: no value for {', '.join(missing)} of {base.name}")
-            self._add(
-                Instruction(self, mnemonic, pattern, base.function, syntax or ", ".join(pattern.parts), (base, given)), ""
-            )
+            written = syntax or ", ".join(pattern.parts)
+            row = (caller.f_code.co_filename, number)
+            self._add(Instruction(self, mnemonic, pattern, base.function, written, (base, given), row), "")
 
     def _define(
         self,

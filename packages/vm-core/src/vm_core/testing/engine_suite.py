@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Final
 
 from vm_core import isa as isas
@@ -28,6 +29,7 @@ from vm_core.execute import ReferenceEngine, execute
 from vm_core.memory import Access, GuestMemory, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import CpuState
+from vm_core.testing.cases import read_cases
 
 __all__ = ["EngineSuite", "Machine", "Program", "states_differ"]
 
@@ -165,6 +167,8 @@ class EngineSuite:
     iterations: ClassVar[int] = 40
     """... and how often each of them runs."""
     seed: ClassVar[int] = 1
+    cases: ClassVar[Path | None] = None
+    """A file of :mod:`vm_core.testing.cases`."""
     coherent_threads: ClassVar[bool] = True
     """Whether two threads may run one engine at the same time."""
 
@@ -309,6 +313,18 @@ class EngineSuite:
             where = next(i for i in range(DATA, END) if mine.memory.view[i] != expected.memory.view[i])
             out.append(f"[{where:#x}]: {mine.memory.view[where]:#x}, expected {expected.memory.view[where]:#x}")
         return "; ".join(out)
+
+    def test_cases(self) -> None:
+        """Each line of the case file, if there is one."""
+        if self.cases is None:
+            return
+        problems = []
+        with self.machine() as machine:
+            for case in read_cases(self.cases):
+                wrong = case.problems(self.isa, machine.engine, machine.memory)
+                if wrong:
+                    problems.append(f"{case.line}\n    {'; '.join(wrong)}")
+        assert not problems, "\n".join(problems)
 
     # -- blocks -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from vm_core.spec.isa import Instruction, Isa
+from vm_core.spec.template import Template
 from vm_core.state import CpuState
 
 __all__ = ["BASES", "WINDOW", "compare", "random_block", "random_state", "random_value"]
@@ -69,7 +70,11 @@ def random_float(rng: random.Random, *, boxed: bool = False) -> int:
     if boxed or kind < 3:
         single = rng.choice(_SINGLES) ^ rng.getrandbits(1) << 31
         if rng.randrange(2):
-            single = (0x3F80_0000 + (rng.randrange(-30, 31) << 23)) | rng.getrandbits(23) | rng.getrandbits(1) << 31
+            single = (
+                (0x3F80_0000 + (rng.randrange(-30, 31) << 23))
+                | rng.getrandbits(23)
+                | rng.getrandbits(1) << 31
+            )
         return 0xFFFF_FFFF << 32 | single
     if kind < 5:
         return rng.choice(_DOUBLES) ^ rng.getrandbits(1) << 63
@@ -121,7 +126,9 @@ class _Writer:
         self.plain = plain
         self.atomics = [size for size in "wd" if {f"lr.{size}", f"sc.{size}"} <= wanted]
         self.floats = "csrrw" in wanted
-        self.shapes: list[Callable[[frozenset[int]], bytes]] = [self.branch, self.loop, self.call] if control else []
+        self.shapes: list[Callable[[frozenset[int]], bytes]] = (
+            [self.branch, self.loop, self.call] if control else []
+        )
 
     def items(self, n: int, reserved: frozenset[int]) -> bytes:
         code = b""
@@ -174,7 +181,7 @@ class _Writer:
                 fields["csr"] = rng.choice((1, 2, 3))
                 if not self._csr_is_safe(insn.name, fields):
                     continue
-            if _writes_x(insn, target) & {fields[name] for name in ("rd", "rdc") if name in fields} & reserved:
+            if _writes_x(target) and reserved & {fields[name] for name in ("rd", "rdc") if name in fields}:
                 continue
             try:
                 return self.isa.encode(insn.name, **fields)
@@ -201,15 +208,17 @@ class _Writer:
         through = self.register(reserved)
         value = self.rng.randrange(5) << 5 | self.rng.getrandbits(5)
         csr = self.rng.choice((2, 3))
-        return self.isa.encode("addi", rd=through, rs1=0, imm=value if csr == 3 else value >> 5) + self.isa.encode(
-            "csrrw", rd=self.register(reserved), rs1=through, csr=csr
-        )
+        return self.isa.encode(
+            "addi", rd=through, rs1=0, imm=value if csr == 3 else value >> 5
+        ) + self.isa.encode("csrrw", rd=self.register(reserved), rs1=through, csr=csr)
 
     def atomic(self, reserved: frozenset[int]) -> bytes:
         """Load-reserved, at most one register instruction, store-conditional of the same size and address."""
         size, base = self.rng.choice(self.atomics), self.rng.choice(BASES)
         bits = {"aq": self.rng.getrandbits(1), "rl": self.rng.getrandbits(1)}
-        between = self.isa.encode("xori", rd=self.register(reserved), rs1=self.source(), imm=self.rng.randrange(-9, 9))
+        between = self.isa.encode(
+            "xori", rd=self.register(reserved), rs1=self.source(), imm=self.rng.randrange(-9, 9)
+        )
         return (
             self.isa.encode(f"lr.{size}", rd=self.register(reserved), rs1=base, **bits)
             + (between if self.rng.getrandbits(1) else b"")
@@ -256,7 +265,11 @@ class _Writer:
         shapes, self.shapes = self.shapes, [self.branch]
         body = self.items(self.rng.randrange(1, 6), reserved | {link})
         self.shapes = shapes
-        ret = self.isa.encode("c.jr", rs1=link) if self.rng.getrandbits(1) else self.isa.encode("jalr", rd=0, rs1=link)
+        ret = (
+            self.isa.encode("c.jr", rs1=link)
+            if self.rng.getrandbits(1)
+            else self.isa.encode("jalr", rd=0, rs1=link)
+        )
         function = body + ret
         return (
             self.isa.encode("jal", rd=0, imm=4 + len(function))
@@ -265,31 +278,24 @@ class _Writer:
         )
 
 
-def _codes(insn: Instruction) -> frozenset[str]:
-    statics = {
-        name: next((c.values[0] for c in insn.pattern.constraints if c.equal and c.field == name), 0)
-        for name in insn.statics
-    }
-    return insn.template(statics).codes
+def _template(insn: Instruction) -> Template:
+    """One of the instruction's templates: for what is asked here, all are alike."""
+    return insn.template(next(iter(insn.isa.variants(insn))))
 
 
 def _touches_memory(insn: Instruction) -> bool:
-    return bool(_codes(insn) & _MEMORY)
+    return bool(_template(insn).codes & _MEMORY)
 
 
 def _qualifies(insn: Instruction) -> bool:
     """Whether it may stand anywhere in a straight line. Load-reserved and store-conditional come only in pairs."""
-    codes = _codes(insn.expands[0] if insn.expands else insn)
+    codes = _template(insn.expands[0] if insn.expands else insn).codes
     fixed = insn.expands[1] if insn.expands else {}
     if codes & (_CONTROL | {"load_reserved", "store_conditional"}):
         return False
-    return not (fixed.get("rd") in _RESERVED and isinstance(fixed.get("rd"), int))
+    return fixed.get("rd") not in _RESERVED
 
 
-def _writes_x(insn: Instruction, target: Instruction) -> set[int]:
-    """All x registers, if the destination of the instruction is one; else nothing."""
-    statics = {
-        name: next((c.values[0] for c in target.pattern.constraints if c.equal and c.field == name), 0)
-        for name in target.statics
-    }
-    return set(range(32)) if ("x", "rd") in target.template(statics).writes else set()
+def _writes_x(target: Instruction) -> bool:
+    """Whether the destination is an x register."""
+    return ("x", "rd") in _template(target).writes

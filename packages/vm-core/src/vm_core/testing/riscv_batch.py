@@ -8,13 +8,13 @@ Built by our own assembler and ELF writer: no compiler is needed.
 
 from __future__ import annotations
 
-import random
 import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from vm_core.engine import Budget, Engine, Interrupted, Syscall
@@ -67,13 +67,13 @@ class Batch:
         cls, seed: int, *, blocks: int, length: int, rounds: int = 1, among: Iterable[str] | None = None
     ) -> Batch:
         """``blocks`` blocks of about ``length`` instructions, each run ``rounds`` times from another state."""
-        isa, rng = get("riscv64"), random.Random(seed)
+        isa, rng = get("riscv64"), Random(seed)
         names = None if among is None else list(among)
         made = [random_block(isa, rng, length, among=names) for _ in range(blocks)]
         return cls(made, [(at, cls.state(isa, rng)) for _ in range(rounds) for at in range(blocks)])
 
     @staticmethod
-    def state(isa: Isa, rng: random.Random) -> bytes:
+    def state(isa: Isa, rng: Random) -> bytes:
         """A random register state: fcsr, f0 to f31, x1 to x31."""
         cpu = isa.cpu()
         random_state(isa, rng, cpu)
@@ -93,7 +93,13 @@ class Batch:
     def _code(self) -> bytes:
         """The driver, then the blocks. x5 is t0, x31 t6, x2 sp, x4 tp."""
         load = ["lui t0, " + hex(_DATA >> 12), "ld t1, 0(t0)", "ld t2, 8(t0)"]
-        take = [f"addi s1, t1, {_ENTRY}", "sd s1, 0(t0)", "addi t6, t1, 0", "ld t0, 0(t6)", "csrrw zero, fcsr, t0"]
+        take = [
+            f"addi s1, t1, {_ENTRY}",
+            "sd s1, 0(t0)",
+            "addi t6, t1, 0",
+            "ld t0, 0(t6)",
+            "csrrw zero, fcsr, t0",
+        ]
         take += [f"fld f{i}, {8 + 8 * i}(t6)" for i in range(32)]
         take += [f"ld x{i}, {8 * 33 + 8 * (i - 1)}(t6)" for i in range(1, 32)]
         # Block addresses are a table of their own, so that tp is free to carry one there.
@@ -113,7 +119,9 @@ class Batch:
             out += block
             distance = dump_at - (_CODE + len(out))
             low = ((distance + 0x800) & 0xFFF) - 0x800
-            out += self.isa.encode("auipc", rd=4, imm=distance - low) + self.isa.encode("jalr", rd=0, rs1=4, imm=low)
+            out += self.isa.encode("auipc", rd=4, imm=distance - low) + self.isa.encode(
+                "jalr", rd=0, rs1=4, imm=low
+            )
         return out
 
     def _data(self) -> bytes:
@@ -122,7 +130,7 @@ class Batch:
             at = 8 * 33 + 8 * 3  # tp: the block's address
             table += state[:at] + struct.pack("<Q", self.addresses[block]) + state[at + 8 :]
         head = struct.pack("<QQ", _TABLE, _TABLE + len(table)).ljust(_BASE + WINDOW[0] - _DATA, b"\0")
-        scratch = random.Random(len(table)).randbytes(WINDOW[1] - WINDOW[0])
+        scratch = Random(len(table)).randbytes(WINDOW[1] - WINDOW[0])
         return (head + scratch).ljust(_TABLE - _DATA, b"\0") + bytes(table)
 
     def elf(self) -> bytes:
@@ -133,14 +141,19 @@ class Batch:
         ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
         # e_flags: RVC, double-float ABI.
         out = ident + struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, _CODE, 64, 0, 5, 64, 56, 2, 0, 0, 0)
-        for flags, offset, address, size in ((5, code_at, _CODE, len(self.code)), (6, data_at, _DATA, len(self.data))):
+        for flags, offset, address, size in (
+            (5, code_at, _CODE, len(self.code)),
+            (6, data_at, _DATA, len(self.data)),
+        ):
             out += struct.pack("<IIQQQQQQ", 1, flags, offset, address, address, size, size, 0x1000)
         assert len(out) == header
         return (out.ljust(code_at, b"\0") + self.code).ljust(data_at, b"\0") + self.data
 
     # -- running it ---------------------------------------------------------------------------------------------
 
-    def run(self, factory: EngineFactory, *, limit: int = 1 << 40, slice_: int = 1 << 30) -> tuple[bytes, int]:
+    def run(
+        self, factory: EngineFactory, *, limit: int = 1 << 40, slice_: int = 1 << 30
+    ) -> tuple[bytes, int]:
         """What the program writes on one of our engines, and how many instructions it retired. It is run in calls of
         at most ``slice_`` instructions. Raises AssertionError where it traps."""
         with GuestMemory(bits=32) as memory:
@@ -180,7 +193,9 @@ class Batch:
             path = Path(folder) / "batch"
             path.write_bytes(self.elf())
             path.chmod(0o755)
-            return subprocess.run([*command, str(path)], stdout=subprocess.PIPE, timeout=timeout, check=False).stdout
+            return subprocess.run(
+                [*command, str(path)], stdout=subprocess.PIPE, timeout=timeout, check=False
+            ).stdout
 
     # -- explaining it ------------------------------------------------------------------------------------------
 
@@ -189,7 +204,9 @@ class Batch:
         whole = len(self.pairs) * _RECORD
         if ours == theirs and len(ours) == whole:
             return None
-        at = next((i for i in range(0, whole, _RECORD) if ours[i : i + _RECORD] != theirs[i : i + _RECORD]), 0)
+        at = next(
+            (i for i in range(0, whole, _RECORD) if ours[i : i + _RECORD] != theirs[i : i + _RECORD]), 0
+        )
         index = at // _RECORD
         one, two = ours[at : at + _RECORD], theirs[at : at + _RECORD]
         if len(one) != _RECORD or len(two) != _RECORD:
@@ -202,8 +219,14 @@ class Batch:
                 if one[i : i + 8] != two[i : i + 8]
             ]
             names = [*self.isa.layout.files["x"].names[1:], *self.isa.layout.files["f"].names, "fcsr"]
-            pairs = zip(struct.unpack(f"<{_WORDS}Q", one[split:]), struct.unpack(f"<{_WORDS}Q", two[split:]), strict=True)
-            differences += [f"{n}: {a:#x} != {b:#x}" for n, (a, b) in zip(names, pairs, strict=True) if a != b]
+            pairs = zip(
+                struct.unpack(f"<{_WORDS}Q", one[split:]),
+                struct.unpack(f"<{_WORDS}Q", two[split:]),
+                strict=True,
+            )
+            differences += [
+                f"{n}: {a:#x} != {b:#x}" for n, (a, b) in zip(names, pairs, strict=True) if a != b
+            ]
         return Mismatch(index, tuple(differences), self.listing(self.pairs[index][0]))
 
     def listing(self, block: int) -> str:
@@ -215,7 +238,9 @@ class Batch:
             code, at = code[insn.length :], at + insn.length
         return "\n".join(lines)
 
-    def narrow(self, index: int, ours: Callable[[Batch], bytes], theirs: Callable[[Batch], bytes]) -> Mismatch | None:
+    def narrow(
+        self, index: int, ours: Callable[[Batch], bytes], theirs: Callable[[Batch], bytes]
+    ) -> Mismatch | None:
         """The mismatch of pair ``index`` from the shortest prefix of its block, followed by nops, that still shows
         one."""
         block, state = self.pairs[index]

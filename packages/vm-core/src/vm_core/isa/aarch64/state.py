@@ -285,12 +285,18 @@ class AArch64(Isa):
         """The bytes of one line, in the syntax that :meth:`format` prints. Raises ValueError."""
         mnemonic, _, rest = text.strip().partition(" ")
         mnemonic, _, condition = mnemonic.partition(".")
-        problem = f"{self.name} has no instruction {mnemonic!r}"
+        problem, matched = f"{self.name} has no instruction {mnemonic!r}", False
         for insn in self.instructions.values():
             if insn.name.split(".")[0] != mnemonic:
                 continue
             try:
-                fields = self._parsed(insn, self.operands(insn, rest))
+                pairs = self.operands(insn, rest)
+            except ValueError as error:
+                problem = problem if matched else str(error)
+                continue
+            matched = True
+            try:
+                fields = self._parsed(insn, pairs)
                 if condition:
                     fields["cond"] = CONDITIONS.index(condition)
                 code = self.encode(insn.name, **fields)

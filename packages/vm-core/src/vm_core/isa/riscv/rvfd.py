@@ -303,6 +303,4 @@ def fclass(name, x, f, rd, rs1):
     nan = select(magnitude.lt_u(fp.canonical_nan(r.fmt)), bits(1 << 8, 64), bits(1 << 9, 64))
     small = select(magnitude == 0, signed(3, 4), signed(2, 5))
     large = select(magnitude == infinity, signed(0, 7), nan)
-    x[rd] = select(
-        magnitude.lt_u(normal), small, select(magnitude.lt_u(infinity), signed(1, 6), large)
-    )
+    x[rd] = select(magnitude.lt_u(normal), small, select(magnitude.lt_u(infinity), signed(1, 6), large))

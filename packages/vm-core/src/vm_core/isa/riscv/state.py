@@ -29,13 +29,16 @@ from vm_core.spec import (
 
 __all__ = ["CSR_NUMBERS", "Csr", "FloatRegisters", "FloatView", "RiscV", "rv"]
 
-X_NAMES: Final = tuple(
-    "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6".split()
-)
-F_NAMES: Final = tuple(
-    "ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 "
-    "fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 fs11 ft8 ft9 ft10 ft11".split()
-)
+X_NAMES: Final = (
+    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4",
+    "a5", "a6", "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4",
+    "t5", "t6",
+)  # fmt: skip
+F_NAMES: Final = (
+    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2",
+    "fa3", "fa4", "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9",
+    "fs10", "fs11", "ft8", "ft9", "ft10", "ft11",
+)  # fmt: skip
 LINK_REGISTERS: Final = (1, 5)
 """ra and t0: the calling convention's link registers, which return-address prediction goes by (section 2.5.1)."""
 
@@ -117,11 +120,10 @@ class RiscV(Isa):
 
     def match(self, word: int, length: int) -> Instruction | None:
         insn = super().match(word, length)
-        if insn is not None and "csr" in insn.fields and insn.name not in ("csrrw", "csrrwi"):
-            # Reading a read-only CSR is allowed only in the forms that do not write: a source of x0 or 0.
-            if word >> 20 >= READ_ONLY and word >> 15 & 31:
-                return None
-        return insn
+        if insn is None or "csr" not in insn.fields:
+            return insn
+        # A read-only CSR can be accessed only in the forms that do not write: a source of x0 or 0.
+        return None if word >> 20 >= READ_ONLY and word >> 15 & 31 else insn
 
     def static_values(self, insn: Instruction, name: str) -> Iterable[int]:
         if name == "csr":
@@ -147,7 +149,10 @@ class RiscV(Isa):
             case "csr":
                 return _CSR_NAMES.get(value, hex(value))
             case "pred" | "succ":
-                return "".join(letter for bit, letter in ((8, "i"), (4, "o"), (2, "r"), (1, "w")) if value & bit) or "0"
+                return (
+                    "".join(letter for bit, letter in ((8, "i"), (4, "o"), (2, "r"), (1, "w")) if value & bit)
+                    or "0"
+                )
             case "imm" if insn.name in _UPPER:
                 return hex(value >> 12 & 0xFFFFF)
         return super().operand(insn, name, value)
@@ -182,7 +187,11 @@ class RiscV(Isa):
     def assemble(self, text: str) -> bytes:
         mnemonic, _, rest = text.strip().partition(" ")
         order = ""
-        if mnemonic not in self.instructions and (stem := mnemonic.rpartition("."))[2] in ("aq", "rl", "aqrl"):
+        if mnemonic not in self.instructions and (stem := mnemonic.rpartition("."))[2] in (
+            "aq",
+            "rl",
+            "aqrl",
+        ):
             mnemonic, _, order = stem
         insn = self.instructions.get(mnemonic)
         if insn is not None:
