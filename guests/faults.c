@@ -111,9 +111,11 @@ int main(int argc, char **argv) {
         unsigned long got = 0;
         for (;; got++) {
             char *more = malloc(1 << 20);
+            OPAQUE(more); /* clang knows what malloc is, and would leave it out */
             if (more == NULL)
                 break;
             memset(more, 1, 1 << 20);
+            OPAQUE(more);
         }
         printf("malloc failed after %lu MiB\n", got);
         return 9;

@@ -102,7 +102,12 @@ class Oracle:
     path: str
 
     def run(
-        self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
     ) -> Ended:
         done = subprocess.run(
             [self.path, *map(str, argv)],
@@ -232,7 +237,9 @@ class Assembler:
         flags = 7 if writable else 5
         size = CODE - BASE + len(code)
         struct.pack_into("<IIQQQQQQ", image, 64, 1, flags, 0, BASE, BASE, size, size, 4096)
-        struct.pack_into("<IIQQQQQQ", image, 120, 1, 6, data_at, DATA, DATA, len(data), len(data) + 0x10000, 4096)
+        struct.pack_into(
+            "<IIQQQQQQ", image, 120, 1, 6, data_at, DATA, DATA, len(data), len(data) + 0x10000, 4096
+        )
         self.made += 1
         path = self.place / f"assembled-{self.made}"
         path.write_bytes(image)

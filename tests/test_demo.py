@@ -33,7 +33,9 @@ def test_same_picture_natively(guests: Guests, tmp_path: Path) -> None:
     compiler = guests.tool.VARIANTS["native"].compiler()
     program = tmp_path / "demo"
     subprocess.run(
-        [*compiler, "-O2", "-ffp-contract=off", ROOT / "guests" / "demo.c", "-o", program, "-lm"], check=True, capture_output=True
+        [*compiler, "-O2", "-ffp-contract=off", ROOT / "guests" / "demo.c", "-o", program, "-lm"],
+        check=True,
+        capture_output=True,
     )
     done = subprocess.run([program], capture_output=True, check=True, env={})
     assert PICTURE.encode() in done.stdout
@@ -45,13 +47,19 @@ def test_rebuilt_demo_prints_the_same(guests: Guests, qemu: Oracle) -> None:
     if "musl" in guests.problems:
         pytest.skip(guests.problems["musl"])
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "build_demo.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "tools" / "build_demo.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.needs_qemu
-@pytest.mark.parametrize(("arguments", "env"), [((), {}), (("plain",), {}), ((), {"NO_COLOR": "1"}), ((), {"COLORTERM": "truecolor"})])
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [((), {}), (("plain",), {}), ((), {"NO_COLOR": "1"}), ((), {"COLORTERM": "truecolor"})],
+)
 def test_colours(arguments: tuple[str, ...], env: dict[str, str], qemu: Oracle, tmp_path: Path) -> None:
     done = qemu.run([DATA / "demo.riscv64", *arguments], cwd=tmp_path, env=env)
     assert done.status == 0

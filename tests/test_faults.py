@@ -18,11 +18,15 @@ SEGV, ILL, TRAP = signal.SIGSEGV, signal.SIGILL, signal.SIGTRAP
 CASES: dict[str, tuple[str, signal.Signals, int | None]] = {
     "load": ("li a1, 0x0dead000\nat:\nld a0, 0(a1)", SEGV, 0x0DEAD000),
     "load from null": ("li a1, 0\nat:\nlb a0, 4(a1)", SEGV, 4),
-    "load far away": ("addi a1, zero, -1\nslli a1, a1, 40\nat:\nlw a0, 16(a1)", SEGV, (-1 << 40) + 16 & (1 << 64) - 1),
+    "load far away": (
+        "addi a1, zero, -1\nslli a1, a1, 40\nat:\nlw a0, 16(a1)",
+        SEGV,
+        (-1 << 40) + 16 & (1 << 64) - 1,
+    ),
     "load at the end": ("addi a1, zero, -1\nat:\nld a0, 0(a1)", SEGV, (1 << 64) - 1),
     "load past 4 GiB": ("addi a1, zero, 1\nslli a1, a1, 32\nat:\nlbu a0, 8(a1)", SEGV, (1 << 32) + 8),
     "store": ("li a1, 0x0dead008\nat:\nsw a0, 0(a1)", SEGV, 0x0DEAD008),
-    "store to code": ("auipc a1, 0\nat:\nsb a0, 0(a1)", SEGV, 0x11000),
+    "store to code": ("auipc a1, 0\nat:\nsb a0, 0(a1)", SEGV, 0x1100C),
     "compressed store": ("li s0, 0x0dead010\nat:\nc.sd s1, 8(s0)", SEGV, 0x0DEAD018),
     "float load": ("li a1, 0x0dead010\nat:\nfld fa0, 8(a1)", SEGV, 0x0DEAD018),
     "float store": ("li a1, 0x0dead010\nat:\nfsw fa0, 8(a1)", SEGV, 0x0DEAD018),
@@ -46,7 +50,9 @@ def test_fault_is_reported(name: str, engine: str, assembler: Assembler) -> None
 
     text, number, address = CASES[name]
     # Twenty rounds of harmless work first, and one instruction behind the fault that must not run.
-    program = assembler.program(f"li t0, 20\nloop:\naddi t0, t0, -1\nbne t0, zero, {{loop}}\n{text}\nli a7, 93\necall")
+    program = assembler.program(
+        f"li t0, 20\nloop:\naddi t0, t0, -1\nbne t0, zero, {{loop}}\n{text}\nli a7, 93\necall"
+    )
     result = run([str(program.path)], engine=engine, capture_output=True)
     assert (result.reason, result.signal, result.returncode) == ("signal", number, -number)
     pc = program.labels.get("at", address)
@@ -68,14 +74,17 @@ def test_fault_in_hot_code(engine: str, assembler: Assembler) -> None:
     """A loop that walks off the end of its memory after the JIT has compiled it: pc, address and count stay exact."""
     from vm_core.run import run
 
-    program = assembler.program("""
+    program = assembler.program(
+        """
         li a1, 0x20000
     loop:
         lbu a0, 0(a1)
         add s0, s0, a0
         addi a1, a1, 1
         jal zero, {loop}
-    """, data=bytes(range(256)))
+    """,
+        data=bytes(range(256)),
+    )
     result = run([str(program.path)], engine=engine, capture_output=True)
     end = 0x20000 + 256 + 0x10000
     end += -end % 4096
@@ -98,7 +107,9 @@ def test_fault_in_a_system_call_is_an_error_number(engine: str, assembler: Assem
     """write(1, bad address, 8) gives EFAULT (14); the guest lives."""
     from vm_core.run import run
 
-    program = assembler.program("li a0, 1\nli a1, 0x0dead000\nli a2, 8\nli a7, 64\necall\nsub a0, zero, a0\nli a7, 93\necall")
+    program = assembler.program(
+        "li a0, 1\nli a1, 0x0dead000\nli a2, 8\nli a7, 64\necall\nsub a0, zero, a0\nli a7, 93\necall"
+    )
     result = run([str(program.path)], engine=engine, capture_output=True)
     assert (result.reason, result.returncode) == ("exit", 14)
 

@@ -21,12 +21,24 @@ STDIN = b"some input\n" * 100
 REFERENCE = {name: VARIANTS[i % len(VARIANTS)] for i, name in enumerate(PROGRAMS)}
 
 
-def check(program: str, variant: str, size: str, engines: tuple[str, ...], guests: Guests, qemu: Oracle, vm: Vm, cwd: Path) -> None:
+def check(
+    program: str,
+    variant: str,
+    size: str,
+    engines: tuple[str, ...],
+    guests: Guests,
+    qemu: Oracle,
+    vm: Vm,
+    cwd: Path,
+) -> None:
     argv = [guests.path(program, variant), *guests.arguments(program, size)]
     want = qemu.run(argv, cwd=cwd, env=ENV, stdin=STDIN)
     for engine in engines:
         got = vm.run(argv, engine=engine, cwd=cwd, env=ENV, stdin=STDIN)
-        assert got.stdout.decode(errors="replace").splitlines() == want.stdout.decode(errors="replace").splitlines(), engine
+        assert (
+            got.stdout.decode(errors="replace").splitlines()
+            == want.stdout.decode(errors="replace").splitlines()
+        ), engine
         assert got == want, engine
     assert b"WRONG" not in want.stdout
     assert not list(cwd.iterdir()), "files are left behind"
@@ -36,7 +48,9 @@ def check(program: str, variant: str, size: str, engines: tuple[str, ...], guest
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_native_engines(program: str, variant: str, guests: Guests, qemu: Oracle, vm: Vm, tmp_path: Path) -> None:
+def test_native_engines(
+    program: str, variant: str, guests: Guests, qemu: Oracle, vm: Vm, tmp_path: Path
+) -> None:
     check(program, variant, "small", ("jit", "interp"), guests, qemu, vm, tmp_path)
 
 
@@ -74,7 +88,9 @@ def test_demo(engine: str, tmp_path: Path) -> None:
     from vm_core.run import run
 
     binary = ROOT / "packages" / "vm-cli" / "src" / "vm_cli" / "data" / "demo.riscv64"
-    result = run([str(binary), "plain", "24"], capture_output=True, text=True, env={}, cwd=tmp_path, engine=engine)
+    result = run(
+        [str(binary), "plain", "24"], capture_output=True, text=True, env={}, cwd=tmp_path, engine=engine
+    )
     assert result.returncode == 0
     assert "348,513 primes below five million" in result.stdout
     assert "156,159 takes 382 steps" in result.stdout

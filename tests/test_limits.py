@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +63,27 @@ def test_fuel_stops_exactly(engine: str, assembler: Assembler) -> None:
 
     program = str(assembler.program(NEST).path)
     whole = NEST_COUNT
-    for fuel in (1, 2, 3, 4, 7, 8, 9, 100, 241, 242, 243, 1000, 4096, 9999, 10000, 10001, 14000, whole - 2, whole - 1):
+    for fuel in (
+        1,
+        2,
+        3,
+        4,
+        7,
+        8,
+        9,
+        100,
+        241,
+        242,
+        243,
+        1000,
+        4096,
+        9999,
+        10000,
+        10001,
+        14000,
+        whole - 2,
+        whole - 1,
+    ):
         result = run([program], engine=engine, fuel=fuel, capture_output=True)
         assert (result.reason, result.instructions) == ("fuel", fuel)
         assert result.signal is None
@@ -78,7 +97,9 @@ def test_fuel_stops_exactly_in_hot_code(engine: str, assembler: Assembler) -> No
     """Long enough for the JIT to have taken over."""
     from vm_core.run import run
 
-    program = assembler.program("li t0, 20000000\nloop:\naddi t0, t0, -1\naddi t1, t1, 3\nbne t0, zero, {loop}\nli a7, 93\necall")
+    program = assembler.program(
+        "li t0, 20000000\nloop:\naddi t0, t0, -1\naddi t1, t1, 3\nbne t0, zero, {loop}\nli a7, 93\necall"
+    )
     for fuel in (59_000_000, 59_000_001, 59_000_002, 60_000_003):
         result = run([str(program.path)], engine=engine, fuel=fuel, capture_output=True)
         assert (result.reason, result.instructions) == ("fuel", fuel)
@@ -129,6 +150,8 @@ def test_engines_count_alike(name: str, guests: Guests, tmp_path: Path) -> None:
 def test_timeout_ends_an_endless_loop(engine: str, assembler: Assembler) -> None:
     from vm_core.run import run
 
+    # The first run of a session also builds the engine, which is not the guest's time.
+    run([str(assembler.program(COUNTDOWN).path)], engine=engine, capture_output=True)
     program = assembler.program("here:\njal zero, {here}")
     start = time.monotonic()
     result = run([str(program.path)], engine=engine, timeout=0.3, capture_output=True)
@@ -139,8 +162,6 @@ def test_timeout_ends_an_endless_loop(engine: str, assembler: Assembler) -> None
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_timeout_ends_a_blocked_read(engine: str, assembler: Assembler) -> None:
-    import os
-
     from vm_core.run import run
 
     # The guest reads from a pipe that nobody writes to.
@@ -160,8 +181,6 @@ def test_timeout_ends_a_blocked_read(engine: str, assembler: Assembler) -> None:
     result = run([str(program.path)], engine=engine, timeout=0.3, capture_output=True)
     assert result.reason == "timeout"
     assert time.monotonic() - start < 5
-    assert os.getpid() > 0
-    assert threading.active_count() < 20
 
 
 MAPPER = """
@@ -189,11 +208,11 @@ def test_memory_cap_is_exact_to_the_page(engine: str, assembler: Assembler) -> N
         result = run([str(program.path)], engine=engine, memory=limit, capture_output=True)
         if result.reason == "exit" and result.returncode == 0:
             return True
-        assert result.reason in ("memory", "exit")
+        assert result.reason == "memory"
         return False
 
     limit = 48 << 20
-    low, high = 0, limit // PAGE + 1
+    low, high = 1, limit // PAGE + 1
     assert fits(low, limit)
     assert not fits(high, limit)
     while high - low > 1:
@@ -210,4 +229,5 @@ def test_memory_cap_stops_a_greedy_program(engine: str, guests: Guests, tmp_path
 
     program = str(guests.path("faults", "musl"))
     result = run([program, "eat"], engine=engine, memory=64 << 20, capture_output=True, env={}, cwd=tmp_path)
-    assert (result.reason == "memory") or result.returncode == 9
+    assert result.reason == "memory"
+    assert "memory cap" in result.message

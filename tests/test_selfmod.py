@@ -24,7 +24,8 @@ def status(program: Path, engine: str) -> int:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_patched_instruction_runs_after_the_fence(engine: str, assembler: Assembler) -> None:
     # "addi a0, zero, 1" becomes "addi a0, zero, 42" after it has run once.
-    program = assembler.program("""
+    program = assembler.program(
+        """
         li s0, 0
     again:
     patched:
@@ -40,7 +41,9 @@ def test_patched_instruction_runs_after_the_fence(engine: str, assembler: Assemb
     done:
         li a7, 93
         ecall
-    """, writable=True)
+    """,
+        writable=True,
+    )
     assert status(program.path, engine) == 42
 
 
@@ -50,7 +53,8 @@ def test_hot_loop_changes_its_own_body(engine: str, rounds: int, assembler: Asse
     if engine == "reference" and rounds > 100:
         rounds = 100
     # The immediate of "addi a0, a0, 1" goes up by one each time round, modulo 1024.
-    program = assembler.program(f"""
+    program = assembler.program(
+        f"""
         li s0, {rounds}
         auipc s1, 0
         addi s1, s1, {{body}}
@@ -69,7 +73,9 @@ def test_hot_loop_changes_its_own_body(engine: str, rounds: int, assembler: Asse
         andi a0, a0, 255
         li a7, 93
         ecall
-    """, writable=True)
+    """,
+        writable=True,
+    )
     want, k = 0, 1
     for _ in range(rounds):
         want += k - ((k & 0x800) << 1)
@@ -80,7 +86,8 @@ def test_hot_loop_changes_its_own_body(engine: str, rounds: int, assembler: Asse
 @pytest.mark.parametrize("engine", ENGINES)
 def test_instruction_across_two_pages(engine: str, assembler: Assembler) -> None:
     """Only the second half, which lies on the next page, is changed."""
-    program = assembler.program(f"""
+    program = assembler.program(
+        f"""
         li s0, 200
         jal zero, {{far}}
         .align 4096
@@ -100,7 +107,9 @@ def test_instruction_across_two_pages(engine: str, assembler: Assembler) -> None
         sh t1, 6(t0)
         fence.i
         jal zero, {{far}}
-    """, writable=True)
+    """,
+        writable=True,
+    )
     assert program.labels["far"] % 4096 == 4094
     assert status(program.path, engine) == 201 * 202 // 2 & 255
 

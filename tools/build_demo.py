@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 3
         if options.check:
             same = all(output_of(fresh, *more) == output_of(BINARY, *more) for more in ((), ("plain",)))
-            print("the committed demo prints what a new build prints" if same else "the committed demo differs")
+            print(
+                "the committed demo prints what a new build prints" if same else "the committed demo differs"
+            )
             return 0 if same else 1
         DATA.mkdir(parents=True, exist_ok=True)
         data = fresh.read_bytes()

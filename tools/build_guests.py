@@ -73,13 +73,17 @@ class Variant:
         """
         if self.command == "zig":
             if importlib.util.find_spec("ziglang") is None:
-                raise Unbuildable(f"{self.name}: needs the Python package ziglang (python -m pip install ziglang)")
+                raise Unbuildable(
+                    f"{self.name}: needs the Python package ziglang (python -m pip install ziglang)"
+                )
             return [sys.executable, "-m", "ziglang", "cc"]
         for name in self.command.split("|"):
             if (path := shutil.which(name)) is not None:
                 return [path]
         package = "gcc-riscv64-linux-gnu" if "riscv64" in self.command else "gcc"
-        raise Unbuildable(f"{self.name}: {self.command.split('|')[0]} is not installed (Debian: apt install {package})")
+        raise Unbuildable(
+            f"{self.name}: {self.command.split('|')[0]} is not installed (Debian: apt install {package})"
+        )
 
 
 _GNU = "riscv64-linux-gnu-gcc"
@@ -96,7 +100,9 @@ VARIANTS = {
     )
 }
 PROGRAMS = {
-    name: Program(name, row["args"], row.get("same", False), row.get("bench", False), row.get("threads", False))
+    name: Program(
+        name, row["args"], row.get("same", False), row.get("bench", False), row.get("threads", False)
+    )
     for name, row in tomllib.loads((SOURCES / "programs.toml").read_text()).items()
 }
 
@@ -120,7 +126,12 @@ def compile_source(source: Path, variant: Variant, output: Path, *, extra: Seque
     compiler = variant.compiler()
     flags = [*COMMON, *(QUIET if variant.command != "zig" else ()), *variant.flags, *extra]
     digest = hashlib.sha256()
-    for part in (_version(*compiler), " ".join(flags).encode(), source.read_bytes(), (SOURCES / "guest.h").read_bytes()):
+    for part in (
+        _version(*compiler),
+        " ".join(flags).encode(),
+        source.read_bytes(),
+        (SOURCES / "guest.h").read_bytes(),
+    ):
         digest.update(hashlib.sha256(part).digest())
     stamp = output.with_name(output.name + ".stamp")
     if output.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
@@ -129,7 +140,10 @@ def compile_source(source: Path, variant: Variant, output: Path, *, extra: Seque
     # Under another name first: two builds at the same time, or a killed one, never leave a half-written program.
     partial = output.with_name(f"{output.name}.{os.getpid()}.partial")
     done = subprocess.run(
-        [*compiler, *flags, str(source), "-o", str(partial), "-lm"], capture_output=True, text=True, check=False
+        [*compiler, *flags, str(source), "-o", str(partial), "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0 or not partial.exists():
         partial.unlink(missing_ok=True)
@@ -178,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit status 0: all built; 1: some were not; 3: none was; 2: an unknown name."""
     parser = argparse.ArgumentParser(description="Build the guest programs.")
     parser.add_argument("programs", nargs="*", help="programs to build (all)")
-    parser.add_argument("--variant", action="append", choices=sorted(VARIANTS), help="variant to build, repeatable (all)")
+    parser.add_argument(
+        "--variant", action="append", choices=sorted(VARIANTS), help="variant to build, repeatable (all)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="directory to build into (build/guests)")
     parser.add_argument("--jobs", type=int, default=2, help="compilers at the same time (2)")
     parser.add_argument("--list", action="store_true", help="print the programs and the variants")

@@ -116,8 +116,8 @@ class Processor:
 
     def run(self, code: bytes, cpu: CpuState, scratch: bytes) -> int:
         """Execute ``code`` from ``cpu``, and put the results there. Returns the pc."""
-        self.code[AT - CODE : TARGET - CODE] = code + self._jump(AT + len(code), _AFTER[0]) + b"\xcc" * (
-            TARGET - AT - len(code) - 5
+        self.code[AT - CODE : TARGET - CODE] = (
+            code + self._jump(AT + len(code), _AFTER[0]) + b"\xcc" * (TARGET - AT - len(code) - 5)
         )
         self.scratch[:] = scratch
         state = b"".join(cpu.get("r", i).to_bytes(8, "little") for i in range(16))
@@ -216,7 +216,7 @@ def _aim(rng: random.Random, code: bytes, insn: Decoded, cpu: CpuState, goal: in
         at = code.rfind(raw)
         return code if at < 0 else code[:at] + (wanted & 0xFFFF_FFFF).to_bytes(4, "little") + code[at + 4 :]
     scale = fields["scale"] if kind == 1 else fields["ea"] >> 3 & 3
-    if base != NIL and base != index:
+    if base not in (NIL, index):
         if index != NIL and rng.random() < 0.5:
             cpu.set("r", index, rng.randrange(-64, 64) & MASK)
         part = cpu.get("r", index) << scale if index != NIL else 0
@@ -286,7 +286,9 @@ def compare(seed: int, count: int, names: list[str]) -> tuple[Counter[str], list
 
 def main() -> None:
     seed, count, *names = sys.argv[1:]
-    ran, differences = compare(int(seed), int(count), names or [n for n in ISA.instructions if n not in EXCLUDED])
+    ran, differences = compare(
+        int(seed), int(count), names or [n for n in ISA.instructions if n not in EXCLUDED]
+    )
     for line in differences[:50]:
         print(line)
     print(json.dumps({"ran": ran, "differences": len(differences)}))

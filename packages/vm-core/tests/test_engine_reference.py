@@ -10,7 +10,6 @@ from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 from vm_core.testing.engine_suite import EngineSuite
 
-
 CASES = Path(__file__).parent / "cases"
 
 

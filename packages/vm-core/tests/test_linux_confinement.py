@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+
 from vm_core.errors import UsageError
 from vm_core.linux.paths import Bind
 from vm_core.testing.guests import Caller

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.process import FuelPool, Process
 from vm_core.run import DEVNULL, PIPE, STDOUT, GuestFailed, run
@@ -87,7 +88,10 @@ def test_text_and_streams(tmp_path, capfd):
 
 
 def test_standard_error_can_go_to_standard_output():
-    both = program('li a0, 2\n la a1, text\n li a2, 2\n li a7, 64\n ecall\n li a0, 0\n j exit\ntext: .ascii "e\\n"\n' + ".align 4" + EXIT)
+    both = program(
+        'li a0, 2\n la a1, text\n li a2, 2\n li a7, 64\n ecall\n li a0, 0\n j exit\ntext: .ascii "e\\n"\n'
+        ".align 4" + EXIT
+    )
     result = go(both, stdout=PIPE, stderr=STDOUT)
     assert (result.stdout, result.stderr) == (b"e\n", None)
 
@@ -117,7 +121,9 @@ def test_check_raises():
 
 def stack_of(image, args, env):
     """argc, argv, env and the auxiliary vector that a program finds."""
-    with Process(["prog", *args], program=image, env=env, engine="reference", stdio=(None, None, None)) as process:
+    with Process(
+        ["prog", *args], program=image, env=env, engine="reference", stdio=(None, None, None)
+    ) as process:
         memory, sp = process.memory, process.main.cpu["sp"]
         assert sp % 16 == 0
 
@@ -140,7 +146,9 @@ def stack_of(image, args, env):
 
 
 def test_the_initial_stack():
-    count, argv, environment, auxv, random, name, image = stack_of(HELLO, ["a", "", "b c"], {"K": "v", "L": ""})
+    count, argv, environment, auxv, random, name, image = stack_of(
+        HELLO, ["a", "", "b c"], {"K": "v", "L": ""}
+    )
     assert (count, argv, environment) == (4, ["prog", "a", "", "b c"], ["K=v", "L="])
     assert auxv[6] == 4096
     assert auxv[9] == image.entry
@@ -227,7 +235,14 @@ def test_fuel_pool_waits_for_what_may_come_back():
     assert pool.take(1, lambda: False) == 0
 
 
-@pytest.mark.parametrize("image", [SPIN, THREADS, program("li a7, 115\n li a0, 1\n li a1, 0\n la a2, t\n li a3, 0\n ecall\nt: .dword 100\n.dword 0")])
+@pytest.mark.parametrize(
+    "image",
+    [
+        SPIN,
+        THREADS,
+        program("li a7, 115\n li a0, 1\n li a1, 0\n la a2, t\n li a3, 0\n ecall\nt: .dword 100\n.dword 0"),
+    ],
+)
 def test_timeout(image):
     begin = time.monotonic()
     result = go(image, timeout=0.2)
@@ -244,7 +259,9 @@ def test_a_timeout_ends_a_read_and_a_system_call_loop():
     assert go(program("_start: li a7, 173\n ecall\n j _start"), timeout=0.1).reason == "timeout"
 
 
-@pytest.mark.parametrize("image", [SPIN, THREADS, program("li a7, 73\n li a0, 0\n li a1, 0\n li a2, 0\n li a3, 0\n ecall")])
+@pytest.mark.parametrize(
+    "image", [SPIN, THREADS, program("li a7, 73\n li a0, 0\n li a1, 0\n li a2, 0\n li a3, 0\n ecall")]
+)
 def test_keyboard_interrupt_stops_all_threads_soon(image):
     sent = []
 
@@ -264,7 +281,9 @@ def test_keyboard_interrupt_stops_all_threads_soon(image):
 
 
 def test_memory_cap():
-    grow = program("_start: li a0, 0\n li a1, 0x100000\n li a2, 3\n li a3, 0x22\n li a4, -1\n li a5, 0\n li a7, 222\n ecall\n j _start")
+    grow = program(
+        "_start: li a0, 0\n li a1, 0x100000\n li a2, 3\n li a3, 0x22\n li a4, -1\n li a5, 0\n li a7, 222\n ecall\n j _start"
+    )
     result = go(grow, memory=16 << 20)
     assert (result.reason, result.returncode) == ("memory", 122)
     assert "its memory cap is 16,777,216" in result.message
@@ -310,7 +329,12 @@ def test_death_by_signal_says_what_and_where(name):
     text, number, expected = DEATHS[name]
     seen = []
     result = go(program(text), fault_hook=lambda thread, info: seen.append((thread.tid, info.number)))
-    assert (result.reason, result.signal, result.returncode, result.exit_code) == ("signal", number, -number, None)
+    assert (result.reason, result.signal, result.returncode, result.exit_code) == (
+        "signal",
+        number,
+        -number,
+        None,
+    )
     for part in expected:
         assert part in result.message
     assert "\n" not in result.message
@@ -334,10 +358,15 @@ def test_symbols_are_named(tmp_path):
 
 
 def test_an_unknown_call_is_enosys_and_named_once(caplog):
-    image = program("li s0, 3\nagain: li a7, 1000\n ecall\n addi s0, s0, -1\n bne s0, zero, again\n addi a0, a0, 100\n j exit\n" + EXIT)
+    image = program(
+        "li s0, 3\nagain: li a7, 1000\n ecall\n addi s0, s0, -1\n bne s0, zero, again\n addi a0, a0, 100\n j exit\n"
+        + EXIT
+    )
     with caplog.at_level(logging.WARNING, "vm.linux"):
         assert go(image).returncode == 100 - 38
-    assert [record.getMessage() for record in caplog.records] == ["syscall_1000 (number 1000) is not implemented: it returns ENOSYS"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "syscall_1000 (number 1000) is not implemented: it returns ENOSYS"
+    ]
 
 
 def test_fork_and_execve_are_enosys(caplog):
@@ -353,7 +382,10 @@ def test_strace_lines():
     go(HELLO, strace=lines.append, stdout=PIPE)
     assert lines == ['write(1, "hello\\n", 6) = 6', "exit_group(3) = ?"]
     lines.clear()
-    image = program('li a0, -100\n la a1, n\n li a2, 0x80000\n li a7, 56\n ecall\n li a0, 0\n j exit\nn: .ascii "no\\0"\n .align 4' + EXIT)
+    image = program(
+        'li a0, -100\n la a1, n\n li a2, 0x80000\n li a7, 56\n ecall\n li a0, 0\n j exit\nn: .ascii "no\\0"\n .align 4'
+        + EXIT
+    )
     go(image, strace=lines.append)
     assert lines[0] == 'openat(AT_FDCWD, "no", O_RDONLY|O_CLOEXEC, 0) = -1 ENOENT (No such file or directory)'
 

@@ -32,7 +32,9 @@ def elf(
     )
     out = bytearray(head)
     for type_, bits, offset, address, data, extra in segments:
-        out += struct.pack("<IIQQQQQQ", type_, bits, offset, address, address, len(data), len(data) + extra, PAGE)
+        out += struct.pack(
+            "<IIQQQQQQ", type_, bits, offset, address, address, len(data), len(data) + extra, PAGE
+        )
     for _, _, offset, _, data, _ in segments:
         if len(out) < offset + len(data):
             out.extend(bytes(offset + len(data) - len(out)))
@@ -155,7 +157,10 @@ BAD = {
     "page zero": (patched(PHDR + 16, "<Q", 0), "outside the guest's address space"),
     "huge memory size": (patched(PHDR + 40, "<Q", (1 << 64) - 1), "outside the guest's address space"),
     "overlap": (elf((TEXT, (1, 6, 0x2000, 0x10008, b"data", 0))), "segments 0 and 1 overlap at 0x10008"),
-    "entry outside": (elf(entry=0x50000), "offset 24: the entry point 0x50000 is not in an executable segment"),
+    "entry outside": (
+        elf(entry=0x50000),
+        "offset 24: the entry point 0x50000 is not in an executable segment",
+    ),
     "entry in data": (elf((TEXT, DATA), entry=0x12010), "is not in an executable segment"),
     "odd entry": (elf(entry=0x10001), "offset 24: the entry point 0x10001 is misaligned"),
 }
@@ -224,7 +229,9 @@ def test_two_thousand_mutated_programs_load_or_are_refused():
         data = bytearray(whole)
         for _ in range(rng.choice((1, 1, 2, 4, 16))):
             # Most bytes are padding: aim at the headers and the symbol table.
-            at = rng.choice((rng.randrange(64 + 56), len(data) - 1 - rng.randrange(256), rng.randrange(len(data))))
+            at = rng.choice(
+                (rng.randrange(64 + 56), len(data) - 1 - rng.randrange(256), rng.randrange(len(data)))
+            )
             data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
         if rng.random() < 0.2:
             del data[rng.randrange(len(data)) :]

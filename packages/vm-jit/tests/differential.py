@@ -64,7 +64,12 @@ def differ(seed: int, blocks: int, length: int, *, jit: bool, among: list[str] |
                     wrong.append("memory differs")
                 out.instructions += counts[0]
                 if wrong:
-                    out.mismatches.append(f"seed {seed} block {number} turn {turn}: " + "; ".join(wrong[:6]) + "\n" + listing(isa, code))
+                    out.mismatches.append(
+                        f"seed {seed} block {number} turn {turn}: "
+                        + "; ".join(wrong[:6])
+                        + "\n"
+                        + listing(isa, code)
+                    )
                     break
             if len(out.mismatches) > 2:
                 break

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from vm_core.errors import CacheError
 from vm_jit.cache import SUFFIX, Cache
 
@@ -105,7 +106,9 @@ def test_killed_writers_leave_the_old_file_or_the_new(cache: Cache) -> None:
     )
     rng = random.Random(7)
     for _ in range(4):
-        with subprocess.Popen([sys.executable, "-c", script, str(cache.directory)], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(cache.directory)], stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             process.stdout.readline()
             try:

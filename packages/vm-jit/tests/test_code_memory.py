@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from vm_core.errors import CacheError
 from vm_jit.code_memory import CodeMemory
 from vm_jit.compiler import compile_text

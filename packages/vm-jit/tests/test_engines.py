@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from vm_core.engine import Engine
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa

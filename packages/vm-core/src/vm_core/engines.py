@@ -49,7 +49,8 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
         raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}") from None
     except ImportError as error:
         raise EngineUnavailable(
-            f"the engine {name!r} cannot be loaded: {error}", hint="install vm-jit: python -m pip install vm-jit"
+            f"the engine {name!r} cannot be loaded: {error}",
+            hint="install vm-jit: python -m pip install vm-jit",
         ) from error
     assert isinstance(made, Engine)
     return made

@@ -29,7 +29,9 @@ _MAX_LENGTH = 15
 class TrapRaised(Exception):
     """Inside one instruction: it traps. Never leaves this module's callers."""
 
-    def __init__(self, cause: Cause, address: int | None = None, access: Access | None = None, mapped: bool = False) -> None:
+    def __init__(
+        self, cause: Cause, address: int | None = None, access: Access | None = None, mapped: bool = False
+    ) -> None:
         super().__init__(cause.value)
         self.cause, self.address, self.access, self.mapped = cause, address, access, mapped
 
@@ -59,7 +61,10 @@ class _Execution:
                 continue
             pure = PURE.get(op.code)
             if pure is None:
-                values.append(getattr(self, "op_" + op.code.replace(".", "_"))(op, *[values[arg] for arg in op.args]) or 0)
+                values.append(
+                    getattr(self, "op_" + op.code.replace(".", "_"))(op, *[values[arg] for arg in op.args])
+                    or 0
+                )
             elif op.code == "extract":
                 values.append(values[op.args[0]] >> op.attr & mask(op.width))  # type: ignore[operator]
             elif op.code == "sext":
@@ -160,10 +165,9 @@ class _Execution:
         self._aligned(address, width // 8)
         with _atomic:
             self.memory.check(address, width // 8, Access.WRITE)
-            failed = (
-                self.cpu.header("reservation") != address
-                or self.memory.load(address, width // 8) != self.cpu.header("reserved_value") & mask(width)
-            )
+            failed = self.cpu.header("reservation") != address or self.memory.load(
+                address, width // 8
+            ) != self.cpu.header("reserved_value") & mask(width)
             if not failed:
                 self.memory.store(address, width // 8, value)
         self.cpu.header("reservation", _NO_RESERVATION)

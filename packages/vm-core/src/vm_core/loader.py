@@ -15,7 +15,7 @@ import stat
 import struct
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from vm_core.errors import EXIT_NOT_FOUND, LoadError
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
@@ -163,8 +163,7 @@ class Image:
         return self._symbols
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A checked PT_LOAD. ``start`` and ``end`` are guest addresses with the base added."""
 
     start: int
@@ -197,8 +196,7 @@ def load(program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str 
         source.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     isa: str
     kind: int
     entry: int
@@ -214,7 +212,9 @@ def _header(source: _Source) -> _Header:
         if not raw:
             raise LoadError(f"{name}: offset 0: the file is empty, not an ELF program")
         if raw[:2] == b"#!":
-            raise LoadError(f"{name}: offset 0: a script, not an ELF program", hint="run its interpreter instead")
+            raise LoadError(
+                f"{name}: offset 0: a script, not an ELF program", hint="run its interpreter instead"
+            )
         raise LoadError(
             f"{name}: offset 0: not an ELF program: it starts with {raw[:4].hex(' ')}, not 7f 45 4c 46",
             hint="vm runs Linux programs in ELF format",
@@ -235,15 +235,20 @@ def _header(source: _Source) -> _Header:
     if raw[6] != 1 or version != 1:
         raise LoadError(f"{name}: offset 6: bad ELF version {raw[6]}/{version}, expected 1")
     if kind == _ET_REL:
-        raise LoadError(f"{name}: offset 16: a relocatable object file, not a program", hint="link it: gcc -static")
+        raise LoadError(
+            f"{name}: offset 16: a relocatable object file, not a program", hint="link it: gcc -static"
+        )
     if kind == _ET_CORE:
         raise LoadError(f"{name}: offset 16: a core dump, not a program")
     if kind not in (_ET_EXEC, _ET_DYN):
-        raise LoadError(f"{name}: offset 16: bad ELF type {kind}, expected 2 (executable) or 3 (position-independent)")
+        raise LoadError(
+            f"{name}: offset 16: bad ELF type {kind}, expected 2 (executable) or 3 (position-independent)"
+        )
     if machine not in MACHINES:
         what = _MACHINE_NAMES.get(machine, "unknown")
         raise LoadError(
-            f"{name}: offset 18: made for machine {machine} ({what})", hint="supported: riscv64, aarch64, x86_64"
+            f"{name}: offset 18: made for machine {machine} ({what})",
+            hint="supported: riscv64, aarch64, x86_64",
         )
     if machine == 243 and flags & 8:
         raise LoadError(f"{name}: offset 48: made for RV64E (16 registers), which is not supported")
@@ -307,9 +312,7 @@ def _load(
     )
 
 
-def _choose_base(
-    source: _Source, head: _Header, headers: list[tuple[int, ...]], memory: GuestMemory
-) -> int:
+def _choose_base(source: _Source, head: _Header, headers: list[tuple[int, ...]], memory: GuestMemory) -> int:
     """Refuse dynamic programs; 0 for a fixed program, the load bias for a position-independent one."""
     for number, (kind, _, offset, _, _, size, *_) in enumerate(headers):
         if kind == _PT_INTERP:
@@ -412,7 +415,9 @@ def _read_symbols(source: _Source, base: int) -> Symbols:
             names = source.read(sections[link][4], min(sections[link][5], 64 << 20))
             data = source.read(offset, min(size, _MAX_SYMBOLS * _SYM.size))
             entries: list[tuple[int, int, str]] = []
-            for at, info, _, index, value, length in _SYM.iter_unpack(data[: len(data) // _SYM.size * _SYM.size]):
+            for at, info, _, index, value, length in _SYM.iter_unpack(
+                data[: len(data) // _SYM.size * _SYM.size]
+            ):
                 if info & 15 > 2 or not index or not at or at >= len(names):
                     continue
                 end = names.find(b"\0", at, at + 512)

@@ -150,13 +150,17 @@ class Machine:
 
     def _check_name(self, name: str) -> None:
         if name not in self.cpu:
-            raise UsageError(f"{self.isa.name} has no register {name!r}", hint=f"known: {', '.join(self.cpu.layout.names)}")
+            raise UsageError(
+                f"{self.isa.name} has no register {name!r}", hint=f"known: {', '.join(self.cpu.layout.names)}"
+            )
 
     def registers(self) -> dict[str, int]:
         """All registers by name, the pc included."""
         return self.cpu.snapshot()
 
-    def map(self, address: int, length: int, data: bytes = b"", *, prot: Prot = Prot.RWX, name: str = "") -> None:
+    def map(
+        self, address: int, length: int, data: bytes = b"", *, prot: Prot = Prot.RWX, name: str = ""
+    ) -> None:
         """Map zeroed pages and put ``data`` at their start. Raises ValueError and MemoryLimit."""
         self.memory.map(address, length, prot, name=name)
         self.memory.poke(address, data)
@@ -246,7 +250,9 @@ class Machine:
         """Run ``count`` instructions, hooks included. Budget if all of them retired."""
         return self.run(limit=count)
 
-    def run(self, *, until: int | None = None, limit: int | None = None, timeout: float | None = None) -> Exit:
+    def run(
+        self, *, until: int | None = None, limit: int | None = None, timeout: float | None = None
+    ) -> Exit:
         """Run until the pc is ``until`` (Breakpoint), ``limit`` instructions have retired (Budget), ``timeout`` seconds
         have passed or stop() was called (Interrupted), or an exit that no hook takes (Syscall, Trap).
 
@@ -263,7 +269,9 @@ class Machine:
                 return Interrupted()
             left = self._slice if end is None else min(self._slice, end - self.instructions)
             points = self._breakpoints(until)
-            result = self._step_one(until, first=first) if points is None else self._run_slice(points, left, until)
+            result = (
+                self._step_one(until, first=first) if points is None else self._run_slice(points, left, until)
+            )
             first = False
             if result is not None:
                 return result

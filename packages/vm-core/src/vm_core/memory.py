@@ -60,7 +60,9 @@ class MemoryFault(Exception):
     """An access that the guest may not do. Becomes a trap in an engine, EFAULT in a system call."""
 
     def __init__(self, address: int, access: Access, *, mapped: bool) -> None:
-        super().__init__(f"{access.name.lower()} of guest address {address:#x}: {'protected' if mapped else 'not mapped'}")
+        super().__init__(
+            f"{access.name.lower()} of guest address {address:#x}: {'protected' if mapped else 'not mapped'}"
+        )
         self.address = address
         self.access = access
         self.mapped = mapped
@@ -89,7 +91,14 @@ class Region:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -146,10 +155,14 @@ class GuestMemory:
         self._base = _reserve(self._size, 0, "guest memory")
         self.host_address = self._base + TABLE_OFFSET
         self.table_address = self._base
-        if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(self.table_address, TABLE_BYTES, 3):
+        if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(
+            self.table_address, TABLE_BYTES, 3
+        ):
             raise HostError("cannot make guest memory accessible")
         self.view = memoryview((ctypes.c_ubyte * self.size).from_address(self.host_address)).cast("B")
-        self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast("B")
+        self.table = memoryview((ctypes.c_ubyte * (self.size // PAGE)).from_address(self.table_address)).cast(
+            "B"
+        )
 
     def close(self) -> None:
         """Give the arena back. No engine may run this guest any more."""
@@ -220,13 +233,14 @@ class GuestMemory:
         for region in self._regions[first:]:
             if region.start > start:
                 return False
-            if region.end > start:
-                start = region.end
+            start = max(start, region.end)
             if start >= end:
                 return True
         return False
 
-    def find_free(self, length: int, *, hint: int = 0, low: int = 0x10000, high: int | None = None) -> int | None:
+    def find_free(
+        self, length: int, *, hint: int = 0, low: int = 0x10000, high: int | None = None
+    ) -> int | None:
         """The address of a free range: at ``hint`` if it is free there, else the highest below ``high``, else None."""
         length = page_up(length)
         top = min(high if high is not None else self.size, self.size)
@@ -321,7 +335,11 @@ class GuestMemory:
         if not region.name or region.name.startswith("["):
             # Anonymous neighbours of one kind are one region, or a heap of many small mappings is slow to search.
             key = (region.prot, region.name, region.shared)
-            if at and (last := self._regions[at - 1]).end == region.start and (last.prot, last.name, last.shared) == key:
+            if (
+                at
+                and (last := self._regions[at - 1]).end == region.start
+                and (last.prot, last.name, last.shared) == key
+            ):
                 region = replace(region, start=last.start, offset=0)
                 at -= 1
                 del self._starts[at], self._regions[at]
@@ -346,7 +364,7 @@ class GuestMemory:
     def check(self, address: int, length: int, access: Access) -> None:
         """Raise MemoryFault for the first byte of the range that the guest may not access."""
         need: int = access._value_  # PERF: system calls; .value costs a call
-        if 0 <= address and address + length <= self.size:
+        if 0 <= address < self.size and address + length <= self.size:
             table = self.table
             page = address >> 12
             last = (address + length - 1) >> 12 if length else page

@@ -68,7 +68,10 @@ class Cache:
     @staticmethod
     def _check_owner(path: Path, info: os.stat_result) -> None:
         if info.st_uid != os.geteuid():
-            raise CacheError(f"{path} belongs to user {info.st_uid}", hint="remove it, or set VM_CACHE_DIR to a directory of yours")
+            raise CacheError(
+                f"{path} belongs to user {info.st_uid}",
+                hint="remove it, or set VM_CACHE_DIR to a directory of yours",
+            )
         if info.st_mode & 0o022:
             raise CacheError(f"{path} can be written by others", hint=f"chmod go-w {path}")
 

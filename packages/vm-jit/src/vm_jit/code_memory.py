@@ -24,7 +24,14 @@ _MAX_OBJECT: Final = 256 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -214,7 +221,11 @@ class _Linker:
             base = block.execute
             for name, start in slots.items():
                 # A stub that jumps through the address behind it: 8 bytes of address, then the stub.
-                stub = b"\xff\x25\xf2\xff\xff\xff" if self.machine == 62 else struct.pack("<II", 0x58FFFFD0, 0xD61F0200)
+                stub = (
+                    b"\xff\x25\xf2\xff\xff\xff"
+                    if self.machine == 62
+                    else struct.pack("<II", 0x58FFFFD0, 0xD61F0200)
+                )
                 struct.pack_into("<Q", image, start, _external(name))
                 image[start + 8 : start + 8 + len(stub)] = stub
             addresses: list[int] = []
@@ -233,7 +244,13 @@ class _Linker:
                         spot, how, addend = struct.unpack_from("<QQq", self.data, where)
                         number = how >> 32
                         self._relocate(
-                            image, base, place[info] + spot, how & 0xFFFFFFFF, addresses[number] + addend, slot_of[number], addend
+                            image,
+                            base,
+                            place[info] + spot,
+                            how & 0xFFFFFFFF,
+                            addresses[number] + addend,
+                            slot_of[number],
+                            addend,
                         )
             # SAFETY: the block is ours, `total` bytes long at its writable address, and no thread runs it yet.
             ctypes.memmove(block.write, bytes(image), total)

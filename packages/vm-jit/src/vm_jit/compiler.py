@@ -37,7 +37,8 @@ def _machine(level: int) -> tuple[Any, Any]:
         import llvmlite.binding as llvm
     except ImportError as error:
         raise EngineUnavailable(
-            f"compiling needs llvmlite: {error}", hint="python -m pip install llvmlite, or use --engine reference"
+            f"compiling needs llvmlite: {error}",
+            hint="python -m pip install llvmlite, or use --engine reference",
         ) from None
     if level not in _machines:
         llvm.initialize_native_target()
@@ -186,7 +187,9 @@ def host_key() -> str:
         for line in info.split("\n\n", 1)[0].splitlines():
             key, _, value = line.partition(":")
             seen[key.strip()] = value.strip()
-        parts += [seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")]
+        parts += [
+            seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
+        ]
     except OSError:
         parts.append(platform.processor())
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

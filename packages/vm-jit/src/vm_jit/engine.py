@@ -18,13 +18,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from vm_core.engine import Availability, Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
+from vm_core.engine import (
+    Availability,
+    Breakpoint,
+    Budget,
+    Cause,
+    EngineStats,
+    Exit,
+    Interrupted,
+    Syscall,
+    Trap,
+)
 from vm_core.errors import CacheError, DecodeError, VmError
 from vm_core.execute import execute, fetch
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
-
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory, LoadedObject
 from vm_jit.compiler import Compiler, host_key, source_digest
@@ -45,6 +54,8 @@ _MXCSR: Final = tuple(0x1F80 | control << 13 for control in (0, 3, 1, 2, 0, 0, 0
 _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
 _BLOCK_LIMIT: Final = 128
+_CHUNK: Final = 8_000_000
+"""Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
 _RECORD_SPACE: Final = 1 << 30
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
 
@@ -53,7 +64,14 @@ _CAN_COMPILE: Final = platform.machine() in ("x86_64", "AMD64")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _code = CodeMemory()
 """Code memory of the interpreters, shared by all engines of this process."""
@@ -121,7 +139,9 @@ def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
     made = Interpreter(_code.load(blob), plans, cached=False, seconds=time.perf_counter() - begin)
     if cache is not None:
         try:
-            cache.write(name, {"plans": {key: list(asdict(one).values()) for key, one in plans.items()}}, blob)
+            cache.write(
+                name, {"plans": {key: list(asdict(one).values()) for key, one in plans.items()}}, blob
+            )
         except CacheError as error:
             log.warning("the interpreter is not cached: %s", error)
     return made
@@ -153,9 +173,17 @@ class NativeEngine:
     ) -> None:
         self.isa, self.memory = isa, memory
         self.stats = EngineStats()
-        self.cache = cache if isinstance(cache, Cache) else None if cache is False else Cache(None if cache is True else cache)
+        self.cache = (
+            cache
+            if isinstance(cache, Cache)
+            else None
+            if cache is False
+            else Cache(None if cache is True else cache)
+        )
         self.interpreter = interpreter_for(isa, self.cache)
-        self.stats.extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
+        self.stats.extra["interpreter_build_seconds"] = (
+            0.0 if self.interpreter.cached else self.interpreter.seconds
+        )
         self.lock = threading.RLock()
         self.per_page = PAGE // isa.unit
         self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
@@ -165,13 +193,15 @@ class NativeEngine:
         self.regions_address = _anonymous(_PAGES_COUNT * 8)
         self._bytes = memoryview((ctypes.c_ubyte * _RECORD_SPACE).from_address(self._space)).cast("B")
         self._words = self._bytes.cast("Q")
-        self._pages = memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
+        self._pages = (
+            memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
+        )
         self._used = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
         self._copies: dict[int, bytes] = {}  # guest page number -> its bytes when last decoded
         self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
         self._decoded: dict[bytes, Decoded] = {}
-        self._breakpoints: frozenset[int] = frozenset()
+        self.breakpoints: frozenset[int] = frozenset()
         self._stopped_at: dict[int, int] = {}
         self._interrupt = False
         self._closed = False
@@ -197,7 +227,9 @@ class NativeEngine:
 
     def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
         words = cpu.words
-        words[_FUEL] = limit
+        # Native code looks at nothing but its fuel, so an interrupt is seen when that runs out.
+        chunk = words[_FUEL] = min(limit, _CHUNK)
+        held_back = limit - chunk
         if words[_PAGES] != self.pages_address:
             self._adopt(cpu)
         enter, address = self.interpreter.enter, cpu.address
@@ -214,14 +246,17 @@ class NativeEngine:
                 reason = words[_REASON]
                 if reason == 1:
                     return _SYSCALL
-                if reason == 4:
-                    return _BUDGET
                 if self._interrupt:
                     self._interrupt = False
                     return Interrupted()
-                if reason != 3 and reason != 6 and not words[_FUEL]:
-                    # The last instruction of the budget jumped to a place that is hot, or not decoded yet.
-                    return _BUDGET
+                if not words[_FUEL] and reason != 3 and reason != 6:
+                    # Used up; or the last instruction jumped to a place that is hot, or not decoded yet.
+                    if not held_back:
+                        return _BUDGET
+                    chunk = words[_FUEL] = min(held_back, _CHUNK)
+                    held_back -= chunk
+                    if reason == 4:
+                        continue
                 if reason == 2:
                     trap = self._predecode(cpu.pc)
                     if trap is not None:
@@ -237,8 +272,12 @@ class NativeEngine:
                     if result is not None:
                         return result
                     if not words[_FUEL]:
-                        return _BUDGET
+                        if not held_back:
+                            return _BUDGET
+                        chunk = words[_FUEL] = min(held_back, _CHUNK)
+                        held_back -= chunk
         finally:
+            words[_FUEL] += held_back
             stats.seconds += time.perf_counter() - begin
             stats.retired += limit - words[_FUEL]
             stats.retired_jit += words[_JIT_RETIRED] - before
@@ -352,7 +391,9 @@ class NativeEngine:
                     return None
                 handler, operands, ends = self._operands(insn, pc)
                 self._bytes[at + 8 : at + 27] = operands + self._heat + insn.length.to_bytes(1, "little")
-                self._words[at >> 3] = self.interpreter.address["h_breakpoint"] if pc in self._breakpoints else handler
+                self._words[at >> 3] = (
+                    self.interpreter.address["h_breakpoint"] if pc in self.breakpoints else handler
+                )
                 pc += insn.length
                 if ends or pc >> 12 != number:
                     break
@@ -383,12 +424,16 @@ class NativeEngine:
                 struct.pack_into("<H", packed, offset - 8, layout.offset(file, slot))
             for field, offset, size in how.immediates:
                 value = insn.fields[field]
-                packed[offset - 8 : offset - 8 + size] = (value & ((1 << size * 8) - 1)).to_bytes(size, "little")
+                packed[offset - 8 : offset - 8 + size] = (value & ((1 << size * 8) - 1)).to_bytes(
+                    size, "little"
+                )
         known = self._memo[key] = handler, bytes(packed), ends
         return known
 
     def _restore_blocks(self, cache: Cache) -> None:
         """Decode at once what an earlier run of this program decoded, where the guest's pages are the same."""
+        if self.breakpoints:
+            return
         try:
             stored = cache.read("blocks-" + self.key)
             if stored is None:
@@ -417,7 +462,7 @@ class NativeEngine:
 
     def _save_blocks(self, cache: Cache) -> None:
         """Keep what has been decoded for the next run, if this run decoded more than a little."""
-        if not self.key or self.stats.blocks_decoded < 16 or self._breakpoints:
+        if not self.key or self.stats.blocks_decoded < 16 or self.breakpoints:
             return
         names: dict[str, int] = {}
         kinds: dict[bytes, int] = {}
@@ -428,7 +473,9 @@ class NativeEngine:
             if self._copies[number] != self.memory.view[number * PAGE : (number + 1) * PAGE]:
                 continue
             slots = bytearray()
-            for slot, handler in enumerate(self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()):
+            for slot, handler in enumerate(
+                self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()
+            ):
                 if handler == self._miss:
                     continue
                 if handler == self.interpreter.address["h_region"]:
@@ -438,7 +485,12 @@ class NativeEngine:
                     continue
                 at = page + slot * RECORD_BYTES
                 name = names.setdefault(by_address[handler], len(names))
-                entry = name.to_bytes(8, "little") + bytes(self._bytes[at + 8 : at + 24]) + bytes([self._bytes[at + 26]]) + bytes(7)
+                entry = (
+                    name.to_bytes(8, "little")
+                    + bytes(self._bytes[at + 8 : at + 24])
+                    + bytes([self._bytes[at + 26]])
+                    + bytes(7)
+                )
                 slots += struct.pack("<II", slot, kinds.setdefault(entry, len(kinds)))
             if slots:
                 pages.append([number, self._page_digest(number), len(slots) // 8])
@@ -466,7 +518,11 @@ class NativeEngine:
             first = max(start - self._length, 0) >> 12
             if self.tiering is not None:
                 self.tiering.invalidate(max(start - self._length, 0), end)
-            for number in range(first, (end + PAGE - 1) >> 12) if (end - start) >> 12 < len(self._records) else list(self._records):
+            for number in (
+                range(first, (end + PAGE - 1) >> 12)
+                if (end - start) >> 12 < len(self._records)
+                else list(self._records)
+            ):
                 if first <= number < (end + PAGE - 1) >> 12 and number in self._records:
                     self._forget(number)
 
@@ -486,13 +542,10 @@ class NativeEngine:
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         with self.lock:
-            changed = addresses ^ self._breakpoints
-            self._breakpoints = addresses
+            changed = addresses ^ self.breakpoints
+            self.breakpoints = addresses
             for pc in changed:
                 self.invalidate(pc, pc + 1)
-
-    def is_breakpoint(self, pc: int) -> bool:
-        return pc in self._breakpoints
 
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
@@ -534,4 +587,3 @@ class InterpreterEngine(NativeEngine):
 
     def __init__(self, isa: Isa, memory: GuestMemory, **options: Any) -> None:
         super().__init__(isa, memory, **{**options, "jit": False})
-

@@ -10,12 +10,22 @@ from typing import Final
 
 from vm_core.errors import SpecError, VmError
 from vm_core.memory import PAGE, TABLE_OFFSET
-from vm_core.spec.isa import Instruction, Isa
+from vm_core.spec.isa import Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
-
-from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, guest_flags, supported
-from vm_jit.records import HEAT, HOT, LENGTH, MAX_LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.lowering import (
+    DECLARATIONS,
+    FORCE,
+    HOST,
+    LIKELY,
+    METADATA,
+    RECORD,
+    STATE,
+    Emitter,
+    guest_flags,
+    supported,
+)
+from vm_jit.records import HEAT, HOT, LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
 
 __all__ = ["build", "entry_signature", "region_type"]
 
@@ -255,7 +265,9 @@ class _Handler(Emitter):
         count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
         self.emit(f"store i16 {count}, ptr {spot}, {RECORD}")
         self.leave(hot, Reason.HOT, target, left)
-        self.emit(f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10")
+        self.emit(
+            f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10"
+        )
 
     def lookup(self, target: str, left: str) -> str:
         """The record of a guest address, or leave with MISS."""
@@ -273,11 +285,15 @@ class _Handler(Emitter):
         self.emit(f"br i1 {self.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{miss}, {LIKELY}")
         self.place(found)
         index = self.v(f"and i64 {target}, {PAGE - 1}")
-        return self.v(f"getelementptr i8, ptr {page}, i64 {self.v(f'mul i64 {index}, {RECORD_BYTES // self.isa.unit}')}")
+        return self.v(
+            f"getelementptr i8, ptr {page}, i64 {self.v(f'mul i64 {index}, {RECORD_BYTES // self.isa.unit}')}"
+        )
 
     def text(self, name: str) -> str:
         late = [line for block in self.late for line in block]
-        return "\n".join([f"define dso_local {_CC} void @{name}({_SIGNATURE}) #0 {{", *self.lines, *late, "}"])
+        return "\n".join(
+            [f"define dso_local {_CC} void @{name}({_SIGNATURE}) #0 {{", *self.lines, *late, "}"]
+        )
 
 
 def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
@@ -289,7 +305,9 @@ def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
 def entry_signature(isa: Isa) -> str:
     """The parameters of a compiled region."""
     _, pins = region_type(isa)
-    return ", ".join(["ptr noalias nonnull %st", "i64 %pc", "i64 %fuel", *(f"i64 %p{i}" for i in range(len(pins)))])
+    return ", ".join(
+        ["ptr noalias nonnull %st", "i64 %pc", "i64 %fuel", *(f"i64 %p{i}" for i in range(len(pins)))]
+    )
 
 
 def _enter_region(isa: Isa, threshold: int) -> str:
@@ -315,7 +333,9 @@ def _enter_region(isa: Isa, threshold: int) -> str:
     for i, (file, index) in enumerate(pins):
         value = e.v(f"extractvalue {type_} {result}, {2 + i}")
         e.emit(f"store i64 {value}, ptr {e.field_in_state(isa.layout.offset(file, index))}, {STATE}")
-    e.store_state("jit_retired", e.v(f"add i64 {e.load_state('jit_retired')}, {e.v(f'sub i64 %fuel, {left}')}"))
+    e.store_state(
+        "jit_retired", e.v(f"add i64 {e.load_state('jit_retired')}, {e.v(f'sub i64 %fuel, {left}')}")
+    )
     forced = e.v(f"icmp slt i64 {returned}, 0")
     target = e.v(f"and i64 {returned}, {FORCE - 1}")
     empty, live = e.label(), e.label()
@@ -468,7 +488,12 @@ def _nowhere(isa: Isa) -> str:
         lines.append(f"  %r{i} = insertvalue {type_} {last}, i64 {value}, {i}")
         last = f"%r{i}"
     return "\n".join(
-        [f"define dso_local {HOST.region_convention} {type_} @nowhere({entry_signature(isa)}) #0 {{", *lines, f"  ret {type_} {last}", "}"]
+        [
+            f"define dso_local {HOST.region_convention} {type_} @nowhere({entry_signature(isa)}) #0 {{",
+            *lines,
+            f"  ret {type_} {last}",
+            "}",
+        ]
     )
 
 

@@ -111,7 +111,17 @@ def supported(template: Template) -> bool:
             return False
         if op.code == "trap" and op.guard is not None and op.attr == Cause.SYSCALL.value:
             return False
-        if op.code in ("fp.add", "fp.sub", "fp.mul", "fp.div", "fp.sqrt", "fp.fma", "fp.to_int", "fp.from_int", "fp.convert"):
+        if op.code in (
+            "fp.add",
+            "fp.sub",
+            "fp.mul",
+            "fp.div",
+            "fp.sqrt",
+            "fp.fma",
+            "fp.to_int",
+            "fp.from_int",
+            "fp.convert",
+        ):
             rm = op.attr[1]  # type: ignore[index]
             if rm not in (0, 1, 2, 3, 7) or op.guard is not None:
                 return False
@@ -258,7 +268,9 @@ class Emitter:
         if code == "popcount":
             return self.v(f"call i{w} @llvm.ctpop.i{w}(i{w} {a[0]})")
         if code in ("clz", "ctz"):
-            return self.v(f"call i{w} @llvm.{code[:1]}t{'lz' if code == 'clz' else 'tz'}.i{w}(i{w} {a[0]}, i1 false)")
+            return self.v(
+                f"call i{w} @llvm.{code[:1]}t{'lz' if code == 'clz' else 'tz'}.i{w}(i{w} {a[0]}, i1 false)"
+            )
         if code == "bswap":
             return self.v(f"call i{w} @llvm.bswap.i{w}(i{w} {a[0]})")
         if code in ("udiv", "urem", "sdiv", "srem"):
@@ -277,7 +289,9 @@ class Emitter:
         zero = self.v(f"icmp eq i{w} {b}, 0")
         bad = zero
         if code[0] == "s":
-            overflow = self.v(f"and i1 {self.v(f'icmp eq i{w} {b}, -1')}, {self.v(f'icmp eq i{w} {a}, {-(1 << (w - 1))}')}")
+            overflow = self.v(
+                f"and i1 {self.v(f'icmp eq i{w} {b}, -1')}, {self.v(f'icmp eq i{w} {a}, {-(1 << (w - 1))}')}"
+            )
             bad = self.v(f"or i1 {zero}, {overflow}")
         safe = self.v(f"select i1 {bad}, i{w} 1, i{w} {b}")
         result = self.v(f"{code} i{w} {a}, {safe}")
@@ -393,7 +407,9 @@ class Emitter:
         self.place(before)
         self.emit(f"br i1 {self.v(f'icmp eq i64 {reserved}, {address}')}, label %{attempt}, label %{done}")
         self.place(attempt)
-        pair = self.v(f"cmpxchg ptr {self.host_pointer(address)}, i{width} {old}, i{width} {value} seq_cst seq_cst")
+        pair = self.v(
+            f"cmpxchg ptr {self.host_pointer(address)}, i{width} {old}, i{width} {value} seq_cst seq_cst"
+        )
         failed = self.v(f"xor i1 {self.v(f'extractvalue {{ i{width}, i1 }} {pair}, 1')}, true")
         self.emit(f"br label %{done}")
         self.place(done)
@@ -511,7 +527,9 @@ class Emitter:
         if target > source:
             if op.attr[1] == 7:  # type: ignore[index]
                 self.check_rounding()
-            value = self.v(f"call double {c}.fpext.f64.f32(float {self._float(a, 32)}, metadata {_EXCEPT}) #1")
+            value = self.v(
+                f"call double {c}.fpext.f64.f32(float {self._float(a, 32)}, metadata {_EXCEPT}) #1"
+            )
             return self._canonical(value, 64)
         changed = self._begin_rounding(op)
         value = self.v(
@@ -598,7 +616,9 @@ class Emitter:
         # Inexact: the kept value differs from its rounding.
         differs = self.v(f"icmp ne i{fmt} {bits_}, {self._bits(narrow, fmt)}")
         signed_zero = self.v(f"icmp eq i{fmt} {self.v(f'and i{fmt} {a}, {mask(fmt - 1)}')}, 0")
-        inexact = self.v(f"and i1 {self.v(f'and i1 {good}, {differs}')}, {self.v(f'xor i1 {signed_zero}, true')}")
+        inexact = self.v(
+            f"and i1 {self.v(f'and i1 {good}, {differs}')}, {self.v(f'xor i1 {signed_zero}, true')}"
+        )
         self._raise_if(inexact, 1)
         safe = self._float(self.v(f"select i1 {good}, i{fmt} {bits_}, i{fmt} 0"), fmt)
         if is_signed:
@@ -607,7 +627,9 @@ class Emitter:
             wide = self.v(f"call i64 {c}.fptosi.i64.f{fmt}({t} {safe}, metadata {_EXCEPT}) #1")
             value = self.v(f"trunc i64 {wide} to i32")
         else:
-            value = self._to_unsigned(self.v(f"select i1 {good}, i{fmt} {bits_}, i{fmt} 0"), fmt, bias, fraction)
+            value = self._to_unsigned(
+                self.v(f"select i1 {good}, i{fmt} {bits_}, i{fmt} 0"), fmt, bias, fraction
+            )
         nan = self.v(f"icmp ugt i{fmt} {magnitude}, {((1 << (fmt - 1 - fraction)) - 1) << fraction}")
         low, high = (-(1 << (w - 1)), (1 << (w - 1)) - 1) if is_signed else (0, -1)
         down = self.v(f"and i1 {negative}, {self.v(f'xor i1 {nan}, true')}")
@@ -624,7 +646,9 @@ class Emitter:
             f"call {t} @llvm.experimental.constrained.fsub.f{fmt}({t} {self._float(bits_, fmt)}, {t} "
             f"{self._float(offset, fmt)}, metadata {_ROUND}, metadata {_EXCEPT}) #1"
         )
-        value = self.v(f"call i64 @llvm.experimental.constrained.fptosi.i64.f{fmt}({t} {rest}, metadata {_EXCEPT}) #1")
+        value = self.v(
+            f"call i64 @llvm.experimental.constrained.fptosi.i64.f{fmt}({t} {rest}, metadata {_EXCEPT}) #1"
+        )
         return self.v(f"select i1 {big}, i64 {self.v(f'xor i64 {value}, {-(1 << 63)}')}, i64 {value}")
 
     def _round_quietly(self, value: str, fmt: int, rm: int) -> str:
@@ -656,7 +680,9 @@ class Emitter:
     def op_fp_get_flags(self, op: Op) -> str:
         slot = self.field_in_state(HEADER["scratch"])
         self.emit(f"call void @llvm.x86.sse.stmxcsr(ptr {slot}) #1")
-        return self.v(f"or i64 {self.load_state('fp_flags')}, {guest_flags(self, self.v(f'load i32, ptr {slot}'))}")
+        return self.v(
+            f"or i64 {self.load_state('fp_flags')}, {guest_flags(self, self.v(f'load i32, ptr {slot}'))}"
+        )
 
     def op_fp_set_flags(self, op: Op, value: str) -> None:
         """Loading MXCSR is slow, and what is set is mostly what was read before a comparison: look first."""
@@ -688,7 +714,8 @@ def guest_flags(e: Emitter, mxcsr: str) -> str:
 def _flag_table() -> str:
     """For each value of MXCSR's low six bits (IE DE ZE OE UE PE), the guest's NX 1, UF 2, OF 4, DZ 8, NV 16."""
     flags = [
-        sum(flag for bit, flag in ((0, 16), (2, 8), (3, 4), (4, 2), (5, 1)) if value >> bit & 1) for value in range(64)
+        sum(flag for bit, flag in ((0, 16), (2, 8), (3, 4), (4, 2), (5, 1)) if value >> bit & 1)
+        for value in range(64)
     ]
     text = "".join(f"\\{value:02x}" for value in flags)
     return f'@flags = internal unnamed_addr constant [64 x i8] c"{text}"\n'

@@ -17,7 +17,17 @@ from typing import Final
 
 from vm_core.spec.isa import Decoded
 
-__all__ = ["HEAT", "HOT", "LENGTH", "MAX_LENGTH", "RECORD_BYTES", "RECORD_PC", "Plan", "Reason", "handler_key"]
+__all__ = [
+    "HEAT",
+    "HOT",
+    "LENGTH",
+    "MAX_LENGTH",
+    "RECORD_BYTES",
+    "RECORD_PC",
+    "Plan",
+    "Reason",
+    "handler_key",
+]
 
 RECORD_BYTES: Final = 32
 HEAT: Final = 24

@@ -22,9 +22,19 @@ from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
-
 from vm_jit.interpreter import entry_signature, region_type
-from vm_jit.lowering import DECLARATIONS, FORCE, HOST, LIKELY, METADATA, RECORD, STATE, TABLE, Emitter, supported
+from vm_jit.lowering import (
+    DECLARATIONS,
+    FORCE,
+    HOST,
+    LIKELY,
+    METADATA,
+    RECORD,
+    STATE,
+    TABLE,
+    Emitter,
+    supported,
+)
 
 __all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
 
@@ -215,7 +225,11 @@ def _affine(isa: Isa, insn: Decoded, number: int) -> tuple[Cell, int] | None:
     if op.code == "add" and op.width == 64:
         for one, other in (op.args, op.args[::-1]):
             base = _affine(isa, insn, one)
-            offset = static_value(insn.template, other, insn, 0) if insn.template.ops[other].code in ("const", "field") else None
+            offset = (
+                static_value(insn.template, other, insn, 0)
+                if insn.template.ops[other].code in ("const", "field")
+                else None
+            )
             if base is not None and offset is not None:
                 return base[0], base[1] + (offset - (1 << 64) if offset >> 63 else offset)
     return None
@@ -288,7 +302,9 @@ class _Emit(Emitter):
         self.at = 0
         self.left = 0
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
-        self.exits: dict[frozenset[Cell], list[tuple[str, str]]] = {}  # dirty cells -> (predecessor, pc value)
+        self.exits: dict[
+            frozenset[Cell], list[tuple[str, str]]
+        ] = {}  # dirty cells -> (predecessor, pc value)
         self.clean: frozenset[Cell] = frozenset()
         self.heads: dict[Place, Window] = {}
         self.covered: set[Place] = set()
@@ -369,13 +385,17 @@ class _Emit(Emitter):
             value = self.v(f"load i{width}, ptr {self.name(cell)}")
             if width != stored:
                 value = self.v(f"zext i{width} {value} to i{stored}")
-            self.emit(f"store i{stored} {value}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}")
+            self.emit(
+                f"store i{stored} {value}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}"
+            )
 
     def reload(self) -> None:
         for cell in self.free:
             width = self.width(cell)
             stored = 128 if width > 64 else 64
-            value = self.v(f"load i{stored}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}")
+            value = self.v(
+                f"load i{stored}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}"
+            )
             if width != stored:
                 value = self.v(f"trunc i{stored} {value} to i{width}")
             self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
@@ -522,7 +542,9 @@ class _Emit(Emitter):
             self.place(inside)
         number = self.v(f"lshr i64 {target}, 12")
         page = self.v(f"load ptr, ptr {self.v(f'getelementptr ptr, ptr %regions, i64 {number}')}, {RECORD}")
-        self.emit(f"br i1 {self.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{otherwise}, {LIKELY}")
+        self.emit(
+            f"br i1 {self.v(f'icmp ne ptr {page}, null')}, label %{found}, label %{otherwise}, {LIKELY}"
+        )
         self.place(found)
         slot = self.v(f"mul i64 {self.v(f'and i64 {target}, {PAGE - 1}')}, {16 // self.isa.unit}")
         return self.v(f"load ptr, ptr {self.v(f'getelementptr i8, ptr {page}, i64 {slot}')}, {RECORD}")
@@ -548,12 +570,16 @@ class _Emit(Emitter):
         result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
         came, astray = self.label(), self.label()
         returned = self.v(f"extractvalue {self.type} {result}, 0")
-        self.emit(f"br i1 {self.v(f'icmp eq i64 {returned}, {expected}')}, label %{came}, label %{astray}, {LIKELY}")
+        self.emit(
+            f"br i1 {self.v(f'icmp eq i64 {returned}, {expected}')}, label %{came}, label %{astray}, {LIKELY}"
+        )
         self.cold += [f"{astray}:", f"  ret {self.type} {result}"]
         self.place(came)
         self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 1')}, ptr %left")
         for i, cell in enumerate(self.pins):
-            self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}")
+            self.emit(
+                f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}"
+            )
         if expected in self.region.blocks:
             self.reload()
             self.emit(f"br label %B{expected:x}")
@@ -576,7 +602,9 @@ class _Emit(Emitter):
             fuel = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
             self.emit(f"store i64 {fuel}, ptr %left")
             go = self.label()
-            self.emit(f"br i1 {self.v(f'icmp slt i64 {fuel}, 0')}, label %{self.refuse()}, label %{go}, !prof !10")
+            self.emit(
+                f"br i1 {self.v(f'icmp slt i64 {fuel}, 0')}, label %{self.refuse()}, label %{go}, !prof !10"
+            )
             self.place(go)
         self.heads, self.covered = windows(self.isa, block)
         for i, (pc, insn) in enumerate(block.insns):
@@ -614,7 +642,12 @@ class _Emit(Emitter):
         self.reload()
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
         ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
-        if any(code.startswith("fp.") for block in region.blocks.values() for _, i in block.insns for code in i.template.codes):
+        if any(
+            code.startswith("fp.")
+            for block in region.blocks.values()
+            for _, i in block.insns
+            for code in i.template.codes
+        ):
             fine = self.v(f"icmp ult i64 {self.load_state('fp_rounding')}, 4")
             ok = self.v(f"and i1 {ok}, {fine}")
         enter = self.label()

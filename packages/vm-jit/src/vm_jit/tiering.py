@@ -21,7 +21,6 @@ from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
 from vm_core.memory import MAX_BITS, PAGE
 from vm_core.spec.isa import Decoded
-
 from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import CompileError, Compiler
 
@@ -56,9 +55,9 @@ class Tiering:
     def __init__(self, engine: NativeEngine, code: CodeMemory, *, synchronous: bool = False) -> None:
         self.engine, self.code, self.synchronous = engine, code, synchronous
         self._tables: dict[int, Any] = {}  # guest page -> its entries (function, original handler)
-        self._table_of = memoryview(
-            (ctypes.c_uint64 * PAGES).from_address(engine.regions_address)
-        ).cast("B").cast("Q")
+        self._table_of = (
+            memoryview((ctypes.c_uint64 * PAGES).from_address(engine.regions_address)).cast("B").cast("Q")
+        )
         self._at: dict[int, _Compiled] = {}
         self._all: list[_Compiled] = []
         self._pending: set[int] = set()
@@ -101,7 +100,9 @@ class Tiering:
             return
         start, size = one["object"]
         data = blob[start : start + size]
-        self._install(int(one["entry"]), tuple(map(int, one["entries"])), spans, data, int(one["instructions"]))
+        self._install(
+            int(one["entry"]), tuple(map(int, one["entries"])), spans, data, int(one["instructions"])
+        )
         self.engine.stats.regions_cached += 1
 
     def close(self) -> None:
@@ -195,7 +196,7 @@ class Tiering:
 
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
-        if not engine.is_decoded(pc) or engine.is_breakpoint(pc):
+        if not engine.is_decoded(pc) or pc in engine.breakpoints:
             return None
         found = engine.decode(pc)
         return None if isinstance(found, Trap) else found
@@ -218,7 +219,8 @@ class Tiering:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
-            self._install(region.entry, region.entries, region.spans, data, region.size)
+            if not self._install(region.entry, region.entries, region.spans, data, region.size):
+                return
             engine.stats.regions_compiled += 1
             self._unsaved += 1
 
@@ -236,16 +238,21 @@ class Tiering:
         if table is None:
             engine = self.engine
             nowhere = engine.interpreter.address["nowhere"]
-            table = self._tables[number] = (ctypes.c_uint64 * (engine.per_page * 2))(*([nowhere, 0] * engine.per_page))
+            table = self._tables[number] = (ctypes.c_uint64 * (engine.per_page * 2))(
+                *([nowhere, 0] * engine.per_page)
+            )
             # SAFETY: the table lives as long as this object; the store publishes it whole.
             self._table_of[number] = ctypes.addressof(table)
         return table
 
     def _install(
         self, entry: int, entries: tuple[int, ...], spans: tuple[tuple[int, int], ...], data: bytes, size: int
-    ) -> None:
+    ) -> bool:
+        """Put a region in use; False if a breakpoint has come into it."""
         engine = self.engine
         with engine.lock:
+            if any(start <= pc < end for pc in engine.breakpoints for start, end in spans):
+                return False
             loaded = self.code.load(data)
             address = loaded.symbols["region"]
             one = _Compiled(entry, entries, spans, loaded.block, address, self._digest(spans), data, size)
@@ -263,6 +270,7 @@ class Tiering:
                 table[2 * slot] = address
                 self._at[pc] = one
                 engine.set_handler(pc, engine.interpreter.address["h_region"])
+            return True
 
     def original(self, pc: int) -> int:
         """The handler that the record of a region's entry had."""

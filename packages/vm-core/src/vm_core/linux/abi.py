@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from vm_core.memory import GuestMemory
 from vm_core.state import CpuState, StateLayout
@@ -44,8 +43,7 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-@dataclass(frozen=True, slots=True)
-class SigInfo:
+class SigInfo(NamedTuple):
     """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address."""
 
     number: int
@@ -313,7 +311,9 @@ class Aarch64(Abi):
         )
         if "v0" in cpu:
             flags, rounding = cpu.header("fp_flags"), cpu.header("fp_rounding")
-            struct.pack_into("<IIII", out, self._FPSIMD, self._FPSIMD_MAGIC, 528, flags & MASK64, rounding << 22)
+            struct.pack_into(
+                "<IIII", out, self._FPSIMD, self._FPSIMD_MAGIC, 528, flags & MASK64, rounding << 22
+            )
             for i in range(32):
                 at = self._FPSIMD + 16 + 16 * i
                 out[at : at + 16] = cpu[f"v{i}"].to_bytes(16, "little")

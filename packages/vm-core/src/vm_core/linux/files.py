@@ -1,4 +1,4 @@
-"""The guest's descriptors and its file system calls.
+"""The guest's descriptors, and the calls that open, read, write and close them.
 
 Guest descriptor numbers live in a private table; each names a :class:`File`, which owns one close-on-exec host
 descriptor. A guest number never reaches the host. A file that can block is never blocked on: its host descriptor is
@@ -10,7 +10,6 @@ Linux 6.x, man-pages 6.x section 2.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,18 +18,17 @@ import stat
 import struct
 import termios
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32, s64
-from vm_core.linux.paths import Namespace, Place, getdents
+from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["File", "FileSystem", "text_file"]
+__all__ = ["File", "FileSystem", "open_place", "text_file"]
 
 RESTART: Final = -512
 """ERESTARTSYS: interrupted by a signal; restarted if its handler says SA_RESTART."""
@@ -42,7 +40,6 @@ _MAX_IO: Final = 0x7FFF_F000
 _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
 _O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
-_AT_NOFOLLOW, _AT_REMOVEDIR, _AT_FOLLOW, _AT_EMPTY = 0x100, 0x200, 0x400, 0x1000
 _PIPE_BUF: Final = 4096
 _SIGPIPE: Final = 13
 
@@ -64,10 +61,29 @@ class File:
     ``path`` is the guest path (or ``pipe:[...]``), ``fixed`` says that metadata must not be changed through it.
     """
 
-    __slots__ = ("fd", "fixed", "flags", "inherited", "kind", "mode", "names", "path", "position", "refs", "socket")
+    __slots__ = (
+        "fd",
+        "fixed",
+        "flags",
+        "inherited",
+        "kind",
+        "mode",
+        "names",
+        "path",
+        "position",
+        "refs",
+        "socket",
+    )
 
     def __init__(
-        self, fd: int, flags: int, *, path: str = "", kind: int | None = None, inherited: bool = False, fixed: bool = True
+        self,
+        fd: int,
+        flags: int,
+        *,
+        path: str = "",
+        kind: int | None = None,
+        inherited: bool = False,
+        fixed: bool = True,
     ) -> None:
         self.fd = fd
         self.flags = flags
@@ -83,7 +99,9 @@ class File:
             kind = _kind_of(info.st_mode)
             if not path:
                 word = "pipe" if stat.S_ISFIFO(info.st_mode) else "socket" if kind == SOCKET else "file"
-                path = "/dev/tty" if stat.S_ISCHR(info.st_mode) and os.isatty(fd) else f"{word}:[{info.st_ino}]"
+                path = (
+                    "/dev/tty" if stat.S_ISCHR(info.st_mode) and os.isatty(fd) else f"{word}:[{info.st_ino}]"
+                )
         self.kind = kind
         self.path = path
 
@@ -279,7 +297,7 @@ def read(t: GuestThread, fd: int, address: int, count: int) -> int:
     window = _window(t.memory, address, count, Access.WRITE)
     if file.kind == REGULAR:
         return os.readv(file.fd, (window,))
-    if file.kind == EMULATED:
+    if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
     if file.flags & 3 == 1:
         return -errno.EBADF
@@ -305,7 +323,7 @@ def readv(t: GuestThread, fd: int, vector: int, count: int) -> int:
     windows = _vector(t, vector, count, Access.WRITE)
     if file.kind == REGULAR:
         return os.readv(file.fd, windows) if windows else 0
-    if file.kind == EMULATED:
+    if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
     return _receive(t, file, windows)
 
@@ -413,7 +431,8 @@ def copy_file_range(
 # -- opening and closing ----------------------------------------------------------------------------------------
 
 
-def _open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | int:
+def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | int:
+    """Open what a path ended at with the guest's flags: a File, or the result that the call must return."""
     abi = t.abi
     if place.node is not None:
         node = place.node
@@ -471,7 +490,7 @@ def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     # With O_PATH, a link opens as itself: it has to be looked for first.
     with files.walk(dfd, name, follow=follow, late=not flags & _O_PATH) as place:
         try:
-            file = _open_place(t, place, flags, mode)
+            file = open_place(t, place, flags, mode)
         except OSError as error:
             # A link: ELOOP, or with O_DIRECTORY what the kernel tests first, ENOTDIR.
             if not place.late or error.errno not in (errno.ELOOP, errno.ENOTDIR):
@@ -479,7 +498,7 @@ def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
             file = None
     if file is None:
         with files.walk(dfd, name, follow=follow) as place:
-            file = _open_place(t, place, flags, mode)
+            file = open_place(t, place, flags, mode)
     if isinstance(file, int):
         return file
     return files.add(file, cloexec=bool(flags & _O_CLOEXEC))
@@ -583,7 +602,9 @@ def pipe(t: GuestThread, result: int) -> int:
 def memfd_create(t: GuestThread, name: int, flags: int) -> int:
     text = os.fsdecode(t.memory.read_cstring(name, 250))
     fd = os.memfd_create(text, os.MFD_CLOEXEC | (flags & 2))
-    return t.files.add(File(fd, 2, path=f"/memfd:{text} (deleted)", kind=REGULAR, fixed=False), cloexec=bool(flags & 1))
+    return t.files.add(
+        File(fd, 2, path=f"/memfd:{text} (deleted)", kind=REGULAR, fixed=False), cloexec=bool(flags & 1)
+    )
 
 
 def eventfd2(t: GuestThread, value: int, flags: int) -> int:
@@ -707,510 +728,3 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         fcntl.ioctl(file.fd, request, t.memory.read(argument, size))
         return 0
     return -errno.ENOTTY
-
-
-# -- metadata ---------------------------------------------------------------------------------------------------
-
-
-def _file_stat(t: GuestThread, file: File) -> tuple[os.stat_result, int | None, int | None]:
-    if file.kind == EMULATED:
-        return t.process.some_stat, stat.S_IFDIR | 0o555, 0
-    return os.fstat(file.fd), file.mode, None
-
-
-def _place_stat(t: GuestThread, place: Place, *, follow: bool) -> tuple[os.stat_result, int | None, int | None]:
-    node = place.node
-    if node is None:
-        return place.stat(), None, None
-    if node.opener is not None and follow:
-        opened = node.opener(_O_PATH if stat.S_ISLNK(node.mode) else 0)
-        assert isinstance(opened, File)
-        try:
-            info, mode, size = _file_stat(t, opened)
-            return info, mode, size if opened.kind != REGULAR else 0
-        finally:
-            t.files.release(opened)
-    return t.process.some_stat, node.mode, len(node.target)
-
-
-def _stat_at(
-    t: GuestThread, dfd: int, path: int, flags: int
-) -> tuple[os.stat_result, int | None, int | None]:
-    """(what the host says, mode instead, size instead). Raises OSError and MemoryFault."""
-    name = t.path(path) if path else ""
-    if not name:
-        if not flags & _AT_EMPTY:
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if s32(dfd) == _AT_FDCWD:
-            name = "."
-        else:
-            file = t.table.get(dfd & _FD)
-            if file is None:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            return _file_stat(t, file)
-    follow = not flags & _AT_NOFOLLOW
-    with t.files.walk(dfd, name, follow=follow, late=True) as place:
-        found = _place_stat(t, place, follow=follow)
-        if not place.late or not stat.S_ISLNK(found[0].st_mode):
-            return found
-    with t.files.walk(dfd, name, follow=follow) as place:
-        return _place_stat(t, place, follow=follow)
-
-
-def fstat(t: GuestThread, fd: int, result: int) -> int:
-    file = t.table.get(fd & _FD)
-    if file is None:
-        return -errno.EBADF
-    t.memory.write(result, t.abi.stat(*_file_stat(t, file)))
-    return 0
-
-
-def newfstatat(t: GuestThread, dfd: int, path: int, result: int, flags: int) -> int:
-    t.memory.write(result, t.abi.stat(*_stat_at(t, dfd, path, flags)))
-    return 0
-
-
-def stat_(t: GuestThread, path: int, result: int) -> int:
-    return newfstatat(t, _AT_FDCWD, path, result, 0)
-
-
-def lstat(t: GuestThread, path: int, result: int) -> int:
-    return newfstatat(t, _AT_FDCWD, path, result, _AT_NOFOLLOW)
-
-
-def statx(t: GuestThread, dfd: int, path: int, flags: int, mask: int, result: int) -> int:
-    if mask >> 31 & 1:
-        return -errno.EINVAL
-    info, mode, size = _stat_at(t, dfd, path, flags)
-    mode = info.st_mode if mode is None else mode
-    size = info.st_size if size is None else size
-
-    def stamp(nanoseconds: int) -> bytes:
-        seconds, rest = divmod(nanoseconds, 1_000_000_000)
-        return struct.pack("<qIi", seconds, rest, 0)
-
-    out = struct.pack(
-        "<IIQIIIHHQQQQ",
-        0x7FF, info.st_blksize, 0, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, mode & 0xFFFF, 0,
-        info.st_ino, size, info.st_blocks, 0,
-    )  # fmt: skip
-    out += stamp(info.st_atime_ns) + bytes(16) + stamp(info.st_ctime_ns) + stamp(info.st_mtime_ns)
-    out += struct.pack(
-        "<IIII", os.major(info.st_rdev), os.minor(info.st_rdev), os.major(info.st_dev), os.minor(info.st_dev)
-    )
-    t.memory.write(result, out.ljust(256, b"\0"))
-    return 0
-
-
-def _entries(file: File, size: int) -> bytes:
-    """getdents64 records of an emulated directory from its position, as many as fit in ``size`` bytes."""
-    names = (".", "..", *file.names)
-    out = bytearray()
-    while 0 <= file.position < len(names):
-        raw = os.fsencode(names[file.position])
-        length = (19 + len(raw) + 1 + 7) & -8
-        if len(out) + length > size:
-            break
-        kind = 4 if file.position < 2 else 0
-        head = struct.pack("<QqHB", file.position + 1, file.position + 1, length, kind)
-        out += (head + raw).ljust(length, b"\0")
-        file.position += 1
-    return bytes(out)
-
-
-def getdents64(t: GuestThread, fd: int, address: int, size: int) -> int:
-    file = t.table.get(fd & _FD)
-    if file is None:
-        return -errno.EBADF
-    size = min(size & _FD, 1 << 20)
-    if file.kind == EMULATED:
-        out = _entries(file, size)
-        if not out and file.position < len(file.names) + 2:
-            return -errno.EINVAL
-        t.memory.write(address, out)
-        return len(out)
-    t.memory.check(address, size, Access.WRITE)
-    return getdents(file.fd, t.memory.host_address + address, size)
-
-
-def readlinkat(t: GuestThread, dfd: int, path: int, result: int, size: int) -> int:
-    if s32(size) <= 0:
-        return -errno.EINVAL
-    name = t.path(path)
-    if not name:
-        file = t.table.get(dfd & _FD)
-        if file is None or file.kind != PATH:
-            return -errno.ENOENT
-        text = os.readlink("", dir_fd=file.fd)
-    else:
-        with t.files.walk(dfd, name, follow=False) as place:
-            if place.node is not None:
-                if not place.node.target:
-                    return -errno.EINVAL
-                text = place.node.target
-            else:
-                text = os.readlink(place.name, dir_fd=place.fd)
-    raw = os.fsencode(text)[: size & _FD]
-    t.memory.write(result, raw)
-    return len(raw)
-
-
-def readlink(t: GuestThread, path: int, result: int, size: int) -> int:
-    return readlinkat(t, _AT_FDCWD, path, result, size)
-
-
-def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
-    mode &= 7
-    follow = not flags & _AT_NOFOLLOW
-    with t.files.walk(dfd, t.path(path), follow=follow) as place:
-        if place.node is not None:
-            granted = place.node.mode >> 6 & 7
-            return -errno.EACCES if mode & ~granted else 0
-        place.stat()
-        assert place.mount is not None
-        if mode & 2 and not place.mount.writable:
-            return -errno.EROFS
-        # Never following: the walk has resolved links, a new one is a race.
-        allowed = os.access(place.name, mode, dir_fd=place.fd, follow_symlinks=False)
-        return 0 if allowed else -errno.EACCES
-
-
-def faccessat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
-    return faccessat2(t, dfd, path, mode, 0)
-
-
-def access(t: GuestThread, path: int, mode: int) -> int:
-    return faccessat2(t, _AT_FDCWD, path, mode, 0)
-
-
-def getcwd(t: GuestThread, result: int, size: int) -> int:
-    raw = os.fsencode(t.files.cwd) + b"\0"
-    if len(raw) > size:
-        return -errno.ERANGE
-    t.memory.write(result, raw)
-    return len(raw)
-
-
-def chdir(t: GuestThread, path: int) -> int:
-    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
-        if place.node is not None:
-            if not stat.S_ISDIR(place.node.mode):
-                return -errno.ENOTDIR
-        elif not stat.S_ISDIR(place.stat().st_mode):
-            return -errno.ENOTDIR
-        elif not os.access(place.name, os.X_OK, dir_fd=place.fd, follow_symlinks=False):
-            return -errno.EACCES
-        t.files.cwd = place.guest
-    return 0
-
-
-def fchdir(t: GuestThread, fd: int) -> int:
-    t.files.cwd = t.files.base(fd, "")
-    return 0
-
-
-def statfs(t: GuestThread, path: int, result: int) -> int:
-    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
-        if place.node is not None:
-            t.memory.write(result, _statfs(None, 0x9FA0))
-            return 0
-        fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
-        try:
-            t.memory.write(result, _statfs(os.fstatvfs(fd), 0xEF53))
-        finally:
-            os.close(fd)
-    return 0
-
-
-def fstatfs(t: GuestThread, fd: int, result: int) -> int:
-    file = t.table.get(fd & _FD)
-    if file is None:
-        return -errno.EBADF
-    t.memory.write(result, _statfs(os.fstatvfs(file.fd) if file.fd >= 0 else None, 0xEF53))
-    return 0
-
-
-def _statfs(info: os.statvfs_result | None, kind: int) -> bytes:
-    if info is None:
-        return struct.pack("<qqQQQQQiiqqq4q", kind, 4096, 0, 0, 0, 0, 0, 0, 0, 255, 4096, 0, 0, 0, 0, 0)
-    return struct.pack(
-        "<qqQQQQQiiqqq4q",
-        kind, info.f_bsize, info.f_blocks, info.f_bfree, info.f_bavail, info.f_files, info.f_ffree, 0, 0,
-        info.f_namemax, info.f_frsize, 0, 0, 0, 0, 0,
-    )  # fmt: skip
-
-
-# -- changing directories ---------------------------------------------------------------------------------------
-
-
-def unlinkat(t: GuestThread, dfd: int, path: int, flags: int) -> int:
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
-        place.to_change()
-        if flags & _AT_REMOVEDIR:
-            os.rmdir(place.name, dir_fd=place.fd)
-        else:
-            place.stat()
-            os.unlink(place.name, dir_fd=place.fd)
-    return 0
-
-
-def unlink(t: GuestThread, path: int) -> int:
-    return unlinkat(t, _AT_FDCWD, path, 0)
-
-
-def rmdir(t: GuestThread, path: int) -> int:
-    return unlinkat(t, _AT_FDCWD, path, _AT_REMOVEDIR)
-
-
-def mkdirat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
-        if place.node is not None or place.name == ".":
-            return -errno.EEXIST
-        place.to_change()
-        os.mkdir(place.name, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
-    return 0
-
-
-def mkdir(t: GuestThread, path: int, mode: int) -> int:
-    return mkdirat(t, _AT_FDCWD, path, mode)
-
-
-def mknodat(t: GuestThread, dfd: int, path: int, mode: int, _device: int) -> int:
-    """Regular files and FIFOs; a guest never makes a device."""
-    kind = stat.S_IFMT(mode & 0xFFFF)
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
-        place.to_change()
-        bits = mode & 0o777 & ~t.files.umask
-        if kind == stat.S_IFIFO:
-            os.mkfifo(place.name, bits, dir_fd=place.fd)
-        elif kind in (0, stat.S_IFREG):
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(place.name, flags, bits, dir_fd=place.fd))
-        else:
-            return -errno.EPERM
-    return 0
-
-
-def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
-    with (
-        t.files.walk(old_dfd, t.path(old), follow=False) as source,
-        t.files.walk(new_dfd, t.path(new), follow=False) as target,
-    ):
-        source.to_change()
-        target.to_change()
-        if source.mount is not target.mount:
-            return -errno.EXDEV
-        if flags & 1:
-            # RENAME_NOREPLACE: link and unlink, which is atomic towards the new name. Directories cannot be linked.
-            if stat.S_ISDIR(source.stat().st_mode):
-                with contextlib.suppress(FileNotFoundError):
-                    target.stat()
-                    return -errno.EEXIST
-                os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
-                return 0
-            os.link(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
-            os.unlink(source.name, dir_fd=source.fd)
-            return 0
-        if flags:
-            return -errno.EINVAL
-        os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
-    return 0
-
-
-def renameat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int) -> int:
-    return renameat2(t, old_dfd, old, new_dfd, new, 0)
-
-
-def rename(t: GuestThread, old: int, new: int) -> int:
-    return renameat2(t, _AT_FDCWD, old, _AT_FDCWD, new, 0)
-
-
-def linkat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
-    with (
-        t.files.walk(old_dfd, t.path(old), follow=bool(flags & _AT_FOLLOW)) as source,
-        t.files.walk(new_dfd, t.path(new), follow=False) as target,
-    ):
-        target.to_change()
-        # Another mount may be read-only: a link to its file in a writable one would get around that.
-        if source.node is not None or source.mount is not target.mount:
-            return -errno.EXDEV
-        os.link(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
-    return 0
-
-
-def link(t: GuestThread, old: int, new: int) -> int:
-    return linkat(t, _AT_FDCWD, old, _AT_FDCWD, new, 0)
-
-
-def symlinkat(t: GuestThread, target: int, dfd: int, path: int) -> int:
-    text = t.path(target)
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
-        place.to_change()
-        os.symlink(text, place.name, dir_fd=place.fd)
-    return 0
-
-
-def symlink(t: GuestThread, target: int, path: int) -> int:
-    return symlinkat(t, target, _AT_FDCWD, path)
-
-
-def _writable(t: GuestThread, fd: int) -> File:
-    file = t.table.get(fd & _FD)
-    if file is None or file.fd < 0:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return file
-
-
-def ftruncate(t: GuestThread, fd: int, length: int) -> int:
-    if s64(length) < 0:
-        return -errno.EINVAL
-    os.ftruncate(_writable(t, fd).fd, length)
-    return 0
-
-
-def truncate(t: GuestThread, path: int, length: int) -> int:
-    if s64(length) < 0:
-        return -errno.EINVAL
-    with t.files.walk(_AT_FDCWD, t.path(path)) as place:
-        file = _open_place(t, place, 1 | _O_NONBLOCK, 0)
-    if isinstance(file, int):
-        return file
-    try:
-        os.ftruncate(file.fd, length)
-    finally:
-        t.files.release(file)
-    return 0
-
-
-def fallocate(t: GuestThread, fd: int, mode: int, offset: int, length: int) -> int:
-    if mode & _FD:
-        return -errno.EOPNOTSUPP
-    os.posix_fallocate(_writable(t, fd).fd, s64(offset), s64(length))
-    return 0
-
-
-def _changeable(t: GuestThread, fd: int) -> File:
-    file = _writable(t, fd)
-    if file.fixed or file.kind == PATH:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-    return file
-
-
-def fchmod(t: GuestThread, fd: int, mode: int) -> int:
-    os.fchmod(_changeable(t, fd).fd, mode & 0o1777)
-    return 0
-
-
-def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
-    """Set-user-ID bits are dropped: a guest must not leave a privileged program behind."""
-    with t.files.walk(dfd, t.path(path)) as place:
-        file = _open_for_change(t, place)
-    try:
-        # chmod has no form that takes an O_PATH descriptor or refuses links; the descriptor's own name does.
-        os.chmod(f"/proc/self/fd/{file}", mode & 0o1777)
-    finally:
-        os.close(file)
-    return 0
-
-
-def _open_for_change(t: GuestThread, place: Place) -> int:
-    if place.node is not None or place.mount is None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-    if not place.mount.writable:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
-    if stat.S_ISLNK(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    return fd
-
-
-def chmod(t: GuestThread, path: int, mode: int) -> int:
-    return fchmodat(t, _AT_FDCWD, path, mode)
-
-
-def fchown(t: GuestThread, fd: int, uid: int, gid: int) -> int:
-    os.fchown(_changeable(t, fd).fd, s32(uid), s32(gid))
-    return 0
-
-
-def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int) -> int:
-    name = t.path(path)
-    if not name and flags & _AT_EMPTY:
-        return fchown(t, dfd, uid, gid)
-    with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
-        if place.node is not None or place.mount is None:
-            return -errno.EPERM
-        if not place.mount.writable:
-            return -errno.EROFS
-        os.chown(place.name, s32(uid), s32(gid), dir_fd=place.fd, follow_symlinks=False)
-    return 0
-
-
-def chown(t: GuestThread, path: int, uid: int, gid: int) -> int:
-    return fchownat(t, _AT_FDCWD, path, uid, gid, 0)
-
-
-_UTIME_NOW, _UTIME_OMIT = 0x3FFF_FFFF, 0x3FFF_FFFE
-
-
-def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> int:
-    stamps: tuple[int, int, int, int] | None = None
-    if times:
-        stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
-    name = t.path(path) if path else ""
-    if not name:
-        file = _changeable(t, dfd)
-        os.utime(file.fd, ns=_stamps(stamps, os.fstat(file.fd)))
-        return 0
-    with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
-        if place.node is not None or place.mount is None:
-            return -errno.EPERM
-        if not place.mount.writable:
-            return -errno.EROFS
-        os.utime(place.name, ns=_stamps(stamps, place.stat()), dir_fd=place.fd, follow_symlinks=False)
-    return 0
-
-
-def _stamps(times: tuple[int, int, int, int] | None, info: os.stat_result) -> tuple[int, int]:
-    now = time.time_ns()
-    if times is None:
-        return now, now
-    out = []
-    for seconds, nanoseconds, old in (
-        (times[0], times[1], info.st_atime_ns),
-        (times[2], times[3], info.st_mtime_ns),
-    ):
-        if nanoseconds == _UTIME_NOW:
-            out.append(now)
-        elif nanoseconds == _UTIME_OMIT:
-            out.append(old)
-        elif 0 <= nanoseconds < 1_000_000_000:
-            out.append(seconds * 1_000_000_000 + nanoseconds)
-        else:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return out[0], out[1]
-
-
-def fsync(t: GuestThread, fd: int) -> int:
-    os.fsync(_writable(t, fd).fd)
-    return 0
-
-
-def fdatasync(t: GuestThread, fd: int) -> int:
-    os.fdatasync(_writable(t, fd).fd)
-    return 0
-
-
-def sync(_t: GuestThread) -> int:
-    """Nothing to do: a guest must not be able to stall the host's disks. Its own files have fsync."""
-    return 0
-
-
-def fadvise64(t: GuestThread, fd: int, _offset: int, _length: int, _advice: int) -> int:
-    return 0 if fd & _FD in t.table else -errno.EBADF
-
-
-def umask(t: GuestThread, mask: int) -> int:
-    old, t.files.umask = t.files.umask, mask & 0o777
-    return old

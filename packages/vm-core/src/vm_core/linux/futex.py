@@ -79,7 +79,13 @@ class FutexTable:
         return woken
 
     def wait(
-        self, thread: GuestThread, memory: GuestMemory, address: int, value: int, bitset: int, deadline: float | None
+        self,
+        thread: GuestThread,
+        memory: GuestMemory,
+        address: int,
+        value: int,
+        bitset: int,
+        deadline: float | None,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         waiter = _Waiter(thread, bitset)
@@ -135,7 +141,9 @@ def _deadline(memory: GuestMemory, timeout: int, operation: int, *, absolute: bo
     return at - time.time() + now if operation & _REALTIME else at
 
 
-def futex(t: GuestThread, address: int, operation: int, value: int, timeout: int, second: int, third: int) -> int:
+def futex(
+    t: GuestThread, address: int, operation: int, value: int, timeout: int, second: int, third: int
+) -> int:
     if address % 4:
         return -errno.EINVAL
     table, memory = t.process.futexes, t.memory
@@ -145,7 +153,9 @@ def futex(t: GuestThread, address: int, operation: int, value: int, timeout: int
         memory.check(address, 4, Access.READ)
         return table.wake(address, value)
     if command == _WAIT:
-        return table.wait(t, memory, address, value, _ANY, _deadline(memory, timeout, operation, absolute=False))
+        return table.wait(
+            t, memory, address, value, _ANY, _deadline(memory, timeout, operation, absolute=False)
+        )
     if command == _WAIT_BITSET:
         if not third & _ANY:
             return -errno.EINVAL

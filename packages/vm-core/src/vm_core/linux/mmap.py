@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -41,6 +40,8 @@ class Shared:
 
 
 def _digest(page: memoryview) -> bytes:
+    import hashlib
+
     return hashlib.blake2b(page, digest_size=16).digest()
 
 
@@ -157,7 +158,9 @@ def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
         if flags & _NOREPLACE and memory.find_free(length, hint=address) != address:
             return -errno.EEXIST
         return address
-    place = memory.find_free(length, hint=page_down(address) if address < memory.size else 0, high=t.process.mmap_top)
+    place = memory.find_free(
+        length, hint=page_down(address) if address < memory.size else 0, high=t.process.mmap_top
+    )
     return -errno.ENOMEM if place is None else place
 
 
@@ -235,7 +238,9 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
                 return -errno.EINVAL
             _forget(t.process, place, place + new_length)
         _forget(t.process, old, old + old_length)
-        memory.map(place, new_length, region.prot, name=region.name, shared=region.shared, offset=region.offset)
+        memory.map(
+            place, new_length, region.prot, name=region.name, shared=region.shared, offset=region.offset
+        )
         kept = min(old_length, new_length)
         memory.view[place : place + kept] = memory.view[old : old + kept]
         memory.unmap(old, old_length)

@@ -111,7 +111,12 @@ def _unpack_address(t: GuestThread, address: int, size: int) -> tuple[Any, str]:
         return (socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")), ""
     if family == socket.AF_INET6 and size >= 24:
         flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28].ljust(4, b"\0"), "little")
-        return (socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big"), flow, scope), ""
+        return (
+            socket.inet_ntop(socket.AF_INET6, raw[8:24]),
+            int.from_bytes(raw[2:4], "big"),
+            flow,
+            scope,
+        ), ""
     if family == socket.AF_UNIX and size > 2:
         if raw[2] == 0:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -121,7 +126,12 @@ def _unpack_address(t: GuestThread, address: int, size: int) -> tuple[Any, str]:
 
 def _pack_address(family: int, address: object) -> bytes:
     if family == socket.AF_INET and isinstance(address, tuple):
-        return struct.pack("<H", family) + struct.pack(">H", address[1]) + socket.inet_aton(address[0]) + bytes(8)
+        return (
+            struct.pack("<H", family)
+            + struct.pack(">H", address[1])
+            + socket.inet_aton(address[0])
+            + bytes(8)
+        )
     if family == socket.AF_INET6 and isinstance(address, tuple):
         host, port, flow, scope = address
         packed = socket.inet_pton(socket.AF_INET6, host.split("%")[0])
@@ -224,9 +234,7 @@ def _transmit(t: GuestThread, file: File, data: bytes, flags: int, address: int,
 
                     _at_unix(t, path, create=False, action=send_to)
                     return done
-                return _retry(
-                    t, file, select.POLLOUT, flags, lambda: sock.sendto(data, host, where)
-                )
+                return _retry(t, file, select.POLLOUT, flags, lambda: sock.sendto(data, host, where))
             left = memoryview(data)
             while True:
                 got = _retry(t, file, select.POLLOUT, flags, partial(sock.send, left, host))

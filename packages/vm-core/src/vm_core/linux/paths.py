@@ -22,10 +22,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
-import shutil
 import stat
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +37,7 @@ _DIRECTORY: Final = _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_LINKS: Final = 40
 _RESOLVE: Final = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
 _SYS_OPENAT2: Final = 437
-_SYS_GETDENTS64: Final = 217 if platform.machine() in ("x86_64", "AMD64") else 61
+_SYS_GETDENTS64: Final = 217 if os.uname().machine == "x86_64" else 61
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -69,7 +66,7 @@ def _open_beneath(directory: int, path: str) -> int:
 
 
 def _have_openat2() -> bool:
-    if platform.system() != "Linux" or os.environ.get("VM_NO_OPENAT2"):
+    if os.uname().sysname != "Linux" or os.environ.get("VM_NO_OPENAT2"):
         return False
     try:
         fd = os.open("/", _DIRECTORY)
@@ -128,7 +125,9 @@ def _normal(path: str) -> str:
 class Mount:
     """A host directory (or one file) at a guest path. ``fd`` is the directory, or that of the file's parent."""
 
-    def __init__(self, guest: str, host: str, *, writable: bool, file: bool = False, temporary: bool = False) -> None:
+    def __init__(
+        self, guest: str, host: str, *, writable: bool, file: bool = False, temporary: bool = False
+    ) -> None:
         self.guest = guest
         self.host = host
         self.writable = writable
@@ -141,6 +140,8 @@ class Mount:
     def fd(self) -> int:
         if self._fd < 0:
             if self.temporary and not self.host:
+                import tempfile
+
                 self.host = tempfile.mkdtemp(prefix="vm-tmp-")
             self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
         return self._fd
@@ -150,6 +151,8 @@ class Mount:
             os.close(self._fd)
             self._fd = -1
         if self.temporary and self.host:
+            import shutil
+
             shutil.rmtree(self.host, ignore_errors=True)
 
 
@@ -182,7 +185,14 @@ class Place:
     __slots__ = ("fd", "guest", "late", "mount", "must_be_directory", "name", "node", "owned")
 
     def __init__(
-        self, guest: str, mount: Mount | None, fd: int, name: str, *, owned: bool = False, node: Node | None = None
+        self,
+        guest: str,
+        mount: Mount | None,
+        fd: int,
+        name: str,
+        *,
+        owned: bool = False,
+        node: Node | None = None,
     ) -> None:
         self.guest = guest
         self.mount = mount

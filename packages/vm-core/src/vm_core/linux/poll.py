@@ -28,9 +28,7 @@ _NVAL: Final = select.POLLNVAL
 _READY: Final = select.POLLIN | select.POLLOUT | 0x40 | 0x100
 
 
-def _poll_files(
-    t: GuestThread, wanted: list[tuple[int, int]], deadline: float | None
-) -> list[int] | None:
+def _poll_files(t: GuestThread, wanted: list[tuple[int, int]], deadline: float | None) -> list[int] | None:
     """Ready events of each (guest descriptor, events); None if a signal ended the wait."""
     host: dict[int, int] = {}
     known: list[int | None] = []
@@ -72,7 +70,9 @@ def _poll(t: GuestThread, address: int, count: int, deadline: float | None) -> i
     ready = _poll_files(t, [(number, events & 0xFFFF) for number, events, _ in entries], deadline)
     if ready is None:
         return RESTART_NO_HANDLER
-    out = b"".join(struct.pack("<ihH", *entry[:2], events) for entry, events in zip(entries, ready, strict=True))
+    out = b"".join(
+        struct.pack("<ihH", *entry[:2], events) for entry, events in zip(entries, ready, strict=True)
+    )
     t.memory.write(address, out)
     return sum(1 for events in ready if events)
 
@@ -125,7 +125,9 @@ def _select(t: GuestThread, count: int, sets: tuple[int, int, int], deadline: fl
     return total
 
 
-def pselect6(t: GuestThread, count: int, read: int, write: int, error: int, timeout: int, signals: int) -> int:
+def pselect6(
+    t: GuestThread, count: int, read: int, write: int, error: int, timeout: int, signals: int
+) -> int:
     deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
     if signals:
         mask, size = struct.unpack("<QQ", t.memory.read(signals, 16))
@@ -209,7 +211,9 @@ def epoll_ctl(t: GuestThread, epfd: int, operation: int, fd: int, event: int) ->
     return 0
 
 
-def epoll_pwait(t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int) -> int:
+def epoll_pwait(
+    t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int
+) -> int:
     file, watched = _watched(t, epfd)
     count = s32(count)
     if count <= 0:

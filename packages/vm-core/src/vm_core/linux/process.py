@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import logging
 import os
 import select
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GuestThread", "Process", "SyscallHook"]
 
-log = logging.getLogger("vm.linux")
-
 SyscallHook = Callable[["GuestThread", str, tuple[int, ...]], "int | None"]
 """Called before each system call with its name and arguments; a number returned is its result, None lets it run."""
 EngineMaker = Callable[["Isa", GuestMemory], Engine]
@@ -56,7 +54,40 @@ _SLICE_SECONDS: Final = 0.01
 _MAX_THREADS: Final = 4096
 _FUEL: Final = 1
 """Index of the header word "fuel" in CpuState.words."""
+_UNFIT: Final = (OverflowError, ValueError)
+"""What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
+
+
+class _Switching:
+    """Shortens the interpreter's thread switch interval while guests with several threads run.
+
+    PERF: a guest thread that makes system calls gives the GIL up for too short a time for a waiting thread to get it,
+    which then waits out the whole interval, 5 ms, for each of its own calls.
+    """
+
+    seconds: Final = 0.0001
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = 0.0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, self.seconds))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                sys.setswitchinterval(self._before)
+
+
+_switching = _Switching()
 
 
 class FuelPool:
@@ -138,7 +169,12 @@ class GuestThread:
 
     def _loop(self) -> None:
         process, cpu, memory, words = self.process, self.cpu, self.memory, self.cpu.words
-        run, calls, number_at, result_at = process.engine.run, process.calls, self.abi.number_word, self.abi.result_word
+        run, calls, number_at, result_at = (
+            process.engine.run,
+            process.calls,
+            self.abi.number_word,
+            self.abi.result_word,
+        )
         while True:
             if self.attention:
                 self._attend()
@@ -157,6 +193,8 @@ class GuestThread:
                     result = -(error.errno or errno.EIO)
                 except MemoryFault:
                     result = -errno.EFAULT
+                except _UNFIT:
+                    result = -errno.EINVAL
                 except MemoryLimit as limited:
                     process.end("memory", message=str(limited))
                     raise ThreadEnd from None
@@ -209,6 +247,8 @@ class GuestThread:
             result = -(error.errno or errno.EIO)
         except MemoryFault:
             result = -errno.EFAULT
+        except _UNFIT:
+            result = -errno.EINVAL
         except MemoryLimit as limited:
             process.end("memory", message=str(limited))
             raise ThreadEnd from None
@@ -267,7 +307,9 @@ class GuestThread:
         """Make the interrupted system call start again: its registers and the pc as before it."""
         abi, words = self.abi, self.cpu.words
         self.interrupted = None
-        words[abi.result_word] = self.call_number if abi.result_word == abi.number_word else self.first_argument
+        words[abi.result_word] = (
+            self.call_number if abi.result_word == abi.number_word else self.first_argument
+        )
         self.cpu.pc -= abi.syscall_bytes
 
     def _leave(self) -> None:
@@ -448,6 +490,7 @@ class Process:
         self._all_left = threading.Condition(self.lock)
         self._host_threads: list[threading.Thread] = []
         self._runner: threading.Thread | None = None
+        self._parallel = False
         self._fault_hook = fault_hook
         self.some_stat = os.stat("/")
 
@@ -479,11 +522,18 @@ class Process:
     # -- construction -------------------------------------------------------------------------------------------
 
     def _namespace(
-        self, program: str | os.PathLike[str] | bytes, cwd: str | None, root: str | None, binds: Sequence[Bind | str]
+        self,
+        program: str | os.PathLike[str] | bytes,
+        cwd: str | None,
+        root: str | None,
+        binds: Sequence[Bind | str],
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
-            self.executable, self.comm = "/proc/self/exe-in-memory", os.path.basename(os.fsdecode(self.argv_bytes[0]))
+            self.executable, self.comm = (
+                "/proc/self/exe-in-memory",
+                os.path.basename(os.fsdecode(self.argv_bytes[0])),
+            )
             return Namespace(cwd=cwd, root=root, binds=shown)
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -578,7 +628,9 @@ class Process:
         block = struct.pack(f"<{len(words)}Q", *words) + self.auxv
         sp = (top - len(block)) & -16
         if sp < low + 4 * PAGE:
-            raise LoadError(f"{image.name}: the arguments and environment do not fit on the stack of {self.stack_top - low:,} bytes")
+            raise LoadError(
+                f"{image.name}: the arguments and environment do not fit on the stack of {self.stack_top - low:,} bytes"
+            )
         memory.poke(top, bytes(strings))
         memory.poke(sp, block)
         return sp
@@ -669,7 +721,9 @@ class Process:
             self.failure = error
             self.end("stopped")
 
-    def end(self, reason: str, *, code: int | None = None, signal: int | None = None, message: str = "") -> None:
+    def end(
+        self, reason: str, *, code: int | None = None, signal: int | None = None, message: str = ""
+    ) -> None:
         """The process is over; the first reason counts. All threads leave at their next look."""
         with self.lock:
             if not self.stopping:
@@ -687,6 +741,9 @@ class Process:
             if host is not threading.current_thread():
                 host.join(max(deadline - time.monotonic(), 0.01))
         self.clock.close()
+        if self._parallel:
+            self._parallel = False
+            _switching.leave()
         if not any(host.is_alive() for host in self._host_threads):
             mapping.flush_all(self)
         self._sweep_limbo(everything=True)
@@ -727,7 +784,13 @@ class Process:
 
     def start_thread(self, thread: GuestThread) -> bool:
         """Give a registered thread its host thread."""
-        host = threading.Thread(target=self._run_thread, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True)
+        with self.lock:
+            if not self._parallel and not self.stopping:
+                self._parallel = True
+                _switching.enter()
+        host = threading.Thread(
+            target=self._run_thread, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
+        )
         with self.lock:
             self._host_threads = [old for old in self._host_threads if old.is_alive()]
             self._host_threads.append(host)
@@ -829,7 +892,9 @@ class Process:
         """Say something in the log, once."""
         if key not in self._said:
             self._said.add(key)
-            log.warning("%s", text)
+            import logging
+
+            logging.getLogger("vm.linux").warning("%s", text)
 
     # -- host descriptors ---------------------------------------------------------------------------------------
 

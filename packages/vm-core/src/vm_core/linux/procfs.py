@@ -32,7 +32,8 @@ def maps_text(process: Process) -> str:
     out = []
     for region in process.memory.regions():
         flags = "".join(
-            letter if region.prot & bit else "-" for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
+            letter if region.prot & bit else "-"
+            for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
         )
         line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} 00:00 0"
         name = region.name
@@ -49,7 +50,9 @@ class Emulated:
         self.process = process
         text = self._text
         self.fixed: dict[str, Callable[[], Node]] = {
-            "/proc": lambda: Node(_DIR, names=("cpuinfo", "meminfo", "self", "stat", "sys", "thread-self", "uptime", "version")),
+            "/proc": lambda: Node(
+                _DIR, names=("cpuinfo", "meminfo", "self", "stat", "sys", "thread-self", "uptime", "version")
+            ),
             "/proc/self": self._self,
             "/proc/thread-self": self._self,
             "/proc/cpuinfo": text(self._cpuinfo),
@@ -67,7 +70,19 @@ class Emulated:
             "/proc/sys/vm/overcommit_memory": text(lambda: "1\n"),
             "/dev": lambda: Node(
                 _DIR,
-                names=("fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"),
+                names=(
+                    "fd",
+                    "full",
+                    "null",
+                    "random",
+                    "shm",
+                    "stderr",
+                    "stdin",
+                    "stdout",
+                    "tty",
+                    "urandom",
+                    "zero",
+                ),
             ),
             "/dev/fd": lambda: Node(_LINK, target="/proc/self/fd"),
             "/dev/stdin": lambda: Node(_LINK, target="/proc/self/fd/0"),
@@ -110,7 +125,11 @@ class Emulated:
         kind, _, name = rest.partition("/")
         if kind == "fd" and name.isdecimal():
             file = self.process.files.table.get(int(name))
-            return None if file is None else Node(_LINK, target=file.path, opener=lambda flags: self._reopen(file, flags))
+            return (
+                None
+                if file is None
+                else Node(_LINK, target=file.path, opener=lambda flags: self._reopen(file, flags))
+            )
         if kind == "task":
             tid, _, inner = name.partition("/")
             if tid in {str(t.tid) for t in self.process.threads_snapshot()}:
@@ -172,7 +191,9 @@ class Emulated:
             elif isa == "aarch64":
                 out.append(f"processor\t: {number}\nBogoMIPS\t: 100.00\nFeatures\t: fp asimd\n\n")
             else:
-                out.append(f"processor\t: {number}\nvendor_id\t: GenuineVM\nmodel name\t: vm\nflags\t\t: fpu sse sse2 lm\n\n")
+                out.append(
+                    f"processor\t: {number}\nvendor_id\t: GenuineVM\nmodel name\t: vm\nflags\t\t: fpu sse sse2 lm\n\n"
+                )
         return "".join(out)
 
     def _meminfo(self) -> str:

@@ -12,8 +12,7 @@ import errno
 import os
 import struct
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
 from vm_core.linux.files import RESTART, RESTART_NO_HANDLER
@@ -44,8 +43,7 @@ def signal_name(number: int) -> str:
     return SIGNAL_NAMES.get(number, f"SIGRTMIN+{number - 34}" if number >= 34 else f"signal {number}")
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """A disposition: handler address (or 0 default, 1 ignore), SA_* flags, mask while it runs, return address."""
 
     handler: int = _DEFAULT
@@ -140,7 +138,9 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
     restorer = action.restorer if abi.has_restorer and action.flags & _RESTORER else process.trampoline
     alt = (base, _SS_ONSTACK if base <= t.cpu.words[abi.stack_word] < base + size else flags, size)
     try:
-        abi.push_frame(t.cpu, t.memory, stack, info, action.handler, mask, alt if size else (0, _SS_DISABLE, 0), restorer)
+        abi.push_frame(
+            t.cpu, t.memory, stack, info, action.handler, mask, alt if size else (0, _SS_DISABLE, 0), restorer
+        )
     except MemoryFault as fault:
         process.die(t, SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address))
         return
@@ -385,8 +385,13 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
     with process.lock:
         threads = list(process.threads.values())
         wants = [t for t in threads if not t.mask & bit(info.number) or t.awaited & bit(info.number)]
-        if process.signals.ignored(info.number) and info.number != SIGKILL and (
-            any(not t.mask & bit(info.number) for t in threads) and not any(t.awaited & bit(info.number) for t in threads)
+        if (
+            process.signals.ignored(info.number)
+            and info.number != SIGKILL
+            and (
+                any(not t.mask & bit(info.number) for t in threads)
+                and not any(t.awaited & bit(info.number) for t in threads)
+            )
         ):
             return
         enqueue(process.signals.pending, info)

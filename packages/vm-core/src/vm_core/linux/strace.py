@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -49,14 +50,19 @@ def _flags(value: int, names: tuple[tuple[int, str], ...], first: str = "") -> s
 
 def _quote(data: bytes, *, cut: bool = False) -> str:
     text = "".join(
-        {9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}.get(c, chr(c) if 32 <= c < 127 else f"\\{c:o}") for c in data
+        {9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}.get(
+            c, chr(c) if 32 <= c < 127 else f"\\{c:o}"
+        )
+        for c in data
     )
     return f'"{text}"' + ("..." if cut else "")
 
 
 def _argument(t: GuestThread, kind: str, value: int, following: int) -> str:
     if kind in ("fd", "int", "whence"):
-        return str(s32(value)) if kind != "int" else str(s64(value) if value >> 63 or value < 1 << 32 else value)
+        return (
+            str(s32(value)) if kind != "int" else str(s64(value) if value >> 63 or value < 1 << 32 else value)
+        )
     if kind == "dfd":
         return "AT_FDCWD" if s32(value) == -100 else str(s32(value))
     if kind == "path":
@@ -76,11 +82,17 @@ def _argument(t: GuestThread, kind: str, value: int, following: int) -> str:
     if kind == "oct":
         return f"0{value & 0xFFFFFFFF:o}" if value else "0"
     if kind == "oflags":
-        names = ((t.abi.O_DIRECTORY, "O_DIRECTORY"), (t.abi.O_NOFOLLOW, "O_NOFOLLOW"), (t.abi.O_LARGEFILE, "O_LARGEFILE"))
+        names = (
+            (t.abi.O_DIRECTORY, "O_DIRECTORY"),
+            (t.abi.O_NOFOLLOW, "O_NOFOLLOW"),
+            (t.abi.O_LARGEFILE, "O_LARGEFILE"),
+        )
         access = ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE")[value & 3]
         return _flags(value & 0xFFFFFFFC, names + _OPEN, access)
     if kind == "prot":
-        return _flags(value, ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))) if value else "PROT_NONE"
+        return (
+            _flags(value, ((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"))) if value else "PROT_NONE"
+        )
     if kind == "mflags":
         return _flags(value & ~3, _MAP, ("0", "MAP_SHARED", "MAP_PRIVATE", "MAP_SHARED_VALIDATE")[value & 3])
     if kind == "sig":
@@ -125,7 +137,10 @@ def traced(row: Row, handler: Handler, write: Callable[[str], None], *, times: b
             result = -(error.errno or 5)
             ended = False
         except MemoryFault:
-            result = -14
+            result = -errno.EFAULT
+            ended = False
+        except (OverflowError, ValueError):
+            result = -errno.EINVAL
             ended = False
         finally:
             if ended:

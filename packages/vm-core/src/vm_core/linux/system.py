@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import struct
 import time
@@ -173,7 +172,10 @@ def uname(t: GuestThread, result: int) -> int:
 def prctl(t: GuestThread, option: int, first: int) -> int:
     option = s32(option)
     if option == 15:
-        t.name = t.memory.read_cstring(first, 16)[:15] if first else b""
+        try:
+            t.name = t.memory.read_cstring(first, 16)[:15]
+        except ValueError:  # longer: cut, as Linux does
+            t.name = t.memory.read(first, 15)
         return 0
     if option == 16:
         t.memory.write(first, t.name.ljust(16, b"\0"))
@@ -257,7 +259,9 @@ def sysinfo(t: GuestThread, result: int) -> int:
     free = max(total - memory.committed, 0)
     threads = len(t.process.threads)
     # uptime, loads[3], totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs, pad, totalhigh, ...
-    out = struct.pack("<q3Q6QHHIQQI", int(time.monotonic()), 0, 0, 0, total, free, 0, 0, 0, 0, threads, 0, 0, 0, 0, 1)
+    out = struct.pack(
+        "<q3Q6QHHIQQI", int(time.monotonic()), 0, 0, 0, total, free, 0, 0, 0, 0, threads, 0, 0, 0, 0, 1
+    )
     t.memory.write(result, out.ljust(112, b"\0"))
     return 0
 
@@ -302,7 +306,7 @@ def getcpu(t: GuestThread, cpu: int, node: int) -> int:
     return 0
 
 
-_SYS_MEMBARRIER: Final = 324 if platform.machine() in ("x86_64", "AMD64") else 283
+_SYS_MEMBARRIER: Final = 324 if os.uname().machine == "x86_64" else 283
 
 
 def membarrier(_t: GuestThread, command: int, _flags: int, _cpu: int) -> int:
@@ -311,7 +315,9 @@ def membarrier(_t: GuestThread, command: int, _flags: int, _cpu: int) -> int:
     if command & ~0x1F:
         return -errno.EINVAL
     # SAFETY: membarrier takes three integers and touches no memory.
-    result = _libc.syscall(ctypes.c_long(_SYS_MEMBARRIER), ctypes.c_int(command), ctypes.c_uint(0), ctypes.c_int(0))
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MEMBARRIER), ctypes.c_int(command), ctypes.c_uint(0), ctypes.c_int(0)
+    )
     if result < 0:
         return -ctypes.get_errno()
     return int(result) & 0x1F

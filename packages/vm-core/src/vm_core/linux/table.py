@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vm_core.linux import files, futex, mmap, net, poll, signal, system, time
+from vm_core.linux import files, futex, metadata, mmap, poll, signal, system, time
 from vm_core.linux.abi import Abi
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread
 
 __all__ = ["ROWS", "Row", "bind", "main", "markdown"]
 
@@ -24,8 +24,7 @@ Entry = tuple[Handler, Callable[..., tuple[int, ...]], "Row"]
 OK, PARTIAL, IGNORED, ABSENT = "implemented", "partial", "ignored", "absent"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One call. ``generic`` is its number on riscv64 and aarch64, ``x86_64`` there; None where it does not exist.
 
     ``args`` has one word an argument, which says how strace shows it: fd dfd path str ptr buf int uint oct hex
@@ -42,13 +41,25 @@ class Row:
     only: str = ""
 
     @property
-    def count(self) -> int:
+    def arity(self) -> int:
         return len(self.args.split())
 
     def number(self, abi: Abi) -> int | None:
         if self.only and self.only != abi.isa:
             return None
         return self.x86_64 if abi.column == "x86_64" else self.generic
+
+
+def _net(name: str) -> Handler:
+    """A handler of vm_core.linux.net, which is loaded by the first program that uses a socket."""
+
+    def call(t: GuestThread, *args: int) -> int | None:
+        from vm_core.linux import net
+
+        handler: Handler = getattr(net, name)
+        return handler(t, *args)
+
+    return call
 
 
 # fmt: off
@@ -95,50 +106,50 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("fcntl", 25, 72, files.fcntl_, "fd int hex", PARTIAL, "descriptors, flags, locks, pipe sizes, seals"),
     Row("flock", 32, 73, files.flock, "fd int"),
     Row("ioctl", 29, 16, files.ioctl, "fd hex ptr", PARTIAL, "terminals, FIONREAD, FIONBIO, FIOCLEX; else ENOTTY"),
-    Row("getdents64", 61, 217, files.getdents64, "fd ptr uint"),
-    Row("fstat", 80, 5, files.fstat, "fd ptr"),
-    Row("newfstatat", 79, 262, files.newfstatat, "dfd path ptr hex"),
-    Row("stat", None, 4, files.stat_, "path ptr"),
-    Row("lstat", None, 6, files.lstat, "path ptr"),
-    Row("statx", 291, 332, files.statx, "dfd path hex hex ptr", PARTIAL, "no birth time, no attributes"),
-    Row("readlinkat", 78, 267, files.readlinkat, "dfd path ptr uint"),
-    Row("readlink", None, 89, files.readlink, "path ptr uint"),
-    Row("faccessat", 48, 269, files.faccessat, "dfd path oct"),
-    Row("faccessat2", 439, 439, files.faccessat2, "dfd path oct hex"),
-    Row("access", None, 21, files.access, "path oct"),
-    Row("getcwd", 17, 79, files.getcwd, "ptr uint"),
-    Row("chdir", 49, 80, files.chdir, "path"),
-    Row("fchdir", 50, 81, files.fchdir, "fd"),
-    Row("unlinkat", 35, 263, files.unlinkat, "dfd path hex"),
-    Row("unlink", None, 87, files.unlink, "path"),
-    Row("rmdir", None, 84, files.rmdir, "path"),
-    Row("mkdirat", 34, 258, files.mkdirat, "dfd path oct"),
-    Row("mkdir", None, 83, files.mkdir, "path oct"),
-    Row("mknodat", 33, 259, files.mknodat, "dfd path oct hex", PARTIAL, "regular files and FIFOs only"),
-    Row("renameat", 38, 264, files.renameat, "dfd path dfd path"),
-    Row("renameat2", 276, 316, files.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_EXCHANGE"),
-    Row("rename", None, 82, files.rename, "path path"),
-    Row("linkat", 37, 265, files.linkat, "dfd path dfd path hex"),
-    Row("link", None, 86, files.link, "path path"),
-    Row("symlinkat", 36, 266, files.symlinkat, "path dfd path"),
-    Row("symlink", None, 88, files.symlink, "path path"),
-    Row("ftruncate", 46, 77, files.ftruncate, "fd int"),
-    Row("truncate", 45, 76, files.truncate, "path int"),
-    Row("fallocate", 47, 285, files.fallocate, "fd hex int int", PARTIAL, "mode 0"),
-    Row("utimensat", 88, 280, files.utimensat, "dfd path ptr hex"),
-    Row("fchmod", 52, 91, files.fchmod, "fd oct", PARTIAL, "set-ID bits are dropped"),
-    Row("fchmodat", 53, 268, files.fchmodat, "dfd path oct", PARTIAL, "set-ID bits are dropped"),
-    Row("chmod", None, 90, files.chmod, "path oct", PARTIAL, "set-ID bits are dropped"),
-    Row("fchown", 55, 93, files.fchown, "fd int int"),
-    Row("fchownat", 54, 260, files.fchownat, "dfd path int int hex"),
-    Row("chown", None, 92, files.chown, "path int int"),
-    Row("fsync", 82, 74, files.fsync, "fd"),
-    Row("fdatasync", 83, 75, files.fdatasync, "fd"),
-    Row("sync", 81, 162, files.sync, "", IGNORED),
-    Row("fadvise64", 223, 221, files.fadvise64, "fd int int int", IGNORED),
-    Row("statfs", 43, 137, files.statfs, "path ptr"),
-    Row("fstatfs", 44, 138, files.fstatfs, "fd ptr"),
-    Row("umask", 166, 95, files.umask, "oct"),
+    Row("getdents64", 61, 217, metadata.getdents64, "fd ptr uint"),
+    Row("fstat", 80, 5, metadata.fstat, "fd ptr"),
+    Row("newfstatat", 79, 262, metadata.newfstatat, "dfd path ptr hex"),
+    Row("stat", None, 4, metadata.stat_, "path ptr"),
+    Row("lstat", None, 6, metadata.lstat, "path ptr"),
+    Row("statx", 291, 332, metadata.statx, "dfd path hex hex ptr", PARTIAL, "no birth time, no attributes"),
+    Row("readlinkat", 78, 267, metadata.readlinkat, "dfd path ptr uint"),
+    Row("readlink", None, 89, metadata.readlink, "path ptr uint"),
+    Row("faccessat", 48, 269, metadata.faccessat, "dfd path oct"),
+    Row("faccessat2", 439, 439, metadata.faccessat2, "dfd path oct hex"),
+    Row("access", None, 21, metadata.access, "path oct"),
+    Row("getcwd", 17, 79, metadata.getcwd, "ptr uint"),
+    Row("chdir", 49, 80, metadata.chdir, "path"),
+    Row("fchdir", 50, 81, metadata.fchdir, "fd"),
+    Row("unlinkat", 35, 263, metadata.unlinkat, "dfd path hex"),
+    Row("unlink", None, 87, metadata.unlink, "path"),
+    Row("rmdir", None, 84, metadata.rmdir, "path"),
+    Row("mkdirat", 34, 258, metadata.mkdirat, "dfd path oct"),
+    Row("mkdir", None, 83, metadata.mkdir, "path oct"),
+    Row("mknodat", 33, 259, metadata.mknodat, "dfd path oct hex", PARTIAL, "regular files and FIFOs only"),
+    Row("renameat", 38, 264, metadata.renameat, "dfd path dfd path"),
+    Row("renameat2", 276, 316, metadata.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_EXCHANGE"),
+    Row("rename", None, 82, metadata.rename, "path path"),
+    Row("linkat", 37, 265, metadata.linkat, "dfd path dfd path hex"),
+    Row("link", None, 86, metadata.link, "path path"),
+    Row("symlinkat", 36, 266, metadata.symlinkat, "path dfd path"),
+    Row("symlink", None, 88, metadata.symlink, "path path"),
+    Row("ftruncate", 46, 77, metadata.ftruncate, "fd int"),
+    Row("truncate", 45, 76, metadata.truncate, "path int"),
+    Row("fallocate", 47, 285, metadata.fallocate, "fd hex int int", PARTIAL, "mode 0"),
+    Row("utimensat", 88, 280, metadata.utimensat, "dfd path ptr hex"),
+    Row("fchmod", 52, 91, metadata.fchmod, "fd oct", PARTIAL, "set-ID bits are dropped"),
+    Row("fchmodat", 53, 268, metadata.fchmodat, "dfd path oct", PARTIAL, "set-ID bits are dropped"),
+    Row("chmod", None, 90, metadata.chmod, "path oct", PARTIAL, "set-ID bits are dropped"),
+    Row("fchown", 55, 93, metadata.fchown, "fd int int"),
+    Row("fchownat", 54, 260, metadata.fchownat, "dfd path int int hex"),
+    Row("chown", None, 92, metadata.chown, "path int int"),
+    Row("fsync", 82, 74, metadata.fsync, "fd"),
+    Row("fdatasync", 83, 75, metadata.fdatasync, "fd"),
+    Row("sync", 81, 162, metadata.sync, "", IGNORED),
+    Row("fadvise64", 223, 221, metadata.fadvise64, "fd int int int", IGNORED),
+    Row("statfs", 43, 137, metadata.statfs, "path ptr"),
+    Row("fstatfs", 44, 138, metadata.fstatfs, "fd ptr"),
+    Row("umask", 166, 95, metadata.umask, "oct"),
     # waiting for files
     Row("ppoll", 73, 271, poll.ppoll, "ptr uint ptr ptr uint"),
     Row("poll", None, 7, poll.poll, "ptr uint int"),
@@ -233,22 +244,22 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("riscv_hwprobe", 258, None, system.riscv_hwprobe, "ptr uint uint ptr hex", OK, "", "riscv64"),
     Row("riscv_flush_icache", 259, None, system.riscv_flush_icache, "ptr ptr hex", OK, "", "riscv64"),
     # network
-    Row("socket", 198, 41, net.socket_, "int hex int", PARTIAL, "EACCES without --net; INET, INET6, UNIX"),
-    Row("socketpair", 199, 53, net.socketpair, "int hex int ptr"),
-    Row("bind", 200, 49, net.bind, "fd ptr uint"),
-    Row("listen", 201, 50, net.listen, "fd int"),
-    Row("accept", 202, 43, net.accept, "fd ptr ptr"),
-    Row("accept4", 242, 288, net.accept4, "fd ptr ptr hex"),
-    Row("connect", 203, 42, net.connect, "fd ptr uint"),
-    Row("getsockname", 204, 51, net.getsockname, "fd ptr ptr"),
-    Row("getpeername", 205, 52, net.getpeername, "fd ptr ptr"),
-    Row("sendto", 206, 44, net.sendto, "fd buf uint hex ptr uint"),
-    Row("recvfrom", 207, 45, net.recvfrom, "fd ptr uint hex ptr ptr"),
-    Row("setsockopt", 208, 54, net.setsockopt, "fd int int ptr uint", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
-    Row("getsockopt", 209, 55, net.getsockopt, "fd int int ptr ptr", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
-    Row("shutdown", 210, 48, net.shutdown, "fd int"),
-    Row("sendmsg", 211, 46, net.sendmsg, "fd ptr hex", PARTIAL, "no control messages"),
-    Row("recvmsg", 212, 47, net.recvmsg, "fd ptr hex", PARTIAL, "no control messages"),
+    Row("socket", 198, 41, _net("socket_"), "int hex int", PARTIAL, "EACCES without --net; INET, INET6, UNIX"),
+    Row("socketpair", 199, 53, _net("socketpair"), "int hex int ptr"),
+    Row("bind", 200, 49, _net("bind"), "fd ptr uint"),
+    Row("listen", 201, 50, _net("listen"), "fd int"),
+    Row("accept", 202, 43, _net("accept"), "fd ptr ptr"),
+    Row("accept4", 242, 288, _net("accept4"), "fd ptr ptr hex"),
+    Row("connect", 203, 42, _net("connect"), "fd ptr uint"),
+    Row("getsockname", 204, 51, _net("getsockname"), "fd ptr ptr"),
+    Row("getpeername", 205, 52, _net("getpeername"), "fd ptr ptr"),
+    Row("sendto", 206, 44, _net("sendto"), "fd buf uint hex ptr uint"),
+    Row("recvfrom", 207, 45, _net("recvfrom"), "fd ptr uint hex ptr ptr"),
+    Row("setsockopt", 208, 54, _net("setsockopt"), "fd int int ptr uint", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
+    Row("getsockopt", 209, 55, _net("getsockopt"), "fd int int ptr ptr", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
+    Row("shutdown", 210, 48, _net("shutdown"), "fd int"),
+    Row("sendmsg", 211, 46, _net("sendmsg"), "fd ptr hex", PARTIAL, "no control messages"),
+    Row("recvmsg", 212, 47, _net("recvmsg"), "fd ptr hex", PARTIAL, "no control messages"),
 )
 # fmt: on
 
@@ -271,7 +282,7 @@ def bind(abi: Abi) -> dict[int, Entry]:
         if number is None or row.handler is None:
             continue
         assert number not in out, row.name
-        out[number] = (row.handler, _getter(abi.argument_words[: row.count]), row)
+        out[number] = (row.handler, _getter(abi.argument_words[: row.arity]), row)
     return out
 
 
@@ -307,7 +318,11 @@ def markdown() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m vm_core.linux.table", description="The system call coverage page.")
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m vm_core.linux.table", description="The system call coverage page."
+    )
     parser.add_argument("--check", metavar="FILE", help="exit with 1 unless FILE is what would be printed")
     options = parser.parse_args(argv)
     page = markdown()
@@ -315,7 +330,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(page)
         return 0
     try:
-        current = Path(options.check).read_text()
+        with open(options.check) as file:
+            current = file.read()
     except OSError as error:
         sys.stderr.write(f"{options.check}: {error.strerror}\n")
         return 1

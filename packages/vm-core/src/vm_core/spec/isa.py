@@ -189,7 +189,9 @@ class Isa:
             for value in given.values():
                 if isinstance(value, str) and value not in pattern.parts:
                     raise SpecError(f"{mnemonic}: {value!r} is no field of its pattern")
-            if missing := [key for key, kind in base.fields.items() if key not in given and kind.role != "strongest"]:
+            if missing := [
+                key for key, kind in base.fields.items() if key not in given and kind.role != "strongest"
+            ]:
                 raise SpecError(f"{mnemonic}: no value for {', '.join(missing)} of {base.name}")
             written = syntax or ", ".join(pattern.parts)
             row = (caller.f_code.co_filename, number)
@@ -212,12 +214,16 @@ class Isa:
         names = list(inspect.signature(function).parameters)
         for parameter in names:
             if parameter not in parsed.parts and parameter not in self.state and parameter != "name":
-                raise SpecError(f"{self.name} {mnemonic}: {parameter!r} is neither a field of the pattern nor state")
+                raise SpecError(
+                    f"{self.name} {mnemonic}: {parameter!r} is neither a field of the pattern nor state"
+                )
         for unused in parsed.parts:
             if unused not in names and parsed.kinds[unused].role != "strongest":
                 raise SpecError(f"{self.name} {mnemonic}: the field {unused!r} is not used")
         if syntax is None:
-            syntax = ", ".join(name for name in names if name in parsed.parts and parsed.kinds[name].role != "strongest")
+            syntax = ", ".join(
+                name for name in names if name in parsed.parts and parsed.kinds[name].role != "strongest"
+            )
         self._add(Instruction(self, mnemonic, parsed, function, syntax), over)
 
     def _add(self, insn: Instruction, over: str) -> None:
@@ -230,7 +236,9 @@ class Isa:
                     f"{self.name} {insn.name} overlaps {other.name}: "
                     f"{insn.pattern.text!r} and {other.pattern.text!r} fit one word"
                 )
-        self.instructions = {insn.name: insn, **self.instructions} if allowed else {**self.instructions, insn.name: insn}
+        self.instructions = (
+            {insn.name: insn, **self.instructions} if allowed else {**self.instructions, insn.name: insn}
+        )
         self._buckets = None
 
     # -- for back ends ------------------------------------------------------------------------------------------
@@ -260,7 +268,11 @@ class Isa:
 
     def trace(self, insn: Instruction, statics: dict[str, int]) -> Template:
         """Run the instruction's text once, with run-time operands symbolic."""
-        roles = {name: kind.role for name, kind in insn.fields.items() if kind.role in ("reg", "signed", "unsigned")}
+        roles = {
+            name: kind.role
+            for name, kind in insn.fields.items()
+            if kind.role in ("reg", "signed", "unsigned")
+        }
         suffix = "".join(f"/{name}={value}" for name, value in statics.items())
         trace = Tracer(insn.name + suffix, roles)
         given: dict[str, Any] = {}
@@ -311,7 +323,8 @@ class Isa:
         """The instruction whose pattern of ``length`` bytes ``word`` fits."""
         if self._buckets is None:
             self._buckets = {
-                size: _Bucket([i for i in self.instructions.values() if i.pattern.width == size * 8]) for size in (2, 4)
+                size: _Bucket([i for i in self.instructions.values() if i.pattern.width == size * 8])
+                for size in (2, 4)
             }
         return self._buckets[length].find(word)
 

@@ -15,5 +15,5 @@ SEQ_CST: Final = "seq_cst"
 
 
 def Order(aq: int, rl: int) -> str:
-    """The order that RISC-V's aq and rl bits ask for (Unprivileged ISA 20240411, section 13.1)."""
+    """The order that RISC-V's aq and rl bits ask for (Unprivileged ISA 20240411, section 14.1)."""
     return {(0, 0): PLAIN, (1, 0): ACQUIRE, (0, 1): RELEASE, (1, 1): SEQ_CST}[aq, rl]

@@ -170,14 +170,18 @@ class Pattern:
         for constraint in constraints:
             if constraint.field not in self.parts:
                 raise SpecError(f"{text!r}: constraint on {constraint.field!r}, which is no field of it")
-        self._asks: tuple[str, ...] = () if undefined is None else tuple(inspect.signature(undefined).parameters)
+        self._asks: tuple[str, ...] = (
+            () if undefined is None else tuple(inspect.signature(undefined).parameters)
+        )
         if strange := [name for name in self._asks if name not in self.parts]:
             raise SpecError(f"{text!r}: undefined asks for {', '.join(strange)}, no field of it")
         self._plain = not (constraints or self._asks or any(kind.codec for kind in self.kinds.values()))
 
     def is_undefined(self, fields: dict[str, int]) -> bool:
         """Whether the manual makes this combination of field values UNDEFINED."""
-        return self.undefined is not None and bool(self.undefined(**{name: fields[name] for name in self._asks}))
+        return self.undefined is not None and bool(
+            self.undefined(**{name: fields[name] for name in self._asks})
+        )
 
     def extract(self, word: int) -> dict[str, int]:
         """The fields' values in ``word``: register numbers, sign-extended immediates, raw statics.
@@ -226,17 +230,27 @@ class Pattern:
         for name, parts in self.parts.items():
             kind, size = self.kinds[name], self.sizes[name]
             low = min(part.to for part in parts)
-            value = (kind.codec.encode(fields.get(name, 0)) if kind.codec else fields.get(name, 0)) - kind.base
-            ok = -(1 << (size - 1)) <= value < 1 << (size - 1) if kind.role == "signed" else 0 <= value < 1 << size
+            value = (
+                kind.codec.encode(fields.get(name, 0)) if kind.codec else fields.get(name, 0)
+            ) - kind.base
+            ok = (
+                -(1 << (size - 1)) <= value < 1 << (size - 1)
+                if kind.role == "signed"
+                else 0 <= value < 1 << size
+            )
             if not ok or value & ((1 << low) - 1):
-                raise ValueError(f"{name}={fields.get(name, 0)} does not fit in {size} bits (multiples of {1 << low})")
+                raise ValueError(
+                    f"{name}={fields.get(name, 0)} does not fit in {size} bits (multiples of {1 << low})"
+                )
             for part in parts:
                 word |= (value >> part.to & ((1 << part.count) - 1)) << part.at
         for constraint in self.constraints:
             if not constraint.holds(fields.get(constraint.field, 0)):
                 raise ValueError(f"{constraint.field}={fields.get(constraint.field, 0)} is excluded here")
         if self._asks and self.is_undefined({name: fields.get(name, 0) for name in self.parts}):
-            raise ValueError(f"{', '.join(f'{name}={fields.get(name, 0)}' for name in self._asks)} is undefined")
+            raise ValueError(
+                f"{', '.join(f'{name}={fields.get(name, 0)}' for name in self._asks)} is undefined"
+            )
         return word
 
     def overlaps(self, other: Pattern) -> bool:
@@ -260,6 +274,10 @@ class Pattern:
                 if not constraint.holds(self._field(constraint.field, bits)):
                     return True
             for theirs in other.constraints:
-                if other.parts.get(theirs.field) == parts and theirs.equal and not any(map(constraint.holds, theirs.values)):
+                if (
+                    other.parts.get(theirs.field) == parts
+                    and theirs.equal
+                    and not any(map(constraint.holds, theirs.values))
+                ):
                     return True
         return False

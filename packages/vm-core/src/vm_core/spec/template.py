@@ -17,7 +17,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 from vm_core.errors import SpecError
 from vm_core.spec.ops import AMO, EFFECTS, MAX_WIDTH, PURE
@@ -39,6 +39,12 @@ class Op:
     attr: object = None
     guard: int | None = None
 
+    @property
+    def cell(self) -> tuple[str, int | str]:
+        """(file, slot number or field name) of a reg or setreg op."""
+        file, index = cast("tuple[str, int | str]", self.attr)
+        return file, index
+
 
 @dataclass(frozen=True)
 class Template:
@@ -55,7 +61,7 @@ class Template:
     def _line(self, number: int, op: Op) -> str:
         words = [op.code]
         if op.code in ("reg", "setreg"):
-            file, index = op.attr  # type: ignore[misc]
+            file, index = op.cell
             words.append(f"{file}[{index}]")
         elif op.attr is not None:
             words.append(f"{{{op.attr!r}}}")
@@ -119,7 +125,9 @@ class Template:
     def verify(self) -> None:
         """Raise SpecError for an ill-formed template, or one whose faults would not be precise."""
         if len(self.ops) > MAX_OPS:
-            raise SpecError(f"{self.name}: {len(self.ops)} ops, at most {MAX_OPS}: split the instruction's text")
+            raise SpecError(
+                f"{self.name}: {len(self.ops)} ops, at most {MAX_OPS}: split the instruction's text"
+            )
         stored = probed = False
         for number, op in enumerate(self.ops):
             self._verify_op(number, op)
@@ -154,10 +162,12 @@ class Template:
             shape = PURE[op.code].shape
             ok = {
                 "same": lambda: len(widths) == 2 and widths[0] == widths[1] == op.width,
-                "lanes": lambda: len(widths) == 2
-                and widths[0] == widths[1] == op.width
-                and isinstance(op.attr, int)
-                and op.width % op.attr == 0,
+                "lanes": lambda: (
+                    len(widths) == 2
+                    and widths[0] == widths[1] == op.width
+                    and isinstance(op.attr, int)
+                    and op.width % op.attr == 0
+                ),
                 "compare": lambda: len(widths) == 2 and widths[0] == widths[1] and op.width == 1,
                 "unary": lambda: widths == [op.width],
                 "select": lambda: len(widths) == 3 and widths[0] == 1 and widths[1] == widths[2] == op.width,
@@ -170,14 +180,25 @@ class Template:
             if len(op.args) != info.args or bool(op.width) != info.result:
                 raise bad(f"takes {info.args} values and {'gives one' if info.result else 'gives none'}")
             if op.code in ("reg", "setreg"):
-                index = op.attr[1]  # type: ignore[index]
-                if isinstance(index, str) and self.fields.get(index) != "reg":
+                index = op.attr[1] if isinstance(op.attr, tuple) else op.attr
+                if not isinstance(index, int) and self.fields.get(str(index)) != "reg":
                     raise bad(f"{index!r} is not a register field")
-            if op.code == "field" and self.fields.get(op.attr) not in ("signed", "unsigned"):  # type: ignore[call-overload]
+            if op.code == "field" and self.fields.get(str(op.attr)) not in ("signed", "unsigned"):
                 raise bad(f"{op.attr!r} is not an immediate field")
-            if op.code == "amo" and op.attr[0] not in AMO:  # type: ignore[index]
-                raise bad(f"no operation {op.attr[0]!r}")  # type: ignore[index]
-            if op.code in ("load", "store", "amo", "cas", "load_reserved", "store_conditional", "setpc", "probe"):
+            if op.code == "const" and not (isinstance(op.attr, int) and 0 <= op.attr < 1 << op.width):
+                raise bad(f"{op.attr!r} is no constant of {op.width} bits")
+            if op.code == "amo" and not (isinstance(op.attr, tuple) and op.attr[0] in AMO):
+                raise bad(f"no operation {op.attr!r}")
+            if op.code in (
+                "load",
+                "store",
+                "amo",
+                "cas",
+                "load_reserved",
+                "store_conditional",
+                "setpc",
+                "probe",
+            ):
                 if widths[0] != 64:
                     raise bad(f"the address has {widths[0]} bits, not 64")
                 size = widths[-1] if op.code in ("store", "store_conditional") else op.width
@@ -197,12 +218,14 @@ class Template:
         return op.width > widths[0]
 
 
-_LINE = re.compile(r"\s+%(\d+)(?::(\d+))? = ([\w.]+)(?: (\w+)\[(\w+)\])?(?: \{(.*?)\})?((?: %\d+)*)(?: !%(\d+))?")
+_LINE = re.compile(
+    r"\s+%(\d+)(?::(\d+))? = ([\w.]+)(?: (\w+)\[(\w+)\])?(?: \{(.*?)\})?((?: %\d+)*)(?: !%(\d+))?"
+)
 
 
 def parse(text: str) -> Template:
     """The template that ``str()`` printed. Raises SpecError with the line that is wrong."""
-    head, *lines = [line for line in text.splitlines() if line.strip()]
+    head, *lines = [line for line in text.splitlines() if line.strip()] or [""]
     words = head.split()
     if len(words) < 2 or words[0] != "template" or not all(":" in word for word in words[2:]):
         raise SpecError(f"line 1: not a template head: {head!r}")
@@ -229,6 +252,6 @@ def parse(text: str) -> Template:
                 None if guard is None else int(guard),
             )
         )
-    template = Template(words[1], dict(word.split(":", 1) for word in words[2:]), tuple(ops))  # type: ignore[misc]
+    template = Template(words[1], dict(word.split(":", 1) for word in words[2:]), tuple(ops))
     template.verify()
     return template

@@ -288,7 +288,9 @@ class Tracer:
 
     # -- values -------------------------------------------------------------------------------------------------
 
-    def _emit(self, code: str, width: int, args: tuple[int, ...], attr: object = None, guard: int | None = None) -> Bits:
+    def _emit(
+        self, code: str, width: int, args: tuple[int, ...], attr: object = None, guard: int | None = None
+    ) -> Bits:
         self.ops.append(Op(code, width, args, attr, guard))
         return Bits(self, len(self.ops) - 1, width)
 
@@ -310,7 +312,11 @@ class Tracer:
         """An op of the EFFECTS table, in program order, under the guard in force."""
         assert code in EFFECTS, code
         return self._emit(
-            code, width, tuple(arg.id for arg in args), attr, self.guard.id if self.guard is not None else None
+            code,
+            width,
+            tuple(arg.id for arg in args),
+            attr,
+            self.guard.id if self.guard is not None else None,
         )
 
     def field(self, name: str) -> Bits:
@@ -336,15 +342,14 @@ class Tracer:
 
     def write(self, file: str, index: int | str, value: Bits | int, width: int) -> None:
         """Write a register at the end of the instruction."""
-        if not isinstance(value, Bits):
-            value = self.const(value, width)
-        if value.width != width:
-            type_error(f"write of {value.width} bits to {file}[{index}], which has {width}")
+        new = value if isinstance(value, Bits) else self.const(value, width)
+        if new.width != width:
+            type_error(f"write of {new.width} bits to {file}[{index}], which has {width}")
         if self.guard is not None:
-            value = select(self.guard, value, self.read(file, index, width))
-        self._pending[file, index] = value
+            new = select(self.guard, new, self.read(file, index, width))
+        self._pending[file, index] = new
 
-    def set_pc(self, target: Bits, kind: str, condition: Bits | None = None) -> None:
+    def set_pc(self, target: Bits, kind: str, condition: Bits | int | None = None) -> None:
         if target.width != 64:
             type_error(f"jump to a {target.width}-bit address")
         guard = self.guard

@@ -14,6 +14,7 @@ nothing. ``#`` starts a comment; blank lines are skipped.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -119,8 +120,8 @@ def _value(name: str, text: str) -> int:
         return number if number >= 0 else number & (1 << 64) - 1
     value = float(text[:-1])
     if text[-1] == "d":
-        return 0x7FF8 << 48 if value != value else int.from_bytes(struct.pack("<d", value), "little")
-    single = 0x7FC0_0000 if value != value else int.from_bytes(struct.pack("<f", value), "little")
+        return 0x7FF8 << 48 if math.isnan(value) else int.from_bytes(struct.pack("<d", value), "little")
+    single = 0x7FC0_0000 if math.isnan(value) else int.from_bytes(struct.pack("<f", value), "little")
     return 0xFFFF_FFFF << 32 | single
 
 

@@ -41,7 +41,25 @@ READ_ONLY: Final = DATA + DATA_SIZE
 END: Final = READ_ONLY + 0x1000
 MIDDLE: Final = DATA + DATA_SIZE // 2
 MASK: Final = (1 << 64) - 1
-_EDGES: Final = (0, 1, 2, 7, 8, 31, 32, 63, 64, 127, 128, 255, 0x7FFF, 0x8000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF)
+_EDGES: Final = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    31,
+    32,
+    63,
+    64,
+    127,
+    128,
+    255,
+    0x7FFF,
+    0x8000,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0xFFFF_FFFF,
+)
 _WIDE_EDGES: Final = (*_EDGES, 1 << 32, (1 << 63) - 1, 1 << 63, MASK - 1, MASK, 0xFFFF_FFFF_8000_0000)
 
 
@@ -311,7 +329,9 @@ class EngineSuite:
         data = slice(DATA, END)
         if mine.memory.view[data] != expected.memory.view[data]:
             where = next(i for i in range(DATA, END) if mine.memory.view[i] != expected.memory.view[i])
-            out.append(f"[{where:#x}]: {mine.memory.view[where]:#x}, expected {expected.memory.view[where]:#x}")
+            out.append(
+                f"[{where:#x}]: {mine.memory.view[where]:#x}, expected {expected.memory.view[where]:#x}"
+            )
         return "; ".join(out)
 
     def test_cases(self) -> None:
@@ -416,7 +436,11 @@ class EngineSuite:
             machine.engine.set_breakpoints(frozenset({second}))
             for turn in range(1, 4):
                 assert machine.run() == Breakpoint(second)
-                assert (cpu.pc, cpu[self.program.total], cpu[self.program.count]) == (second, 3 * turn, 4 - turn)
+                assert (cpu.pc, cpu[self.program.total], cpu[self.program.count]) == (
+                    second,
+                    3 * turn,
+                    4 - turn,
+                )
             machine.engine.set_breakpoints(frozenset())
             assert machine.run() == Syscall()
             assert cpu[self.program.total] == 9
@@ -483,10 +507,26 @@ class EngineSuite:
             (self.program.load, Cause.LOAD, Access.READ),
             (self.program.store, Cause.STORE, Access.WRITE),
         ):
-            for at in (0, 8, 1 << 28, (1 << 28) - 8, 1 << 32, (1 << 32) + DATA, 1 << 47, 1 << 63, MASK - 7, MASK):
+            for at in (
+                0,
+                8,
+                1 << 28,
+                (1 << 28) - 8,
+                1 << 32,
+                (1 << 32) + DATA,
+                1 << 47,
+                1 << 63,
+                MASK - 7,
+                MASK,
+            ):
                 result, changed, written = self._faults(line, at)
                 assert isinstance(result, Trap)
-                assert (result.cause, result.pc, result.access, result.mapped) == (cause, CODE, access, False), hex(at)
+                assert (result.cause, result.pc, result.access, result.mapped) == (
+                    cause,
+                    CODE,
+                    access,
+                    False,
+                ), hex(at)
                 assert result.address == at
                 assert not changed
                 assert not written
@@ -548,7 +588,13 @@ class EngineSuite:
             assert machine.retired(10) == 1
 
     def test_fetch_from_pages_that_cannot_be_executed(self) -> None:
-        for at, mapped in ((DATA, True), (READ_ONLY, True), (0, False), (END, False), ((1 << 28) - 4096, False)):
+        for at, mapped in (
+            (DATA, True),
+            (READ_ONLY, True),
+            (0, False),
+            (END, False),
+            ((1 << 28) - 4096, False),
+        ):
             with self.machine() as machine:
                 machine.cpu.pc = at
                 assert machine.run(10) == Trap(Cause.FETCH, at, at, Access.EXEC, mapped=mapped), hex(at)
@@ -655,7 +701,9 @@ class EngineSuite:
                 cpu.pc = CODE
                 cpu[program.pointer], cpu[program.value], cpu[program.count] = DATA, 1, count
             threads = [
-                threading.Thread(target=lambda cpu=cpu: results.append(machine.engine.run(cpu, machine.memory, 1 << 30)))
+                threading.Thread(
+                    target=lambda cpu=cpu: results.append(machine.engine.run(cpu, machine.memory, 1 << 30))
+                )
                 for cpu in cpus
             ]
             for thread in threads:

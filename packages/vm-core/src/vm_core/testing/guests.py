@@ -28,7 +28,14 @@ _OFFSET: Final = 0x1000
 
 
 def elf(
-    text: bytes, *, machine: int = 243, entry: int = BASE, extra: int = 0, flags: int = 7, kind: int = 2, base: int = BASE
+    text: bytes,
+    *,
+    machine: int = 243,
+    entry: int = BASE,
+    extra: int = 0,
+    flags: int = 7,
+    kind: int = 2,
+    base: int = BASE,
 ) -> bytes:
     """An ELF64 file with one segment: ``text`` at ``base``, followed by ``extra`` zero bytes."""
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
@@ -93,11 +100,16 @@ def _encode(line: str, at: int, labels: dict[str, int] | None) -> bytes:
         case "la":
             offset = _value(operands[1], labels) - at if labels is not None else 0
             low = ((offset & 0xFFF) ^ 0x800) - 0x800
-            expanded = [f"auipc {operands[0]}, {offset - low >> 12 & 0xFFFFF}", f"addi {operands[0]}, {operands[0]}, {low}"]
+            expanded = [
+                f"auipc {operands[0]}, {offset - low >> 12 & 0xFFFFF}",
+                f"addi {operands[0]}, {operands[0]}, {low}",
+            ]
         case "mv":
             expanded = [f"addi {operands[0]}, {operands[1]}, 0"]
         case "j" | "call":
-            expanded = [f"jal {'ra' if word == 'call' else 'zero'}, {_value(rest, labels) - at if labels else 0}"]
+            expanded = [
+                f"jal {'ra' if word == 'call' else 'zero'}, {_value(rest, labels) - at if labels else 0}"
+            ]
         case "ret":
             expanded = ["jalr zero, 0(ra)"]
         case _:

@@ -1,7 +1,8 @@
 """Random RISC-V code and random register states, drawn from the instruction patterns themselves.
 
 Code from :func:`random_block` never traps and always ends, whatever the registers hold, as long as ``sp`` and ``s0``
-point into memory: every access lies in ``[base - 256, base + 512)`` of one of them. It never writes ``sp``, ``s0`` or
+point into memory: every store lies in ``[base - 256, base + 512)`` of one of them, and loads also in the 2 KiB behind
+it, where constants for floating point may lie. It never writes ``sp``, ``s0`` or
 ``tp`` but for loops, which count in ``tp``. It is the same on every correct machine: no cycle counters, no system
 calls, no store-conditional whose success the manual leaves open.
 """
@@ -16,12 +17,14 @@ from vm_core.spec.isa import Instruction, Isa
 from vm_core.spec.template import Template
 from vm_core.state import CpuState
 
-__all__ = ["BASES", "WINDOW", "compare", "random_block", "random_state", "random_value"]
+__all__ = ["BASES", "POOL", "WINDOW", "compare", "random_block", "random_state", "random_value"]
 
 BASES: Final = (2, 8)
 """The x registers that hold addresses: sp and s0."""
 WINDOW: Final = (-256, 512)
-"""What is accessed, in bytes relative to a base register."""
+"""What is read and written, in bytes relative to a base register."""
+POOL: Final = range(1200, 2040, 8)
+"""Where numbers are read from, relative to sp, but never written."""
 _COUNTER: Final = 4
 _RESERVED: Final = frozenset({*BASES, _COUNTER})
 _MEMORY: Final = frozenset({"load", "store", "amo", "load_reserved", "store_conditional"})
@@ -68,19 +71,22 @@ def random_float(rng: random.Random, *, boxed: bool = False) -> int:
     gives only boxed singles) any bits."""
     kind = rng.randrange(8)
     if boxed or kind < 3:
-        single = rng.choice(_SINGLES) ^ rng.getrandbits(1) << 31
-        if rng.randrange(2):
-            single = (
-                (0x3F80_0000 + (rng.randrange(-30, 31) << 23))
-                | rng.getrandbits(23)
-                | rng.getrandbits(1) << 31
-            )
-        return 0xFFFF_FFFF << 32 | single
-    if kind < 5:
-        return rng.choice(_DOUBLES) ^ rng.getrandbits(1) << 63
-    if kind < 7:
-        return (0x3FF + rng.randrange(-64, 65)) << 52 | rng.getrandbits(52) | rng.getrandbits(1) << 63
-    return rng.getrandbits(64)
+        return 0xFFFF_FFFF << 32 | _number(rng, 8, 23, _SINGLES)
+    return _number(rng, 11, 52, _DOUBLES) if kind < 7 else rng.getrandbits(64)
+
+
+def _number(rng: random.Random, exponent: int, fraction: int, edges: tuple[int, ...]) -> int:
+    """An edge, or a number with an exponent around 0, around half the smallest (whose products underflow), around
+    half the largest, or the smallest or largest itself."""
+    sign = rng.getrandbits(1) << (exponent + fraction)
+    if rng.randrange(3) == 0:
+        return rng.choice(edges) | sign
+    most = (1 << exponent) - 1
+    around = rng.choice((most // 2, most // 2, most // 2, most // 4, most * 3 // 4, 20, most - 20))
+    field = min(max(around + rng.randrange(-fraction - 2, fraction + 3), 0), most - 1)
+    # Few significant bits make exact results and ties.
+    bits = rng.getrandbits(fraction) & (-1 << rng.choice((0, 0, fraction // 2, fraction - 3)))
+    return sign | field << fraction | bits
 
 
 def random_state(isa: Isa, rng: random.Random, cpu: CpuState) -> None:
@@ -125,7 +131,8 @@ class _Writer:
             raise ValueError("no instruction qualifies")
         self.plain = plain
         self.atomics = [size for size in "wd" if {f"lr.{size}", f"sc.{size}"} <= wanted]
-        self.floats = "csrrw" in wanted
+        self.loads = "fld" in wanted
+        self.floats = {"csrrw", "csrrwi"} <= wanted
         self.shapes: list[Callable[[frozenset[int]], bytes]] = (
             [self.branch, self.loop, self.call] if control else []
         )
@@ -144,9 +151,29 @@ class _Writer:
                 code += self.fcsr(reserved)
                 n -= 2
             else:
-                code += self.single(reserved)
+                one = self.single(reserved)
+                code += self.fresh(one) + one
                 n -= 1
+                if self.floats and self.rng.random() < 0.3 and self._accrues(one):
+                    # Sticky flags hide those that come after: take and clear them.
+                    code += self.isa.encode("csrrwi", rd=self.register(reserved), uimm=0, csr=1)
+                    n -= 1
         return code
+
+    def fresh(self, code: bytes) -> bytes:
+        """Sometimes: load a number into a source of a floating-point instruction. Else all soon are NaN."""
+        if not self.loads or self.rng.random() < 0.6:
+            return b""
+        decoded = self.isa.decode(code)
+        sources = [index for file, index in decoded.template.reads if file == "f" and isinstance(index, str)]
+        if not sources:
+            return b""
+        slot = decoded.fields[self.rng.choice(sources)]
+        return self.isa.encode("fld", rd=slot, rs1=BASES[0], imm=self.rng.choice(POOL))
+
+    def _accrues(self, code: bytes) -> bool:
+        """Whether it may raise floating-point exceptions."""
+        return any(op.startswith("fp.") for op in self.isa.decode(code).template.codes)
 
     def register(self, reserved: frozenset[int]) -> int:
         """A register that may be written."""

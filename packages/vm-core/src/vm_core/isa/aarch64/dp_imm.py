@@ -118,7 +118,11 @@ def _field(value: Bits, immr: Bits, imms: Bits, signed: bool) -> Bits:
     return select(s.ge_u(r), low.sar(r) if signed else low >> r, low << (0 - r))
 
 
-@a64.insn("0 00 100110 0 immr imms wn wd", "wd, wn, #immr, #imms", undefined=lambda immr, imms: immr > 31 or imms > 31)
+@a64.insn(
+    "0 00 100110 0 immr imms wn wd",
+    "wd, wn, #immr, #imms",
+    undefined=lambda immr, imms: immr > 31 or imms > 31,
+)
 def sbfm_w(x, immr, imms, wn, wd):
     x.set(wd, _field(x.get(wn, 32), immr, imms, True))
 
@@ -128,7 +132,11 @@ def sbfm(x, immr, imms, rn, rd):
     x.set(rd, _field(x[rn], immr, imms, True))
 
 
-@a64.insn("0 10 100110 0 immr imms wn wd", "wd, wn, #immr, #imms", undefined=lambda immr, imms: immr > 31 or imms > 31)
+@a64.insn(
+    "0 10 100110 0 immr imms wn wd",
+    "wd, wn, #immr, #imms",
+    undefined=lambda immr, imms: immr > 31 or imms > 31,
+)
 def ubfm_w(x, immr, imms, wn, wd):
     x.set(wd, _field(x.get(wn, 32), immr, imms, False))
 

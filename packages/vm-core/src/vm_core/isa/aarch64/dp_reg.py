@@ -223,7 +223,11 @@ def _swapped(value: Bits, distance: int, mask: int) -> Bits:
 @a64.insn("sf 10 11010110 00000 000000 rn rd", "rd, rn")
 def rbit(x, sf, rn, rd):
     value = x.get(rn, width(sf)).bswap()
-    for distance, mask in ((1, 0x5555_5555_5555_5555), (2, 0x3333_3333_3333_3333), (4, 0x0F0F_0F0F_0F0F_0F0F)):
+    for distance, mask in (
+        (1, 0x5555_5555_5555_5555),
+        (2, 0x3333_3333_3333_3333),
+        (4, 0x0F0F_0F0F_0F0F_0F0F),
+    ):
         value = _swapped(value, distance, mask)
     x.set(rd, value)
 

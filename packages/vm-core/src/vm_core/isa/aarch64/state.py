@@ -40,14 +40,29 @@ SP: Final = 33
 """The slot of SP in file x: 0 to 30, 31 the zero register, 32 the sink, 33 SP."""
 
 FILES: Final = (
-    RegisterFile(
-        "x", 32, 64, zero=31, extra=("sink", "sp"), names=(*(f"x{i}" for i in range(31)), "xzr")
-    ),
+    RegisterFile("x", 32, 64, zero=31, extra=("sink", "sp"), names=(*(f"x{i}" for i in range(31)), "xzr")),
     RegisterFile("v", 32, 128, names=tuple(f"v{i}" for i in range(32))),
     RegisterFile("nzcv", 4, 1, names=("n", "z", "c", "v")),
     RegisterFile("sys", 1, 64, names=("tpidr_el0",)),
 )
-CONDITIONS: Final = ("eq", "ne", "cs", "cc", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le", "al", "nv")
+CONDITIONS: Final = (
+    "eq",
+    "ne",
+    "cs",
+    "cc",
+    "mi",
+    "pl",
+    "vs",
+    "vc",
+    "hi",
+    "ls",
+    "ge",
+    "lt",
+    "gt",
+    "le",
+    "al",
+    "nv",
+)
 SHIFTS: Final = ("lsl", "lsr", "asr", "ror")
 EXTENDS: Final = ("uxtb", "uxth", "uxtw", "uxtx", "sxtb", "sxth", "sxtw", "sxtx")
 ARRANGEMENTS: Final = (("8b", "16b"), ("4h", "8h"), ("2s", "4s"), ("1d", "2d"))
@@ -97,7 +112,10 @@ def _encode_shifted(value: int) -> int:
 
 
 FIELDS: Final[dict[str, Kind]] = {
-    **{name: Reg(5) for name in ("rd", "rn", "rm", "ra", "rt", "rt2", "rx", "wt", "wt2", "wd", "wn", "wm", "ws")},
+    **{
+        name: Reg(5)
+        for name in ("rd", "rn", "rm", "ra", "rt", "rt2", "rx", "wt", "wt2", "wd", "wn", "wm", "ws")
+    },
     **{name: Reg(5) for name in ("vd", "vn", "vm", "qt", "qt2", "dt")},
     **{name: Reg(5, slots={31: SP}) for name in ("rd_sp", "rn_sp")},
     "sf": Static(1),
@@ -226,7 +244,9 @@ class AArch64(Isa):
 
     def format(self, insn: Instruction, fields: dict[str, int]) -> str:
         text = re.sub(
-            r"[A-Za-z_]\w*", lambda found: self._written(insn, found[0], fields) if found[0] in fields else found[0], insn.syntax
+            r"[A-Za-z_]\w*",
+            lambda found: self._written(insn, found[0], fields) if found[0] in fields else found[0],
+            insn.syntax,
         )
         mnemonic = insn.name.split(".")[0]
         if "cond" in fields and "cond" not in insn.syntax:

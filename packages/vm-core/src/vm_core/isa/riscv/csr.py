@@ -1,4 +1,4 @@
-"""Zicsr and Zicntr, control and status registers of user mode. RISC-V Unprivileged ISA 20240411, chapters 6 and 7.
+"""Zicsr and Zicntr, control and status registers of user mode. RISC-V Unprivileged ISA 20240411, chapters 7 and 8.
 
 fflags, frm and fcsr can be written; cycle, time and instret only read, which leaves the set and clear forms with a
 source of x0 or 0. Any other CSR is an illegal instruction.
@@ -6,12 +6,11 @@ source of x0 or 0. Any other CSR is an illegal instruction.
 
 from __future__ import annotations
 
-from vm_core.isa.riscv.state import rv
+from vm_core.isa.riscv.state import READ_ONLY, rv
 from vm_core.spec import when
 
 _WRITABLE = "csr==1,2,3"
 _READABLE = "csr==1,2,3,3072,3073,3074"
-_READ_ONLY = 0xC00
 
 
 @rv.insn("csr rs1 001 rd 1110011", where=_WRITABLE)
@@ -30,7 +29,7 @@ def csrrwi(x, csrs, rd, csr, uimm):
 def set_bits(csrs, csr, mask):
     """Returns the old value. No bits to set: not written, so that x0 as the source is a plain read."""
     old = csrs.read(csr)
-    if csr < _READ_ONLY:
+    if csr < READ_ONLY:
         with when(mask != 0):
             csrs.write(csr, old | mask)
     return old
@@ -39,7 +38,7 @@ def set_bits(csrs, csr, mask):
 def clear_bits(csrs, csr, mask):
     """Returns the old value. No bits to clear: not written."""
     old = csrs.read(csr)
-    if csr < _READ_ONLY:
+    if csr < READ_ONLY:
         with when(mask != 0):
             csrs.write(csr, old & ~mask)
     return old

@@ -1,4 +1,4 @@
-"""A, atomic instructions. RISC-V Unprivileged ISA 20240411, chapter 13.
+"""A, atomic instructions. RISC-V Unprivileged ISA 20240411, chapter 14.
 
 Addresses must be aligned to the access: a misaligned one traps.
 """
@@ -21,7 +21,7 @@ _OPERATIONS = {
 }
 
 
-# -- load-reserved, store-conditional (13.2) ----------------------------------------------------------------------
+# -- load-reserved, store-conditional (14.2) ----------------------------------------------------------------------
 
 
 @rv.insn("00010 aq rl 00000 rs1 010 rd 0101111", "rd, (rs1)")
@@ -44,7 +44,7 @@ def sc_d(x, mem, rd, rs1, rs2, aq, rl):
     x[rd] = mem.store_conditional(x[rs1], x[rs2], Order(aq, rl)).zext(64)
 
 
-# -- atomic memory operations (13.4) ------------------------------------------------------------------------------
+# -- atomic memory operations (14.4) ------------------------------------------------------------------------------
 
 
 @rv.rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vm_core.isa.riscv.state import rv
 from vm_core.spec import bits, select
 
-# -- Zba: addresses (29.4.1) --------------------------------------------------------------------------------------
+# -- Zba: addresses -----------------------------------------------------------------------------------------------
 
 
 @rv.insn("0000100 rs2 rs1 000 rd 0111011")
@@ -48,7 +48,7 @@ def slli_uw(x, rd, rs1, shamt):
     x[rd] = x[rs1][31:0].zext(64) << shamt
 
 
-# -- Zbb: logic with an inverted operand, counting, minimum and maximum (29.4.2) ----------------------------------
+# -- Zbb: logic with an inverted operand, counting, minimum and maximum -------------------------------------------
 
 
 @rv.insn("0100000 rs2 rs1 111 rd 0110011")
@@ -186,7 +186,7 @@ def rev8(x, rd, rs1):
     x[rd] = x[rs1].bswap()
 
 
-# -- Zbs: single bits (29.4.4) ------------------------------------------------------------------------------------
+# -- Zbs: single bits ---------------------------------------------------------------------------------------------
 
 
 def bit(number):

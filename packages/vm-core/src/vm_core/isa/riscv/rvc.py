@@ -1,4 +1,4 @@
-"""C, compressed instructions: each is a short encoding of another one. RISC-V Unprivileged ISA 20240411, chapter 26.
+"""C, compressed instructions: each is a short encoding of another one. RISC-V Unprivileged ISA 20240411, chapter 27.
 
 The columns: mnemonic, encoding (most significant bit first), the instruction that it is with its fields' values,
 constraints (what they exclude is reserved, hence illegal), assembly syntax. ``rdc``, ``rs1c`` and ``rs2c`` are the

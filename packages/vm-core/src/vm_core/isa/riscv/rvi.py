@@ -1,4 +1,4 @@
-"""RV32I and RV64I, the base integer instructions. RISC-V Unprivileged ISA 20240411, chapters 2, 4 and 5 (Zifencei)."""
+"""RV32I and RV64I, the base integer instructions. RISC-V Unprivileged ISA 20240411, chapters 2, 4, 6 (Zifencei), 10 (Zihintpause)."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def sd(x, mem, rs1, rs2, imm):
     mem.store(x[rs1] + imm, x[rs2])
 
 
-# -- memory ordering (2.7, 5) and environment calls (2.8) ---------------------------------------------------------
+# -- memory ordering (2.7, 6) and environment calls (2.8) ---------------------------------------------------------
 
 
 @rv.insn("---- pred succ ----- 000 ----- 0001111", "pred, succ")

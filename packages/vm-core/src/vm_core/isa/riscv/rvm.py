@@ -1,4 +1,4 @@
-"""M, multiplication and division. RISC-V Unprivileged ISA 20240411, chapter 12.
+"""M, multiplication and division. RISC-V Unprivileged ISA 20240411, chapter 13.
 
 Division never traps: x / 0 is all ones, x % 0 is x, and the signed overflow wraps, as in the op table.
 """

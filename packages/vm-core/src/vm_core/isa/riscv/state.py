@@ -1,4 +1,4 @@
-"""RV64 state, field kinds and assembly conventions. RISC-V Unprivileged ISA 20240411, chapters 1, 2, 6 and 20."""
+"""RV64 state, field kinds and assembly conventions. RISC-V Unprivileged ISA 20240411, chapters 1, 2, 7 and 20."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vm_core.spec import (
     select,
 )
 
-__all__ = ["CSR_NUMBERS", "Csr", "FloatRegisters", "FloatView", "RiscV", "rv"]
+__all__ = ["CSR_NUMBERS", "READ_ONLY", "Csr", "FloatRegisters", "FloatView", "RiscV", "rv"]
 
 X_NAMES: Final = (
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4",
@@ -45,7 +45,7 @@ LINK_REGISTERS: Final = (1, 5)
 CSR_NUMBERS: Final = {"fflags": 1, "frm": 2, "fcsr": 3, "cycle": 0xC00, "time": 0xC01, "instret": 0xC02}
 _CSR_NAMES: Final = {number: name for name, number in CSR_NUMBERS.items()}
 READ_ONLY: Final = 0xC00
-"""CSRs from this number on cannot be written (section 6.1)."""
+"""CSRs from this number on cannot be written (section 7.1)."""
 
 ROUNDING_NAMES: Final = ("rne", "rtz", "rdn", "rup", "rmm", "", "", "dyn")
 _UPPER: Final = frozenset({"lui", "auipc", "c.lui"})
@@ -132,7 +132,7 @@ class RiscV(Isa):
 
     def flow(self, decoded: Decoded) -> str | None:
         """What the instruction is to control flow: call, ret, jump, branch or None, by the link-register convention
-        (table 3 of section 2.5.1)."""
+        (section 2.5.1)."""
         name, fields = decoded.insn.name, decoded.fields
         if name in ("jal", "jalr"):
             if fields["rd"] in LINK_REGISTERS:
@@ -202,7 +202,7 @@ class RiscV(Isa):
             if order and "aq" not in insn.fields:
                 raise ValueError(f"{mnemonic} has no acquire and release bits")
         word = int.from_bytes(super().assemble(f"{mnemonic} {rest}"), "little")
-        # aq is bit 26 and rl bit 25 of every atomic (section 13.1).
+        # aq is bit 26 and rl bit 25 of every atomic (section 14.1).
         word |= ("aq" in order) << 26 | ("rl" in order) << 25
         return word.to_bytes(4 if word & 3 == 3 else 2, "little")
 

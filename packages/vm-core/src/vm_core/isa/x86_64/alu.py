@@ -25,7 +25,9 @@ def add(flags, dst, src):
     flags.add(a, b, a + b)
 
 
-@x86.encodings("10 Eb,Gb; 11 Ev,Gv; 12 Gb,Eb; 13 Gv,Ev; 14 AL,Ib; 15 rAX,Iz; 80/2 Eb,Ib; 81/2 Ev,Iz; 83/2 Ev,Ibs")
+@x86.encodings(
+    "10 Eb,Gb; 11 Ev,Gv; 12 Gb,Eb; 13 Gv,Ev; 14 AL,Ib; 15 rAX,Iz; 80/2 Eb,Ib; 81/2 Ev,Iz; 83/2 Ev,Ibs"
+)
 def adc(flags, dst, src):
     a, b, carry = dst.get(), src.get(), flags.cf
     total = a + b + carry.zext(a.width)
@@ -42,7 +44,9 @@ def sub(flags, dst, src):
     flags.sub(a, b, a - b)
 
 
-@x86.encodings("18 Eb,Gb; 19 Ev,Gv; 1A Gb,Eb; 1B Gv,Ev; 1C AL,Ib; 1D rAX,Iz; 80/3 Eb,Ib; 81/3 Ev,Iz; 83/3 Ev,Ibs")
+@x86.encodings(
+    "18 Eb,Gb; 19 Ev,Gv; 1A Gb,Eb; 1B Gv,Ev; 1C AL,Ib; 1D rAX,Iz; 80/3 Eb,Ib; 81/3 Ev,Iz; 83/3 Ev,Ibs"
+)
 def sbb(flags, dst, src):
     a, b, borrow = dst.get(), src.get(), flags.cf
     difference = a - b - borrow.zext(a.width)
@@ -50,7 +54,9 @@ def sbb(flags, dst, src):
     flags.sub(a, b, difference, borrow)
 
 
-@x86.encodings("38 Eb,Gb; 39 Ev,Gv; 3A Gb,Eb; 3B Gv,Ev; 3C AL,Ib; 3D rAX,Iz; 80/7 Eb,Ib; 81/7 Ev,Iz; 83/7 Ev,Ibs")
+@x86.encodings(
+    "38 Eb,Gb; 39 Ev,Gv; 3A Gb,Eb; 3B Gv,Ev; 3C AL,Ib; 3D rAX,Iz; 80/7 Eb,Ib; 81/7 Ev,Iz; 83/7 Ev,Ibs"
+)
 def cmp(flags, dst, src):
     a, b = dst.get(), src.get()
     flags.sub(a, b, a - b)
@@ -95,8 +101,9 @@ def logic(name, flags, dst, src):
     flags.logic(a & b if name == "and" else a | b if name == "or" else a ^ b)
 
 
-@x86.encodings("84 Eb,Gb; 85 Ev,Gv; A8 AL,Ib; A9 rAX,Iz; F6/0 Eb,Ib; F7/0 Ev,Iz")
+@x86.encodings("84 Eb,Gb; 85 Ev,Gv; A8 AL,Ib; A9 rAX,Iz; F6/0 Eb,Ib; F7/0 Ev,Iz; F6/1 Eb,Ib; F7/1 Ev,Iz")
 def test(flags, dst, src):
+    """Digit 1 is an alias that only AMD documents; all processors have it."""
     flags.logic(dst.get() & src.get())
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vm_core.isa.x86_64.decode import (
-    _FIXED,
-    _ROW,
+    FIXED,
+    ROW,
     SIZES,
     Encodings,
     Row,
@@ -73,7 +73,9 @@ def _memory(size: str | None, segment: str | None, inside: str) -> _Operand:
                 index, scale = number, int(factor or "1")
             else:
                 base = number
-    return _Operand("m", width, disp, base, index, scale, {"fs": 0x64, "gs": 0x65}.get(segment or "", 0), rip, short)
+    return _Operand(
+        "m", width, disp, base, index, scale, {"fs": 0x64, "gs": 0x65}.get(segment or "", 0), rip, short
+    )
 
 
 def candidates(isa: X86, text: str) -> Iterator[bytes]:
@@ -92,11 +94,13 @@ def candidates(isa: X86, text: str) -> Iterator[bytes]:
                     yield from _encode(isa, row, cc, size, prefix, operands)
 
 
-def _encode(isa: X86, row: Row, cc: int, size: int, prefix: bytes, operands: list[_Operand]) -> Iterator[bytes]:
+def _encode(
+    isa: X86, row: Row, cc: int, size: int, prefix: bytes, operands: list[_Operand]
+) -> Iterator[bytes]:
     codes = [code for code in row.operands if code[0] != "X"]
     if len(codes) != len(operands):
         return
-    found = _ROW.fullmatch(row.text)
+    found = ROW.fullmatch(row.text)
     assert found is not None
     *escape, opcode = bytes.fromhex(found["bytes"])[1 if row.mandatory else 0 :]
     opcode += cc if row.low == "cc" else 0
@@ -104,8 +108,8 @@ def _encode(isa: X86, row: Row, cc: int, size: int, prefix: bytes, operands: lis
     reg, rm, tail, jump = row.digit or 0, _Operand("r"), b"", False
     for code, operand in zip(codes, operands, strict=True):
         wide = isa.operand_width(code, size)
-        if code in _FIXED:
-            fits = operand.kind == "r" and operand.value == _FIXED[code][0]
+        if code in FIXED:
+            fits = operand.kind == "r" and operand.value == FIXED[code][0]
         elif code[0] in "GV":
             fits, reg = operand.kind == ("r" if code[0] == "G" else "x"), operand.value
         elif code[0] == "Z":
@@ -160,7 +164,11 @@ def _modrm(reg: int, rm: _Operand) -> Iterator[tuple[int, bytes]]:
     bits = (rm.base >> 3 & 1 if rm.base != NIL else 0) | (rm.index >> 3 << 1 & 2 if rm.index != NIL else 0)
     sib = rm.index != NIL or rm.base == NIL or rm.base & 7 == 4
     index = 4 if rm.index == NIL else rm.index & 7
-    middle = bytes([(rm.scale.bit_length() - 1) << 6 | index << 3 | (5 if rm.base == NIL else rm.base & 7)]) if sib else b""
+    middle = (
+        bytes([(rm.scale.bit_length() - 1) << 6 | index << 3 | (5 if rm.base == NIL else rm.base & 7)])
+        if sib
+        else b""
+    )
     low = 4 if sib else rm.base & 7
     if rm.base == NIL:
         yield bits, bytes([reg << 3 | 4]) + middle + long

@@ -77,10 +77,10 @@ KINDS: Final[dict[str, Kind]] = {
     "imm": Signed(64),
 }
 _LEGACY: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-_FIXED: Final = {"AL": (0, "b"), "CL": (1, "b"), "rAX": (0, "v")}
+FIXED: Final = {"AL": (0, "b"), "CL": (1, "b"), "rAX": (0, "v")}
 _OPTIONS: Final = frozenset(("lock", "locked", "string", "wide", "near", "both", "accumulator"))
 _WIDTHS: Final = {"b": 8, "w": 16, "d": 32, "q": 64, "x": 128, "u": 128}
-_ROW = re.compile(
+ROW = re.compile(
     r"(?P<rexw>REX\.W )?(?P<bytes>(?:[0-9A-F]{2} )*[0-9A-F]{2})(?:\+(?P<low>cc|r))?"
     r"(?:/(?:(?P<digit>[0-7])|=(?P<exact>[0-9A-F]{2})))?(?: (?P<operands>\S+))?"
 )
@@ -106,7 +106,11 @@ class Row:
 
     @property
     def has_modrm(self) -> bool:
-        return self.digit is not None or self.exact is not None or any(code[0] in "EGMWVU" for code in self.operands)
+        return (
+            self.digit is not None
+            or self.exact is not None
+            or any(code[0] in "EGMWVU" for code in self.operands)
+        )
 
     def takes(self, modrm: int) -> bool:
         """Whether a ModRM byte is one of this row's."""
@@ -207,16 +211,22 @@ class X86(Isa):
         pattern.text = text
         insn = Instruction(self, mnemonic, pattern, function, ", ".join(wanted))
         for one in text.split(";"):
-            found = _ROW.fullmatch(one.strip())
+            found = ROW.fullmatch(one.strip())
             if not found:
                 raise SpecError(f"{self.name} {mnemonic}: not an encoding: {one.strip()!r}")
             operands = tuple(found["operands"].split(",")) if found["operands"] else ()
             for code in operands:
-                if code not in _FIXED and code != "1" and not re.fullmatch(r"[EGZMWVUIJOX](bs|[bwdqxuvyz])", code):
+                if (
+                    code not in FIXED
+                    and code != "1"
+                    and not re.fullmatch(r"[EGZMWVUIJOX](bs|[bwdqxuvyz])", code)
+                ):
                     raise SpecError(f"{self.name} {mnemonic}: no operand code {code!r}")
             count = sum(code[0] != "X" for code in operands)
             if count != len(wanted):
-                raise SpecError(f"{self.name} {mnemonic}: {one.strip()!r} has {count} operands, not {len(wanted)}")
+                raise SpecError(
+                    f"{self.name} {mnemonic}: {one.strip()!r} has {count} operands, not {len(wanted)}"
+                )
             opcode = [int(byte, 16) for byte in found["bytes"].split()]
             mandatory = opcode.pop(0) if len(opcode) > 1 and opcode[0] in (0x66, 0xF2, 0xF3) else 0
             table = 0x0F if len(opcode) > 1 else 0
@@ -237,7 +247,12 @@ class X86(Isa):
             for low in range({"cc": 16, "r": 8}.get(row.low, 1)):
                 rows = self._table.setdefault((table, opcode[-1] + low, mandatory), [])
                 for other in rows:
-                    if (other.digit, other.exact, other.rex_w, other.low) == (row.digit, row.exact, row.rex_w, row.low):
+                    if (other.digit, other.exact, other.rex_w, other.low) == (
+                        row.digit,
+                        row.exact,
+                        row.rex_w,
+                        row.low,
+                    ):
                         raise SpecError(f"{self.name} {mnemonic} overlaps {other.insn.name}: {row.text!r}")
                 rows.append(row)
                 rows.sort(key=lambda r: (not r.rex_w, r.exact is None, r.digit is None, r.low == "r"))
@@ -263,17 +278,17 @@ class X86(Isa):
     def _decode(self, data: bytes, pc: int) -> Decoded:
         cursor = _Cursor(data)
         prefixes = set()
-        repeat = segment = 0
+        repeat = segment = rex = 0
         byte = cursor.byte()
-        while byte in _LEGACY:
-            prefixes.add(byte)
+        while byte in _LEGACY or byte & 0xF0 == 0x40:
+            # A REX prefix counts only right before the opcode: another one, or any other prefix, undoes it.
+            rex = byte if byte & 0xF0 == 0x40 else 0
+            if not rex:
+                prefixes.add(byte)
             if byte in (0xF2, 0xF3):
                 repeat = byte
             elif byte in (0x64, 0x65):
                 segment = byte - 0x63
-            byte = cursor.byte()
-        rex = byte if byte & 0xF0 == 0x40 else 0
-        if rex:
             byte = cursor.byte()
         table = 0
         if byte == 0x0F:
@@ -325,15 +340,30 @@ class X86(Isa):
     def _fields(
         self, cursor: _Cursor, row: Row, opcode: int, rex: int, segment: int, prefixes: set[int]
     ) -> dict[str, int]:
-        size = 64 if rex & 8 or "near" in row.options else 16 if 0x66 in prefixes and row.mandatory != 0x66 else 32
+        size = (
+            64
+            if rex & 8 or "near" in row.options
+            else 16
+            if 0x66 in prefixes and row.mandatory != 0x66
+            else 32
+        )
         if size == 32 and "wide" in row.options:
             size = 64
-        fields = {"shape": 0, "w": 0, "w2": 0, "ea": 0, "mode": 0, "cc": opcode & 15 if row.low == "cc" else 0}
+        fields = {
+            "shape": 0,
+            "w": 0,
+            "w2": 0,
+            "ea": 0,
+            "mode": 0,
+            "cc": opcode & 15 if row.low == "cc" else 0,
+        }
         modrm = cursor.byte() if row.has_modrm else 0
         mod, reg, rm = modrm >> 6, modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3
         located = mod != 3 and any(code[0] in "EMW" for code in row.operands)
         if located:
-            self._address(cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "I1" for c in row.operands))
+            self._address(
+                cursor, fields, modrm, rex, segment, 0x67 in prefixes, any(c[0] in "I1" for c in row.operands)
+            )
         registers = 0
         for position, code in enumerate(row.operands):
             width = self.operand_width(code, size)
@@ -341,8 +371,8 @@ class X86(Isa):
             number, kind = 0, REGISTER
             if code[0] == "X":
                 continue
-            if code in _FIXED:
-                number = _FIXED[code][0]
+            if code in FIXED:
+                number = FIXED[code][0]
             elif code[0] == "G":
                 number = reg
             elif code[0] == "Z":
@@ -357,11 +387,14 @@ class X86(Isa):
             elif code[0] == "O":
                 kind = MEMORY
                 address = cursor.signed(4 if 0x67 in prefixes else 8)
-                fields |= {"ea": ABSOLUTE | segment << 5, "imm": address & 0xFFFF_FFFF if 0x67 in prefixes else address}
+                fields |= {
+                    "ea": ABSOLUTE | segment << 5,
+                    "imm": address & 0xFFFF_FFFF if 0x67 in prefixes else address,
+                }
             elif code[0] in "IJ1":
                 kind = IMMEDIATE
                 fields["imm"] = 1 if code == "1" else cursor.signed(self.immediate_bytes(code, width))
-            if kind == REGISTER and width == 8 and not rex and 4 <= number < 8 and code not in _FIXED:
+            if kind == REGISTER and width == 8 and not rex and 4 <= number < 8 and code not in FIXED:
                 number, kind = number - 4, HIGH
             if kind in (REGISTER, HIGH, XMM):
                 fields[f"r{registers}"] = number
@@ -382,7 +415,7 @@ class X86(Isa):
         """Bits of an operand where the operand size is ``size``."""
         if code == "1":
             return 8
-        suffix = _FIXED[code][1] if code in _FIXED else code[1:]
+        suffix = FIXED[code][1] if code in FIXED else code[1:]
         if code[0] == "J" or code[0] == "I" and suffix == "z":
             return 64 if code[0] == "J" else size
         if suffix in _WIDTHS:
@@ -400,7 +433,13 @@ class X86(Isa):
 
     @staticmethod
     def _address(
-        cursor: _Cursor, fields: dict[str, int], modrm: int, rex: int, segment: int, short: bool, immediate: bool
+        cursor: _Cursor,
+        fields: dict[str, int],
+        modrm: int,
+        rex: int,
+        segment: int,
+        short: bool,
+        immediate: bool,
     ) -> None:
         mod, rm = modrm >> 6, modrm & 7
         base, index, scale, kind = rm | (rex & 1) << 3, NIL, 0, SIB
@@ -438,7 +477,13 @@ class X86(Isa):
         assert isinstance(pattern, Encodings)
         seen: set[tuple[int, ...]] = set()
         for row in pattern.rows:
-            sizes = (64,) if row.rex_w or "near" in row.options else (16, 64) if "wide" in row.options else (16, 32, 64)
+            sizes = (
+                (64,)
+                if row.rex_w or "near" in row.options
+                else (16, 64)
+                if "wide" in row.options
+                else (16, 32, 64)
+            )
             for size, located, cc, spare in itertools.product(
                 sizes, (0, SIB, RIP), range(16 if row.low == "cc" else 1), (False, True)
             ):
@@ -456,10 +501,20 @@ class X86(Isa):
             width = self.operand_width(code, size)
             if position < 2:
                 statics["w" if position == 0 else "w2"] = width
-            kind = XMM if code[0] in "VUW" else IMMEDIATE if code[0] in "IJ1" else 0 if code[0] == "X" else REGISTER
+            kind = (
+                XMM
+                if code[0] in "VUW"
+                else IMMEDIATE
+                if code[0] in "IJ1"
+                else 0
+                if code[0] == "X"
+                else REGISTER
+            )
             if code[0] == "O" or (code[0] in "EMW" and located):
                 found, kind = True, MEMORY
-                statics["ea"] = ABSOLUTE if code[0] == "O" else SCALED if immediate and located == SIB else located
+                statics["ea"] = (
+                    ABSOLUTE if code[0] == "O" else SCALED if immediate and located == SIB else located
+                )
                 statics["mode"] |= ALIGNED if code[1:] == "x" else 0
             elif code[0] == "M":
                 return None
@@ -621,7 +676,7 @@ def _random_row(rng: random.Random, row: Row) -> bytes:
         out.append(row.mandatory)
     if row.rex_w or rng.random() < 0.6:
         out.append(0x40 | rng.getrandbits(4) | row.rex_w << 3)
-    found = _ROW.fullmatch(row.text)
+    found = ROW.fullmatch(row.text)
     assert found is not None
     opcode = [int(byte, 16) for byte in found["bytes"].split()][1 if row.mandatory else 0 :]
     opcode[-1] += {"cc": rng.getrandbits(4), "r": rng.getrandbits(3)}.get(row.low, 0)

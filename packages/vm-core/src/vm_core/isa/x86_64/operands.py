@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from vm_core.spec import PLAIN, SEQ_CST, Bits, Memory, Registers, RegisterFile, Tracer, bits, concat, select, when
+from vm_core.spec import (
+    PLAIN,
+    SEQ_CST,
+    Bits,
+    Memory,
+    RegisterFile,
+    Registers,
+    Tracer,
+    bits,
+    concat,
+    select,
+    when,
+)
 
 __all__ = [
     "CONDITIONS",
@@ -149,7 +161,9 @@ class Register:
 
     def set_where(self, condition: Bits, value: Bits) -> None:
         """Write ``value`` where the condition holds; otherwise the whole register stays, the upper half too."""
-        self._trace.write(self._file, self._index, select(condition, self._merged(value), self._now()), self._whole)
+        self._trace.write(
+            self._file, self._index, select(condition, self._merged(value), self._now()), self._whole
+        )
 
     def compare_swap(self, accumulator: Register, new: Bits) -> Bits:
         """Becomes ``new`` where it equals the accumulator, which else becomes this; gives the value before.
@@ -166,8 +180,10 @@ class Register:
 def _apply(operation: str, before: Bits, value: Bits) -> Bits:
     if operation == "swap":
         return value
-    method = {"add": "__add__", "sub": "__sub__", "and": "__and__", "or": "__or__", "xor": "__xor__"}[operation]
-    return getattr(before, method)(value)  # type: ignore[no-any-return]
+    method = {"add": "__add__", "sub": "__sub__", "and": "__and__", "or": "__or__", "xor": "__xor__"}[
+        operation
+    ]
+    return getattr(before, method)(value)
 
 
 class Location:
@@ -177,7 +193,9 @@ class Location:
     misaligned trap, where a processor would split the lock. ``aligned`` operands trap where they are not.
     """
 
-    def __init__(self, trace: Tracer, offset: Bits, base: Bits | None, width: int, lock: bool, aligned: bool) -> None:
+    def __init__(
+        self, trace: Tracer, offset: Bits, base: Bits | None, width: int, lock: bool, aligned: bool
+    ) -> None:
         self._memory = Memory(trace)
         self._trace = trace
         self.offset = offset
