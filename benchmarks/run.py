@@ -11,7 +11,7 @@ of them. A figure is the median over the rounds; behind it stands the spread, ha
 slowest round in percent of the median. CPU time is that of the whole process tree (so also what vm's compiler thread or
 process used), wall time is from start to exit. "cold" starts with an empty code cache in a new directory, every time;
 "warm" is the next run with that cache. The interpreter alone is measured on the smaller size, as instructions per second
-inside the engine. What a program prints must be the same in each column, else the run fails.
+inside the engine. What a program prints must be the same in each column, else it counts as failed.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ class Bench:
         self.instructions: dict[str, int] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.expected: dict[tuple[str, ...], bytes] = {}
+        self.failures: dict[str, str] = {}
         built, problems = build_guests.build_all(settings.programs, (settings.variant, "native"))
         self.paths = {key: str(path) for key, path in built.items()}
         self.problems = problems
@@ -161,10 +162,16 @@ class Bench:
         return facts
 
     def round(self, number: int) -> None:
+        """Every column of every program once. A program that fails is left out from then on; the others go on."""
         for program in self.settings.programs:
+            if program in self.failures:
+                continue
             self.say(f"round {number + 1} of {self.settings.rounds}: {program}")
             with tempfile.TemporaryDirectory(prefix="vm-bench-") as place:
-                self._program(program, place)
+                try:
+                    self._program(program, place)
+                except Failed as error:
+                    self.failures[program] = str(error)
 
     def _program(self, program: str, place: str) -> None:
         arguments = build_guests.PROGRAMS[program].args[self.settings.size]
@@ -200,7 +207,7 @@ class Bench:
             command = self._vm(sys.executable, "interp", guest, small)
             _, _, err, status = run_once(command, env, place, self.settings.timeout)
             if status != 0:
-                raise Failed(f"{program}, interpreter: exit status {status}")
+                raise Failed(f"{program}, interpreter: exit status {status}: {err.decode(errors='replace').strip()[-300:]}")
             facts = json.loads(err.decode().strip().splitlines()[-1])
         seconds = facts["stats"]["seconds"]
         if seconds > 0:
@@ -216,6 +223,8 @@ def report(bench: Bench) -> dict[str, Any]:
     programs: dict[str, Any] = {}
     warm = f"{bench.settings.engines[0]} warm"
     for name in bench.settings.programs:
+        if name in bench.failures:
+            continue
         figures = bench.figures[name]
         row: dict[str, Any] = {
             column: {
@@ -253,6 +262,7 @@ def report(bench: Bench) -> dict[str, Any]:
         "machine": machine(bench),
         "settings": asdict(bench.settings),
         "programs": programs,
+        "failures": bench.failures,
         "geomean": means,
         "interpreter_mips_geomean": geomean(mips) if mips else None,
         "faster_than_qemu": [n for n in compute if programs[n]["ratios"].get(beaten, 2) < 1],
@@ -372,7 +382,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exit status 1: a run failed or printed something else than the others."""
+    """The command line. Exit status 1: a program failed or printed something else than in another column."""
     parser = argparse.ArgumentParser(
         description="Time the guest programs natively, under qemu-riscv64 and under vm."
     )
@@ -435,7 +445,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(result, indent=1))
     else:
         show(result, columns)
-    return 0
+    for failure in bench.failures.values():
+        print(f"benchmarks: {failure}", file=sys.stderr)
+    return 1 if bench.failures else 0
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def available() -> dict[str, Availability]:
     for name in {**_BUILT_IN, **{entry.name: "" for entry in entry_points(group="vm.engines")}}:
         try:
             found = _load(name)
-        except Exception as error:  # a broken plugin is listed, never raised
+        except Exception as error:  # noqa: BLE001  a broken plugin is listed, never raised
             out[name] = Availability(False, f"{type(error).__name__}: {error}", "reinstall its package")
             continue
         probe = getattr(found, "probe", None)

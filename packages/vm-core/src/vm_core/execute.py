@@ -66,7 +66,7 @@ class _Execution:
                     or 0
                 )
             elif op.code == "extract":
-                values.append(values[op.args[0]] >> op.attr & mask(op.width))  # type: ignore[operator]
+                values.append(values[op.args[0]] >> op.attr & mask(op.width))
             elif op.code == "sext":
                 width = template.ops[op.args[0]].width
                 value = values[op.args[0]]
@@ -86,10 +86,10 @@ class _Execution:
     # -- values and registers -----------------------------------------------------------------------------------
 
     def op_const(self, op: Op) -> int:
-        return op.attr  # type: ignore[return-value]
+        return int(op.attr)
 
     def op_field(self, op: Op) -> int:
-        return self.insn.fields[op.attr] & mask(64)  # type: ignore[index]
+        return self.insn.fields[op.attr] & mask(64)
 
     def op_pc(self, op: Op) -> int:
         return self.cpu.pc
@@ -98,7 +98,7 @@ class _Execution:
         return self.cpu.pc + self.insn.length & mask(64)
 
     def _cell(self, op: Op) -> tuple[str, int]:
-        file, index = op.attr  # type: ignore[misc]
+        file, index = op.attr
         return file, self.insn.fields[index] if isinstance(index, str) else index
 
     def op_reg(self, op: Op) -> int:
@@ -127,7 +127,7 @@ class _Execution:
         return self.insn.template.ops[op.args[arg]].width
 
     def op_probe(self, op: Op, address: int) -> None:
-        self.memory.check(address, op.attr // 8, Access.WRITE)  # type: ignore[operator]
+        self.memory.check(address, op.attr // 8, Access.WRITE)
 
     def op_amo(self, op: Op, address: int, value: int) -> int:
         size = op.width // 8
@@ -135,7 +135,7 @@ class _Execution:
         with _atomic:
             self.memory.check(address, size, Access.WRITE)
             old = self.memory.load(address, size)
-            self.memory.store(address, size, AMO[op.attr[0]](op.width, old, value))  # type: ignore[index]
+            self.memory.store(address, size, AMO[op.attr[0]](op.width, old, value))
         return old
 
     def op_cas(self, op: Op, address: int, expected: int, new: int) -> int:
@@ -191,7 +191,7 @@ class _Execution:
     # -- floating point -----------------------------------------------------------------------------------------
 
     def _rounding(self, op: Op) -> int:
-        rm = op.attr[1]  # type: ignore[index]
+        rm = op.attr[1]
         if rm == _DYNAMIC:
             rm = self.cpu.header("fp_rounding")
         if rm is not None and rm > softfloat.RMM:
@@ -221,28 +221,28 @@ class _Execution:
         return self._accrue(softfloat.fma(op.width, a, b, c, self._rounding(op)))
 
     def op_fp_to_int(self, op: Op, a: int) -> int:
-        fmt, _, is_signed = op.attr  # type: ignore[misc]
+        fmt, _, is_signed = op.attr
         return self._accrue(softfloat.to_int(fmt, a, self._rounding(op), op.width, is_signed))
 
     def op_fp_from_int(self, op: Op, a: int) -> int:
-        fmt, _, is_signed = op.attr  # type: ignore[misc]
+        fmt, _, is_signed = op.attr
         return self._accrue(softfloat.from_int(fmt, a, self._width(op, 0), self._rounding(op), is_signed))
 
     def op_fp_convert(self, op: Op, a: int) -> int:
-        source, _, target = op.attr  # type: ignore[misc]
+        source, _, target = op.attr
         return self._accrue(softfloat.convert(source, target, a, self._rounding(op)))
 
     def op_fp_eq(self, op: Op, a: int, b: int) -> int:
-        return self._accrue(softfloat.eq(op.attr[0], a, b))  # type: ignore[index]
+        return self._accrue(softfloat.eq(op.attr[0], a, b))
 
     def op_fp_lt(self, op: Op, a: int, b: int) -> int:
-        return self._accrue(softfloat.lt(op.attr[0], a, b))  # type: ignore[index]
+        return self._accrue(softfloat.lt(op.attr[0], a, b))
 
     def op_fp_le(self, op: Op, a: int, b: int) -> int:
-        return self._accrue(softfloat.le(op.attr[0], a, b))  # type: ignore[index]
+        return self._accrue(softfloat.le(op.attr[0], a, b))
 
     def op_fp_lt_quiet(self, op: Op, a: int, b: int) -> int:
-        return self._accrue(softfloat.lt_quiet(op.attr[0], a, b))  # type: ignore[index]
+        return self._accrue(softfloat.lt_quiet(op.attr[0], a, b))
 
     def op_fp_get_flags(self, op: Op) -> int:
         return self.cpu.header("fp_flags") | self.flags

@@ -18,7 +18,7 @@ import mmap as _mmap
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from vm_core.errors import HostError
 
@@ -173,7 +173,7 @@ class GuestMemory:
             _libc.munmap(self._base, self._size)
             self._base = 0
 
-    def __enter__(self) -> GuestMemory:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -343,10 +343,13 @@ class GuestMemory:
                 region = replace(region, start=last.start, offset=0)
                 at -= 1
                 del self._starts[at], self._regions[at]
-            if at < len(self._regions) and (following := self._regions[at]).start == region.end:
-                if (following.prot, following.name, following.shared) == key:
-                    region = replace(region, end=following.end, offset=0)
-                    del self._starts[at], self._regions[at]
+            if (
+                at < len(self._regions)
+                and (following := self._regions[at]).start == region.end
+                and (following.prot, following.name, following.shared) == key
+            ):
+                region = replace(region, end=following.end, offset=0)
+                del self._starts[at], self._regions[at]
         self._starts.insert(at, region.start)
         self._regions.insert(at, region)
 

@@ -279,7 +279,7 @@ class _Run:
             case "store":
                 return self._change(op, self.state.store(*args))
             case "amo":
-                operation = op.attr[0]  # type: ignore[index]
+                operation = op.attr[0]
                 old = self.state.load(args[0], op.width)
                 self._change(op, self.state.store(args[0], _AMO[operation](old, args[1])))
                 return old

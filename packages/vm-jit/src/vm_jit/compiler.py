@@ -7,6 +7,7 @@ Only the worker imports llvmlite, and a worker is started only when something ha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import subprocess
@@ -158,10 +159,8 @@ class Compiler:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    try:
+                    with contextlib.suppress(OSError):
                         stream.close()
-                    except OSError:
-                        pass
 
     def close(self) -> None:
         """Stop the worker, also in the middle of a module (whose caller gets CompileError)."""

@@ -37,7 +37,7 @@ from vm_core.state import HEADER, CpuState
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory, LoadedObject
 from vm_jit.compiler import Compiler, host_key, source_digest
-from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, handler_key
+from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
 __all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
@@ -53,6 +53,7 @@ _MXCSR: Final = tuple(0x1F80 | control << 13 for control in (0, 3, 1, 2, 0, 0, 0
 """The host's control word for each guest rounding mode (x86 MXCSR: all exceptions masked)."""
 _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
+_STOPPED: Final = (Reason.EMULATE, Reason.BREAKPOINT)
 _BLOCK_LIMIT: Final = 128
 _CHUNK: Final = 8_000_000
 """Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
@@ -249,7 +250,7 @@ class NativeEngine:
                 if self._interrupt:
                     self._interrupt = False
                     return Interrupted()
-                if not words[_FUEL] and reason != 3 and reason != 6:
+                if not words[_FUEL] and reason not in _STOPPED:
                     # Used up; or the last instruction jumped to a place that is hot, or not decoded yet.
                     if not held_back:
                         return _BUDGET
@@ -258,7 +259,7 @@ class NativeEngine:
                     if reason == 4:
                         continue
                 if reason == 2:
-                    trap = self._predecode(cpu.pc)
+                    trap = self.predecode(cpu.pc)
                     if trap is not None:
                         return trap
                 elif reason == 5:
@@ -376,7 +377,7 @@ class NativeEngine:
             self._pages[number] = self._space + page
         return page
 
-    def _predecode(self, pc: int) -> Trap | None:
+    def predecode(self, pc: int) -> Trap | None:
         """Decode the block at ``pc`` into records. A trap only if its first instruction cannot be fetched."""
         with self.lock:
             first = pc
@@ -473,14 +474,15 @@ class NativeEngine:
             if self._copies[number] != self.memory.view[number * PAGE : (number + 1) * PAGE]:
                 continue
             slots = bytearray()
-            for slot, handler in enumerate(
+            for slot, found in enumerate(
                 self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()
             ):
-                if handler == self._miss:
+                if found == self._miss:
                     continue
-                if handler == self.interpreter.address["h_region"]:
-                    assert self.tiering is not None
+                if self.tiering is not None and found == self.interpreter.address["h_region"]:
                     handler = self.tiering.original(number * PAGE + slot * self.isa.unit)
+                else:
+                    handler = found
                 if handler in special:
                     continue
                 at = page + slot * RECORD_BYTES

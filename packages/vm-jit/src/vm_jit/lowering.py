@@ -122,7 +122,7 @@ def supported(template: Template) -> bool:
             "fp.from_int",
             "fp.convert",
         ):
-            rm = op.attr[1]  # type: ignore[index]
+            rm = op.attr[1]
             if rm not in (0, 1, 2, 3, 7) or op.guard is not None:
                 return False
         if op.code in ("amo", "cas", "load_reserved", "store_conditional") and op.guard is not None:
@@ -215,6 +215,7 @@ class Emitter:
         for self.number, op in enumerate(template.ops):
             args = [self.values[arg] for arg in op.args]
             method = getattr(self, "op_" + op.code.replace(".", "_"), None)
+            result: str | None
             if method is None:
                 result = self._simple(op, args)
             elif op.guard is not None and op.code in ("load", "store", "probe"):
@@ -276,7 +277,7 @@ class Emitter:
         if code in ("udiv", "urem", "sdiv", "srem"):
             return self._divide(code, w, a[0], a[1])
         if code.startswith("lanes."):
-            vector = f"<{w // op.attr} x i{op.attr}>"  # type: ignore[operator]
+            vector = f"<{w // op.attr} x i{op.attr}>"
             x, y = (self.v(f"bitcast i{w} {value} to {vector}") for value in a)
             return self.v(f"bitcast {vector} {self.v(f'{code[6:]} {vector} {x}, {y}')} to i{w}")
         assert code == "concat", code
@@ -307,7 +308,7 @@ class Emitter:
         return str(value - (1 << op.width) if value >> (op.width - 1) else value)
 
     def op_field(self, op: Op) -> str:
-        return self.immediate(op.attr)  # type: ignore[arg-type]
+        return self.immediate(op.attr)
 
     def op_pc(self, op: Op) -> str:
         return self.pc()
@@ -316,11 +317,11 @@ class Emitter:
         return self.next_pc()
 
     def op_reg(self, op: Op) -> str:
-        file, index = op.attr  # type: ignore[misc]
+        file, index = op.attr
         return self.get(file, index, op.width)
 
     def op_setreg(self, op: Op, value: str) -> None:
-        file, index = op.attr  # type: ignore[misc]
+        file, index = op.attr
         self.put(file, index, value, self.width_of(op))
 
     def op_setpc(self, op: Op, target: str) -> None:
@@ -372,11 +373,11 @@ class Emitter:
         self.emit(f"store i{width} {value}, ptr {self.host_pointer(address)}, align 1, {MEM}")
 
     def op_probe(self, op: Op, address: str) -> None:
-        self.check(address, op.attr // 8, Prot.WRITE)  # type: ignore[operator]
+        self.check(address, op.attr // 8, Prot.WRITE)
 
     def op_amo(self, op: Op, address: str, value: str) -> str:
         self.check(address, op.width // 8, Prot.WRITE, aligned=True)
-        operation = {"swap": "xchg"}.get(op.attr[0], op.attr[0])  # type: ignore[index]
+        operation = {"swap": "xchg"}.get(op.attr[0], op.attr[0])
         return self.v(f"atomicrmw {operation} ptr {self.host_pointer(address)}, i{op.width} {value} seq_cst")
 
     def op_cas(self, op: Op, address: str, expected: str, new: str) -> str:
@@ -446,7 +447,7 @@ class Emitter:
 
     def _begin_rounding(self, op: Op) -> bool:
         """Prepare the rounding mode of ``op``; True if the host's mode was changed and must be put back."""
-        rm = op.attr[1]  # type: ignore[index]
+        rm = op.attr[1]
         if rm == 7 or rm is None:
             if rm == 7:
                 self.check_rounding()
@@ -499,7 +500,7 @@ class Emitter:
 
     def op_fp_fma(self, op: Op, a: str, b: str, c: str) -> str:
         # RISC-V raises NV for infinity * 0 + quiet NaN; x86's FMA does not.
-        if op.attr[1] == 7:  # type: ignore[index]
+        if op.attr[1] == 7:
             self.check_rounding()
         w = op.width
         magnitude = mask(w - 1)
@@ -522,10 +523,10 @@ class Emitter:
         self.place(after)
 
     def op_fp_convert(self, op: Op, a: str) -> str:
-        source, _, target = op.attr  # type: ignore[misc]
+        source, _, target = op.attr
         c = "@llvm.experimental.constrained"
         if target > source:
-            if op.attr[1] == 7:  # type: ignore[index]
+            if op.attr[1] == 7:
                 self.check_rounding()
             value = self.v(
                 f"call double {c}.fpext.f64.f32(float {self._float(a, 32)}, metadata {_EXCEPT}) #1"
@@ -540,7 +541,7 @@ class Emitter:
         return self._canonical(value, 32)
 
     def op_fp_from_int(self, op: Op, a: str) -> str:
-        fmt, rm, is_signed = op.attr  # type: ignore[misc]
+        fmt, rm, is_signed = op.attr
         width = self.width_of(op)
         t = _FLOAT[fmt]
         exact = width == 32 and fmt == 64
@@ -586,7 +587,7 @@ class Emitter:
         What fits is decided after rounding to an integral value in the wanted mode; a value that does not fit must
         raise NV and not NX, so the rounding happens on 0 for values that are certainly out of range.
         """
-        fmt, rm, is_signed = op.attr  # type: ignore[misc]
+        fmt, rm, is_signed = op.attr
         w, t = op.width, _FLOAT[fmt]
         c = "@llvm.experimental.constrained"
         bias, fraction = {32: (127, 23), 64: (1023, 52)}[fmt]
@@ -658,7 +659,7 @@ class Emitter:
         return self.v(f"call {t} @llvm.{name}.f{fmt}({t} {value}) #1")
 
     def _compare(self, op: Op, name: str, predicate: str, a: str, b: str) -> str:
-        fmt = op.attr[0]  # type: ignore[index]
+        fmt = op.attr[0]
         t = _FLOAT[fmt]
         return self.v(
             f"call i1 @llvm.experimental.constrained.{name}.f{fmt}({t} {self._float(a, fmt)}, {t} {self._float(b, fmt)}, "

@@ -73,9 +73,9 @@ def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int
     """The value of an op if decoding settles it, else None."""
     op = template.ops[number]
     if op.code == "const":
-        return op.attr  # type: ignore[return-value]
+        return int(op.attr)
     if op.code == "field":
-        return insn.fields[op.attr] & mask(64)  # type: ignore[index]
+        return insn.fields[op.attr] & mask(64)
     if op.code == "pc":
         return pc
     if op.code == "next_pc":
@@ -219,7 +219,7 @@ def _affine(isa: Isa, insn: Decoded, number: int) -> tuple[Cell, int] | None:
     """(register, offset) if the op is a register plus a constant."""
     op = insn.template.ops[number]
     if op.code == "reg" and op.width == 64:
-        file, index = op.attr  # type: ignore[misc]
+        file, index = op.attr
         slot = insn.fields[index] if isinstance(index, str) else index
         return None if slot == isa.layout.files[file].zero else ((file, slot), 0)
     if op.code == "add" and op.width == 64:
@@ -260,10 +260,10 @@ def windows(isa: Isa, block: Block) -> tuple[dict[Place, Window], set[Place]]:
                 closed.append(found)
                 found = open_[root] = []
             found.append(((i, j), offset, size, Prot.READ if op.code == "load" else Prot.WRITE))
-        changed = {}
+        changed: dict[Cell, tuple[object, int]] = {}
         for op in template.ops:
             if op.code == "setreg":
-                file, index = op.attr  # type: ignore[misc]
+                file, index = op.attr
                 slot = insn.fields[index] if isinstance(index, str) else index
                 base = _affine(isa, insn, op.args[0])
                 if base is None:
@@ -622,7 +622,7 @@ class _Emit(Emitter):
     def text(self) -> str:
         region = self.region
         order = sorted(region.blocks)
-        backward = set()
+        backward: set[int] = set()
         for block in region.blocks.values():
             backward.update(pc for pc in self._successors(block) if pc <= block.start)
         for pc in order:

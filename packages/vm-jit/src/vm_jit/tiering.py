@@ -260,9 +260,8 @@ class Tiering:
             for pc in (entry, *(pc for pc in entries if pc != entry)):
                 if pc in self._at and pc != entry:
                     continue
-                if not engine.is_decoded(pc):
-                    if engine._predecode(pc) is not None:
-                        continue
+                if not engine.is_decoded(pc) and engine.predecode(pc) is not None:
+                    continue
                 number, slot = pc >> 12, (pc & PAGE - 1) // engine.isa.unit
                 table = self._table(number)
                 if pc not in self._at:

@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
@@ -143,7 +144,8 @@ class GuestThread:
         self.interrupted: int | None = None
         self.first_argument = 0
         self.call_number = 0
-        self.calls = 0
+        self.phase = 0
+        """Counts the starts and ends of system calls: odd inside one."""
         self.waiting = False
         self.retired = 0
         self.exit_code = 0
@@ -187,6 +189,7 @@ class GuestThread:
                     words[result_at] = process.unknown(words[number_at])
                     continue
                 handler, arguments, _ = entry
+                self.phase += 1
                 try:
                     result = handler(self, *arguments(words))
                 except OSError as error:
@@ -198,7 +201,7 @@ class GuestThread:
                 except MemoryLimit as limited:
                     process.end("memory", message=str(limited))
                     raise ThreadEnd from None
-                self.calls += 1
+                self.phase += 1
                 if result is None:
                     continue
                 if result < 0:
@@ -241,6 +244,7 @@ class GuestThread:
             words[self.abi.result_word] = process.unknown(number)
             return
         handler, arguments, _ = entry
+        self.phase += 1
         try:
             result = handler(self, *arguments(words))
         except OSError as error:
@@ -252,7 +256,7 @@ class GuestThread:
         except MemoryLimit as limited:
             process.end("memory", message=str(limited))
             raise ThreadEnd from None
-        self.calls += 1
+        self.phase += 1
         if result is None:
             return
         if result <= RESTART:
@@ -485,7 +489,7 @@ class Process:
         self._retired = 0
         self._calls = 0
         self._said: set[str] = set()
-        self._limbo: list[tuple[int, dict[GuestThread, int]]] = []
+        self._limbo: deque[tuple[int, dict[GuestThread, int]]] = deque()
         self._dead_fd = -1
         self._all_left = threading.Condition(self.lock)
         self._host_threads: list[threading.Thread] = []
@@ -808,7 +812,7 @@ class Process:
         with self._all_left:
             if self.threads.pop(thread.tid, None) is not None:
                 self._retired += thread.retired
-                self._calls += thread.calls
+                self._calls += thread.phase + 1 >> 1
             self._all_left.notify_all()
 
     def thread(self, tid: int) -> GuestThread | None:
@@ -828,7 +832,7 @@ class Process:
     def system_calls(self) -> int:
         """System calls made by all threads so far."""
         with self.lock:
-            return self._calls + sum(thread.calls for thread in self.threads.values())
+            return self._calls + sum(thread.phase + 1 >> 1 for thread in self.threads.values())
 
     # -- signals ------------------------------------------------------------------------------------------------
 
@@ -912,22 +916,23 @@ class Process:
             self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
-            self._limbo.append((fd, {thread: thread.calls for thread in self.threads.values()}))
+            self._limbo.append(
+                (fd, {thread: thread.phase for thread in self.threads.values() if thread.phase & 1})
+            )
         self._sweep_limbo()
 
     def _sweep_limbo(self, *, everything: bool = False) -> None:
+        """Close what no thread can be using any more, oldest first."""
         with self.lock:
-            kept = []
-            for fd, seen in self._limbo:
-                busy = any(
-                    thread.calls == calls and not thread.waiting and self.threads.get(thread.tid) is thread
-                    for thread, calls in seen.items()
-                )
-                if busy and not everything:
-                    kept.append((fd, seen))
-                else:
-                    os.close(fd)
-            self._limbo = kept
+            while self._limbo:
+                fd, seen = self._limbo[0]
+                if not everything and any(
+                    thread.phase == phase and not thread.waiting and self.threads.get(thread.tid) is thread
+                    for thread, phase in seen.items()
+                ):
+                    return
+                self._limbo.popleft()
+                os.close(fd)
 
 
 def _hooked(name: str, handler: table.Handler, hook: SyscallHook) -> table.Handler:

@@ -46,13 +46,11 @@ def no_child(_t: GuestThread) -> int:
 
 def exit_(t: GuestThread, code: int) -> int:
     t.exit_code = code & 0xFF
-    t.calls += 1
     raise ThreadEnd
 
 
 def exit_group(t: GuestThread, code: int) -> int:
     t.process.end("exit", code=code & 0xFF)
-    t.calls += 1
     raise ThreadEnd
 
 

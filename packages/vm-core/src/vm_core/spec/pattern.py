@@ -147,7 +147,7 @@ class Pattern:
         self.mask = self.match = 0
         self.parts: dict[str, list[_Part]] = {}
         at = self.width
-        for name, parts_, count in pieces:
+        for name, parts_, _ in pieces:
             if parts_ is None:
                 for char in name:
                     at -= 1
@@ -270,9 +270,11 @@ class Pattern:
         known, bits = self.mask | other.mask, self.match | other.match
         for constraint in self.constraints:
             parts = self.parts[constraint.field]
-            if all(known >> part.at & ((1 << part.count) - 1) == (1 << part.count) - 1 for part in parts):
-                if not constraint.holds(self._field(constraint.field, bits)):
-                    return True
+            settled = all(
+                known >> part.at & ((1 << part.count) - 1) == (1 << part.count) - 1 for part in parts
+            )
+            if settled and not constraint.holds(self._field(constraint.field, bits)):
+                return True
             for theirs in other.constraints:
                 if (
                     other.parts.get(theirs.field) == parts

@@ -17,7 +17,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from vm_core.errors import SpecError
 from vm_core.spec.ops import AMO, EFFECTS, MAX_WIDTH, PURE
@@ -36,7 +36,7 @@ class Op:
     code: str
     width: int
     args: tuple[int, ...]
-    attr: object = None
+    attr: Any = None
     guard: int | None = None
 
     @property
@@ -78,12 +78,12 @@ class Template:
     @cached_property
     def reads(self) -> tuple[tuple[str, int | str], ...]:
         """The (file, index) cells that are read, without repeats."""
-        return tuple(dict.fromkeys(op.attr for op in self.ops if op.code == "reg"))  # type: ignore[misc]
+        return tuple(dict.fromkeys(op.attr for op in self.ops if op.code == "reg"))
 
     @cached_property
     def writes(self) -> tuple[tuple[str, int | str], ...]:
         """The (file, index) cells that are written."""
-        return tuple(dict.fromkeys(op.attr for op in self.ops if op.code == "setreg"))  # type: ignore[misc]
+        return tuple(dict.fromkeys(op.attr for op in self.ops if op.code == "setreg"))
 
     @cached_property
     def codes(self) -> frozenset[str]:

@@ -57,12 +57,12 @@ class Bits:
     def __init__(self, trace: Tracer, number: int, width: int) -> None:
         self.trace, self.id, self.width = trace, number, width
 
-    def __bool__(self) -> NoReturn:
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304  it always raises
         type_error(
             "a run-time value cannot steer Python; use select(), when() or pc.branch(), or declare the field Static"
         )
 
-    def __index__(self) -> NoReturn:
+    def __index__(self) -> NoReturn:  # noqa: PLE0305  it always raises
         type_error("a run-time value cannot index or count in Python")
 
     def __iter__(self) -> NoReturn:

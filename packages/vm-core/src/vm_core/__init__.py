@@ -1,0 +1,43 @@
+"""vm_core: virtual CPUs, guest memory, instruction sets and the Linux ABI.
+
+    import vm_core
+
+    result = vm_core.run(["./hello"], capture_output=True, text=True, timeout=10)
+    print(result.returncode, result.stdout)
+
+The names below are loaded when first used: importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vm_core.errors import VmError
+    from vm_core.machine import Machine
+    from vm_core.memory import GuestMemory, Prot
+    from vm_core.run import GuestFailed, RunResult, run
+
+__all__ = ["GuestFailed", "GuestMemory", "Machine", "Prot", "RunResult", "VmError", "run"]
+
+_HOMES = {
+    "GuestFailed": "run",
+    "GuestMemory": "memory",
+    "Machine": "machine",
+    "Prot": "memory",
+    "RunResult": "run",
+    "VmError": "errors",
+    "run": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vm_core' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"vm_core.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
