@@ -58,28 +58,26 @@ def _machine(level: int) -> tuple[Any, Any]:
     return llvm, _machines[level]
 
 
-def compile_text(text: str, *, passes: str = "full", level: int = 2) -> bytes:
-    """Compile a module, in this process, to a relocatable ELF object for this host. ``passes``: ``full`` (O2's
-    pipeline) or ``region`` (the few passes that pay for guest code). Raises CompileError."""
+def compile_text(text: str, *, passes: str = "handlers", level: int = 2) -> bytes:
+    """Compile a module, in this process, to a relocatable ELF object for this host. ``passes``: ``handlers`` (for
+    straight-line code) or ``region`` (the few passes that pay for guest code). Raises CompileError."""
     llvm, machine = _machine(level)
     try:
         module = llvm.parse_assembly(text)
     except RuntimeError as error:
         raise CompileError(f"LLVM refuses a module: {error}") from None
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-    if passes == "full":
-        builder.getModulePassManager().run(module, builder)
-    else:
-        manager = llvm.create_new_function_pass_manager()
+    manager = llvm.create_new_function_pass_manager()
+    if passes == "region":
         manager.add_sroa_pass()
         manager.add_instruction_combine_pass()
         manager.add_simplify_cfg_pass()
         manager.add_new_gvn_pass()
-        manager.add_instruction_combine_pass()
-        manager.add_simplify_cfg_pass()
-        for function in module.functions:
-            if not function.is_declaration:
-                manager.run(function, builder)
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            manager.run(function, builder)
     return bytes(machine.emit_object(module))
 
 
@@ -118,7 +116,7 @@ class Compiler:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def compile(self, text: str, *, passes: str = "full") -> bytes:
+    def compile(self, text: str, *, passes: str = "handlers") -> bytes:
         """As :func:`compile_text`, in the worker. Raises CompileError, also when the worker dies on the module."""
         with self._lock:
             process = self._start()

@@ -35,7 +35,7 @@ from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Pro
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit.cache import Cache
-from vm_jit.code_memory import CodeMemory, LoadedObject
+from vm_jit.code_memory import CodeMemory
 from vm_jit.compiler import Compiler, host_key, source_digest
 from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
@@ -83,17 +83,20 @@ _build_lock = threading.Lock()
 class Interpreter:
     """The handlers of one ISA in code memory."""
 
-    def __init__(self, loaded: LoadedObject, plans: dict[str, Plan], *, cached: bool, seconds: float) -> None:
-        self.plans, self.cached, self.seconds = plans, cached, seconds
-        self.address = loaded.symbols
+    def __init__(self, objects: list[bytes], plans: dict[str, Plan], *, cached: bool, begin: float) -> None:
+        self.plans, self.cached = plans, cached
+        self.address: dict[str, int] = {}
+        for data in objects:
+            self.address |= _code.load(data).symbols
+        self.seconds = time.perf_counter() - begin
         word = ctypes.c_uint64
-        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, word)(loaded.symbols["enter"])
+        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, word)(self.address["enter"])
         self.fill: Callable[[int, int, int, int], None] = ctypes.CFUNCTYPE(None, word, word, word, word)(
-            loaded.symbols["fill"]
+            self.address["fill"]
         )
         self.restore: Callable[[int, bytes, bytes, int], None] = ctypes.CFUNCTYPE(
             None, word, ctypes.c_char_p, ctypes.c_char_p, word
-        )(loaded.symbols["restore"])
+        )(self.address["restore"])
 
 
 def translation_key(isa: Isa) -> str:
@@ -126,26 +129,37 @@ def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
                     key: Plan(one[0], tuple(map(tuple, one[1])), tuple(map(tuple, one[2])))
                     for key, one in meta["plans"].items()
                 }
-                return Interpreter(_code.load(blob), plans, cached=True, seconds=time.perf_counter() - begin)
+                objects = [blob[start : start + size] for start, size in meta["objects"]]
+                return Interpreter(objects, plans, cached=True, begin=begin)
         except (CacheError, KeyError, TypeError) as error:
             log.warning("the cached interpreter is not used: %s", error)
+    from concurrent.futures import ThreadPoolExecutor
+
     from vm_jit.interpreter import build
 
-    text, plans = build(isa)
-    compiler = Compiler()
-    try:
-        blob = compiler.compile(text)
-    finally:
-        compiler.close()
-    made = Interpreter(_code.load(blob), plans, cached=False, seconds=time.perf_counter() - begin)
+    modules, plans = build(isa)
+    with ThreadPoolExecutor(len(modules)) as pool:
+        objects = list(pool.map(_compile_alone, modules))
+    made = Interpreter(objects, plans, cached=False, begin=begin)
     if cache is not None:
         try:
-            cache.write(
-                name, {"plans": {key: list(asdict(one).values()) for key, one in plans.items()}}, blob
-            )
+            starts = [sum(map(len, objects[:i])) for i in range(len(objects))]
+            meta = {
+                "plans": {key: list(asdict(one).values()) for key, one in plans.items()},
+                "objects": [(start, len(one)) for start, one in zip(starts, objects, strict=True)],
+            }
+            cache.write(name, meta, b"".join(objects))
         except CacheError as error:
             log.warning("the interpreter is not cached: %s", error)
     return made
+
+
+def _compile_alone(text: str) -> bytes:
+    compiler = Compiler()
+    try:
+        return compiler.compile(text)
+    finally:
+        compiler.close()
 
 
 def _anonymous(size: int) -> int:

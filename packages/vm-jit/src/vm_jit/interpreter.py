@@ -497,12 +497,12 @@ def _nowhere(isa: Isa) -> str:
     )
 
 
-def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
-    """The interpreter's module as LLVM IR text, and the plan of each handler by its key.
+def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str], dict[str, Plan]]:
+    """The interpreter as ``parts`` LLVM modules of about one size, and the plan of each handler by its key.
 
     Instructions whose templates native code does not support have no handler: they run in the reference executor.
     """
-    text = [DECLARATIONS]
+    text: list[str] = []
     plans: dict[str, Plan] = {}
     lengths: dict[str, set[int]] = {}
     for insn in isa.instructions.values():
@@ -547,8 +547,18 @@ def build(isa: Isa, *, threshold: int = HOT) -> tuple[str, dict[str, Plan]]:
         _page_filler(isa),
         _RESTORE,
         _nowhere(isa),
+    ]
+    tail = [
         'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
         "attributes #1 = { strictfp }",
         METADATA,
     ]
-    return "\n".join(text), plans
+    modules, rest = [], sum(map(len, text))
+    for part in range(parts, 0, -1):
+        mine, size = [], 0
+        while text and (part == 1 or size < rest // part):
+            mine.append(text.pop())
+            size += len(mine[-1])
+        rest -= size
+        modules.append("\n".join([DECLARATIONS, *mine, *tail]))
+    return modules, plans

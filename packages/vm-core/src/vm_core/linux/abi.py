@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple
 
 from vm_core.memory import GuestMemory
@@ -181,9 +182,15 @@ def _ucontext_head(altstack: tuple[int, int, int]) -> bytes:
     return struct.pack("<QQQiIQ", 0, 0, address, flags, 0, size)
 
 
-def _optional(cpu: CpuState, name: str, default: int) -> int:
-    """A register that the layout may not have."""
-    return cpu[name] if name in cpu else default  # noqa: SIM401 - CpuState.get is something else
+def _pack_flags(cpu: CpuState, bits: Mapping[str, int], fixed: int) -> int:
+    """A flags word from one-bit registers by name; a layout without them has ``fixed`` alone."""
+    return fixed | sum((cpu[name] & 1) << bit for name, bit in bits.items() if name in cpu)
+
+
+def _unpack_flags(cpu: CpuState, bits: Mapping[str, int], word: int) -> None:
+    for name, bit in bits.items():
+        if name in cpu:
+            cpu[name] = word >> bit & 1
 
 
 def _altstack_of(head: bytes) -> tuple[int, int, int]:
@@ -286,6 +293,7 @@ class Aarch64(Abi):
     _MC: Final = 128 + 176
     _FPSIMD: Final = 128 + 464
     _FPSIMD_MAGIC: Final = 0x46508001
+    _NZCV: Final[Mapping[str, int]] = {"n": 31, "z": 30, "c": 29, "v": 28}
 
     def push_frame(
         self,
@@ -305,9 +313,9 @@ class Aarch64(Abi):
         head = _ucontext_head(altstack) + struct.pack("<Q", mask)
         out[self._UC : self._UC + len(head)] = head
         registers = [cpu[f"x{i}"] for i in range(31)]
-        pstate = _optional(cpu, "nzcv", 0)
+        pstate = _pack_flags(cpu, self._NZCV, 0)
         struct.pack_into(
-            "<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate & 0xF000_0000
+            "<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate
         )
         if "v0" in cpu:
             flags, rounding = cpu.header("fp_flags"), cpu.header("fp_rounding")
@@ -331,8 +339,7 @@ class Aarch64(Abi):
         for i, value in enumerate(registers):
             cpu[f"x{i}"] = value
         cpu["sp"], cpu.pc = sp, pc
-        if "nzcv" in cpu:
-            cpu["nzcv"] = pstate & 0xF000_0000
+        _unpack_flags(cpu, self._NZCV, pstate)
         magic, _, flags, control = struct.unpack_from("<IIII", raw, self._FPSIMD)
         if magic == self._FPSIMD_MAGIC and "v0" in cpu:
             cpu.header("fp_flags", flags)
@@ -363,6 +370,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     _ORDER: Final = (
         "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
     )  # fmt: skip
+    _RFLAGS: Final[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
     _UC: Final = 8
     _MC: Final = 8 + 40
     _FRAME: Final = 8 + 40 + 256 + 8 + 128
@@ -386,7 +394,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     ) -> None:
         # As after a call: rsp + 8 is 16-byte aligned on entry.
         frame = (((stack - self.red_zone - self._FRAME) & -16) - 8) & MASK64
-        flags = _optional(cpu, "rflags", 0x202)
+        flags = _pack_flags(cpu, self._RFLAGS, 0x202)
         out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
         out += struct.pack("<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, 0)
@@ -404,8 +412,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         for name, value in zip(self._ORDER, registers, strict=True):
             cpu[name] = value
         cpu.pc = pc
-        if "rflags" in cpu:
-            cpu["rflags"] = flags
+        _unpack_flags(cpu, self._RFLAGS, flags)
         mask = int.from_bytes(raw[self._MC + 256 : self._MC + 264], "little")
         return mask, _altstack_of(raw[self._UC : self._UC + 40])
 

@@ -67,7 +67,7 @@ class _Switching:
     which then waits out the whole interval, 5 ms, for each of its own calls.
     """
 
-    seconds: Final = 0.0001
+    seconds: Final = 0.0005
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
