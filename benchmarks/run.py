@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
+import datetime as dt
 import importlib.util
 import json
 import math
@@ -38,7 +38,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import build_guests
+import build_guests  # noqa: E402 - found beside this directory, not installed
 
 ENGINES = ("jit", "interp", "reference")
 
@@ -62,7 +62,7 @@ class Figure:
     samples: list[Sample] = field(default_factory=list)
 
     def median(self, what: str) -> float:
-        return statistics.median(getattr(s, what) for s in self.samples)
+        return float(statistics.median(getattr(s, what) for s in self.samples))
 
     def spread(self, what: str) -> float:
         """Half the range in percent of the median."""
@@ -207,7 +207,9 @@ class Bench:
             command = self._vm(sys.executable, "interp", guest, small)
             _, _, err, status = run_once(command, env, place, self.settings.timeout)
             if status != 0:
-                raise Failed(f"{program}, interpreter: exit status {status}: {err.decode(errors='replace').strip()[-300:]}")
+                raise Failed(
+                    f"{program}, interpreter: exit status {status}: {err.decode(errors='replace').strip()[-300:]}"
+                )
             facts = json.loads(err.decode().strip().splitlines()[-1])
         seconds = facts["stats"]["seconds"]
         if seconds > 0:
@@ -286,7 +288,7 @@ def machine(bench: Bench) -> dict[str, str]:
                 cpu = line.split(":", 1)[1].strip()
                 break
     facts = {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": f"{cpu} ({os.cpu_count()} CPUs)",
         "load before": f"{os.getloadavg()[0]:.2f}",
         "python": platform.python_version(),

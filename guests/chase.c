@@ -1,4 +1,4 @@
-/* Follows pointers around one random cycle. Size: thousands of nodes; each is visited sixteen times. */
+/* Follows pointers around one random cycle. Size: thousands of nodes (0: a hundred); each is visited sixteen times. */
 #include "guest.h"
 
 struct node {
@@ -8,9 +8,11 @@ struct node {
 
 int main(int argc, char **argv) {
     unsigned long n = guest_size(argc, argv, 10) * 1000;
+    if (n == 0)
+        n = 100;
     struct node *nodes = malloc((n + 1) * sizeof *nodes);
     uint32_t *order = malloc((n + 1) * sizeof *order);
-    if (!nodes || !order || n == 0)
+    if (!nodes || !order)
         return 1;
     uint64_t seed = 9;
     for (unsigned long i = 0; i < n; i++)

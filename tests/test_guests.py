@@ -31,7 +31,7 @@ def check(
     vm: Vm,
     cwd: Path,
 ) -> None:
-    argv = [guests.path(program, variant), *guests.arguments(program, size)]
+    argv: list[str | Path] = [guests.path(program, variant), *guests.arguments(program, size)]
     want = qemu.run(argv, cwd=cwd, env=ENV, stdin=STDIN)
     for engine in engines:
         got = vm.run(argv, engine=engine, cwd=cwd, env=ENV, stdin=STDIN)

@@ -10,15 +10,14 @@ import time
 
 import pytest
 
+from vm_core import isa as isas
 from vm_core.linux import table
 from vm_core.linux.abi import abi_of
 from vm_core.linux.time import AlarmClock
-from vm_core.state import RegisterFile, StateLayout
 from vm_core.testing.guests import Caller
 
 WAIT, WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, WAIT_BITSET, WAKE_BITSET = 0, 1, 3, 4, 5, 9, 10
 PRIVATE = 128
-X86 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)))
 
 
 @pytest.fixture
@@ -292,13 +291,7 @@ def test_random_names_and_probes(guest):
 
 # -- the table --------------------------------------------------------------------------------------------------
 
-LAYOUTS = {
-    "riscv64": StateLayout((RegisterFile("x", 32, 64, zero=0, extra=("sink",)),)),
-    "aarch64": StateLayout((RegisterFile("x", 31, 64, extra=("sp",)),)),
-    "x86_64": StateLayout((RegisterFile("r", 16, 64, names=X86),)),
-}
-
-
+LAYOUTS = {name: isas.get(name).layout for name in isas.NAMES}
 SOCKETS = {
     row.name for row in table.ROWS[[row.name for row in table.ROWS].index("socket") :]
 }  # loaded when first used

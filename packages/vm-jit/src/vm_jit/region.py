@@ -13,7 +13,7 @@ interpreter does that instruction (FORCE).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +39,7 @@ from vm_jit.lowering import (
 __all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
 
 MAX_INSTRUCTIONS: Final = 1200
+_FUNCTION_BYTES: Final = 4096
 Cell = tuple[str, int]
 
 
@@ -57,11 +58,13 @@ class Block:
 
 @dataclass(slots=True)
 class Region:
-    """``entries`` are the guest addresses where it can be entered; ``spans`` the guest bytes that it is made from."""
+    """``roots`` are the hot addresses that it was made for, ``entries`` all where it can be entered; ``exits`` are
+    the places it leaves for that had not run; ``spans`` the guest bytes that it is made from."""
 
-    entry: int
+    roots: tuple[int, ...]
     blocks: dict[int, Block]
     entries: tuple[int, ...]
+    exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
 
     @property
@@ -89,18 +92,16 @@ def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int
 
 def discover(
     isa: Isa,
-    entry: int,
+    roots: Sequence[int],
     decode: Callable[[int], Decoded | None],
     *,
     limit: int = MAX_INSTRUCTIONS,
 ) -> Region | None:
-    """The region at ``entry``. ``decode`` gives the instruction at an address that has run, else None."""
-    if decode(entry) is None:
-        return None
+    """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None."""
     code: dict[int, Decoded] = {}
-    leaders = {entry}
-    entries = {entry}
-    work = [entry]
+    leaders = set(roots)
+    entries = set(roots)
+    work = list(roots)
     while work and len(code) < limit:
         pc = work.pop(0)
         while pc not in code:
@@ -134,13 +135,13 @@ def discover(
                 leaders.add(pc)
                 work.append(pc)
                 break
-            if target is not None:
+            if target is not None and not _is_tail_call(jump, at, target):
                 leaders.add(target)
                 work.append(target)
             if jump.guard is None:
                 break
             leaders.add(pc)
-    if not code:
+    if not code or roots[0] not in code:
         return None
     blocks: dict[int, Block] = {}
     for start in sorted(leaders):
@@ -154,9 +155,19 @@ def discover(
         else:
             spans.append((pc, end))
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
-    if entry not in blocks:
-        return None
-    return Region(entry, blocks, kept, tuple(spans))
+    exits = {pc for block in blocks.values() for pc in (block.target, block.follow) if pc is not None}
+    return Region(
+        tuple(pc for pc in roots if pc in blocks),
+        blocks,
+        kept,
+        frozenset(exits - blocks.keys()),
+        tuple(spans),
+    )
+
+
+def _is_tail_call(jump: Op, pc: int, target: int) -> bool:
+    """Whether a jump goes too far to stay in its function: it would drag in code that others call as well."""
+    return jump.guard is None and abs(target - pc) > _FUNCTION_BYTES
 
 
 def _kind(isa: Isa, insn: Decoded, jump: Op) -> str:
@@ -336,7 +347,13 @@ class _Emit(Emitter):
         return None if slot == self.isa.layout.files[file].zero else (file, slot)
 
     def _successors(self, block: Block) -> list[int]:
-        out = [] if block.kind in ("jump", "ret", "indirect", "leave") else [block.follow]
+        if block.kind == "indirect":
+            return (
+                [pc for pc in self.region.roots if pc in self.region.blocks]
+                if len(self.region.roots) > 1
+                else []
+            )
+        out = [] if block.kind in ("jump", "ret", "leave") else [block.follow]
         if block.target is not None and block.kind in ("jump", "branch"):
             out.append(block.target)
         return [pc for pc in out if pc in self.region.blocks]
@@ -515,7 +532,10 @@ class _Emit(Emitter):
             self.emit(f"br i1 {guard}, label %{self.where(block.target)}, label %{self.where(block.follow)}")
         elif block.kind == "jump":
             assert block.target is not None
-            self.emit(f"br label %{self.where(block.target)}")
+            if block.target in self.region.blocks:
+                self.emit(f"br label %{self.where(block.target)}")
+            else:
+                self.indirect(target, tail=True)
         elif block.kind == "call":
             self.call(target)
         elif block.kind == "ret":
@@ -563,7 +583,7 @@ class _Emit(Emitter):
         expected = self.block.follow
         self.flush(self.now_dirty)
         self.leaving = self.clean
-        if self.block.target == self.region.entry:
+        if self.block.target in self.region.roots:
             function = "@region"
         else:
             function = self.find(target, self.leave_to(target))
@@ -658,10 +678,10 @@ class _Emit(Emitter):
         self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", f"  br label %{way}"]
         self.place(enter)
         if len(region.entries) > 1:
-            cases = " ".join(f"i64 {pc}, label %B{pc:x}" for pc in region.entries if pc != region.entry)
-            self.emit(f"switch i64 %pc, label %B{region.entry:x} [ {cases} ]")
+            cases = " ".join(f"i64 {pc}, label %B{pc:x}" for pc in region.entries if pc != region.roots[0])
+            self.emit(f"switch i64 %pc, label %B{region.roots[0]:x} [ {cases} ]")
         else:
-            self.emit(f"br label %B{region.entry:x}")
+            self.emit(f"br label %B{region.roots[0]:x}")
         head, self.lines = self.lines, []
         # the ways out
         for i, (cells, exits) in enumerate(self.exits.items()):

@@ -33,20 +33,25 @@ log = logging.getLogger("vm.jit")
 _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 0.4
+_MAX_GROWTH: Final = 6
+_FULL: Final = 1000
+"""Instructions beyond which a region does not grow."""
 
 
 @dataclass(slots=True)
 class _Compiled:
-    """A region in use: its entries (guest address -> what the record's handler was), guest spans, code, object."""
+    """A region in use (see :class:`vm_jit.region.Region`), and how often it has grown."""
 
-    entry: int
+    roots: tuple[int, ...]
     entries: tuple[int, ...]
+    exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
     block: CodeBlock
     address: int
     digest: str
     object: bytes
     instructions: int
+    grown: int = 0
 
 
 class Tiering:
@@ -100,10 +105,9 @@ class Tiering:
             return
         start, size = one["object"]
         data = blob[start : start + size]
-        self._install(
-            int(one["entry"]), tuple(map(int, one["entries"])), spans, data, int(one["instructions"])
-        )
-        self.engine.stats.regions_cached += 1
+        roots, entries, exits = (tuple(map(int, one[key])) for key in ("roots", "entries", "exits"))
+        if self._install(roots, entries, frozenset(exits), spans, data, int(one["instructions"])):
+            self.engine.stats.regions_cached += 1
 
     def close(self) -> None:
         with self.engine.lock:
@@ -138,8 +142,9 @@ class Tiering:
             for one in self._all:
                 out.append(
                     {
-                        "entry": one.entry,
+                        "roots": one.roots,
                         "entries": one.entries,
+                        "exits": sorted(one.exits),
                         "spans": one.spans,
                         "digest": one.digest,
                         "object": (at, len(one.object)),
@@ -156,7 +161,7 @@ class Tiering:
     # -- requests -----------------------------------------------------------------------------------------------
 
     def request(self, pc: int) -> None:
-        """The guest address ``pc`` is hot."""
+        """The guest address ``pc`` is hot: make a region for it, or let the one that it belongs to grow."""
         with self.engine.lock:
             if pc in self._at or pc in self._pending or self._closed or self._failures >= _MAX_FAILURES:
                 return
@@ -170,6 +175,14 @@ class Tiering:
                     self._thread = threading.Thread(target=self._work, name="vm-jit", daemon=True)
                     self._thread.start()
         self._queue.put(pc)
+
+    def _owner(self, pc: int) -> _Compiled | None:
+        """The region that should grow to hold ``pc``: one that leaves for it, or lies around it."""
+        for one in self._all:
+            inside = one.roots[0] <= pc < one.spans[-1][1]
+            if (pc in one.exits or inside) and one.grown < _MAX_GROWTH and one.instructions < _FULL:
+                return one
+        return None
 
     def _work(self) -> None:
         while (pc := self._queue.get()) is not None and not self._closed:
@@ -209,8 +222,16 @@ class Tiering:
         with engine.lock:
             if pc in self._at:
                 return
+            owner = self._owner(pc)
+            roots: tuple[int, ...] = (pc,)
+            if owner is not None:
+                # Others that wait for the same region come along.
+                more = [
+                    other for other in sorted(self._pending) if other == pc or self._owner(other) is owner
+                ]
+                roots = (*owner.roots, *(other for other in more if other not in owner.roots))
             generation = self._generation
-            region = regions.discover(engine.isa, pc, self._executed)
+            region = regions.discover(engine.isa, roots, self._executed)
             if region is None:
                 return
             digest = self._digest(region.spans)
@@ -219,8 +240,11 @@ class Tiering:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
-            if not self._install(region.entry, region.entries, region.spans, data, region.size):
+            if not self._install(region.roots, region.entries, region.exits, region.spans, data, region.size):
                 return
+            if owner is not None and owner in self._all:
+                self._all[-1].grown = owner.grown + 1
+                self._drop(owner)
             engine.stats.regions_compiled += 1
             self._unsaved += 1
 
@@ -246,7 +270,13 @@ class Tiering:
         return table
 
     def _install(
-        self, entry: int, entries: tuple[int, ...], spans: tuple[tuple[int, int], ...], data: bytes, size: int
+        self,
+        roots: tuple[int, ...],
+        entries: tuple[int, ...],
+        exits: frozenset[int],
+        spans: tuple[tuple[int, int], ...],
+        data: bytes,
+        size: int,
     ) -> bool:
         """Put a region in use; False if a breakpoint has come into it."""
         engine = self.engine
@@ -255,10 +285,12 @@ class Tiering:
                 return False
             loaded = self.code.load(data)
             address = loaded.symbols["region"]
-            one = _Compiled(entry, entries, spans, loaded.block, address, self._digest(spans), data, size)
+            one = _Compiled(
+                roots, entries, exits, spans, loaded.block, address, self._digest(spans), data, size
+            )
             self._all.append(one)
-            for pc in (entry, *(pc for pc in entries if pc != entry)):
-                if pc in self._at and pc != entry:
+            for pc in (*roots, *(pc for pc in entries if pc not in roots)):
+                if pc in self._at and pc not in roots:
                     continue
                 if not engine.is_decoded(pc) and engine.predecode(pc) is not None:
                     continue
@@ -278,17 +310,22 @@ class Tiering:
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
-        gone = [one for one in self._all if any(a < end and start < b for a, b in one.spans)]
-        for one in gone:
-            self._all.remove(one)
-            for pc in [pc for pc, at in self._at.items() if at is one]:
-                number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
-                table = self._table(number)
-                if self.engine.is_decoded(pc):
-                    self.engine.set_handler(pc, self.original(pc))
-                table[2 * slot] = self.engine.interpreter.address["nowhere"]
-                del self._at[pc]
+        for one in [one for one in self._all if any(a < end and start < b for a, b in one.spans)]:
+            self._drop(one)
+
+    def _drop(self, one: _Compiled) -> None:
+        """Take a region out of use; its memory is freed when no vCPU can be in it."""
+        self._all.remove(one)
+        for pc in [pc for pc, at in self._at.items() if at is one]:
+            number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
+            if self.engine.is_decoded(pc):
+                self.engine.set_handler(pc, self.original(pc))
+            self._table(number)[2 * slot] = self.engine.interpreter.address["nowhere"]
+            del self._at[pc]
+        if self._running:
             self._retired.append((set(self._running), one.block))
+        else:
+            self.code.free(one.block)
 
     def quiesce(self, vcpu: int) -> None:
         """The vCPU has left native code: it is in no retired region."""

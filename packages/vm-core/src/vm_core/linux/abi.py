@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple
 
-from vm_core.memory import GuestMemory
+from vm_core.memory import Access, GuestMemory
 from vm_core.state import CpuState, StateLayout
 
 __all__ = ["MASK64", "SIGNAL_NAMES", "Abi", "SigInfo", "abi_of", "errno_name", "s32", "s64"]
@@ -314,9 +314,7 @@ class Aarch64(Abi):
         out[self._UC : self._UC + len(head)] = head
         registers = [cpu[f"x{i}"] for i in range(31)]
         pstate = _pack_flags(cpu, self._NZCV, 0)
-        struct.pack_into(
-            "<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate
-        )
+        struct.pack_into("<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate)
         if "v0" in cpu:
             flags, rounding = cpu.header("fp_flags"), cpu.header("fp_rounding")
             struct.pack_into(
@@ -371,6 +369,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
     )  # fmt: skip
     _RFLAGS: Final[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
+    _FXSAVE: Final = 512
     _UC: Final = 8
     _MC: Final = 8 + 40
     _FRAME: Final = 8 + 40 + 256 + 8 + 128
@@ -392,14 +391,25 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         altstack: tuple[int, int, int],
         restorer: int,
     ) -> None:
+        # The FXSAVE image of the SSE state lies above the frame.
+        saved = (stack - self.red_zone - self._FXSAVE) & -64
+        image = bytearray(self._FXSAVE)
+        struct.pack_into("<II", image, 24, cpu.header("fp_flags") & 0x3F | 0x1F80, 0xFFFF)
+        if "xmm0" in cpu:
+            for i in range(16):
+                image[160 + 16 * i : 176 + 16 * i] = cpu[f"xmm{i}"].to_bytes(16, "little")
         # As after a call: rsp + 8 is 16-byte aligned on entry.
-        frame = (((stack - self.red_zone - self._FRAME) & -16) - 8) & MASK64
+        frame = (((saved - self._FRAME) & -16) - 8) & MASK64
         flags = _pack_flags(cpu, self._RFLAGS, 0x202)
         out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
-        out += struct.pack("<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, 0)
+        out += struct.pack(
+            "<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, saved & MASK64
+        )
         out = out.ljust(self._MC + 256, b"\0") + struct.pack("<Q", mask) + info.pack()
+        memory.check(frame, (saved & MASK64) + self._FXSAVE - frame, Access.WRITE)
         memory.write(frame, out)
+        memory.write(saved, image)
         cpu["rdi"], cpu["rsi"], cpu["rdx"] = info.number, frame + self._FRAME - 128, frame + self._UC
         cpu["rax"] = 0
         cpu["rsp"] = frame
@@ -407,12 +417,18 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
 
     def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
         # The handler's `ret` has popped the return address.
-        raw = memory.read(cpu["rsp"] - 8, self._FRAME)
+        raw = memory.read(cpu["rsp"] - 8 & MASK64, self._FRAME)
+        (saved,) = struct.unpack_from("<Q", raw, self._MC + 23 * 8)
+        image = memory.read(saved, self._FXSAVE) if saved else b""
         *registers, pc, flags = struct.unpack_from("<18Q", raw, self._MC)
         for name, value in zip(self._ORDER, registers, strict=True):
             cpu[name] = value
         cpu.pc = pc
         _unpack_flags(cpu, self._RFLAGS, flags)
+        if image and "xmm0" in cpu:
+            cpu.header("fp_flags", int.from_bytes(image[24:28], "little") & 0x3F)
+            for i in range(16):
+                cpu[f"xmm{i}"] = int.from_bytes(image[160 + 16 * i : 176 + 16 * i], "little")
         mask = int.from_bytes(raw[self._MC + 256 : self._MC + 264], "little")
         return mask, _altstack_of(raw[self._UC : self._UC + 40])
 
