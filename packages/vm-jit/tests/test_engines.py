@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 
 from vm_core.engine import Engine
 from vm_core.memory import GuestMemory
@@ -58,10 +57,3 @@ class TestX86Jit(_Jit):
     isa_name = "x86_64"
     cases = CASES / "x86_64.txt"
     samples = 1
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield

@@ -113,11 +113,12 @@ def interpreter_for(isa: Isa, cache: Cache | None) -> Interpreter:
     with _build_lock:
         found = _interpreters.get(isa.name)
         if found is None:
-            found = _interpreters[isa.name] = _load_interpreter(isa, cache)
+            found = _interpreters[isa.name] = load_interpreter(isa, cache)
         return found
 
 
-def _load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
+def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
+    """The interpreter from the cache, else built now and stored there."""
     begin = time.perf_counter()
     name = f"interp-{isa.name}-{translation_key(isa)}"
     if cache is not None:

@@ -158,6 +158,11 @@ class Tiering:
         except CacheError as error:
             log.warning("compiled code is not cached: %s", error)
 
+    def regions(self) -> tuple[tuple[int, ...], ...]:
+        """The hot addresses of each region in use."""
+        with self.engine.lock:
+            return tuple(one.roots for one in self._all)
+
     # -- requests -----------------------------------------------------------------------------------------------
 
     def request(self, pc: int) -> None:

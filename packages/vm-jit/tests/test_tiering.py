@@ -1,0 +1,194 @@
+"""Hot code: what is compiled, kept for the next run, grown, dropped when code changes, and given back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from vm_core import isa as isas
+from vm_core.engine import Budget, Syscall
+from vm_core.memory import GuestMemory, Prot
+from vm_core.state import CpuState
+from vm_jit.cache import SUFFIX, Cache
+from vm_jit.engine import NativeEngine, load_interpreter
+
+CODE = 0x10000
+ISA = isas.get("riscv64")
+
+
+def assemble(*lines: str) -> bytes:
+    return b"".join(ISA.assemble(line) for line in lines)
+
+
+LOOP = assemble("addi a1, a1, 3", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+
+
+@contextmanager
+def machine(
+    cache: Cache | bool, code: bytes = LOOP, **options: object
+) -> Iterator[tuple[NativeEngine, CpuState]]:
+    with GuestMemory(bits=24) as memory:
+        memory.map(CODE, 0x4000, Prot.RWX)
+        memory.poke(CODE, code)
+        engine = NativeEngine(ISA, memory, cache=cache, **{"synchronous": True, **options})
+        cpu = ISA.cpu()
+        cpu.pc = CODE
+        try:
+            yield engine, cpu
+        finally:
+            engine.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, cache: None) -> Cache:
+    return Cache(tmp_path / "code")
+
+
+def run(engine: NativeEngine, cpu: CpuState, count: int) -> int:
+    """Run the loop ``count`` times; the sum it made."""
+    cpu.pc, cpu["a0"], cpu["a1"] = CODE, count, 0
+    assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+    return cpu["a1"]
+
+
+def test_a_second_run_compiles_and_decodes_nothing(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 300_000
+        assert engine.stats.regions_compiled == 1
+        assert engine.stats.retired == 300_001
+        assert engine.stats.retired_jit > 250_000
+    with machine(cache) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 300_000
+        assert (engine.stats.regions_compiled, engine.stats.regions_cached) == (0, 1)
+        assert engine.stats.retired == 300_001
+
+
+def test_cached_code_is_for_the_same_bytes_only(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 100_000)
+    other = assemble("addi a1, a1, 4", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+    with machine(cache, other) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 400_000
+        assert engine.stats.regions_cached == 0
+
+
+@pytest.mark.parametrize("kind", ["regions", "blocks"])
+def test_a_damaged_cache_changes_nothing(cache: Cache, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    filler = b"".join(assemble(f"addi a2, a2, {i}", "jal zero, 4") for i in range(40))
+    with machine(cache, LOOP[:-4] + filler + LOOP[-4:]) as (engine, cpu):
+        run(engine, cpu, 100_000)
+    (path,) = cache.directory.glob(f"{kind}-*{SUFFIX}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with machine(cache, LOOP[:-4] + filler + LOOP[-4:]) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 300_000
+    assert "changed" in caplog.text
+
+
+def test_a_damaged_interpreter_is_built_anew(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    assert not load_interpreter(ISA, cache).cached
+    assert load_interpreter(ISA, cache).cached
+    (path,) = cache.directory.glob(f"interp-*{SUFFIX}")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not load_interpreter(ISA, cache).cached
+    assert "torn" in caplog.text
+
+
+def test_code_memory_is_given_back(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        assert engine.tiering is not None
+        used = []
+        for turn in range(60):
+            engine.memory.poke(CODE, assemble(f"addi a1, a1, {turn}"))
+            engine.synchronize(engine.memory)
+            assert run(engine, cpu, 10_000) == turn * 10_000
+            used.append(engine.tiering.code.used)
+        assert engine.stats.regions_compiled == 60
+        assert max(used[1:]) <= used[1] + 256
+
+
+def test_regions_grow_to_hold_what_ran_later(cache: Cache) -> None:
+    """A branch that is first taken after the loop was compiled: its block joins the region."""
+    code = assemble(
+        "andi t0, a0, 2047",
+        "bne t0, a2, 8",
+        "addi a3, a3, 1",
+        "addi a0, a0, -1",
+        "bne a0, zero, -16",
+        "ecall",
+    )
+    with machine(cache, code) as (engine, cpu):
+        cpu["a2"] = 1 << 20
+        run(engine, cpu, 50_000)
+        assert engine.stats.regions_compiled == 1
+        for rare in range(8):
+            cpu["a2"] = rare
+            run(engine, cpu, 2048 * 500)
+        assert cpu["a3"] == 8 * 500
+        assert engine.tiering is not None
+        assert len(engine.tiering.regions()) == 1
+        assert engine.stats.regions_compiled == 2
+
+
+def test_budget_is_exact_in_compiled_code(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 100_000)
+        rng = random.Random(1)
+        for limit in [*range(1, 40), *(rng.randrange(1, 10**6) for _ in range(20))]:
+            cpu.pc, cpu["a0"], cpu["a1"] = CODE, 10**9, 0
+            assert engine.run(cpu, engine.memory, limit) == Budget()
+            assert cpu.header("fuel") == 0
+            assert cpu["a1"] == 3 * ((limit + 2) // 3)
+            assert cpu.pc == CODE + 4 * (limit % 3)
+
+
+def test_deep_recursion_does_not_use_up_the_host_stack(cache: Cache) -> None:
+    """f(n) = n ? f(n - 1) + 1 : 0, half a million frames deep."""
+    code = assemble(
+        "jal ra, 8",
+        "ecall",
+        "bne a0, zero, 8",
+        "jalr zero, 0(ra)",
+        "addi sp, sp, -16",
+        "sd ra, 0(sp)",
+        "addi a0, a0, -1",
+        "jal ra, -20",
+        "ld ra, 0(sp)",
+        "addi sp, sp, 16",
+        "addi a0, a0, 1",
+        "jalr zero, 0(ra)",
+    )
+    with machine(cache, code) as (engine, cpu):
+        engine.memory.map(0x400000, 0xA00000, Prot.RW)
+        for _ in range(3):
+            cpu.pc, cpu["a0"], cpu["sp"] = CODE, 500_000, 0xE00000
+            assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+            assert cpu["a0"] == 500_000
+        assert engine.stats.retired_jit > engine.stats.retired // 2
+
+
+def test_code_may_be_dropped_while_other_threads_run_it(cache: Cache) -> None:
+    """Eight vCPUs in one loop while the main thread invalidates it again and again: sums and counts stay exact."""
+    results: list[int] = []
+    with machine(cache, synchronous=False) as (engine, _):
+
+        def work() -> None:
+            cpu = ISA.cpu()
+            for _ in range(20):
+                results.append(run(engine, cpu, 200_000))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            engine.invalidate(CODE, CODE + 4)
+            threads[0].join(0.002)
+        for thread in threads:
+            thread.join()
+        assert results == [600_000] * 160
+        assert engine.stats.retired == 160 * 600_001
