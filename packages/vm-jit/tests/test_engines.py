@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 from vm_core.engine import Engine
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from vm_core import isa as isas
 from vm_core.engine import Budget, Syscall
 from vm_core.memory import GuestMemory, Prot
@@ -179,8 +180,7 @@ def test_code_may_be_dropped_while_other_threads_run_it(cache: Cache) -> None:
 
         def work() -> None:
             cpu = ISA.cpu()
-            for _ in range(20):
-                results.append(run(engine, cpu, 200_000))
+            results.extend(run(engine, cpu, 200_000) for _ in range(20))
 
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:

@@ -301,6 +301,9 @@ class ReferenceEngine:
     def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
         begin = time.perf_counter()
         left = limit
+        if self._stopped_at.get(id(cpu)) != cpu.pc:
+            # It stopped at a breakpoint, and has been moved elsewhere since.
+            self._stopped_at.pop(id(cpu), None)
         try:
             while left > 0:
                 if self._interrupt:

@@ -251,6 +251,9 @@ class NativeEngine:
         enter, address = self.interpreter.enter, cpu.address
         stats = self.stats
         before = words[_JIT_RETIRED]
+        if self._stopped_at and self._stopped_at.get(id(cpu)) != cpu.pc:
+            # It stopped at a breakpoint, and has been moved elsewhere since.
+            self._stopped_at.pop(id(cpu), None)
         begin = time.perf_counter()
         if self.tiering is not None:
             self.tiering.enter(id(cpu))
