@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vm_cli.demo import program
-from vm_core.run import run
+from vm_core.runner import run
 
 
 def main() -> None:

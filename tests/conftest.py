@@ -145,7 +145,7 @@ class Vm:
         stdin: bytes = b"",
         timeout: float = 120,
     ) -> Ended:
-        from vm_core.run import run
+        from vm_core.runner import run
 
         result = run(
             [str(word) for word in argv],

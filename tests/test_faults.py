@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, signal.Signals, int | None]] = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", CASES)
 def test_fault_is_reported(name: str, engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     text, number, address = CASES[name]
     # Twenty rounds of harmless work first, and one instruction behind the fault that must not run.
@@ -72,7 +72,7 @@ def test_same_signal_as_qemu(name: str, assembler: Assembler, qemu: Oracle, tmp_
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_fault_in_hot_code(engine: str, assembler: Assembler) -> None:
     """A loop that walks off the end of its memory after the JIT has compiled it: pc, address and count stay exact."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = assembler.program(
         """
@@ -96,7 +96,7 @@ def test_fault_in_hot_code(engine: str, assembler: Assembler) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_illegal_instruction_names_bytes(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     result = run([str(assembler.program(".bytes ff ff ff ff").path)], engine=engine, capture_output=True)
     assert "ff ff ff ff" in result.message
@@ -105,7 +105,7 @@ def test_illegal_instruction_names_bytes(engine: str, assembler: Assembler) -> N
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_in_a_system_call_is_an_error_number(engine: str, assembler: Assembler) -> None:
     """write(1, bad address, 8) gives EFAULT (14); the guest lives."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = assembler.program(
         "li a0, 1\nli a1, 0x0dead000\nli a2, 8\nli a7, 64\necall\nsub a0, zero, a0\nli a7, 93\necall"
@@ -122,7 +122,7 @@ KINDS = ("null", "load", "wild", "store", "readonly", "amo", "reserve", "word", 
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_that_end_badly(kind: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = guests.path("faults", "O2")
     want = qemu.run([program, kind], cwd=tmp_path)

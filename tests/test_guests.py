@@ -85,7 +85,7 @@ def test_same_as_native(program: str, guests: Guests, vm: Vm, tmp_path: Path) ->
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_demo(engine: str, tmp_path: Path) -> None:
     """The bundled program needs no compiler, so this runs everywhere."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     binary = ROOT / "packages" / "vm-cli" / "src" / "vm_cli" / "data" / "demo.riscv64"
     result = run(

@@ -49,7 +49,7 @@ NEST_COUNT = 1 + 60 * (1 + 40 * (1 + 3 + 2) + 2) + 3
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_count_is_exact(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     result = run([str(assembler.program(COUNTDOWN).path)], engine=engine, capture_output=True)
     assert (result.returncode, result.reason, result.instructions) == (42, "exit", 1 + 2 * 1000 + 3)
@@ -59,7 +59,7 @@ def test_count_is_exact(engine: str, assembler: Assembler) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fuel_stops_exactly(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = str(assembler.program(NEST).path)
     whole = NEST_COUNT
@@ -95,7 +95,7 @@ def test_fuel_stops_exactly(engine: str, assembler: Assembler) -> None:
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_fuel_stops_exactly_in_hot_code(engine: str, assembler: Assembler) -> None:
     """Long enough for the JIT to have taken over."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = assembler.program(
         "li t0, 20000000\nloop:\naddi t0, t0, -1\naddi t1, t1, 3\nbne t0, zero, {loop}\nli a7, 93\necall"
@@ -107,7 +107,7 @@ def test_fuel_stops_exactly_in_hot_code(engine: str, assembler: Assembler) -> No
 
 def test_a_budget_runs_the_same_instructions(assembler: Assembler) -> None:
     """What the guest has written when its fuel ends does not depend on the engine."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = assembler.program("""
         li s0, 65
@@ -129,7 +129,7 @@ def test_a_budget_runs_the_same_instructions(assembler: Assembler) -> None:
 @pytest.mark.needs_cc
 @pytest.mark.parametrize("name", SETTLED)
 def test_engines_count_alike(name: str, guests: Guests, tmp_path: Path) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     argv = [str(guests.path(name, "musl")), *guests.arguments(name, "tiny")]
     counts = {e: run(argv, engine=e, capture_output=True, env={}, cwd=tmp_path).instructions for e in ENGINES}
@@ -148,7 +148,7 @@ def test_engines_count_alike(name: str, guests: Guests, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_timeout_ends_an_endless_loop(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     # The first run of a session also builds the engine, which is not the guest's time.
     run([str(assembler.program(COUNTDOWN).path)], engine=engine, capture_output=True)
@@ -162,7 +162,7 @@ def test_timeout_ends_an_endless_loop(engine: str, assembler: Assembler) -> None
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_timeout_ends_a_blocked_read(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     # The guest reads from a pipe that nobody writes to.
     program = assembler.program("""
@@ -201,7 +201,7 @@ MAPPER = """
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_memory_cap_is_exact_to_the_page(engine: str, assembler: Assembler) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     def fits(pages: int, limit: int) -> bool:
         program = assembler.program(MAPPER.replace("{pages}", str(pages)))
@@ -225,7 +225,7 @@ def test_memory_cap_is_exact_to_the_page(engine: str, assembler: Assembler) -> N
 @pytest.mark.needs_cc
 @pytest.mark.parametrize("engine", ["jit", "interp"])
 def test_memory_cap_stops_a_greedy_program(engine: str, guests: Guests, tmp_path: Path) -> None:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     program = str(guests.path("faults", "musl"))
     result = run([program, "eat"], engine=engine, memory=64 << 20, capture_output=True, env={}, cwd=tmp_path)

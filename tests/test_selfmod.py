@@ -14,7 +14,7 @@ ENGINES = ("jit", "interp", "reference")
 
 
 def status(program: Path, engine: str) -> int:
-    from vm_core.run import run
+    from vm_core.runner import run
 
     result = run([str(program)], engine=engine, capture_output=True, timeout=60)
     assert result.reason == "exit", result.message
@@ -163,7 +163,7 @@ def test_pages_switched_between_writing_and_running(engine: str, rounds: int, as
 @pytest.mark.parametrize("variant", ["O0", "O2", "musl", "pie"])
 def test_code_writer(variant: str, guests: Guests, qemu: Oracle, tmp_path: Path) -> None:
     """The larger program, with more rounds than test_guests gives it."""
-    from vm_core.run import run
+    from vm_core.runner import run
 
     argv = [str(guests.path("selfmod", variant)), "400"]
     want = qemu.run(argv, cwd=tmp_path)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +57,17 @@ def main() -> int:
         return 2
     store = Path(sys.argv[1])
     command = [UV, "pip", "install", "--quiet", "--python", sys.executable]
+    if "UV_RESOLUTION" in os.environ:
+        command.append("--upgrade")
     for word in sys.argv[2:]:
         name, bracket, extras = word.partition("[")
         # The version may be the same although the content has changed.
+        if "UV_RESOLUTION" in os.environ:
+            # "lowest-direct" looks at what is named here, so name what the package asks for.
+            project = tomllib.loads(
+                (ROOT / "packages" / name / "pyproject.toml").read_text(encoding="utf-8")
+            )["project"]
+            command += [*(one for one in project["dependencies"] if not one.startswith("vm-"))]
         command += ["--reinstall-package", name, f"{name}{bracket}{extras} @ {wheel(name, store).as_uri()}"]
     return subprocess.run(command, check=False).returncode
 

@@ -10,7 +10,7 @@ import pytest
 
 from vm_core.errors import VmError
 from vm_core.linux.system import ThreadEnd
-from vm_core.run import DEVNULL, PIPE, run
+from vm_core.runner import DEVNULL, PIPE, run
 from vm_core.testing.guests import Caller, program
 
 # Calls that may rightly block for ever, end the process or make a thread that runs the guest's code.

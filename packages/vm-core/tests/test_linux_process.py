@@ -14,7 +14,7 @@ import pytest
 
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.process import FuelPool, Process
-from vm_core.run import DEVNULL, PIPE, STDOUT, GuestFailed, run
+from vm_core.runner import DEVNULL, PIPE, STDOUT, GuestFailed, run
 from vm_core.testing.guests import elf, program
 
 EXIT = """

@@ -13,7 +13,7 @@ from vm_core import isa as isas
 from vm_core.linux.abi import SigInfo, abi_of, s32, s64
 from vm_core.linux.files import RESTART_NO_HANDLER
 from vm_core.memory import GuestMemory, MemoryFault, Prot
-from vm_core.run import PIPE, run
+from vm_core.runner import PIPE, run
 from vm_core.state import CpuState
 from vm_core.testing.guests import Caller, program
 

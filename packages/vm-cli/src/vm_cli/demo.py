@@ -17,7 +17,7 @@ from vm_cli.launch import run_guest, status_of
 from vm_cli.report import colour
 from vm_cli.settings import Settings, load
 from vm_core.errors import VmError
-from vm_core.run import RunResult
+from vm_core.runner import RunResult
 
 __all__ = ["measure", "program"]
 

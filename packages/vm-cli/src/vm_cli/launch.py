@@ -22,7 +22,7 @@ from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, Usag
 if TYPE_CHECKING:
     from vm_core.engine import Engine
     from vm_core.memory import GuestMemory
-    from vm_core.run import RunResult
+    from vm_core.runner import RunResult
     from vm_core.spec.isa import Isa
 
 __all__ = ["engine_name", "guest_environment", "run_command", "run_guest", "run_multicall", "status_of"]
@@ -126,9 +126,9 @@ def run_guest(
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
-    ``options`` go to :func:`vm_core.run.run` as they are.
+    ``options`` go to :func:`vm_core.run` as they are.
     """
-    from vm_core.run import run
+    from vm_core.runner import run
 
     _show_log(settings.log)
     chosen = _EngineChoice(engine_name(settings))

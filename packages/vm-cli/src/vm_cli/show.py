@@ -17,7 +17,7 @@ from vm_cli.report import printable
 
 if TYPE_CHECKING:
     from vm_cli.doctor import Finding
-    from vm_core.run import RunResult
+    from vm_core.runner import RunResult
 
 __all__ = [
     "ratio_of",

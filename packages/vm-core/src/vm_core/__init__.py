@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from vm_core.errors import VmError
     from vm_core.machine import Machine
     from vm_core.memory import GuestMemory, Prot
-    from vm_core.run import GuestFailed, RunResult, run
+    from vm_core.runner import GuestFailed, RunResult, run
 
 __all__ = ["GuestFailed", "GuestMemory", "Machine", "Prot", "RunResult", "VmError", "run"]
 
 _HOMES = {
-    "GuestFailed": "run",
+    "GuestFailed": "runner",
     "GuestMemory": "memory",
     "Machine": "machine",
     "Prot": "memory",
-    "RunResult": "run",
+    "RunResult": "runner",
     "VmError": "errors",
-    "run": "run",
+    "run": "runner",
 }
 
 

@@ -7,6 +7,7 @@ exceptions through generated code. In every exit all guest state is precise.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -111,10 +112,15 @@ class Engine(Protocol):
     name: str
     stats: EngineStats
 
-    def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
+    def run(
+        self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
+    ) -> Exit:
         """Run at most ``limit`` instructions (≥ 1); returns Budget after exactly that many.
 
         On return ``cpu.header("fuel")`` is ``limit`` minus the instructions retired by this call.
+
+        With ``call`` an engine may do system calls itself: where it would return Syscall it calls ``call``, and goes on
+        if that returns False, or returns Interrupted if True. What ``call`` raises passes through.
         """
 
     def invalidate(self, start: int, end: int) -> None:

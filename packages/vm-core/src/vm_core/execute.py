@@ -298,7 +298,9 @@ class ReferenceEngine:
         self._stopped_at: dict[int, int] = {}
         self._interrupt = False
 
-    def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
+    def run(
+        self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
+    ) -> Exit:
         begin = time.perf_counter()
         left = limit
         if self._stopped_at.get(id(cpu)) != cpu.pc:

@@ -51,6 +51,7 @@ _PAGES: Final = HEADER["pages"] // 8
 _JIT_RETIRED: Final = HEADER["jit_retired"] // 8
 _MXCSR: Final = tuple(0x1F80 | control << 13 for control in (0, 3, 1, 2, 0, 0, 0, 0))
 """The host's control word for each guest rounding mode (x86 MXCSR: all exceptions masked)."""
+_now: Final = time.perf_counter
 _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
 _STOPPED: Final = (Reason.EMULATE, Reason.BREAKPOINT)
@@ -90,7 +91,8 @@ class Interpreter:
             self.address |= _code.load(data).symbols
         self.seconds = time.perf_counter() - begin
         word = ctypes.c_uint64
-        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, word)(self.address["enter"])
+        # PERF: ctypes converts an int to a pointer faster than to a number.
+        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address["enter"])
         self.fill: Callable[[int, int, int, int], None] = ctypes.CFUNCTYPE(None, word, word, word, word)(
             self.address["fill"]
         )
@@ -241,22 +243,26 @@ class NativeEngine:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def run(self, cpu: CpuState, memory: GuestMemory, limit: int) -> Exit:
+    def run(
+        self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
+    ) -> Exit:
         words = cpu.words
         # Native code looks at nothing but its fuel, so an interrupt is seen when that runs out.
-        chunk = words[_FUEL] = min(limit, _CHUNK)
+        chunk = min(limit, _CHUNK)
+        words[_FUEL] = chunk
         held_back = limit - chunk
         if words[_PAGES] != self.pages_address:
             self._adopt(cpu)
-        enter, address = self.interpreter.enter, cpu.address
-        stats = self.stats
+        enter, address, vcpu = self.interpreter.enter, cpu.address, id(cpu)
+        stats, tiering = self.stats, self.tiering
         before = words[_JIT_RETIRED]
-        if self._stopped_at and self._stopped_at.get(id(cpu)) != cpu.pc:
+        if self._stopped_at and self._stopped_at.get(vcpu) != cpu.pc:
             # It stopped at a breakpoint, and has been moved elsewhere since.
-            self._stopped_at.pop(id(cpu), None)
-        begin = time.perf_counter()
-        if self.tiering is not None:
-            self.tiering.enter(id(cpu))
+            self._stopped_at.pop(vcpu, None)
+        # PERF: tiering's enter() and quiesce(), without two calls for each system call.
+        running = set() if tiering is None else tiering._running
+        begin = _now()
+        running.add(vcpu)
         try:
             while True:
                 words[_HOST_FP] = _MXCSR[words[_ROUNDING] & 7]
@@ -264,8 +270,24 @@ class NativeEngine:
                 enter(address)
                 reason = words[_REASON]
                 if reason == 1:
-                    return _SYSCALL
-                if self._interrupt:
+                    if call is None:
+                        return _SYSCALL
+                    # The call may block, and is not our time.
+                    running.discard(vcpu)
+                    if tiering is not None and tiering._retired:
+                        tiering.quiesce(vcpu)
+                    paused = _now()
+                    try:
+                        leave = call()
+                    finally:
+                        begin += _now() - paused
+                    if leave or self._interrupt:
+                        self._interrupt = False
+                        return Interrupted()
+                    running.add(vcpu)
+                    if words[_FUEL]:
+                        continue
+                elif self._interrupt:
                     self._interrupt = False
                     return Interrupted()
                 if not words[_FUEL] and reason not in _STOPPED:
@@ -274,18 +296,18 @@ class NativeEngine:
                         return _BUDGET
                     chunk = words[_FUEL] = min(held_back, _CHUNK)
                     held_back -= chunk
-                    if reason == 4:
+                    if reason in (1, 4):
                         continue
                 if reason == 2:
                     trap = self.predecode(cpu.pc)
                     if trap is not None:
                         return trap
                 elif reason == 5:
-                    if self.tiering is not None:
-                        self.tiering.request(cpu.pc)
+                    if tiering is not None:
+                        tiering.request(cpu.pc)
                 else:
-                    if reason == 6 and self._stopped_at.pop(id(cpu), None) != cpu.pc:
-                        self._stopped_at[id(cpu)] = cpu.pc
+                    if reason == 6 and self._stopped_at.pop(vcpu, None) != cpu.pc:
+                        self._stopped_at[vcpu] = cpu.pc
                         return Breakpoint(cpu.pc)
                     result = self._emulate(cpu)
                     if result is not None:
@@ -297,11 +319,11 @@ class NativeEngine:
                         held_back -= chunk
         finally:
             words[_FUEL] += held_back
-            stats.seconds += time.perf_counter() - begin
+            stats.seconds += _now() - begin
             stats.retired += limit - words[_FUEL]
             stats.retired_jit += words[_JIT_RETIRED] - before
-            if self.tiering is not None:
-                self.tiering.quiesce(id(cpu))
+            if tiering is not None:
+                tiering.quiesce(vcpu)
 
     def _adopt(self, cpu: CpuState) -> None:
         cpu.header("arena", self.memory.host_address)

@@ -43,10 +43,11 @@ _ROUND = '!"round.dynamic"'
 _EXCEPT = '!"fpexcept.strict"'
 
 EMULATED: Final = frozenset(
-    {"counter", "sync_fetch", "fp.set_rounding"} | (set() if HOST.x86 else {"fp.get_flags", "fp.set_flags"})
+    {"counter", "sync_fetch"} | (set() if HOST.x86 else {"fp.get_flags", "fp.set_flags", "fp.set_rounding"})
 )
 """Ops that native code leaves to the reference executor."""
 
+_GUARDED: Final = ("load", "store", "probe", "fp.set_flags", "fp.set_rounding")
 _CANONICAL = {32: "0x7FF8000000000000", 64: "0x7FF8000000000000"}
 
 METADATA: Final = """\
@@ -218,7 +219,7 @@ class Emitter:
             result: str | None
             if method is None:
                 result = self._simple(op, args)
-            elif op.guard is not None and op.code in ("load", "store", "probe"):
+            elif op.guard is not None and op.code in _GUARDED:
                 result = self._guarded(op, args, method)
             else:
                 result = method(op, *args)
@@ -701,6 +702,16 @@ class Emitter:
         self.emit(f"br label %{done}")
         self.place(done)
 
+    def op_fp_set_rounding(self, op: Op, value: str) -> None:
+        """The host's mode follows where it has the guest's; the operations look at the guest's for those it lacks."""
+        self.store_state("fp_rounding", value)
+        low = self.v(f"and i64 {value}, 7")
+        control = self.v(
+            f"load i32, ptr {self.v(f'getelementptr i32, ptr @roundings, i64 {low}')}, !invariant.load !11"
+        )
+        self.emit(f"store i32 {control}, ptr {self.field_in_state(HEADER['host_fp'])}")
+        self._host_rounding(None)
+
     def op_fp_get_rounding(self, op: Op) -> str:
         return self.load_state("fp_rounding")
 
@@ -713,13 +724,17 @@ def guest_flags(e: Emitter, mxcsr: str) -> str:
 
 
 def _flag_table() -> str:
-    """For each value of MXCSR's low six bits (IE DE ZE OE UE PE), the guest's NX 1, UF 2, OF 4, DZ 8, NV 16."""
+    """Tables. For each value of MXCSR's low six bits (IE DE ZE OE UE PE), the guest's NX 1, UF 2, OF 4, DZ 8, NV 16."""
     flags = [
         sum(flag for bit, flag in ((0, 16), (2, 8), (3, 4), (4, 2), (5, 1)) if value >> bit & 1)
         for value in range(64)
     ]
     text = "".join(f"\\{value:02x}" for value in flags)
-    return f'@flags = internal unnamed_addr constant [64 x i8] c"{text}"\n'
+    modes = ", ".join(f"i32 {0x1F80 | control << 13}" for control in (0, 3, 1, 2, 0, 0, 0, 0))
+    return (
+        f'@flags = internal unnamed_addr constant [64 x i8] c"{text}"\n'
+        f"@roundings = internal unnamed_addr constant [8 x i32] [{modes}]\n"
+    )
 
 
 DECLARATIONS: Final = _declarations() + _flag_table()

@@ -75,6 +75,10 @@ class Region:
 def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int | None:
     """The value of an op if decoding settles it, else None."""
     op = template.ops[number]
+    if op.code == "reg":
+        file, index = op.attr
+        slot = insn.fields[index] if isinstance(index, str) else index
+        return 0 if slot == insn.insn.isa.layout.files[file].zero else None
     if op.code == "const":
         return int(op.attr)
     if op.code == "field":
@@ -83,7 +87,7 @@ def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int
         return pc
     if op.code == "next_pc":
         return pc + insn.length
-    if op.code in ("add", "sub", "and", "or", "shl"):
+    if op.code in ("add", "sub", "and", "or", "shl", "eq", "ne"):
         values = [static_value(template, arg, insn, pc) for arg in op.args]
         if None not in values:
             return int(PURE[op.code].evaluate(template.ops[op.args[-1]].width, *values))
@@ -109,14 +113,8 @@ def discover(
             if insn is None or len(code) >= limit:
                 break
             template = insn.template
-            if not supported(template) or "trap" in template.codes and template.ops[-1].code == "trap":
+            if not _belongs(template, insn, pc):
                 # The interpreter's; go on behind it.
-                after = pc + insn.length
-                entries.add(after)
-                leaders.update((pc, after))
-                work.append(after)
-                break
-            if any(op.code == "trap" and op.guard is None for op in template.ops):
                 after = pc + insn.length
                 entries.add(after)
                 leaders.update((pc, after))
@@ -163,6 +161,21 @@ def discover(
         frozenset(exits - blocks.keys()),
         tuple(spans),
     )
+
+
+def _belongs(template: Template, insn: Decoded, pc: int) -> bool:
+    """Whether compiled code does this instruction. Changing the rounding mode is left to the interpreter, because a
+    region looks at the mode only when it is entered; reading it is the same instruction with a zero register."""
+    if not supported(template):
+        return False
+    for op in template.ops:
+        if op.code == "trap" and op.guard is None:
+            return False
+        if op.code == "fp.set_rounding" and (
+            op.guard is None or static_value(template, op.guard, insn, pc) != 0
+        ):
+            return False
+    return True
 
 
 def _is_tail_call(jump: Op, pc: int, target: int) -> bool:
@@ -445,6 +458,9 @@ class _Emit(Emitter):
         allowed = self.v(f"icmp eq i8 {self.v(f'and i8 {byte}, {window.need}')}, {window.need}")
         self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
         self.place(done)
+
+    def op_fp_set_rounding(self, op: Op, value: str) -> None:
+        """Never happens: :func:`_belongs`."""
 
     def _canonical(self, value: str, width: int) -> str:
         # A NaN result is the interpreter's: so no value ever waits for the choice between it and the canonical one.

@@ -147,13 +147,15 @@ class GuestThread:
         self.phase = 0
         """Counts the starts and ends of system calls: odd inside one."""
         self.waiting = False
-        self.retired = 0
+        self._retired = 0
+        self._granted = cpu.words[_FUEL]
         self.exit_code = 0
         self._slice = _FIRST_SLICE
         self._last_budget = 0.0
         self._baton = threading.Lock()
         self._baton.acquire()
         self._wake_fd = -1
+        self.call = self._caller()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -170,50 +172,21 @@ class GuestThread:
             self._leave()
 
     def _loop(self) -> None:
-        process, cpu, memory, words = self.process, self.cpu, self.memory, self.cpu.words
-        run, calls, number_at, result_at = (
-            process.engine.run,
-            process.calls,
-            self.abi.number_word,
-            self.abi.result_word,
-        )
+        process, cpu, memory, call = self.process, self.cpu, self.memory, self.call
+        run = process.engine.run
         while True:
             if self.attention:
                 self._attend()
             limit = self._slice
-            exit_ = run(cpu, memory, limit)
-            self.retired += limit - words[_FUEL]
+            self._grant(limit)
+            exit_ = run(cpu, memory, limit, call)
             if type(exit_) is Syscall:
-                entry = calls.get(words[number_at])
-                if entry is None:
-                    words[result_at] = process.unknown(words[number_at])
-                    continue
-                handler, arguments, _ = entry
-                self.phase += 1
-                try:
-                    result = handler(self, *arguments(words))
-                except OSError as error:
-                    result = -(error.errno or errno.EIO)
-                except MemoryFault:
-                    result = -errno.EFAULT
-                except _UNFIT:
-                    result = -errno.EINVAL
-                except MemoryLimit as limited:
-                    process.end("memory", message=str(limited))
-                    raise ThreadEnd from None
-                self.phase += 1
-                if result is None:
-                    continue
-                if result < 0:
-                    if result <= RESTART:
-                        self._interrupt_call(result, words[number_at], words[self.abi.argument_words[0]])
-                    result &= MASK64
-                words[result_at] = result
+                call()
             else:
                 self._other_exit(exit_)
 
     def _loop_fuel(self, fuel: FuelPool) -> None:
-        """As _loop, taking each slice from the shared budget."""
+        """As _loop, taking each slice from the shared budget, and never holding one while in a system call."""
         process, cpu, memory, words = self.process, self.cpu, self.memory, self.cpu.words
         run = process.engine.run
         while True:
@@ -223,45 +196,70 @@ class GuestThread:
             if not limit:
                 process.end("fuel")
                 raise ThreadEnd
-            words[_FUEL] = limit
+            self._grant(limit)
             try:
                 exit_ = run(cpu, memory, limit)
             finally:
-                unused = words[_FUEL]
-                self.retired += limit - unused
-                fuel.give(unused)
+                fuel.give(words[_FUEL])
             if type(exit_) is Syscall:
                 self.call()
             else:
                 self._other_exit(exit_)
 
-    def call(self) -> None:
-        """Do the system call that the registers ask for. Raises ThreadEnd."""
-        words, process = self.cpu.words, self.process
-        number = words[self.abi.number_word]
-        entry = process.calls.get(number)
-        if entry is None:
-            words[self.abi.result_word] = process.unknown(number)
-            return
-        handler, arguments, _ = entry
-        self.phase += 1
-        try:
-            result = handler(self, *arguments(words))
-        except OSError as error:
-            result = -(error.errno or errno.EIO)
-        except MemoryFault:
-            result = -errno.EFAULT
-        except _UNFIT:
-            result = -errno.EINVAL
-        except MemoryLimit as limited:
-            process.end("memory", message=str(limited))
-            raise ThreadEnd from None
-        self.phase += 1
-        if result is None:
-            return
-        if result <= RESTART:
-            self._interrupt_call(result, number, words[self.abi.argument_words[0]])
-        words[self.abi.result_word] = result & MASK64
+    def _grant(self, limit: int) -> None:
+        """A slice of instructions begins; what the last one left over was not used."""
+        words = self.cpu.words
+        self._retired += self._granted - words[_FUEL]
+        self._granted = words[_FUEL] = limit
+
+    @property
+    def retired(self) -> int:
+        """Instructions retired so far; while the thread is in guest code, those at its last system call."""
+        return self._retired + self._granted - self.cpu.words[_FUEL]
+
+    def _caller(self) -> Callable[[], bool]:
+        """A function that does the system call that the registers ask for.
+
+        It returns whether the thread must look at its signals. Raises ThreadEnd.
+
+        PERF: a closure, because it runs once for each system call of the guest.
+        """
+        words, process, calls = self.cpu.words, self.process, self.process.calls
+        number_at, result_at, first_at = (
+            self.abi.number_word,
+            self.abi.result_word,
+            self.abi.argument_words[0],
+        )
+
+        def call() -> bool:
+            number = words[number_at]
+            entry = calls.get(number)
+            if entry is None:
+                words[result_at] = process.unknown(number)
+                return self.attention
+            handler, arguments, _ = entry
+            self.phase += 1
+            try:
+                result = handler(self, *arguments(words))
+            except OSError as error:
+                result = -(error.errno or errno.EIO)
+            except MemoryFault:
+                result = -errno.EFAULT
+            except _UNFIT:
+                result = -errno.EINVAL
+            except MemoryLimit as limited:
+                process.end("memory", message=str(limited))
+                raise ThreadEnd from None
+            self.phase += 1
+            if result is not None:
+                if result < 0:
+                    if result <= RESTART:
+                        self._interrupt_call(result, number, words[first_at])
+                    result &= MASK64
+                words[result_at] = result
+            return self.attention
+
+        return call
 
     def _other_exit(self, exit_: object) -> None:
         kind = type(exit_)
