@@ -12,7 +12,7 @@ from vm_core.spec.isa import Isa
 from vm_core.testing import EngineFactory, differential
 from vm_jit.engine import InterpreterEngine, NativeEngine
 
-COUNT = int(os.environ.get("VM_ORACLE_COUNT", "300000"))
+COUNT = int(os.environ.get("VM_ORACLE_COUNT", "350000"))
 
 
 def interpreter(isa: Isa, memory: GuestMemory) -> Engine:

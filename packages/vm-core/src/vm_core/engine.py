@@ -124,7 +124,8 @@ class Engine(Protocol):
         """
 
     def invalidate(self, start: int, end: int) -> None:
-        """Guest code in ``[start, end)`` may have changed: forget what was made from it."""
+        """Guest code in ``[start, end)`` may have changed: forget what was made from it. Whoever composes engine and
+        memory puts this into ``GuestMemory.code_changed``."""
 
     def synchronize(self, memory: GuestMemory) -> None:
         """Instruction-fetch fence for all vCPUs: code that the guest wrote is seen from now on."""

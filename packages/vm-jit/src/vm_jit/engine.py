@@ -230,7 +230,6 @@ class NativeEngine:
         self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
         self.key = ""
         self._restored = 0
-        memory.code_changed.append(self.invalidate)
 
     @staticmethod
     def probe() -> Availability:
@@ -607,8 +606,6 @@ class NativeEngine:
             if self._closed:
                 return
             self._closed = True
-            if self.invalidate in self.memory.code_changed:
-                self.memory.code_changed.remove(self.invalidate)
         if self.cache is not None:
             self._save_blocks(self.cache)
         if self.tiering is not None:
