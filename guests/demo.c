@@ -314,12 +314,12 @@ int main(int argc, char **argv) {
     uname(&machine);
     grouped(rays, number);
     printf("%sA %s program drew this%s, following %s rays of light. It also found that\n", bold, machine.machine, end, number);
-    grouped(primes_below(5000000), number);
-    printf("  there are %s%s%s primes below five million,\n", bold, number, end);
+    grouped(primes_below(20000000), number);
+    printf("  there are %s%s%s primes below twenty million,\n", bold, number, end);
     unsigned long start = 0, length = 0;
-    longest_collatz(200000, &start, &length);
+    longest_collatz(1000000, &start, &length);
     grouped(start, number);
-    printf("  %s%s%s takes %lu steps to reach 1, the longest way below 200,000 (halve, or triple and add one),\n", bold, number, end,
+    printf("  %s%s%s takes %lu steps to reach 1, the longest way below a million (halve, or triple and add one),\n", bold, number, end,
            length);
     sha256(&picture[0][0][0], sizeof picture, text);
     printf("  and the picture's SHA-256 is %s%.16s…%s\n", bold, text, end);

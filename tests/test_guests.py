@@ -92,5 +92,5 @@ def test_demo(engine: str, tmp_path: Path) -> None:
         [str(binary), "plain", "24"], capture_output=True, text=True, env={}, cwd=tmp_path, engine=engine
     )
     assert result.returncode == 0
-    assert "348,513 primes below five million" in result.stdout
-    assert "156,159 takes 382 steps" in result.stdout
+    assert "1,270,607 primes below twenty million" in result.stdout
+    assert "837,799 takes 524 steps" in result.stdout

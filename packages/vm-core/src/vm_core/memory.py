@@ -15,6 +15,7 @@ import bisect
 import ctypes
 import enum
 import mmap as _mmap
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -117,6 +118,11 @@ def _reserve(size: int, prot: int, what: str) -> int:
     return int(address)
 
 
+# PERF: looking a member up in its enumeration costs as much as a small system call.
+_READ: Final = Access.READ
+_WRITE: Final = Access.WRITE
+_EXEC: Final = Access.EXEC
+_UNPACK: Final = {size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
 _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in (1, 2, 4)}
 """Table bytes that allow an access, by the permission that it needs."""
 
@@ -367,11 +373,12 @@ class GuestMemory:
     def check(self, address: int, length: int, access: Access) -> None:
         """Raise MemoryFault for the first byte of the range that the guest may not access."""
         need: int = access._value_  # PERF: system calls; .value costs a call
-        if 0 <= address < self.size and address + length <= self.size:
+        size = self.size
+        if 0 <= address < size and address + length <= size:
             table = self.table
             page = address >> 12
-            last = (address + length - 1) >> 12 if length else page
-            if page == last:
+            last = address + length - 1 >> 12
+            if last <= page:
                 if table[page] & need:
                     return
             else:
@@ -391,26 +398,33 @@ class GuestMemory:
         """Read as the guest would. Raises MemoryFault."""
         if length <= 0:
             return b""
-        self.check(address, length, Access.READ)
+        self.check(address, length, _READ)
         return bytes(self.view[address : address + length])
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write as the guest would. Raises MemoryFault with nothing written."""
-        if len(data):
-            self.check(address, len(data), Access.WRITE)
-            self.view[address : address + len(data)] = data
+        length = len(data)
+        if length:
+            self.check(address, length, _WRITE)
+            self.view[address : address + length] = data
 
     def load(self, address: int, size: int) -> int:
         """A little-endian unsigned load of ``size`` bytes. Raises MemoryFault."""
-        return int.from_bytes(self.read(address, size), "little")
+        self.check(address, size, _READ)
+        unpack = _UNPACK.get(size)
+        if unpack is None:
+            return int.from_bytes(self.view[address : address + size], "little")
+        value: int = unpack(self.view, address)[0]
+        return value
 
     def store(self, address: int, size: int, value: int) -> None:
         """A little-endian store of ``size`` bytes. Raises MemoryFault."""
-        self.write(address, value.to_bytes(size, "little"))
+        self.check(address, size, _WRITE)
+        self.view[address : address + size] = value.to_bytes(size, "little")
 
     def fetch(self, address: int, length: int) -> bytes:
         """Up to ``length`` instruction bytes; fewer where executable pages end. Raises MemoryFault for none."""
-        self.check(address, 1, Access.EXEC)
+        self.check(address, 1, _EXEC)
         end = min(address + length, self.size)
         edge = page_up(address + 1)
         while edge < end and self.table[edge >> 12] & Access.EXEC.value:

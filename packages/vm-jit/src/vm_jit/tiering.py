@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import queue
 import struct
 import threading
 import time
@@ -34,6 +33,8 @@ _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 0.4
 _MAX_GROWTH: Final = 6
+_GROWTH_INSTRUCTIONS: Final = 100
+"""A region of so many instructions grows at the second report, of twice as many at the third, ..."""
 _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
@@ -65,8 +66,8 @@ class Tiering:
         )
         self._at: dict[int, _Compiled] = {}
         self._all: list[_Compiled] = []
-        self._pending: set[int] = set()
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._pending: dict[int, int] = {}  # hot addresses that wait, and how often each was reported
+        self._work_to_do = threading.Condition(engine.lock)
         self._thread: threading.Thread | None = None
         self._generation = 0
         self._retired: list[tuple[set[int], CodeBlock]] = []
@@ -115,7 +116,8 @@ class Tiering:
         thread = self._thread
         if thread is not None:
             # What is half compiled is worth a moment: the next run will find it in the cache.
-            self._queue.put(None)
+            with self._work_to_do:
+                self._work_to_do.notify()
             thread.join(_PATIENCE_SECONDS)
         self._compiler.close()
         if thread is not None:
@@ -166,20 +168,32 @@ class Tiering:
     # -- requests -----------------------------------------------------------------------------------------------
 
     def request(self, pc: int) -> None:
-        """The guest address ``pc`` is hot: make a region for it, or let the one that it belongs to grow."""
-        with self.engine.lock:
-            if pc in self._at or pc in self._pending or self._closed or self._failures >= _MAX_FAILURES:
+        """The guest address ``pc`` is hot, or still hot: make a region for it, or let the one that it belongs to
+        grow. The interpreter reports a place at first after HOT jumps, then every 65,536."""
+        with self._work_to_do:
+            if pc in self._at or self._closed or self._failures >= _MAX_FAILURES:
                 return
-            self._pending.add(pc)
-        if self.synchronous:
-            self._work_on(pc)
-            return
-        if self._thread is None:
-            with self.engine.lock:
+            self._pending[pc] = self._pending.get(pc, 0) + 1
+            if not self.synchronous:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="vm-jit", daemon=True)
                     self._thread.start()
-        self._queue.put(pc)
+                self._work_to_do.notify()
+                return
+        self._work_on(pc)
+
+    def _next(self) -> int | None:
+        """The waiting address that is worth most: one that has no region yet, then the most reported. A region grows
+        only when leaving it has cost about what compiling it again will."""
+        best: tuple[bool, int] | None = None
+        found = None
+        for pc, count in self._pending.items():
+            owner = self._owner(pc)
+            if owner is not None and count <= owner.instructions // _GROWTH_INSTRUCTIONS:
+                continue
+            if best is None or (owner is None, count) > best:
+                best, found = (owner is None, count), pc
+        return found
 
     def _owner(self, pc: int) -> _Compiled | None:
         """The region that should grow to hold ``pc``: one that leaves for it, or lies around it."""
@@ -190,10 +204,16 @@ class Tiering:
         return None
 
     def _work(self) -> None:
-        while (pc := self._queue.get()) is not None and not self._closed:
-            self._work_on(pc)
-            if self._queue.empty():
+        while True:
+            with self._work_to_do:
+                while (pc := self._next()) is None and not self._closed and not self._unsaved:
+                    self._work_to_do.wait()
+            if self._closed:
+                return
+            if pc is None:
                 self._save()
+            else:
+                self._work_on(pc)
 
     def _work_on(self, pc: int) -> None:
         try:
@@ -210,7 +230,7 @@ class Tiering:
             self._failures += 1
             log.exception("code at %#x stays interpreted", pc)
         finally:
-            self._pending.discard(pc)
+            self._pending.pop(pc, None)
 
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine

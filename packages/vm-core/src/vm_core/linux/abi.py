@@ -18,6 +18,7 @@ from vm_core.state import CpuState, StateLayout
 __all__ = ["MASK64", "SIGNAL_NAMES", "Abi", "SigInfo", "abi_of", "errno_name", "s32", "s64"]
 
 MASK64: Final = (1 << 64) - 1
+_BILLION: Final = 1_000_000_000
 
 SIGNAL_NAMES: Final = {
     1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE",
@@ -139,18 +140,22 @@ class Abi:
 
     def stat(self, info: os.stat_result, mode: int | None = None, size: int | None = None) -> bytes:
         """``struct stat``; ``mode`` and ``size`` override what the host says of an emulated file."""
-        times: list[int] = []
-        for nanoseconds in (info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns):
-            times.extend(divmod(nanoseconds, 1_000_000_000))
-        mode = info.st_mode if mode is None else mode
-        size = info.st_size if size is None else size
-        return self._stat(info, mode, size, times)
-
-    def _stat(self, info: os.stat_result, mode: int, size: int, times: list[int]) -> bytes:
-        return _STAT_GENERIC.pack(
-            info.st_dev, info.st_ino, mode, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, info.st_rdev, 0,
-            size, info.st_blksize, 0, info.st_blocks, *times, 0, 0,
+        # PERF: the members of the tuple come faster than attributes.
+        host_mode, ino, dev, links, uid, gid, host_size, accessed, modified, changed = info
+        times = (
+            accessed, info.st_atime_ns - accessed * _BILLION,
+            modified, info.st_mtime_ns - modified * _BILLION,
+            changed, info.st_ctime_ns - changed * _BILLION,
         )  # fmt: skip
+        mode = host_mode if mode is None else mode
+        size = host_size if size is None else size
+        return self._stat((dev, ino, mode, links, uid, gid, info.st_rdev, size, info.st_blksize, info.st_blocks), times)
+
+    def _stat(self, fields: tuple[int, ...], times: tuple[int, ...]) -> bytes:
+        dev, ino, mode, links, uid, gid, rdev, size, block, blocks = fields
+        return _STAT_GENERIC.pack(
+            dev, ino, mode, links & 0xFFFF_FFFF, uid, gid, rdev, 0, size, block, 0, blocks, *times, 0, 0
+        )
 
     # -- signal frame -------------------------------------------------------------------------------------------
 
@@ -374,10 +379,10 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     _MC: Final = 8 + 40
     _FRAME: Final = 8 + 40 + 256 + 8 + 128
 
-    def _stat(self, info: os.stat_result, mode: int, size: int, times: list[int]) -> bytes:
+    def _stat(self, fields: tuple[int, ...], times: tuple[int, ...]) -> bytes:
+        dev, ino, mode, links, uid, gid, rdev, size, block, blocks = fields
         return _STAT_X86.pack(
-            info.st_dev, info.st_ino, info.st_nlink, mode, info.st_uid, info.st_gid, 0, info.st_rdev, size,
-            info.st_blksize, info.st_blocks, *times, 0, 0, 0,
+            dev, ino, links, mode, uid, gid, 0, rdev, size, block, blocks, *times, 0, 0, 0,
         )  # fmt: skip
 
     def push_frame(

@@ -36,6 +36,8 @@ RESTART_NO_HANDLER: Final = -514
 """ERESTARTNOHAND: restarted only if no handler ran."""
 
 _FD: Final = 0xFFFF_FFFF
+_READ: Final = Access.READ
+_WRITE: Final = Access.WRITE
 _MAX_IO: Final = 0x7FFF_F000
 _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
@@ -233,16 +235,16 @@ def _vector(t: GuestThread, address: int, count: int, access: Access) -> list[me
 
 def _wait(t: GuestThread, file: File, events: int) -> int:
     """Wait until the file is ready; 0, or the result that the call must return."""
-    if file.flags & _O_NONBLOCK:
-        if file.inherited:
-            poll = select.poll()
-            poll.register(file.fd, events)
-            if poll.poll(0):
-                return 0
-        return -errno.EAGAIN
     fd = file.fd
     if fd < 0:
         return -errno.EBADF
+    if file.inherited:
+        poll = select.poll()
+        poll.register(fd, events)
+        if poll.poll(0):
+            return 0
+    if file.flags & _O_NONBLOCK:
+        return -errno.EAGAIN
     return 0 if t.poll([(fd, events)], None) is not None else RESTART
 
 
@@ -265,9 +267,9 @@ def _receive(t: GuestThread, file: File, windows: Sequence[memoryview]) -> int:
 def _send(t: GuestThread, file: File, data: memoryview) -> int:
     """Write a stream or socket completely, unless it is non-blocking or a signal comes."""
     done = 0
+    chunk = data
     try:
         while True:
-            chunk = data[done:]
             try:
                 if file.inherited:
                     result = _wait(t, file, select.POLLOUT)
@@ -281,6 +283,7 @@ def _send(t: GuestThread, file: File, data: memoryview) -> int:
                     return done or result
             if done >= len(data):
                 return done
+            chunk = data[done:]
     except BrokenPipeError:
         if done:
             return done
@@ -294,7 +297,7 @@ def read(t: GuestThread, fd: int, address: int, count: int) -> int:
         return -errno.EBADF
     if not count:
         return 0
-    window = _window(t.memory, address, count, Access.WRITE)
+    window = _window(t.memory, address, count, _WRITE)
     if file.kind == REGULAR:
         return os.readv(file.fd, (window,))
     if file.kind in (EMULATED, DIRECTORY):
@@ -308,7 +311,7 @@ def write(t: GuestThread, fd: int, address: int, count: int) -> int:
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    window = _window(t.memory, address, count, Access.READ) if count else memoryview(b"")
+    window = _window(t.memory, address, count, _READ) if count else memoryview(b"")
     if file.kind == REGULAR:
         return os.write(file.fd, window)
     if not file.flags & 3:
@@ -320,7 +323,7 @@ def readv(t: GuestThread, fd: int, vector: int, count: int) -> int:
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    windows = _vector(t, vector, count, Access.WRITE)
+    windows = _vector(t, vector, count, _WRITE)
     if file.kind == REGULAR:
         return os.readv(file.fd, windows) if windows else 0
     if file.kind in (EMULATED, DIRECTORY):
@@ -332,7 +335,7 @@ def writev(t: GuestThread, fd: int, vector: int, count: int) -> int:
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    windows = _vector(t, vector, count, Access.READ)
+    windows = _vector(t, vector, count, _READ)
     if file.kind == REGULAR:
         return os.writev(file.fd, windows) if windows else 0
     if not file.flags & 3:
@@ -350,7 +353,7 @@ def pread64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> i
         return -errno.EINVAL
     if not count:
         return 0
-    return os.preadv(file.fd, (_window(t.memory, address, count, Access.WRITE),), offset)
+    return os.preadv(file.fd, (_window(t.memory, address, count, _WRITE),), offset)
 
 
 def pwrite64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> int:
@@ -361,14 +364,14 @@ def pwrite64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> 
         return -errno.EINVAL
     if not count:
         return 0
-    return os.pwrite(file.fd, _window(t.memory, address, count, Access.READ), offset)
+    return os.pwrite(file.fd, _window(t.memory, address, count, _READ), offset)
 
 
 def preadv(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high: int) -> int:
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    windows = _vector(t, vector, count, Access.WRITE)
+    windows = _vector(t, vector, count, _WRITE)
     return os.preadv(file.fd, windows, offset) if windows else 0
 
 
@@ -376,7 +379,7 @@ def pwritev(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    windows = _vector(t, vector, count, Access.READ)
+    windows = _vector(t, vector, count, _READ)
     return os.pwritev(file.fd, windows, offset) if windows else 0
 
 
@@ -580,7 +583,7 @@ def dup2(t: GuestThread, old: int, new: int) -> int:
 
 
 def pipe2(t: GuestThread, result: int, flags: int) -> int:
-    t.memory.check(result, 8, Access.WRITE)
+    t.memory.check(result, 8, _WRITE)
     ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     keep = flags & (_O_NONBLOCK | 0o40000)
     cloexec = bool(flags & _O_CLOEXEC)
@@ -718,7 +721,7 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         return 0
     size = _TERMIOS_READ.get(request)
     if size is not None:
-        t.memory.check(argument, size, Access.WRITE)
+        t.memory.check(argument, size, _WRITE)
         t.memory.write(argument, fcntl.ioctl(file.fd, request, bytes(size)))
         return 0
     size = _TERMIOS_WRITE.get(request)

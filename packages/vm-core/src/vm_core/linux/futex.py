@@ -28,6 +28,7 @@ __all__ = ["FutexTable", "futex", "release_robust_list"]
 _WAIT, _WAKE, _REQUEUE, _CMP_REQUEUE, _WAKE_OP, _WAIT_BITSET, _WAKE_BITSET = 0, 1, 3, 4, 5, 9, 10
 _PRIVATE, _REALTIME = 128, 256
 _ANY: Final = 0xFFFF_FFFF
+_READ: Final = Access.READ
 _RESTART_TIMED: Final = -516
 """ERESTART_RESTARTBLOCK: a wait with a timeout, interrupted by a handler, is EINTR."""
 _WAITERS, _OWNER_DIED, _TID_MASK = 0x8000_0000, 0x4000_0000, 0x3FFF_FFFF
@@ -51,11 +52,10 @@ class FutexTable:
 
     def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
         """Wake up to ``count`` waiters in order; returns how many."""
+        # PERF: without the lock. A waiter enters the queue before it compares the word, and the GIL orders both with this
+        # look, so that one who is not there yet will see what the waker changed.
         if address not in self.queues:
-            # Only the lock makes this exact, and a waiter that is not queued yet will see the changed word.
-            with self.lock:
-                if address not in self.queues:
-                    return 0
+            return 0
         with self.lock:
             return self._wake(address, count, bitset)
 
@@ -90,10 +90,16 @@ class FutexTable:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         waiter = _Waiter(thread, bitset)
         with self.lock:
-            memory.check(address, 4, Access.READ)
-            if int.from_bytes(memory.view[address : address + 4], "little") != value:
+            queue = self.queues.setdefault(address, deque())
+            queue.append(waiter)
+            try:
+                same = memory.load(address, 4) == value
+            except MemoryFault:
+                self._leave(waiter, address, queue)
+                raise
+            if not same:
+                self._leave(waiter, address, queue)
                 return -errno.EAGAIN
-            self.queues.setdefault(address, deque()).append(waiter)
         while True:
             reason = thread.block(deadline, lambda: waiter.woken)
             if waiter.woken:
@@ -106,13 +112,17 @@ class FutexTable:
                 for at, queue in list(self.queues.items()):
                     # A requeue may have moved it.
                     if waiter in queue:
-                        queue.remove(waiter)
-                        if not queue:
-                            del self.queues[at]
+                        self._leave(waiter, at, queue)
                         break
             if reason == -errno.ETIMEDOUT:
                 return reason
             return RESTART if deadline is None else _RESTART_TIMED
+
+    def _leave(self, waiter: _Waiter, address: int, queue: deque[_Waiter]) -> None:
+        """Take a waiter out of the queue of an address. The lock is held."""
+        queue.remove(waiter)
+        if not queue:
+            del self.queues[address]
 
     def requeue(self, address: int, wake: int, target: int, move: int) -> int:
         """Wake ``wake`` waiters and move up to ``move`` others to ``target``. The lock is held."""
@@ -150,7 +160,7 @@ def futex(
     command = operation & 0x7F
     value &= _ANY
     if command == _WAKE:
-        memory.check(address, 4, Access.READ)
+        memory.check(address, 4, _READ)
         return table.wake(address, value)
     if command == _WAIT:
         return table.wait(

@@ -340,8 +340,10 @@ class GuestThread:
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
-        with contextlib.suppress(RuntimeError):  # it holds a wake-up already
+        try:
             self._baton.release()
+        except RuntimeError:
+            pass  # it holds a wake-up already
         fd = self._wake_fd
         if fd >= 0:
             with contextlib.suppress(OSError):  # the thread has just ended

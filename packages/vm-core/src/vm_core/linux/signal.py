@@ -214,7 +214,8 @@ def rt_sigprocmask(t: GuestThread, how: int, new: int, old: int, size: int) -> i
             t.mask = wanted
         else:
             return -errno.EINVAL
-        t.attention = True
+        if before & ~t.mask:
+            t.attention = True  # what was blocked may be waiting
     if old:
         t.memory.store(old, 8, before)
     return 0

@@ -25,6 +25,8 @@ _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x200000, 0x1000000
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_yield = _libc.sched_yield
+_yield.argtypes = []
 
 
 class ThreadEnd(BaseException):
@@ -271,7 +273,9 @@ def getrandom(t: GuestThread, address: int, count: int, _flags: int) -> int:
 
 
 def sched_yield(_t: GuestThread) -> int:
-    time.sleep(0)
+    # Not os.sched_yield, which keeps the GIL, nor a sleep of 0, which may be a long one.
+    # SAFETY: no pointers.
+    _yield()
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import SigInfo, s32, s64
-from vm_core.memory import GuestMemory
+from vm_core.memory import Access, GuestMemory
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
@@ -22,6 +22,8 @@ __all__ = ["AlarmClock", "IntervalTimer"]
 
 _BILLION: Final = 1_000_000_000
 _TIMESPEC: Final = struct.Struct("<qq")
+_pack_timespec: Final = _TIMESPEC.pack_into
+_WRITE: Final = Access.WRITE
 _CLOCKS: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 0, 9: 7, 11: 11}
 """Guest clock ids to host ones: the *_ALARM clocks read as their base."""
 _RESTART_TIMED: Final = -516
@@ -42,7 +44,9 @@ def _clock(clock: int) -> int:
 
 def clock_gettime(t: GuestThread, clock: int, result: int) -> int:
     now = time.clock_gettime_ns(clock if clock < 2 else _clock(clock))
-    t.memory.write(result, _TIMESPEC.pack(now // _BILLION, now % _BILLION))
+    memory = t.memory
+    memory.check(result, 16, _WRITE)
+    _pack_timespec(memory.view, result, now // _BILLION, now % _BILLION)
     return 0
 
 
