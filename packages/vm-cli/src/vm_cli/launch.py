@@ -18,6 +18,7 @@ from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
+from vm_core.log import configure
 
 if TYPE_CHECKING:
     from vm_core.engine import Engine
@@ -155,21 +156,25 @@ def run_guest(
 
 def _show_log(level: str) -> None:
     """Print the messages of the packages from ``level`` up, one line each."""
-    import logging
 
-    from vm_cli.report import printable
+    def prepare() -> None:
+        import logging
 
-    class Lines(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return f"vm: {record.levelname.lower()}: {printable(record.getMessage())}"
+        from vm_cli.report import printable
 
-    logger = logging.getLogger("vm")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(Lines())
-        logger.addHandler(handler)
-        logger.propagate = False
-    logger.setLevel(level.upper())
+        class Lines(logging.Formatter):
+            def format(self, record: logging.LogRecord) -> str:
+                return f"vm: {record.levelname.lower()}: {printable(record.getMessage())}"
+
+        logger = logging.getLogger("vm")
+        if not logger.handlers:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(Lines())
+            logger.addHandler(handler)
+            logger.propagate = False
+        logger.setLevel(level.upper())
+
+    configure(prepare)
 
 
 def _strace(line: str) -> None:

@@ -13,10 +13,12 @@ import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import ConfigError, UsageError, VmError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "ROWS",
@@ -114,6 +116,8 @@ def _bool(text: str) -> bool:
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError(text)
+    from pathlib import Path
+
     return Path(text).expanduser()
 
 
@@ -242,13 +246,13 @@ def parse(row: Row, text: str, where: str, error: type[VmError] = ConfigError) -
         ) from None
 
 
-def config_files(environ: Mapping[str, str]) -> list[Path]:
+def config_files(environ: Mapping[str, str]) -> list[str]:
     """The files that may hold settings, weakest first. VM_CONFIG names the only one; empty, there is none."""
     chosen = environ.get("VM_CONFIG")
     if chosen is not None:
-        return [Path(chosen)] if chosen else []
+        return [chosen] if chosen else []
     home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return [Path("/etc/vm/config.toml"), Path(home) / "vm" / "config.toml", Path("vm.toml")]
+    return ["/etc/vm/config.toml", os.path.join(home, "vm", "config.toml"), "vm.toml"]
 
 
 def load(environ: Mapping[str, str]) -> Configuration:
@@ -274,9 +278,9 @@ def _from_variable(row: Row, variable: str, text: str) -> object:
     return parse(row, text, variable)
 
 
-def _read_file(path: Path, configuration: Configuration, *, required: bool) -> None:
+def _read_file(path: str, configuration: Configuration, *, required: bool) -> None:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise ConfigError(f"{path} is not a regular file")
@@ -305,10 +309,10 @@ def _read_file(path: Path, configuration: Configuration, *, required: bool) -> N
         row = _BY_NAME.get(key)
         if row is None:
             raise ConfigError(f"{path}: there is no setting {key!r}", hint=_suggest(key, _BY_NAME))
-        configuration.set(key, _from_toml(row, value, path), str(path))
+        configuration.set(key, _from_toml(row, value, path), path)
 
 
-def _from_toml(row: Row, value: object, path: Path) -> object:
+def _from_toml(row: Row, value: object, path: str) -> object:
     where = f"{path}: {row.name}"
     if row.kind.repeated:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -7,18 +7,21 @@ another owner, writable by others, torn or changed in any bit is refused, and th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import CacheError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Cache", "Entry", "default_directory"]
 
@@ -29,11 +32,11 @@ LIMIT_BYTES: Final = 1 << 30
 """The default size beyond which prune() removes the files used longest ago."""
 
 
-def default_directory() -> Path:
+def default_directory() -> str:
     """``VM_CACHE_DIR``, else ``vm`` in the user's cache directory."""
     if chosen := os.environ.get("VM_CACHE_DIR"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vm"
+        return chosen
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +57,26 @@ class Cache:
     """One cache directory; made, for its owner only, when first written to."""
 
     def __init__(self, directory: Path | str | None = None) -> None:
-        self.directory = Path(directory) if directory is not None else default_directory()
+        # PERF: text, because pathlib is slow to load and a run reads its files without it.
+        self._directory = os.fspath(directory) if directory is not None else default_directory()
 
-    def _path(self, name: str) -> Path:
-        return self.directory / (name + SUFFIX)
+    @cached_property
+    def directory(self) -> Path:
+        from pathlib import Path
+
+        return Path(self._directory)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name + SUFFIX)
 
     def _check_directory(self) -> None:
-        info = self.directory.lstat()
+        info = os.lstat(self._directory)
         if not stat.S_ISDIR(info.st_mode):
-            raise CacheError(f"{self.directory} is not a directory", hint="remove it, or set VM_CACHE_DIR")
-        self._check_owner(self.directory, info)
+            raise CacheError(f"{self._directory} is not a directory", hint="remove it, or set VM_CACHE_DIR")
+        self._check_owner(self._directory, info)
 
     @staticmethod
-    def _check_owner(path: Path, info: os.stat_result) -> None:
+    def _check_owner(path: str, info: os.stat_result) -> None:
         if info.st_uid != os.geteuid():
             raise CacheError(
                 f"{path} belongs to user {info.st_uid}",
@@ -110,6 +120,8 @@ class Cache:
 
     def write(self, name: str, meta: dict[str, Any], blob: bytes) -> None:
         """Store under ``name``, replacing what was there. Raises CacheError."""
+        import tempfile
+
         text = json.dumps(meta, separators=(",", ":")).encode()
         payload = len(text).to_bytes(4, "little") + text + blob
         header = _HEADER.pack(_MAGIC, len(payload), hashlib.blake2b(payload, digest_size=32).digest())
@@ -129,7 +141,8 @@ class Cache:
             raise CacheError(f"cannot write {self._path(name)}: {error.strerror}") from None
 
     def remove(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(name))
 
     def entries(self) -> Iterator[Entry]:
         """Every file of the cache, checked."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import platform
-import subprocess
+import os
 import sys
 import threading
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import IO, Any, Final
+from importlib.machinery import PathFinder
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from vm_core.errors import EngineUnavailable, VmError
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["CompileError", "Compiler", "compile_text", "host_key", "serve", "source_digest"]
 
@@ -45,7 +46,7 @@ def _machine(level: int) -> tuple[Any, Any]:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         triple = llvm.get_process_triple()
-        if platform.system() != "Linux":
+        if sys.platform != "linux":
             # HOST: always ELF objects, which our own loader reads, whatever the host's format.
             triple = triple.split("-")[0] + "-unknown-none-elf"
         _machines[level] = llvm.Target.from_triple(triple).create_target_machine(
@@ -138,6 +139,8 @@ class Compiler:
         if self._closed:
             raise CompileError("the compiler was closed")
         if self._process is None:
+            import subprocess
+
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _WORKER, *sys.path],
@@ -174,20 +177,28 @@ class Compiler:
 def host_key() -> str:
     """What compiled code depends on besides its text: the processor, its features, and LLVM's version."""
     # The name of the metadata directory holds the version: reading it properly takes 20 ms on each start.
-    found = find_spec("llvmlite")
-    place = Path(found.origin).parent.parent if found is not None and found.origin else Path()
-    llvm = next((path.name for path in place.glob("llvmlite-*.dist-info")), "none")
-    parts = [platform.machine(), platform.system(), llvm]
+    found = PathFinder.find_spec("llvmlite")
+    place = os.path.dirname(os.path.dirname(found.origin)) if found is not None and found.origin else "."
+    llvm = min(
+        (name for name in os.listdir(place) if name.startswith("llvmlite-") and name.endswith(".dist-info")),
+        default="none",
+    )
+    host = os.uname()
+    parts = [host.machine, host.sysname, llvm]
     try:
-        info = Path("/proc/cpuinfo").read_text()
+        with open("/proc/cpuinfo", "rb") as file:
+            # The first processor: the whole text has a part for each, which takes the kernel a while.
+            info = file.read(8192).partition(b"\n\n")[0].decode(errors="replace")
         seen = {}
-        for line in info.split("\n\n", 1)[0].splitlines():
+        for line in info.splitlines():
             key, _, value = line.partition(":")
             seen[key.strip()] = value.strip()
         parts += [
             seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
         ]
     except OSError:
+        import platform
+
         parts.append(platform.processor())
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
@@ -201,12 +212,17 @@ def source_digest(*packages: str) -> str:
     import vm_core
     import vm_jit
 
-    roots = {"vm_core": Path(vm_core.__path__[0]), "vm_jit": Path(vm_jit.__path__[0])}
+    roots = {"vm_core": vm_core.__path__[0], "vm_jit": vm_jit.__path__[0]}
     digest = hashlib.blake2b(digest_size=16)
     for name in packages:
         root, _, rest = name.partition("/")
-        place = roots[root] / rest
-        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.name.encode() + b"\0")
-            digest.update(path.read_bytes())
+        place = os.path.join(roots[root], rest)
+        names = [""] if place.endswith(".py") else sorted(os.listdir(place))
+        for file_name in names:
+            if file_name and not file_name.endswith(".py"):
+                continue
+            path = os.path.join(place, file_name) if file_name else place
+            digest.update(os.path.basename(path).encode() + b"\0")
+            with open(path, "rb", buffering=0) as file:
+                digest.update(file.read())
     return digest.hexdigest()

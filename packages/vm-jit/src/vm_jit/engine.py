@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
-import platform
+import os
 import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import (
     Availability,
@@ -30,7 +28,7 @@ from vm_core.engine import (
     Trap,
 )
 from vm_core.errors import CacheError, DecodeError, VmError
-from vm_core.execute import execute, fetch
+from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
@@ -40,9 +38,12 @@ from vm_jit.compiler import Compiler, host_key, source_digest
 from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
 
-log = logging.getLogger("vm.jit")
+log = Log("vm.jit")
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
 _HOST_FP: Final = HEADER["host_fp"] // 8
@@ -61,7 +62,7 @@ _CHUNK: Final = 8_000_000
 _RECORD_SPACE: Final = 1 << 30
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
 
-_CAN_COMPILE: Final = platform.machine() in ("x86_64", "AMD64")
+_CAN_COMPILE: Final = os.uname().machine in ("x86_64", "AMD64")
 """Regions pass guest registers by a calling convention that LLVM has for x86-64 only."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -340,6 +341,8 @@ class NativeEngine:
 
     def _emulate(self, cpu: CpuState) -> Exit | None:
         """Run one instruction in the reference executor, on the same state."""
+        from vm_core.execute import execute
+
         pc = cpu.pc
         insn = self.decode(pc)
         if isinstance(insn, Trap):
@@ -370,6 +373,8 @@ class NativeEngine:
                         known.template  # noqa: B018  trace now: an Unimplemented is a decode error
                         self._decoded[data] = known
                     return known
+            from vm_core.execute import fetch
+
             return fetch(self.isa, self.memory, pc)
         except MemoryFault as fault:
             return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)

@@ -13,7 +13,7 @@ interpreter does that instruction (FORCE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -236,6 +236,8 @@ class Window:
 
 
 _WINDOW_BYTES: Final = PAGE
+_MAX_PAGES: Final = 24
+"""Accesses of a region that remember their page; each costs a register or a place on the host's stack."""
 Place = tuple[int, int]  # (number of the instruction in its block, number of the op in its template)
 
 
@@ -314,6 +316,75 @@ def windows(isa: Isa, block: Block) -> tuple[dict[Place, Window], set[Place]]:
     return heads, covered
 
 
+_LINEAR: Final = frozenset(
+    {"const", "field", "reg", "add", "sub", "zext", "sext", "extract", "pc", "next_pc"}
+)
+
+
+def _is_linear(insn: Decoded, number: int, steady: Container[Cell]) -> bool:
+    """Whether an op's value is sums, differences and constant shifts of steady registers: it moves slowly in a loop."""
+    template = insn.template
+    op = template.ops[number]
+    if op.code == "reg":
+        file, index = op.attr
+        return (file, insn.fields[index] if isinstance(index, str) else index) in steady
+    if op.code == "shl":
+        return template.ops[op.args[1]].code in ("const", "field") and _is_linear(insn, op.args[0], steady)
+    return op.code in _LINEAR and all(_is_linear(insn, arg, steady) for arg in op.args)
+
+
+def innermost_loops(blocks: dict[int, Block], successors: Callable[[Block], list[int]]) -> list[set[int]]:
+    """The loops that have no loop inside, each as the set of its blocks. Loops that share blocks are left out."""
+    before: dict[int, list[int]] = {pc: [] for pc in blocks}
+    backward = []
+    for block in blocks.values():
+        for pc in successors(block):
+            before[pc].append(block.start)
+            if pc <= block.start:
+                backward.append((block.start, pc))
+    bodies = []
+    for tail, head in backward:
+        body, work = {head}, [tail]
+        while work:
+            pc = work.pop()
+            if pc not in body:
+                body.add(pc)
+                work += before[pc]
+        bodies.append(body)
+    return [
+        body
+        for body in bodies
+        if not any(other is not body and other & body for other in bodies if len(other) <= len(body))
+    ]
+
+
+def steady_cells(isa: Isa, body: Iterable[Block]) -> set[Cell] | None:
+    """The registers that change by little from one turn of a loop to the next; None for a loop that calls."""
+    writes: list[tuple[Cell, Decoded, int]] = []
+    read: set[Cell] = set()
+    for block in body:
+        if block.kind == "call":
+            return None
+        for _, insn in block.insns:
+            for op in insn.template.ops:
+                if op.code in ("reg", "setreg"):
+                    file, index = op.attr
+                    cell = file, insn.fields[index] if isinstance(index, str) else index
+                    if op.code == "setreg":
+                        writes.append((cell, insn, op.args[0]))
+                    else:
+                        read.add(cell)
+    steady = read | {cell for cell, _, _ in writes}
+    changed = True
+    while changed:
+        wild = {
+            cell for cell, insn, number in writes if cell in steady and not _is_linear(insn, number, steady)
+        }
+        steady -= wild
+        changed = bool(wild)
+    return steady
+
+
 class _Emit(Emitter):
     """Emits one region."""
 
@@ -332,6 +403,9 @@ class _Emit(Emitter):
         self.clean: frozenset[Cell] = frozenset()
         self.heads: dict[Place, Window] = {}
         self.covered: set[Place] = set()
+        self.steady: set[Cell] | None = None
+        self.pages = 0
+        self.loop_of: dict[int, set[Cell]] = {}
         self.index = 0
         self.cold: list[str] = []
         self._refuse: str | None = None
@@ -438,25 +512,62 @@ class _Emit(Emitter):
         if window is not None:
             self.check_window(address, window)
         elif place not in self.covered:
-            super().check(address, size, need, aligned=aligned)
+            if self.remembers() and not aligned:
+                self.check_window(address, Window(0, size, size, need))
+            else:
+                super().check(address, size, need, aligned=aligned)
+
+    def remembers(self) -> bool:
+        """Whether the access is in an inner loop, at an address that stays in a page for many turns."""
+        op = self.template.ops[self.number]
+        return (
+            self.steady is not None
+            and self.pages < _MAX_PAGES
+            and _is_linear(self.insn, op.args[0], self.steady)
+        )
 
     def check_window(self, address: str, window: Window) -> None:
-        """One check for all accesses of a window: the pages of its first and last byte (it is at most a page long)."""
+        """One check for all accesses of a window: the pages of its first and last byte (it is at most a page long).
+
+        Where the address moves slowly, the page that was checked last is remembered, and being in it is enough.
+        """
         shift = window.size.bit_length() - 1
-        slow, inside, done = self.refuse(), self.label(), self.label()
-        first = self.v(f"add i64 {address}, {window.low}")
+        slow, done = self.refuse(), self.label()
+        first = address if not window.low else self.v(f"add i64 {address}, {window.low}")
         turned = self.v(f"call i64 @llvm.fshr.i64(i64 {first}, i64 {first}, i64 {shift})") if shift else first
+        page = self.v(f"lshr i64 {turned}, {12 - shift}")
+        one_access = window.high - window.low == window.size
+        last = first if one_access else self.v(f"add i64 {first}, {window.high - window.low - 1}")
+        last_page = page if one_access else self.v(f"lshr i64 {last}, 12")
+        remember = ""
+        if self.remembers():
+            # A misaligned address has high bits set after the rotation, so it is in no page.
+            remember = f"%page{self.pages}"
+            self.pages += 1
+            known, look = self.v(f"load i64, ptr {remember}"), self.label()
+            hit = self.v(f"icmp eq i64 {page}, {known}")
+            if not one_access:
+                hit = self.v(f"and i1 {hit}, {self.v(f'icmp eq i64 {last_page}, {known}')}")
+            self.emit(f"br i1 {hit}, label %{done}, label %{look}, {LIKELY}")
+            self.place(look)
+        inside = self.label()
         ok = self.v(f"icmp ult i64 {turned}, {1 << (self.bits - shift)}")
         self.emit(f"br i1 {ok}, label %{inside}, label %{slow}, {LIKELY}")
         self.place(inside)
         # The table has a zero byte behind its last page's, for a window that runs over the arena's end.
-        last = self.v(f"add i64 {first}, {window.high - window.low - 1}")
         byte = ""
-        for end in (first, last):
-            one = self.v(f"load i8, ptr {self.table_entry(self.v(f'lshr i64 {end}, 12'))}, {TABLE}")
+        for number in (page,) if one_access else (page, last_page):
+            one = self.v(f"load i8, ptr {self.table_entry(number)}, {TABLE}")
             byte = self.v(f"and i8 {byte}, {one}") if byte else one
         allowed = self.v(f"icmp eq i8 {self.v(f'and i8 {byte}, {window.need}')}, {window.need}")
-        self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
+        if remember:
+            fine = self.label()
+            self.emit(f"br i1 {allowed}, label %{fine}, label %{slow}, {LIKELY}")
+            self.place(fine)
+            self.emit(f"store i64 {page}, ptr {remember}")
+            self.emit(f"br label %{done}")
+        else:
+            self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
         self.place(done)
 
     def op_fp_set_rounding(self, op: Op, value: str) -> None:
@@ -643,6 +754,7 @@ class _Emit(Emitter):
             )
             self.place(go)
         self.heads, self.covered = windows(self.isa, block)
+        self.steady = self.loop_of.get(block.start)
         for i, (pc, insn) in enumerate(block.insns):
             self.insn, self.at, self.left, self._refuse, self.index = insn, pc, count - i, None, i
             self.now_dirty |= self._writes(insn)
@@ -661,6 +773,11 @@ class _Emit(Emitter):
         backward: set[int] = set()
         for block in region.blocks.values():
             backward.update(pc for pc in self._successors(block) if pc <= block.start)
+        self.loop_of = {}
+        for loop in innermost_loops(region.blocks, self._successors):
+            steady = steady_cells(self.isa, [region.blocks[pc] for pc in loop])
+            if steady is not None:
+                self.loop_of |= dict.fromkeys(loop, steady)
         for pc in order:
             self.emit_block(region.blocks[pc], pc in backward)
         body, self.lines = self.lines, []
@@ -669,6 +786,9 @@ class _Emit(Emitter):
         for cell in self.used:
             self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
         self.emit("store i64 %fuel, ptr %left")
+        for i in range(self.pages):
+            self.emit(f"%page{i} = alloca i64")
+            self.emit(f"store i64 -1, ptr %page{i}")
         for i, cell in enumerate(self.pins):
             self.emit(f"store i64 %p{i}, ptr {self.name(cell)}")
         self.lines += [

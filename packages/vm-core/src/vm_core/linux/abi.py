@@ -119,6 +119,7 @@ class Abi:
             0o20000000: getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY,
         }
         self._open_flags = tuple(host.items())
+        self._known_flags: dict[int, int] = {}
 
     def word(self, *names: str) -> int:
         """Index in ``CpuState.words`` of the first of these registers that the layout has."""
@@ -132,16 +133,21 @@ class Abi:
 
     def host_open_flags(self, flags: int) -> int:
         """Guest O_* to the host's; O_DIRECT and unknown bits are dropped."""
-        out = flags & 3
-        for guest, host in self._open_flags:
-            if flags & guest:
-                out |= host
+        out = self._known_flags.get(flags)
+        if out is None:
+            out = flags & 3
+            for guest, host in self._open_flags:
+                if flags & guest:
+                    out |= host
+            if len(self._known_flags) < 64:
+                self._known_flags[flags] = out
         return out
 
     def stat(self, info: os.stat_result, mode: int | None = None, size: int | None = None) -> bytes:
         """``struct stat``; ``mode`` and ``size`` override what the host says of an emulated file."""
         # PERF: the members of the tuple come faster than attributes.
-        host_mode, ino, dev, links, uid, gid, host_size, accessed, modified, changed = info
+        host_mode, ino, dev, links, uid, gid, host_size, *seconds = info
+        accessed, modified, changed = map(int, seconds)
         times = (
             accessed, info.st_atime_ns - accessed * _BILLION,
             modified, info.st_mtime_ns - modified * _BILLION,
@@ -149,7 +155,9 @@ class Abi:
         )  # fmt: skip
         mode = host_mode if mode is None else mode
         size = host_size if size is None else size
-        return self._stat((dev, ino, mode, links, uid, gid, info.st_rdev, size, info.st_blksize, info.st_blocks), times)
+        return self._stat(
+            (dev, ino, mode, links, uid, gid, info.st_rdev, size, info.st_blksize, info.st_blocks), times
+        )
 
     def _stat(self, fields: tuple[int, ...], times: tuple[int, ...]) -> bytes:
         dev, ino, mode, links, uid, gid, rdev, size, block, blocks = fields

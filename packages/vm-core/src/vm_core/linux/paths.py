@@ -268,6 +268,7 @@ class Namespace:
         self.mounts: dict[str, Mount] = {}
         self.emulated = emulated or (lambda _path: None)
         self.overlays = overlays
+        self._below_overlays = tuple(top + "/" for top in overlays)
         self.use_openat2 = _have_openat2()
         if root is not None:
             writable = True
@@ -333,7 +334,7 @@ class Namespace:
         return tuple(sorted(self._ancestors.get(path, ())))
 
     def _is_overlay(self, path: str) -> bool:
-        return any(path == top or path.startswith(top + "/") for top in self.overlays)
+        return path.startswith(self._below_overlays) or path in self.overlays
 
     def walk(self, base: str, path: str, *, follow: bool = True, late: bool = False) -> Place:
         """Find where a guest path ends. ``base`` is the canonical guest directory for a relative path.

@@ -34,6 +34,7 @@ from vm_core.linux.strace import traced
 from vm_core.linux.system import ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.loader import Image, load, machine_of
+from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
 from vm_core.state import CpuState
 
@@ -340,10 +341,8 @@ class GuestThread:
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
-        try:
+        with contextlib.suppress(RuntimeError):  # it holds a wake-up already
             self._baton.release()
-        except RuntimeError:
-            pass  # it holds a wake-up already
         fd = self._wake_fd
         if fd >= 0:
             with contextlib.suppress(OSError):  # the thread has just ended
@@ -896,9 +895,7 @@ class Process:
         """Say something in the log, once."""
         if key not in self._said:
             self._said.add(key)
-            import logging
-
-            logging.getLogger("vm.linux").warning("%s", text)
+            Log("vm.linux").warning("%s", text)
 
     # -- host descriptors ---------------------------------------------------------------------------------------
 

@@ -6,24 +6,28 @@ state. So the signature is the effect summary: no ``mem``, no memory fault; no `
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import random
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import DecodeError, SpecError
-from vm_core.spec.pattern import Constraint, Kind, Pattern
+from vm_core.spec.pattern import Constraint, Kind, Pattern, parameters
 from vm_core.spec.template import Template
 from vm_core.spec.trace import Tracer
 from vm_core.state import CpuState, RegisterFile, StateLayout
 
+if TYPE_CHECKING:
+    import random
+
 __all__ = ["Decoded", "Instruction", "Isa"]
 
 Semantics = Callable[..., None]
+_loading: Final = threading.RLock()
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +64,8 @@ class Instruction:
         """(file, line) of the definition."""
         if self.row is not None:
             return self.row
+        import inspect
+
         function = inspect.unwrap(self.function)
         return inspect.getsourcefile(function) or "?", function.__code__.co_firstlineno
 
@@ -99,7 +105,9 @@ class Decoded:
 class Isa:
     """``unit`` is the alignment of instructions in bytes. ``state`` maps a parameter name to a view's factory, which
     takes the tracer. ``pinned`` lists the (file, slot) cells of 64 bits that compiled code should keep
-    in host registers across guest calls, most valuable first."""
+    in host registers across guest calls, most valuable first. ``texts`` are the modules that define the instructions;
+    they are imported, in this order, when an instruction is first asked for: a program whose code comes from the cache
+    needs none."""
 
     def __init__(
         self,
@@ -111,14 +119,38 @@ class Isa:
         state: dict[str, Callable[[Tracer], Any]],
         machine: int = 0,
         pinned: tuple[tuple[str, int], ...] = (),
+        texts: tuple[str, ...] = (),
     ) -> None:
         self.name, self.unit, self.machine = name, unit, machine
         self.pinned = pinned
         self.layout = StateLayout(files)
         self.kinds = fields
         self.state = state
-        self.instructions: dict[str, Instruction] = {}
+        self._texts = texts
+        self._loads = False
+        self._defined: dict[str, Instruction] = {}
+        self._encodings: dict[int, list[tuple[int, int, Instruction]]] = {}
         self._buckets: dict[int, _Bucket] | None = None
+
+    @property
+    def instructions(self) -> dict[str, Instruction]:
+        """All instructions by mnemonic. Raises SpecError for a wrong text."""
+        if self._texts:
+            self._load()
+        return self._defined
+
+    def _load(self) -> None:
+        """Import the texts, once; another thread waits until they are complete."""
+        with _loading:
+            if self._loads:
+                return  # asked for by a text itself
+            self._loads = True
+            try:
+                for text in self._texts:
+                    import_module(text)
+                self._texts = ()
+            finally:
+                self._loads = False
 
     def cpu(self) -> CpuState:
         """A new vCPU, all registers 0."""
@@ -176,7 +208,7 @@ class Isa:
                 raise SpecError(f"not a row of an expansion: {line!r}")
             mnemonic, bits_, target, where, syntax = (*cells, "", "")[:5]
             words = target.split()
-            base = self.instructions.get(words[0])
+            base = self._defined.get(words[0])
             if base is None:
                 raise SpecError(f"{mnemonic}: {words[0]} is not defined (yet)")
             given: dict[str, int | str] = {}
@@ -211,7 +243,7 @@ class Isa:
             parsed = Pattern(pattern, self.kinds, Constraint.parse(where), undefined)
         except SpecError as error:
             raise SpecError(f"{self.name} {mnemonic}: {error}") from None
-        names = list(inspect.signature(function).parameters)
+        names = parameters(function)
         for parameter in names:
             if parameter not in parsed.parts and parameter not in self.state and parameter != "name":
                 raise SpecError(
@@ -227,18 +259,27 @@ class Isa:
         self._add(Instruction(self, mnemonic, parsed, function, syntax), over)
 
     def _add(self, insn: Instruction, over: str) -> None:
-        if insn.name in self.instructions:
+        if insn.name in self._defined:
             raise SpecError(f"{self.name} {insn.name} is defined twice")
         allowed = over.split()
-        for other in self.instructions.values():
-            if insn.pattern.overlaps(other.pattern) and other.name not in allowed:
+        mask, match = insn.pattern.mask, insn.pattern.match
+        known = self._encodings.setdefault(insn.pattern.width, [])
+        for other_mask, other_match, other in known:
+            # PERF: most pairs differ in a literal bit, which overlaps() would find out later.
+            if (
+                not (match ^ other_match) & mask & other_mask
+                and insn.pattern.overlaps(other.pattern)
+                and other.name not in allowed
+            ):
                 raise SpecError(
                     f"{self.name} {insn.name} overlaps {other.name}: "
                     f"{insn.pattern.text!r} and {other.pattern.text!r} fit one word"
                 )
-        self.instructions = (
-            {insn.name: insn, **self.instructions} if allowed else {**self.instructions, insn.name: insn}
-        )
+        known.append((mask, match, insn))
+        if allowed:
+            self._defined = {insn.name: insn, **self._defined}
+        else:
+            self._defined[insn.name] = insn
         self._buckets = None
 
     # -- for back ends ------------------------------------------------------------------------------------------
@@ -277,7 +318,7 @@ class Isa:
         trace = Tracer(insn.name + suffix, roles)
         given: dict[str, Any] = {}
         with trace.active():
-            for name in inspect.signature(insn.function).parameters:
+            for name in parameters(insn.function):
                 kind = insn.fields.get(name)
                 if kind is not None:
                     given[name] = self._argument(trace, name, kind, statics)

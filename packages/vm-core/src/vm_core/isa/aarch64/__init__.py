@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vm_core.isa.aarch64 import branch, dp_imm, dp_reg, load_store, simd, system
 from vm_core.isa.aarch64.state import ISA
 
-__all__ = ["ISA", "branch", "dp_imm", "dp_reg", "load_store", "simd", "system"]
+__all__ = ["ISA"]

@@ -378,4 +378,8 @@ ISA: Final = AArch64(
         "trap": Trap,
     },
     machine=183,
+    texts=tuple(
+        f"vm_core.isa.aarch64.{name}"
+        for name in ("branch", "dp_imm", "dp_reg", "load_store", "simd", "system")
+    ),
 )

@@ -5,7 +5,6 @@ One module a group of chapters; the state and the field kinds are in :mod:`vm_co
 
 from __future__ import annotations
 
-from vm_core.isa.riscv import csr, rva, rvb, rvfd, rvi, rvm, rvc  # isort: skip  # rvc's rows refer to the others
 from vm_core.isa.riscv.state import rv as ISA
 
-__all__ = ["ISA", "csr", "rva", "rvb", "rvc", "rvfd", "rvi", "rvm"]
+__all__ = ["ISA"]

@@ -203,7 +203,7 @@ class X86(Isa):
         return define
 
     def _define_rows(self, mnemonic: str, text: str, function: Semantics, options: frozenset[str]) -> None:
-        if mnemonic in self.instructions:
+        if mnemonic in self._defined:
             raise SpecError(f"{self.name} {mnemonic} is defined twice")
         names = list(inspect.signature(function).parameters)
         wanted = [name for name in names if name not in self.state and name not in ("cc", "w", "rep", "name")]
@@ -256,7 +256,7 @@ class X86(Isa):
                         raise SpecError(f"{self.name} {mnemonic} overlaps {other.insn.name}: {row.text!r}")
                 rows.append(row)
                 rows.sort(key=lambda r: (not r.rex_w, r.exact is None, r.digit is None, r.low == "r"))
-        self.instructions = {**self.instructions, mnemonic: insn}
+        self._defined[mnemonic] = insn
 
     # -- decoding -----------------------------------------------------------------------------------------------
 
