@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from vm_core import engines
 from vm_core import isa as isas
 from vm_core.engine import Budget, Syscall
+from vm_core.errors import EngineUnavailable
 from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
 from vm_jit.cache import SUFFIX, Cache
@@ -192,3 +194,26 @@ def test_code_may_be_dropped_while_other_threads_run_it(cache: Cache) -> None:
             thread.join()
         assert results == [600_000] * 160
         assert engine.stats.retired == 160 * 600_001
+
+
+def test_without_a_compiler_auto_is_the_reference_executor(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that cannot start, or cannot import LLVM: one line says why, and the guest runs all the same."""
+    monkeypatch.setattr("vm_jit.compiler.sys.executable", "/nonexistent/python")
+    monkeypatch.setattr("vm_jit.engine._interpreters", {})
+    with GuestMemory(bits=24) as memory:
+        engine = engines.create("auto", ISA, memory, cache=cache)
+        assert engine.name == "reference"
+        with pytest.raises(EngineUnavailable, match="cannot start the compiler"):
+            engines.create("jit", ISA, memory, cache=cache)
+    assert "reference executor" in caplog.text
+
+
+def test_a_worker_that_dies_costs_a_region_not_the_guest(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vm_jit.compiler._WORKER", "import os; os.abort()")
+    with machine(cache) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 300_000
+        assert engine.stats.regions_compiled == 0

@@ -7,16 +7,16 @@ One grammar serves both: long options (``--engine jit``, ``--engine=jit``, ``--n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from vm_cli.settings import ROWS, Row
 from vm_core.errors import UsageError
+from vm_core.record import field, record
 
 __all__ = ["EXTRAS", "Extra", "RunLine", "help_text", "parse_run"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Extra:
     """An option of ``vm run`` that is no setting. ``metavar`` is empty for one that stands alone."""
 
@@ -62,7 +62,7 @@ _REFUSED: Final[dict[str, str]] = {
 }
 
 
-@dataclass(slots=True)
+@record()
 class RunLine:
     """A parsed command line. ``flags`` is what :func:`vm_cli.settings.apply_flags` takes."""
 

@@ -12,10 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import ConfigError, UsageError, VmError
+from vm_core.record import field, names, record, replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Settings:
     """Every setting with its type and default. ``None`` means: no limit, or the part's own default."""
 
@@ -64,7 +64,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Kind:
     """How a value is written. ``parse`` takes text and raises ValueError; ``allowed`` says what it takes."""
 
@@ -167,7 +167,7 @@ LOG: Final = _choice("error", "warning", "info", "debug")
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Row:
     """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line."""
 
@@ -216,7 +216,7 @@ def _suggest(word: str, words: Mapping[str, object] | Sequence[str]) -> str:
 # -- layers -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@record()
 class Configuration:
     """The settings in force. ``origins`` tells for each one that is not the default where it was set."""
 
@@ -339,4 +339,4 @@ def apply_flags(configuration: Configuration, flags: Sequence[tuple[str, str, st
         configuration.set(name, value, f"flag {spelling}")
 
 
-assert {row.name for row in ROWS} == {f.name for f in fields(Settings)}, "one row a setting"
+assert {row.name for row in ROWS} == set(names(Settings)), "one row a setting"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from vm_core.memory import Access, GuestMemory
+from vm_core.record import field, record
 from vm_core.state import CpuState
 
 __all__ = [
@@ -41,12 +41,12 @@ class Cause(enum.Enum):
     SYSCALL = "syscall"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Syscall:
     """The guest asked its operating system. The pc is already behind the instruction, which has retired."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Trap:
     """An instruction that did not retire. ``cpu.pc`` is its address; no register or memory has changed.
 
@@ -61,19 +61,19 @@ class Trap:
     mapped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Budget:
     """Exactly ``limit`` instructions have retired in this call."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Breakpoint:
     """The pc is on a breakpoint, whose instruction has not run."""
 
     pc: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Interrupted:
     """Another thread asked the engine to return (``Engine.interrupt``)."""
 
@@ -81,7 +81,7 @@ class Interrupted:
 Exit = Syscall | Trap | Budget | Breakpoint | Interrupted
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Availability:
     """Whether something can be used here and, if not, why and what would help."""
 
@@ -90,7 +90,7 @@ class Availability:
     hint: str = ""
 
 
-@dataclass(slots=True)
+@record()
 class EngineStats:
     """What ran where. Times are seconds; ``extra`` is for what only one engine has."""
 

@@ -41,7 +41,10 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
     if name == "auto":
         try:
             return create("jit", isa, memory, **options)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
+            import logging
+
+            logging.getLogger("vm").warning("running in the reference executor, which is slow: %s", error)
             return create("reference", isa, memory, **options)
     try:
         made = _load(name)(isa, memory, **options)

@@ -13,12 +13,12 @@ import bisect
 import os
 import stat
 import struct
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Final, NamedTuple
 
 from vm_core.errors import EXIT_NOT_FOUND, LoadError
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+from vm_core.record import field, record
 
 __all__ = ["Image", "ProgramNotFound", "Symbols", "load", "machine_of"]
 
@@ -108,7 +108,7 @@ class _Source:
             self.fd = -1
 
 
-@dataclass(slots=True)
+@record()
 class Symbols:
     """Function and object names of an image by address, for messages."""
 
@@ -129,7 +129,7 @@ class Symbols:
         return name if address == start else f"{name}+{address - start:#x}"
 
 
-@dataclass(slots=True)
+@record()
 class Image:
     """A loaded program. Addresses are guest addresses; ``phent`` and ``phnum`` describe the headers at ``phdr``."""
 

@@ -18,10 +18,10 @@ import mmap as _mmap
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from vm_core.errors import HostError
+from vm_core.record import record, replace
 
 __all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
 
@@ -78,7 +78,7 @@ class MemoryLimit(Exception):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Region:
     """A mapped range ``[start, end)`` with one protection, as a line of /proc/self/maps."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
 
 from vm_core.engine import EngineStats
@@ -12,6 +11,7 @@ from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, GuestE
 from vm_core.linux.paths import Bind
 from vm_core.linux.process import EngineMaker, Process, SyscallHook
 from vm_core.memory import MemoryLimit
+from vm_core.record import field, record
 
 if TYPE_CHECKING:
     from vm_core.linux.abi import SigInfo
@@ -29,7 +29,7 @@ _EXITS: Final = {"fuel": EXIT_FUEL, "memory": EXIT_MEMORY, "timeout": EXIT_TIMEO
 Stream = int | IO[Any] | None
 
 
-@dataclass(slots=True)
+@record()
 class RunResult:
     """How a guest ended.
 

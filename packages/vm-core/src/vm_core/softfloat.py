@@ -8,8 +8,9 @@ Flags are RISC-V's: NX 1, UF 2, OF 4, DZ 8, NV 16. Rounding modes are RISC-V's: 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
+
+from vm_core.record import record
 
 __all__ = [
     "DZ",
@@ -61,7 +62,7 @@ NV: Final = 16
 Result = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class _Format:
     """``fraction`` bits are stored after the exponent; ``emin`` is the exponent of the smallest normal number."""
 

@@ -8,8 +8,9 @@ extra slots its ISA declares (a sink for writes to a zero register, an alternati
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Final
+
+from vm_core.record import record
 
 __all__ = ["HEADER", "HEADER_BYTES", "CpuState", "RegisterFile", "StateLayout"]
 
@@ -35,7 +36,7 @@ HEADER: Final[dict[str, int]] = {
 HEADER_BYTES: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class RegisterFile:
     """``count`` registers of ``width`` bits. Register ``zero`` reads as 0 and ignores writes.
 

@@ -14,11 +14,11 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import CacheError
+from vm_core.record import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def default_directory() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Entry:
     """A file of the cache. ``error`` says why it may not be used (empty if it may)."""
 

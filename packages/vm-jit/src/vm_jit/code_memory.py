@@ -11,10 +11,10 @@ import mmap as _mmap
 import os
 import struct
 import threading
-from dataclasses import dataclass
 from typing import Final
 
 from vm_core.errors import CacheError, HostError
+from vm_core.record import record
 
 __all__ = ["CodeBlock", "CodeMemory", "LoadedObject"]
 
@@ -89,7 +89,7 @@ class _Chunk:
         _libc.munmap(self.execute, self.size)
 
 
-@dataclass(slots=True)
+@record()
 class CodeBlock:
     """``size`` bytes of code memory: written at ``write``, run at ``execute``."""
 
@@ -106,7 +106,7 @@ class CodeBlock:
         return self.chunk.execute + self.at
 
 
-@dataclass(slots=True)
+@record()
 class LoadedObject:
     """An object in code memory; ``symbols`` gives the host address of each function that it defines."""
 

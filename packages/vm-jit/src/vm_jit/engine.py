@@ -13,7 +13,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import (
@@ -27,14 +26,14 @@ from vm_core.engine import (
     Syscall,
     Trap,
 )
-from vm_core.errors import CacheError, DecodeError, VmError
+from vm_core.errors import CacheError, DecodeError, EngineUnavailable, VmError
 from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory
-from vm_jit.compiler import Compiler, host_key, source_digest
+from vm_jit.compiler import CompileError, Compiler, host_key, source_digest
 from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
@@ -121,7 +120,7 @@ def interpreter_for(isa: Isa, cache: Cache | None) -> Interpreter:
 
 
 def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
-    """The interpreter from the cache, else built now and stored there."""
+    """The interpreter from the cache, else built now and stored there. Raises EngineUnavailable."""
     begin = time.perf_counter()
     name = f"interp-{isa.name}-{translation_key(isa)}"
     if cache is not None:
@@ -142,14 +141,19 @@ def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
     from vm_jit.interpreter import build
 
     modules, plans = build(isa)
-    with ThreadPoolExecutor(len(modules)) as pool:
-        objects = list(pool.map(_compile_alone, modules))
+    try:
+        with ThreadPoolExecutor(len(modules)) as pool:
+            objects = list(pool.map(_compile_alone, modules))
+    except CompileError as error:
+        raise EngineUnavailable(
+            f"the native interpreter cannot be built: {error}", hint="use --engine reference"
+        ) from error
     made = Interpreter(objects, plans, cached=False, begin=begin)
     if cache is not None:
         try:
             starts = [sum(map(len, objects[:i])) for i in range(len(objects))]
             meta = {
-                "plans": {key: list(asdict(one).values()) for key, one in plans.items()},
+                "plans": {key: [one.symbol, one.slots, one.immediates] for key, one in plans.items()},
                 "objects": [(start, len(one)) for start, one in zip(starts, objects, strict=True)],
             }
             cache.write(name, meta, b"".join(objects))

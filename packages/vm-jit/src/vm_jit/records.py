@@ -12,9 +12,9 @@ Guest code is predecoded, page by page, into records of 32 bytes, one for each p
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final
 
+from vm_core.record import record
 from vm_core.spec.isa import Decoded
 
 __all__ = [
@@ -50,7 +50,7 @@ class Reason(enum.IntEnum):
     BREAKPOINT = 6
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Plan:
     """How a handler's operands lie in its record. ``slots`` are (role r|w, file, field, offset), each a 16-bit state
     offset; ``immediates`` are (field, offset, bytes), signed."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+from vm_core.record import record
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
@@ -28,7 +28,7 @@ _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
 
 
-@dataclass(slots=True)
+@record()
 class Shared:
     """A writable shared file mapping: guest range, file and what each page held when last in step with it."""
 

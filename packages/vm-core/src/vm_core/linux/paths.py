@@ -25,10 +25,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Self
 
 from vm_core.errors import UsageError
+from vm_core.record import record
 
 __all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents"]
 
@@ -93,7 +93,7 @@ def getdents(fd: int, address: int, size: int) -> int:
     return int(count)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Bind:
     """A host directory or file shown to the guest."""
 

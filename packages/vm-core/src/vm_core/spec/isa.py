@@ -11,11 +11,11 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import DecodeError, SpecError
+from vm_core.record import field, record
 from vm_core.spec.pattern import Constraint, Kind, Pattern, parameters
 from vm_core.spec.template import Template
 from vm_core.spec.trace import Tracer
@@ -30,7 +30,7 @@ Semantics = Callable[..., None]
 _loading: Final = threading.RLock()
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class Instruction:
     """One mnemonic: its encoding, its text, and how it is written in assembly.
 
@@ -78,7 +78,7 @@ class Instruction:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Decoded:
     """An instruction at an address. ``length`` is in bytes; ``fields`` are those of ``insn`` (after expansion);
     ``encoding`` is the instruction as written, which differs from ``insn`` for a short form."""

@@ -8,8 +8,9 @@ op's definition: the reference executor calls it, and every other back end is te
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from vm_core.record import record
 
 __all__ = ["AMO", "EFFECTS", "MAX_WIDTH", "PURE", "EffectOp", "PureOp", "signed"]
 
@@ -51,7 +52,7 @@ def _lanes(op: Callable[[int, int], int]) -> Callable[[int, int, int, int], int]
     return apply
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class PureOp:
     """``shape`` says how widths go together: ``same`` (all args and the result), ``compare`` (args alike, result 1
     bit), ``select``, ``unary`` (result as the arg), ``lanes`` (same, plus a lane width in ``attr``), ``cast``.
@@ -101,7 +102,7 @@ PURE: Final[dict[str, PureOp]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class EffectOp:
     """An op that reads or changes state. ``args`` counts value arguments; ``result`` tells whether it has a value;
     ``attr`` documents its attribute; ``faults`` tells whether it can end the instruction with a trap."""

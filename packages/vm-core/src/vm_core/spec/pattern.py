@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 from vm_core.errors import SpecError
+from vm_core.record import record
 
 __all__ = [
     "Codec",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Codec:
     """For a field whose bits are not its value. ``decode`` gives the value of the bits and ``encode`` the bits of a
     value; each raises ValueError where there is none (reserved bits: the pattern does not fit)."""
@@ -36,7 +36,7 @@ class Codec:
     encode: Callable[[int], int]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Kind:
     """What a field is. ``role``: reg, signed, unsigned (run-time operands), static (steers Python) or strongest
     (an ordering bit that every engine treats as set). ``bits`` is the encoded width where the pattern does not say;
@@ -85,7 +85,7 @@ def Strongest(bits: int = 1) -> Kind:
 _CONSTRAINT = re.compile(r"(\w+)(==|!=)(\d+(?:,\d+)*)")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Constraint:
     """``field`` must (``equal``) or must not be one of ``values``."""
 
@@ -108,7 +108,7 @@ class Constraint:
         return (value in self.values) == self.equal
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class _Part:
     """``count`` bits at ``at`` in the word are bits ``to`` and up of the field."""
 

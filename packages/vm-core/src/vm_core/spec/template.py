@@ -13,13 +13,12 @@ happens only where that 1-bit value is 1.
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, cast
 
 from vm_core.errors import SpecError
+from vm_core.record import record
 from vm_core.spec.ops import AMO, EFFECTS, MAX_WIDTH, PURE
 
 __all__ = ["MAX_OPS", "Op", "Template", "parse"]
@@ -28,7 +27,7 @@ MAX_OPS: Final = 60
 _UNGUARDED: Final = frozenset({"const", "field", "pc", "next_pc", "reg", "setreg"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Op:
     """``width`` is the result's width in bits (0: no result), ``args`` are indices of earlier ops, ``attr`` is
     documented in the op tables, ``guard`` the index of a 1-bit value or None."""
@@ -46,7 +45,7 @@ class Op:
         return file, index
 
 
-@dataclass(frozen=True)
+@record(frozen=True, slots=False)
 class Template:
     """``fields`` maps the run-time fields to their role: reg, signed or unsigned."""
 
@@ -73,6 +72,8 @@ class Template:
     @cached_property
     def digest(self) -> str:
         """A hash of the text: two templates with one digest mean the same."""
+        import hashlib
+
         return hashlib.blake2b(str(self).encode(), digest_size=16).hexdigest()
 
     @cached_property
