@@ -261,3 +261,22 @@ def test_syscalls_are_listed_by_number() -> None:
     assert {"write", "writev"} <= {row["name"] for row in facts("syscalls", "--isa", "x86_64")}
     assert "write" in vm("syscalls").stdout
     one_error(vm("syscalls", "--isa", "z80"), 2, "VM001")
+
+
+def test_help_keeps_the_lines_of_its_examples() -> None:
+    lines = vm("--help").stdout.splitlines()
+    assert "  vm run ./hello           run a Linux program" in lines
+    assert "\\b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("words", [("info",), ("cache", "path"), ("where", "rv64", "addi")])
+def test_json_may_stand_before_the_command(words: tuple[str, ...]) -> None:
+    assert json.loads(vm("--json", *words).stdout) == json.loads(vm(*words, "--json").stdout)
+
+
+def test_a_cache_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("list", "verify", "clear", "prune"):
+        done = vm("cache", name, VM_CACHE_DIR=str(tmp_path / "file"))
+        assert done.returncode == 125
+        assert done.stderr.startswith(f"vm: error[VM300]: {tmp_path}/file: Not a directory")

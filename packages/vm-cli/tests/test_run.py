@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -273,3 +274,72 @@ def test_the_demo() -> None:
     assert found["jit"]["stats"]["retired_jit"] > 0
     assert found["interpreted"]["stats"]["retired_jit"] == 0
     assert found["ratio"] > 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 42), (signal.SIGTERM, 55)])
+def test_a_guest_may_handle_the_hosts_signals(number: int, status: int, assemble: Make) -> None:
+    child = started(
+        "run",
+        assemble(
+            f"addi a0, zero, {number}",
+            "addi a1, zero, 17",
+            "slli a1, a1, 12",
+            "addi a1, a1, 264",  # the action, behind the text
+            "addi a2, zero, 0",
+            "addi a3, zero, 8",
+            "addi a7, zero, 134",
+            "ecall",
+            "addi a0, zero, 1",
+            "addi a1, a1, -8",
+            "addi a2, zero, 6",
+            "addi a7, zero, 64",
+            "ecall",
+            "jal zero, 0",
+            f"addi a0, zero, {status}",  # the handler, at 0x11038
+            "addi a7, zero, 93",
+            "ecall",
+            data=b"hello\n\0\0" + (0x11038).to_bytes(8, "little") + bytes(16),
+        ),
+    )
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=30)
+    assert (child.returncode, errors) == (status, b"")
+
+
+def test_nohup_is_respected(greets_and_stays: Path) -> None:
+    script = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from vm_cli.main import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "run", "--timeout", "2", str(greets_and_stays)],
+        env=environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.read(6) == b"hello\n"
+        child.send_signal(signal.SIGHUP)
+        assert child.wait(30) == 124
+
+
+def closing(number: int, *words: str | Path) -> int:
+    """The exit status of vm with a standard descriptor closed."""
+    shell = f'exec "$@" {number}{"<" if number == 0 else ">"}&-'
+    return subprocess.run(["/bin/sh", "-c", shell, "sh", *command(), *map(str, words)], env=environ()).returncode
+
+
+def test_closed_standard_descriptors_stay_closed(assemble: Make) -> None:
+    for number, call in ((0, 63), (1, 64), (2, 64)):
+        # Exits with -errno of a read or write there.
+        guest = assemble(
+            f"addi a0, zero, {number}",
+            "addi a1, sp, 0",
+            "addi a2, zero, 1",
+            f"addi a7, zero, {call}",
+            "ecall",
+            "sub a0, zero, a0",
+            "addi a7, zero, 93",
+            "ecall",
+            name=f"guest{number}",
+        )
+        assert closing(number, "run", guest) == errno.EBADF
+    assert closing(1, "info") == 0
+    assert closing(2, "run", "/nonexistent") == 127

@@ -399,3 +399,75 @@ def test_the_constants_are_those_of_subprocess():
     from vm_core import run
 
     assert (run.PIPE, run.STDOUT, run.DEVNULL) == (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL)
+
+
+# -- timers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_timer_sends_its_signal_with_its_value(guest):
+    event = struct.pack("<Qiii", 0x1122334455667788, 34, 0, 0).ljust(64, b"\0")
+    assert guest.call("timer_create", 1, event, guest.buffer) == 0
+    timer = int.from_bytes(guest.get(4), "little")
+    soon = struct.pack("<qqqq", 0, 0, 0, 10_000_000)
+    assert guest.call("timer_settime", timer, 0, soon, 0) == 0
+    wanted = (1 << 33).to_bytes(8, "little")
+    assert guest.call("rt_sigtimedwait", wanted, guest.buffer, struct.pack("<qq", 5, 0), 8) == 34
+    number, _, code, _, tid, overrun, value = struct.unpack("<iiiiIIQ", guest.get(32))
+    assert (number, code, tid, overrun, value) == (34, -2, timer, 0, 0x1122334455667788)
+    assert guest.call("timer_gettime", timer, guest.buffer) == 0
+    assert guest.get(32) == bytes(32)  # it does not repeat
+    assert guest.call("timer_getoverrun", timer) == 0
+    assert guest.call("timer_settime", timer, 0, struct.pack("<qqqq", 7, 0, 60, 0), 0) == 0
+    assert guest.call("timer_settime", timer, 0, bytes(32), guest.buffer) == 0
+    interval, _, left, _ = struct.unpack("<qqqq", guest.get(32))
+    assert (interval, left) in ((7, 59), (7, 60))
+    past = struct.pack("<qqqq", 0, 0, 0, 1)
+    assert guest.call("timer_settime", timer, 1, past, 0) == 0  # TIMER_ABSTIME
+    assert guest.call("rt_sigtimedwait", wanted, 0, struct.pack("<qq", 5, 0), 8) == 34
+    assert guest.call("timer_delete", timer) == 0
+    assert guest.call("timer_delete", timer) == -errno.EINVAL
+    assert guest.call("timer_settime", timer, 0, soon, 0) == -errno.EINVAL
+
+
+def test_timer_arguments(guest):
+    b = guest.buffer
+    assert guest.call("timer_create", 2, 0, b) == -errno.EINVAL  # CPU time
+    assert guest.call("timer_create", 1, 0, 8) == -errno.EFAULT
+    for number, notify, tid in ((0, 0, 0), (65, 0, 0), (10, 3, 0), (10, 4, 999)):
+        event = struct.pack("<Qiii", 0, number, notify, tid)
+        assert guest.call("timer_create", 1, event, b) == -errno.EINVAL
+    assert guest.call("timer_create", 0, 0, b) == 0
+    timer = int.from_bytes(guest.get(4), "little")
+    assert guest.call("timer_settime", timer, 0, struct.pack("<qqqq", 0, 0, 0, 10**9), 0) == -errno.EINVAL
+    for _ in range(1023):
+        assert guest.call("timer_create", 0, 0, b) == 0
+    assert guest.call("timer_create", 0, 0, b) == -errno.EAGAIN
+
+
+def test_a_timer_that_is_a_file(guest):
+    b = guest.buffer
+    fd = guest.call("timerfd_create", 1, 0o4000)
+    assert guest.call("read", fd, b, 8) == -errno.EAGAIN
+    assert guest.call("timerfd_settime", fd, 0, struct.pack("<qqqq", 0, 0, 0, 10_000_000), 0) == 0
+    assert guest.call("ppoll", struct.pack("<ihH", fd, 1, 0), 1, struct.pack("<qq", 5, 0), 0, 8) == 1
+    assert guest.call("read", fd, b, 8) == 8
+    assert int.from_bytes(guest.get(8), "little") == 1
+    assert guest.call("timerfd_settime", fd, 0, struct.pack("<qqqq", 3, 0, 60, 0), 0) == 0
+    assert guest.call("timerfd_gettime", fd, b) == 0
+    interval, _, left, _ = struct.unpack("<qqqq", guest.get(32))
+    assert interval == 3
+    assert left in (59, 60)
+    assert guest.call("timerfd_settime", fd, 0, bytes(32), b) == 0
+    assert struct.unpack("<qqqq", guest.get(32))[0] == 3
+    assert guest.call("timerfd_settime", fd, 0, struct.pack("<qqqq", 0, 0, 0, 10**9), 0) == -errno.EINVAL
+    assert guest.call("timerfd_create", 1, 1) == -errno.EINVAL
+    assert guest.call("timerfd_create", 99, 0) == -errno.EINVAL
+    assert guest.call("timerfd_gettime", 0, b) in (-errno.EINVAL, -errno.EBADF)
+    assert guest.call("timerfd_gettime", 99, b) == -errno.EBADF
+
+
+def test_calls_without_a_row_are_named(guest):
+    assert table.name_of(guest.process.abi, 74) == "signalfd4"
+    assert table.name_of(guest.process.abi, 9999) == "syscall_9999"
+    rows = {row.generic for row in table.ROWS}
+    assert not rows & set(table._ABSENT_GENERIC)

@@ -69,6 +69,19 @@ def test_the_current_directory_is_there_under_its_own_name(make, tmp_path):
     assert guest.call("getcwd", guest.buffer, 4096) == len(f"{tmp_path}/inside") + 1
 
 
+def test_the_way_to_the_current_directory_is_there(make, tmp_path):
+    """Below /tmp too, of which the guest has one of its own: realpath(3) reads every part of the way as a link."""
+    guest = make()
+    way = f"{tmp_path}/inside".split("/")
+    for depth in range(2, len(way) + 1):
+        part = "/".join(way[:depth])
+        assert guest.call("readlinkat", AT, part, guest.buffer, 100) == -errno.EINVAL, part
+        for flags in (0, 0x100):  # AT_SYMLINK_NOFOLLOW
+            assert guest.call("newfstatat", AT, part, guest.buffer, flags) == 0, part
+            assert stat.S_ISDIR(int.from_bytes(guest.get(4, 16), "little"))
+    assert guest.call("newfstatat", AT, f"{tmp_path}/outside", guest.buffer, 0x100) == -errno.ENOENT
+
+
 @pytest.mark.parametrize(
     "path",
     ["../outside/secret", "/etc/passwd", "sub/../../outside/secret", "/../../../etc/passwd", "/root", "/proc/1/environ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -519,3 +520,121 @@ def test_the_same_program_ends_the_same_under_qemu(tmp_path):
         pytest.skip("qemu-riscv64 is not installed")
     ours = run([str(path)], capture_output=True, engine="reference")
     assert (ours.stdout, ours.returncode) == (theirs.stdout, theirs.returncode)
+
+
+# -- what the caller gives ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "message"),
+    [
+        (["a\0b"], {}, "an argument has a NUL in it"),
+        ([b"a\0b"], {}, "an argument has a NUL in it"),
+        (["a", 5], {}, "an argument must be str or bytes, not int: 5"),
+        (["a"], {"env": {"A=B": "1"}}, "'A=B' cannot be a variable's name"),
+        (["a"], {"env": {"": "1"}}, "'' cannot be a variable's name"),
+        (["a"], {"env": {"A": "1\0"}}, "the value of A has a NUL in it"),
+        (["a"], {"env": {"A": 1}}, "env must map str to str"),
+        (["a"], {"stdout": 9999}, "no open descriptor: 9999"),
+        (["a"], {"stdin": 9999}, "no open descriptor: 9999"),
+        (["a"], {"stderr": -9}, "no open descriptor: -9"),
+        (["a"], {"stdout": "file"}, "must be a descriptor or a file: 'file'"),
+        (["a"], {"stdout": io.BytesIO()}, "has no descriptor"),
+    ],
+)
+def test_what_cannot_be_given_to_a_program_is_one_clear_line(argv, options, message):
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(UsageError) as caught:
+        run(argv, program=HELLO, engine="reference", input=None if "stdin" in options else b"x", **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert os.listdir("/proc/self/fd") == before
+
+
+# -- signals of the host ------------------------------------------------------------------------------------------
+
+HANDLES = """
+        li a0, {number}
+        la a1, action
+        li a2, 0
+        li a3, 8
+        li a7, 134
+        ecall
+        li a0, 1
+        la a1, action
+        li a2, 1
+        li a7, 64
+        ecall
+wait:   j wait
+handler: addi a0, a0, 40
+        li a7, 94
+        ecall
+        .align 8
+action: .dword {handler}
+        .dword 0
+        .dword 0
+"""
+
+
+def signalled(handler, number=signal.SIGUSR1, **options):
+    """Run a guest that has set ``handler`` for a signal, which this process then gets."""
+    reader, writer = os.pipe()
+
+    def when_ready():
+        os.read(reader, 1)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=when_ready)
+    thread.start()
+    try:
+        text = HANDLES.format(number=int(number), handler=handler)
+        return run(
+            ["guest"],
+            program=program(text),
+            engine="reference",
+            stdout=writer,
+            timeout=20,
+            host_signals=[number],
+            **options,
+        )
+    finally:
+        thread.join()
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_signal_of_the_host_goes_to_the_guests_handler():
+    before = signal.getsignal(signal.SIGUSR1)
+    assert signalled("handler").exit_code == 40 + signal.SIGUSR1
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_signal_that_the_guest_leaves_alone_does_what_it_did():
+    class Arrived(BaseException):
+        pass
+
+    def handler(number, frame):
+        raise Arrived
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Arrived):
+            signalled(0)
+        assert signal.getsignal(signal.SIGUSR1) is handler
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_hosts_signals_are_for_the_main_thread():
+    seen = []
+
+    def elsewhere():
+        try:
+            run(["guest"], program=HELLO, engine="reference", host_signals=[signal.SIGUSR1])
+        except UsageError as error:
+            seen.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == ["host_signals: only the main thread of Python gets signals"]

@@ -162,6 +162,7 @@ BAD = {
         "offset 24: the entry point 0x50000 is not in an executable segment",
     ),
     "entry in data": (elf((TEXT, DATA), entry=0x12010), "is not in an executable segment"),
+    "shared library": (elf(((1, 5, 0, 0, b"", 0x1000),), kind=3, entry=0), "offset 24: a shared library"),
     "odd entry": (elf(entry=0x10001), "offset 24: the entry point 0x10001 is misaligned"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vm_core.errors import CacheError
-from vm_jit.cache import SUFFIX, Cache
+from vm_jit.cache import SUFFIX, Cache, warn
 
 
 @pytest.fixture
@@ -119,3 +119,19 @@ def test_killed_writers_leave_the_old_file_or_the_new(cache: Cache) -> None:
         assert found is not None
         meta, blob = found
         assert "n" not in meta or blob == bytes([meta["n"] % 256]) * 200_000
+
+
+def test_the_problem_of_a_directory_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file")
+    for name in ("one", "two"):
+        with pytest.raises(CacheError) as caught:
+            cache.write(name, {}, b"")
+        warn(f"{name} is not cached", caught.value)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"compiled code is not kept: {tmp_path}/file is not a directory (remove it, or set VM_CACHE_DIR)"
+    ]
+    caplog.clear()
+    for _ in range(2):  # a file's own problem is always said
+        warn("one is not used", CacheError("one is torn"))
+    assert [record.getMessage() for record in caplog.records] == ["one is not used: one is torn"] * 2

@@ -17,7 +17,14 @@ from vm_core.errors import EXIT_USAGE, UsageError
 
 __all__ = ["cli", "run_app"]
 
-_JSON: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def _as_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    """``--json`` may stand behind ``vm`` too."""
+    return value or bool(ctx.find_root().params.get("as_json"))
+
+
+_JSON: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, callback=_as_json, help="Print JSON for programs."
+)
 
 
 def run_app(words: Sequence[str]) -> int:
@@ -68,20 +75,26 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+# Not a docstring: click's mark for lines to be left as they are is a control character.
+_HELP = """Run programs of other machines.
+
+\b
+vm run ./hello           run a Linux program
+vm demo                  see it work
+vm doctor                find out what is missing here
+"""
+
+
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    help=_HELP,
 )
 @click.option("--version", is_flag=True, help="Show the versions and exit.")
 @_JSON
 @click.pass_context
 def cli(ctx: click.Context, version: bool, as_json: bool) -> int:
-    r"""Run programs of other machines.
-
-    \b
-    vm run ./hello           run a Linux program
-    vm demo                  see it work
-    vm doctor                find out what is missing here
-    """
     if version:
         from vm_cli import info
 
@@ -132,7 +145,9 @@ def _run_parameters() -> list[click.Parameter]:
 def _run() -> int:
     from vm_cli.launch import run_command
 
-    return run_command(click.get_current_context().obj)
+    context = click.get_current_context()
+    words: list[str] = context.obj
+    return run_command(["--json", *words] if context.find_root().params.get("as_json") else words)
 
 
 cli.add_command(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vm_core.errors import EngineUnavailable
+from vm_core.errors import EngineUnavailable, HostError
 
 __all__ = ["clear", "directory", "entries", "prune"]
 
@@ -31,7 +31,16 @@ def directory() -> Path:
 
 
 def entries() -> list[dict[str, Any]]:
-    """Every entry, the largest first; one that must not be used has ``valid`` false and says why in ``error``."""
+    """Every entry, the largest first; one that must not be used has ``valid`` false and says why in ``error``.
+
+    Raises HostError for a directory that cannot be read: it is not an empty one.
+    """
+    try:
+        os.listdir(directory())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError(f"{directory()}: {error.strerror}", hint="vm doctor says more") from None
     found = [
         {"name": e.name, "bytes": e.size, "modified": e.mtime, "valid": e.valid, "error": e.error}
         for e in _cache().entries()

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_name", "guest_environment", "run_command", "run_guest", "run_multicall", "status_of"]
 
+_PASSED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+)
+"""What a guest may handle. Not SIGQUIT: Ctrl-\\ ends vm whatever the guest does."""
 _LIMITS = {"memory": EXIT_MEMORY, "fuel": EXIT_FUEL, "timeout": EXIT_TIMEOUT}
 
 
@@ -149,6 +159,7 @@ def run_guest(
             net=settings.net,
             argv0=argv0,
             strace=_strace if settings.strace else None,
+            host_signals=_PASSED,
             **options,
         )
     return result, chosen.made
@@ -183,12 +194,14 @@ def _strace(line: str) -> None:
 
 @contextmanager
 def _host_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the guest as Ctrl-C does, instead of leaving terminals and cache files half-way."""
+    """SIGTERM and SIGHUP end a guest that does not handle them as Ctrl-C does, not leaving cache files half-way."""
 
     def stop(number: int, _frame: FrameType | None) -> NoReturn:
         raise Stopped(number)
 
-    kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # nohup and a shell's & have a signal ignored: it stays so.
+    mine = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    kept = {number: signal.signal(number, stop) for number in mine}
     try:
         yield
     finally:

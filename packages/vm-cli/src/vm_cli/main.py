@@ -25,6 +25,7 @@ class Stopped(BaseException):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """``vm``. Exits with the guest's status, or one of :mod:`vm_core.errors`."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _hold_standard_descriptors()
     if "_VM_COMPLETE" in os.environ:  # the shell asks what could come next
         from vm_cli.app import complete
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _multicall(isa: str) -> NoReturn:
     from vm_cli.launch import run_multicall
 
+    _hold_standard_descriptors()
     _guard(lambda: run_multicall(isa, sys.argv[1:]))
 
 
@@ -61,6 +63,24 @@ def main_aarch64() -> NoReturn:
 def main_x86_64() -> NoReturn:
     """``vm-x86_64``, with the spellings of qemu-x86_64."""
     _multicall("x86_64")
+
+
+def _hold_standard_descriptors() -> None:
+    """Where 0, 1 or 2 is closed, hold its number, so that no file of vm's own can get it and be taken for the guest's.
+
+    What holds it is open in the wrong direction: to the guest, as to anyone, a read or write of it is still EBADF.
+    """
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest free number, which is this one
+            os.set_inheritable(number, True)
+    # Python has None for a stream that was closed when it started.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - same
 
 
 def _guard(command: Callable[[], int]) -> NoReturn:

@@ -126,3 +126,8 @@ class CacheError(VmError):
     """A cache file that must not be used: wrong owner, torn, or changed. The cache is then rebuilt."""
 
     code = "VM302"
+
+    def __init__(self, message: str, *, hint: str = "", directory: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.directory = directory
+        """Set if it is not one file's problem but that of its whole directory."""

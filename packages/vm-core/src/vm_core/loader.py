@@ -278,6 +278,11 @@ def _load(
     base = _choose_base(source, head, headers, memory)
     segments = _segments(source, head, headers, base, memory)
     entry = head.entry + base
+    if head.kind == _ET_DYN and not head.entry:
+        raise LoadError(
+            f"{name}: offset 24: a shared library, not a program: it has no entry point",
+            hint="link a program: gcc -static, or -static-pie",
+        )
     home = next((s for s in segments if s.start <= entry < s.end), None)
     if home is None or not home.prot & Prot.EXEC:
         raise LoadError(f"{name}: offset 24: the entry point {head.entry:#x} is not in an executable segment")

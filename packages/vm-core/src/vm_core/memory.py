@@ -122,7 +122,9 @@ def _reserve(size: int, prot: int, what: str) -> int:
 _READ: Final = Access.READ
 _WRITE: Final = Access.WRITE
 _EXEC: Final = Access.EXEC
-_UNPACK: Final = {size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
+_UNPACK: Final = {
+    size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
+}
 _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in (1, 2, 4)}
 """Table bytes that allow an access, by the permission that it needs."""
 
@@ -286,6 +288,11 @@ class GuestMemory:
                 last = region
             if last is not None:
                 yield last
+
+    @property
+    def region_count(self) -> int:
+        """How many regions there are; joined neighbours count as they are kept."""
+        return len(self._regions)
 
     def region_at(self, address: int) -> Region | None:
         """The region that holds ``address``."""

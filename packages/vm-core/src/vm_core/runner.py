@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
 
 from vm_core.engine import EngineStats
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, GuestError, UsageError
 from vm_core.linux.paths import Bind
 from vm_core.linux.process import EngineMaker, Process, SyscallHook
+from vm_core.linux.signal import IGNORED_BY_DEFAULT
 from vm_core.memory import MemoryLimit
 from vm_core.record import field, record
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from vm_core.linux.abi import SigInfo
     from vm_core.linux.process import GuestThread
 
@@ -92,6 +96,13 @@ class _Streams:
         self._owned: list[int] = []
         self._decode = decode
         self.captured: dict[int, int] = {}
+        try:
+            self._open(data, stdin, stdout, stderr)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, data: bytes | None, stdin: Stream, stdout: Stream, stderr: Stream) -> None:
         if data is not None:
             fd = self._file()
             view = memoryview(data)
@@ -127,7 +138,7 @@ class _Streams:
             return self._null()
         if stream in (PIPE, STDOUT):
             raise UsageError("stdin cannot be PIPE: give the data as input=")
-        return stream if isinstance(stream, int) else _flushed(stream)
+        return _descriptor(stream)
 
     def _output(self, number: int, stream: Stream, stdout: int | None) -> int:
         if stream is None:
@@ -140,9 +151,7 @@ class _Streams:
             fd = self._file()
             self.captured[number] = fd
             return fd
-        if isinstance(stream, int) and stream < 0:
-            raise UsageError(f"bad stream {stream} for descriptor {number}")
-        return stream if isinstance(stream, int) else _flushed(stream)
+        return _descriptor(stream)
 
     def text(self, number: int) -> Any:
         """What was captured, or None."""
@@ -164,16 +173,80 @@ class _Streams:
         self._owned.clear()
 
 
+@contextmanager
+def _passing(process: Process, numbers: Collection[int]) -> Iterator[None]:
+    """Let the guest have these signals of the host, those that the host ignores excepted. Raises UsageError."""
+    if not numbers:
+        yield
+        return
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        raise UsageError("host_signals: only the main thread of Python gets signals")
+    before: dict[int, Any] = {}
+
+    def arrive(number: int, frame: FrameType | None) -> None:
+        if process.accept(number):
+            return
+        handler = before[number]
+        if callable(handler):
+            handler(number, frame)
+        elif number not in IGNORED_BY_DEFAULT:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    try:
+        for number in numbers:
+            handler = signal.getsignal(number)
+            if handler is not signal.SIG_IGN and handler is not None:
+                before[number] = handler
+                signal.signal(number, arrive)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_words(words: Sequence[str | bytes], env: Mapping[str, str] | None) -> None:
+    """Refuse what execve(2) could not pass on. Raises UsageError."""
+    for word in words:
+        if not isinstance(word, (str, bytes)):
+            raise UsageError(f"an argument must be str or bytes, not {type(word).__name__}: {word!r}")
+        if ("\0" if isinstance(word, str) else b"\0") in word:  # type: ignore[operator]
+            raise UsageError(f"an argument has a NUL in it: {word!r}")
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise UsageError(f"env must map str to str: {name!r}: {value!r}")
+        if not name or "=" in name or "\0" in name:
+            raise UsageError(f"env: {name!r} cannot be a variable's name")
+        if "\0" in value:
+            raise UsageError(f"env: the value of {name} has a NUL in it")
+
+
 def _text_encoding() -> str:
     import locale
 
     return locale.getpreferredencoding(False)
 
 
-def _flushed(stream: IO[Any]) -> int:
+def _descriptor(stream: int | IO[Any]) -> int:
+    """The host descriptor of a stream, flushed if it is a file object. Raises UsageError."""
+    if isinstance(stream, int):
+        try:
+            os.fstat(stream)
+        except (OSError, OverflowError):
+            raise UsageError(f"a stream is no open descriptor: {stream}") from None
+        return stream
+    if not hasattr(stream, "fileno"):
+        raise UsageError(f"a stream must be a descriptor or a file: {stream!r}")
+    try:
+        fd = stream.fileno()
+    except OSError:  # io.BytesIO and its like
+        raise UsageError(f"a stream has no descriptor: {stream!r}; use PIPE or input=") from None
     if stream.writable():
         stream.flush()
-    return stream.fileno()
+    return fd
 
 
 def run(
@@ -203,6 +276,7 @@ def run(
     strace: Callable[[str], None] | None = None,
     syscall_hook: SyscallHook | None = None,
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+    host_signals: Collection[int] = (),
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
 
@@ -217,6 +291,9 @@ def run(
 
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
+
+    ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
+    do what they did before. Python has signals in its main thread only, so this has to be called there.
 
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
     """
@@ -235,8 +312,10 @@ def run(
         stdout = stderr = PIPE
     if input is not None and stdin is not None:
         raise UsageError("input excludes stdin")
+    _check_words(words, env)
     textual = text or encoding is not None or errors is not None
-    codec, on_error = encoding or _text_encoding(), errors or "strict"
+    asked = textual or isinstance(input, str)
+    codec, on_error = encoding or (_text_encoding() if asked else "utf-8"), errors or "strict"
     data = input.encode(codec, on_error) if isinstance(input, str) else input
     decode: Callable[[bytes], Any] = (
         (lambda raw: raw.decode(codec, on_error)) if textual else (lambda raw: raw)
@@ -271,7 +350,7 @@ def run(
                 words, EXIT_MEMORY, None, None, streams.text(1), streams.text(2), "memory", str(limited), 0
             )
         else:
-            with process:
+            with process, _passing(process, host_signals):
                 process.run()
                 result = result_of(process, words, streams.text(1), streams.text(2))
     finally:

@@ -8,7 +8,6 @@ another owner, writable by others, torn or changed in any bit is refused, and th
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -18,12 +17,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import CacheError
+from vm_core.log import Log
 from vm_core.record import record
+from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Cache", "Entry", "default_directory"]
+__all__ = ["Cache", "Entry", "default_directory", "warn"]
+
+log = Log("vm.jit")
 
 _MAGIC: Final = b"VMCACHE1"
 _HEADER: Final = struct.Struct("<8sQ32s")
@@ -37,6 +40,21 @@ def default_directory() -> str:
     if chosen := os.environ.get("VM_CACHE_DIR"):
         return chosen
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
+
+
+_said: Final[set[str]] = set()
+
+
+def warn(what: str, error: Exception) -> None:
+    """Log why the cache could not be used for ``what``; a directory's own problem once, not for each file in it."""
+    directory = getattr(error, "directory", "")
+    if directory:
+        if directory in _said:
+            return
+        _said.add(directory)
+        what = "compiled code is not kept"
+    hint = getattr(error, "hint", "")
+    log.warning("%s: %s%s", what, error, f" ({hint})" if hint else "")
 
 
 @record(frozen=True)
@@ -72,18 +90,25 @@ class Cache:
     def _check_directory(self) -> None:
         info = os.lstat(self._directory)
         if not stat.S_ISDIR(info.st_mode):
-            raise CacheError(f"{self._directory} is not a directory", hint="remove it, or set VM_CACHE_DIR")
-        self._check_owner(self._directory, info)
+            raise CacheError(
+                f"{self._directory} is not a directory",
+                hint="remove it, or set VM_CACHE_DIR",
+                directory=self._directory,
+            )
+        self._check_owner(self._directory, info, directory=self._directory)
 
     @staticmethod
-    def _check_owner(path: str, info: os.stat_result) -> None:
+    def _check_owner(path: str, info: os.stat_result, *, directory: str = "") -> None:
         if info.st_uid != os.geteuid():
             raise CacheError(
                 f"{path} belongs to user {info.st_uid}",
                 hint="remove it, or set VM_CACHE_DIR to a directory of yours",
+                directory=directory,
             )
         if info.st_mode & 0o022:
-            raise CacheError(f"{path} can be written by others", hint=f"chmod go-w {path}")
+            raise CacheError(
+                f"{path} can be written by others", hint=f"chmod go-w {path}", directory=directory
+            )
 
     def read(self, name: str) -> tuple[dict[str, Any], bytes] | None:
         """The (JSON, bytes) stored under ``name``; None if there is none. Raises CacheError for a file not to be used."""
@@ -93,6 +118,8 @@ class Cache:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise CacheError(f"{path}: {error.strerror}", directory=self._directory) from None
         except OSError as error:
             raise CacheError(f"{path}: {error.strerror}") from None
         with open(fd, "rb") as file:
@@ -109,7 +136,7 @@ class Cache:
             raise CacheError(f"{path} is no cache file of this version")
         if len(payload) != length:
             raise CacheError(f"{path} is torn: {len(payload)} of {length} bytes")
-        if hashlib.blake2b(payload, digest_size=32).digest() != digest:
+        if blake2b(payload, digest_size=32).digest() != digest:
             raise CacheError(f"{path} has been changed: its checksum is wrong")
         size = int.from_bytes(payload[:4], "little")
         try:
@@ -124,9 +151,10 @@ class Cache:
 
         text = json.dumps(meta, separators=(",", ":")).encode()
         payload = len(text).to_bytes(4, "little") + text + blob
-        header = _HEADER.pack(_MAGIC, len(payload), hashlib.blake2b(payload, digest_size=32).digest())
+        header = _HEADER.pack(_MAGIC, len(payload), blake2b(payload, digest_size=32).digest())
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.directory.mkdir(mode=0o700, parents=True)
             self._check_directory()
             fd, temporary = tempfile.mkstemp(prefix=".", dir=self.directory)
             try:
@@ -138,7 +166,10 @@ class Cache:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            raise CacheError(f"cannot write {self._path(name)}: {error.strerror}") from None
+            # A permission, a full disk, a file in the way: the next write would meet the same.
+            raise CacheError(
+                f"cannot write in {self._directory}: {error.strerror}", directory=self._directory
+            ) from None
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

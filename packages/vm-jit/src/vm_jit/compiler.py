@@ -8,7 +8,6 @@ Only the worker imports llvmlite, and a worker is started only when something ha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from importlib.machinery import PathFinder
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vm_core.errors import EngineUnavailable, VmError
+from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
     import subprocess
@@ -200,7 +200,7 @@ def host_key() -> str:
         import platform
 
         parts.append(platform.processor())
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 @cache
@@ -213,7 +213,7 @@ def source_digest(*packages: str) -> str:
     import vm_jit
 
     roots = {"vm_core": vm_core.__path__[0], "vm_jit": vm_jit.__path__[0]}
-    digest = hashlib.blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for name in packages:
         root, _, rest = name.partition("/")
         place = os.path.join(roots[root], rest)

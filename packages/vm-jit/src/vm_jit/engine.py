@@ -7,7 +7,6 @@ parallel. Code tables are changed only under a lock, by single stores that runni
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import struct
 import threading
@@ -26,14 +25,14 @@ from vm_core.engine import (
     Syscall,
     Trap,
 )
-from vm_core.errors import CacheError, DecodeError, EngineUnavailable, VmError
-from vm_core.log import Log
+from vm_core.errors import CacheError, DecodeError, EngineUnavailable, HostError, VmError
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
-from vm_jit.cache import Cache
+from vm_jit.cache import Cache, warn
 from vm_jit.code_memory import CodeMemory
 from vm_jit.compiler import CompileError, Compiler, host_key, source_digest
+from vm_jit.digest import blake2b
 from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
 
-log = Log("vm.jit")
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
 _HOST_FP: Final = HEADER["host_fp"] // 8
@@ -135,7 +133,7 @@ def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
                 objects = [blob[start : start + size] for start, size in meta["objects"]]
                 return Interpreter(objects, plans, cached=True, begin=begin)
         except (CacheError, KeyError, TypeError) as error:
-            log.warning("the cached interpreter is not used: %s", error)
+            warn("the cached interpreter is not used", error)
     from concurrent.futures import ThreadPoolExecutor
 
     from vm_jit.interpreter import build
@@ -158,7 +156,7 @@ def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
             }
             cache.write(name, meta, b"".join(objects))
         except CacheError as error:
-            log.warning("the interpreter is not cached: %s", error)
+            warn("the interpreter is not cached", error)
     return made
 
 
@@ -173,7 +171,10 @@ def _compile_alone(text: str) -> bytes:
 def _anonymous(size: int) -> int:
     address = _libc.mmap(None, size, 3, 0x22 | 0x4000, -1, 0)
     if address in (None, ctypes.c_void_p(-1).value):
-        raise VmError(f"cannot reserve {size >> 20} MiB for code tables", hint="raise ulimit -v")
+        raise HostError(
+            f"cannot reserve {size >> 20} MiB of address space for code tables",
+            hint="raise the limit of virtual memory (ulimit -v unlimited)",
+        )
     return int(address)
 
 
@@ -208,6 +209,7 @@ class NativeEngine:
             0.0 if self.interpreter.cached else self.interpreter.seconds
         )
         self.lock = threading.RLock()
+        self._stats_lock = threading.Lock()
         self.per_page = PAGE // isa.unit
         self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
         # SAFETY: these ranges belong to this engine until close(); native code reads them through the vCPU's header.
@@ -264,7 +266,7 @@ class NativeEngine:
             # It stopped at a breakpoint, and has been moved elsewhere since.
             self._stopped_at.pop(vcpu, None)
         # PERF: tiering's enter() and quiesce(), without two calls for each system call.
-        running = set() if tiering is None else tiering._running
+        running = set() if tiering is None else tiering.running
         begin = _now()
         running.add(vcpu)
         try:
@@ -278,7 +280,7 @@ class NativeEngine:
                         return _SYSCALL
                     # The call may block, and is not our time.
                     running.discard(vcpu)
-                    if tiering is not None and tiering._retired:
+                    if tiering is not None and tiering.retired:
                         tiering.quiesce(vcpu)
                     paused = _now()
                     try:
@@ -323,9 +325,10 @@ class NativeEngine:
                         held_back -= chunk
         finally:
             words[_FUEL] += held_back
-            stats.seconds += _now() - begin
-            stats.retired += limit - words[_FUEL]
-            stats.retired_jit += words[_JIT_RETIRED] - before
+            with self._stats_lock:
+                stats.seconds += _now() - begin
+                stats.retired += limit - words[_FUEL]
+                stats.retired_jit += words[_JIT_RETIRED] - before
             if tiering is not None:
                 tiering.quiesce(vcpu)
 
@@ -490,8 +493,9 @@ class NativeEngine:
             meta, blob = stored
             symbols = [self.interpreter.address[name] for name in meta["symbols"]]
             table = bytearray(blob[: meta["table"]])
-            for at in range(0, len(table), 32):
-                struct.pack_into("<Q", table, at, symbols[int.from_bytes(table[at : at + 8], "little")])
+            handlers = memoryview(table).cast("Q")
+            for at in range(0, len(handlers), 4):
+                handlers[at] = symbols[handlers[at]]
             kinds, limit = bytes(table), len(table) // 32
             for number, digest, start, count in meta["pages"]:
                 slots = blob[start : start + 8 * count]
@@ -502,16 +506,16 @@ class NativeEngine:
                     self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
                     self._restored += count
         except (CacheError, KeyError, TypeError, ValueError, IndexError) as error:
-            log.warning("the cached blocks are not used: %s", error)
+            warn("the cached blocks are not used", error)
 
     def _page_digest(self, number: int) -> str:
         # The next page too: an instruction may reach into it.
         data = self.memory.view[number * PAGE : (number + 1) * PAGE + self._length]
-        return hashlib.blake2b(data, digest_size=16).hexdigest()
+        return blake2b(data, digest_size=16).hexdigest()
 
     def _save_blocks(self, cache: Cache) -> None:
         """Keep what has been decoded for the next run, if this run decoded more than a little."""
-        if not self.key or self.stats.blocks_decoded < 16 or self.breakpoints:
+        if not self.key or self.stats.blocks_decoded < 4 or self.breakpoints:
             return
         names: dict[str, int] = {}
         kinds: dict[bytes, int] = {}
@@ -557,7 +561,7 @@ class NativeEngine:
                 table + b"".join(blobs),
             )
         except CacheError as error:
-            log.warning("decoded blocks are not cached: %s", error)
+            warn("decoded blocks are not cached", error)
 
     # -- change -------------------------------------------------------------------------------------------------
 
@@ -603,7 +607,7 @@ class NativeEngine:
 
     def program_key(self) -> str:
         """A hash of all executable guest memory: what a cache of compiled regions is for."""
-        digest = hashlib.blake2b(digest_size=12)
+        digest = blake2b(digest_size=12)
         for region in self.memory.regions():
             if region.prot & Prot.EXEC:
                 digest.update(struct.pack("<QQ", region.start, region.end))

@@ -8,27 +8,28 @@ then has come out (its ``run`` has returned to Python since).
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import logging
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
+from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE
+from vm_core.record import record
 from vm_core.spec.isa import Decoded
+from vm_jit.cache import warn
 from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import CompileError, Compiler
+from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
     from vm_jit.engine import NativeEngine
 
 __all__ = ["Tiering"]
 
-log = logging.getLogger("vm.jit")
+log = Log("vm.jit")
 _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 0.4
@@ -39,7 +40,7 @@ _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
 
-@dataclass(slots=True)
+@record()
 class _Compiled:
     """A region in use (see :class:`vm_jit.region.Region`), and how often it has grown."""
 
@@ -70,8 +71,9 @@ class Tiering:
         self._work_to_do = threading.Condition(engine.lock)
         self._thread: threading.Thread | None = None
         self._generation = 0
-        self._retired: list[tuple[set[int], CodeBlock]] = []
-        self._running: set[int] = set()
+        self.retired: list[tuple[set[int], CodeBlock]] = []
+        self.running: set[int] = set()
+        """The vCPUs that are in native code. The engine keeps it: one system call must not cost two method calls."""
         self._failures = 0
         self._unsaved = 0
         self._cache_name = ""
@@ -89,7 +91,7 @@ class Tiering:
         try:
             stored = engine.cache.read(self._cache_name)
         except CacheError as error:
-            log.warning("the cached code is not used: %s", error)
+            warn("the cached code is not used", error)
             return
         if stored is None:
             return
@@ -98,7 +100,7 @@ class Tiering:
             try:
                 self._install_cached(one, blob)
             except (CacheError, KeyError, TypeError, ValueError) as error:
-                log.warning("a cached region is not used: %s", error)
+                warn("a cached region is not used", error)
 
     def _install_cached(self, one: dict[str, Any], blob: bytes) -> None:
         spans = tuple((int(start), int(end)) for start, end in one["spans"])
@@ -127,10 +129,10 @@ class Tiering:
             self._table_of.release()
             for one in self._all:
                 self.code.free(one.block)
-            for _, block in self._retired:
+            for _, block in self.retired:
                 self.code.free(block)
             self._all.clear()
-            self._retired.clear()
+            self.retired.clear()
             self._at.clear()
 
     def _save(self) -> None:
@@ -158,7 +160,7 @@ class Tiering:
         try:
             engine.cache.write(self._cache_name, {"regions": out}, b"".join(blobs))
         except CacheError as error:
-            log.warning("compiled code is not cached: %s", error)
+            warn("compiled code is not cached", error)
 
     def regions(self) -> tuple[tuple[int, ...], ...]:
         """The hot addresses of each region in use."""
@@ -276,7 +278,7 @@ class Tiering:
     # -- tables -------------------------------------------------------------------------------------------------
 
     def _digest(self, spans: tuple[tuple[int, int], ...]) -> str:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = blake2b(digest_size=16)
         for start, end in spans:
             digest.update(struct.pack("<QQ", start, end))
             digest.update(self.engine.memory.view[start:end])
@@ -347,25 +349,21 @@ class Tiering:
                 self.engine.set_handler(pc, self.original(pc))
             self._table(number)[2 * slot] = self.engine.interpreter.address["nowhere"]
             del self._at[pc]
-        if self._running:
-            self._retired.append((set(self._running), one.block))
+        if self.running:
+            self.retired.append((set(self.running), one.block))
         else:
             self.code.free(one.block)
 
     def quiesce(self, vcpu: int) -> None:
         """The vCPU has left native code: it is in no retired region."""
-        self._running.discard(vcpu)
-        if self._retired:
+        self.running.discard(vcpu)
+        if self.retired:
             with self.engine.lock:
                 kept = []
-                for waiting, block in self._retired:
+                for waiting, block in self.retired:
                     waiting.discard(vcpu)
                     if waiting:
                         kept.append((waiting, block))
                     else:
                         self.code.free(block)
-                self._retired = kept
-
-    def enter(self, vcpu: int) -> None:
-        """The vCPU is about to run native code."""
-        self._running.add(vcpu)
+                self.retired = kept

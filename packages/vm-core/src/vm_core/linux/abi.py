@@ -192,7 +192,7 @@ class Abi:
 
 def _ucontext_head(altstack: tuple[int, int, int]) -> bytes:
     address, flags, size = altstack
-    return struct.pack("<QQQiIQ", 0, 0, address, flags, 0, size)
+    return struct.pack("<QQQIIQ", 0, 0, address, flags, 0, size)
 
 
 def _pack_flags(cpu: CpuState, bits: Mapping[str, int], fixed: int) -> int:
@@ -207,7 +207,7 @@ def _unpack_flags(cpu: CpuState, bits: Mapping[str, int], word: int) -> None:
 
 
 def _altstack_of(head: bytes) -> tuple[int, int, int]:
-    _, _, address, flags, _, size = struct.unpack_from("<QQQiIQ", head)
+    _, _, address, flags, _, size = struct.unpack_from("<QQQIIQ", head)
     return address, flags, size
 
 
@@ -262,7 +262,7 @@ class Riscv64(Abi):
         cpu["x10"] = info.number
         cpu["x11"] = frame
         cpu["x12"] = frame + self._UC
-        cpu.pc = handler
+        cpu.pc = handler & -2  # sepc has no bit 0
 
     def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
         raw = memory.read(cpu["x2"], self._FRAME)
@@ -271,7 +271,7 @@ class Riscv64(Abi):
         pc, *regs = struct.unpack_from("<32Q", raw, self._REGS)
         for index, value in zip(self._x, regs, strict=True):
             words[index] = value
-        cpu.pc = pc
+        cpu.pc = pc & -2
         if self._f:
             *values, fcsr = struct.unpack_from("<32QI", raw, self._FP)
             for index, value in zip(self._f, values, strict=True):

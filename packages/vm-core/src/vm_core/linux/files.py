@@ -28,7 +28,7 @@ from vm_core.memory import Access, GuestMemory, MemoryFault
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["File", "FileSystem", "open_place", "text_file"]
+__all__ = ["File", "FileSystem", "joined", "open_place", "text_file"]
 
 RESTART: Final = -512
 """ERESTARTSYS: interrupted by a signal; restarted if its handler says SA_RESTART."""
@@ -43,6 +43,9 @@ _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
 _O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
 _PIPE_BUF: Final = 4096
+_STREAM_IO: Final = 16 << 20
+"""Most bytes that one call takes from a stream or copies inside the kernel, where nothing can end it early."""
+_MAX_PIPE: Final = 1 << 20
 _SIGPIPE: Final = 13
 
 REGULAR, STREAM, DIRECTORY, EMULATED, PATH, SOCKET = range(6)
@@ -222,11 +225,30 @@ def _vector(t: GuestThread, address: int, count: int, access: Access) -> list[me
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     memory = t.memory
     out = []
+    left = _MAX_IO
     for base, length in struct.iter_unpack("<QQ", memory.read(address, 16 * count)):
         if length >> 63:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if length:
-            out.append(_window(memory, base, length, access))
+        if length and left:
+            out.append(_window(memory, base, min(length, left), access))
+            left -= len(out[-1])
+    return out
+
+
+def joined(windows: Sequence[memoryview], most: int) -> memoryview:
+    """The first ``most`` bytes of some windows, which may be the same memory many times, in one piece."""
+    if len(windows) == 1:
+        return windows[0][:most]
+    return memoryview(b"".join(_first(windows, most)))
+
+
+def _first(windows: Sequence[memoryview], most: int) -> list[memoryview]:
+    out = []
+    for window in windows:
+        if most <= 0:
+            break
+        out.append(window[:most])
+        most -= len(window)
     return out
 
 
@@ -248,10 +270,22 @@ def _wait(t: GuestThread, file: File, events: int) -> int:
     return 0 if t.poll([(fd, events)], None) is not None else RESTART
 
 
+def _after(windows: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What is left of some windows behind their first ``count`` bytes."""
+    out = []
+    for window in windows:
+        if count < len(window):
+            out.append(window[count:])
+        count = max(count - len(window), 0)
+    return out
+
+
 def _receive(t: GuestThread, file: File, windows: Sequence[memoryview]) -> int:
     """Read a stream or socket."""
     if not windows:
         return 0
+    if len(windows) > 1 or len(windows[0]) > _STREAM_IO:
+        windows = _first(windows, _STREAM_IO)
     if file.inherited:
         result = _wait(t, file, select.POLLIN)
         return result or os.readv(file.fd, windows)
@@ -267,7 +301,7 @@ def _receive(t: GuestThread, file: File, windows: Sequence[memoryview]) -> int:
 def _send(t: GuestThread, file: File, data: memoryview) -> int:
     """Write a stream or socket completely, unless it is non-blocking or a signal comes."""
     done = 0
-    chunk = data
+    chunk = data[:_STREAM_IO]
     try:
         while True:
             try:
@@ -281,9 +315,9 @@ def _send(t: GuestThread, file: File, data: memoryview) -> int:
                 result = _wait(t, file, select.POLLOUT)
                 if result:
                     return done or result
-            if done >= len(data):
+            if done >= len(data) or (done and t.attention and t.must_return()):
                 return done
-            chunk = data[done:]
+            chunk = data[done : done + _STREAM_IO]
     except BrokenPipeError:
         if done:
             return done
@@ -340,9 +374,16 @@ def writev(t: GuestThread, fd: int, vector: int, count: int) -> int:
         return os.writev(file.fd, windows) if windows else 0
     if not file.flags & 3:
         return -errno.EBADF
-    if len(windows) == 1:
-        return _send(t, file, windows[0])
-    return _send(t, file, memoryview(b"".join(windows)))
+    done = 0
+    while True:
+        data = joined(windows, _STREAM_IO) if len(windows) != 1 else windows[0]
+        sent = _send(t, file, data)
+        if sent < len(data):
+            return done + sent if sent >= 0 else done or sent
+        done += sent
+        windows = _after(windows, sent)
+        if not windows:
+            return done
 
 
 def pread64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> int:
@@ -397,7 +438,8 @@ def sendfile(t: GuestThread, out: int, source: int, offset: int, count: int) -> 
     file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
     if file is None or sink is None:
         return -errno.EBADF
-    if sink.flags & _O_APPEND:
+    # As Linux: only from a file. From a pipe or terminal, the host would wait where nothing can end it.
+    if sink.flags & _O_APPEND or file.kind != REGULAR:
         return -errno.EINVAL
     count = min(count, 1 << 20)
     if offset:
@@ -423,7 +465,7 @@ def copy_file_range(
         return -errno.EINVAL
     read_at = t.memory.load(source_offset, 8) if source_offset else None
     write_at = t.memory.load(out_offset, 8) if out_offset else None
-    done = os.copy_file_range(file.fd, sink.fd, min(count, _MAX_IO), read_at, write_at)
+    done = os.copy_file_range(file.fd, sink.fd, min(count, _STREAM_IO), read_at, write_at)
     if read_at is not None:
         t.memory.store(source_offset, 8, read_at + done)
     if write_at is not None:
@@ -650,6 +692,8 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
         return _lock(t, file, command, argument)
     if command in (1032, 1034):
         return fcntl.fcntl(file.fd, command)
+    if command == 1031 and argument & 0x7FFF_FFFF > _MAX_PIPE:
+        return -errno.EPERM  # whatever the host's user may do: pipes are the host's memory
     if command in (1031, 1033):
         return fcntl.fcntl(file.fd, command, argument & 0x7FFF_FFFF)
     if command in (8, 10):

@@ -64,7 +64,7 @@ class FutexTable:
         if queue is None:
             return 0
         woken = 0
-        kept: deque[_Waiter] = deque()
+        kept: list[_Waiter] = []
         while queue and woken < count:
             waiter = queue.popleft()
             if waiter.bitset & bitset:
@@ -73,7 +73,8 @@ class FutexTable:
                 woken += 1
             else:
                 kept.append(waiter)
-        queue.extendleft(reversed(kept))
+        if kept:
+            queue.extendleft(reversed(kept))
         if not queue:
             del self.queues[address]
         return woken

@@ -322,6 +322,9 @@ def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, fl
         target.to_change()
         if source.mount is not target.mount:
             return -errno.EXDEV
+        # A mount does not move with its parent here: under the new name, what it covers would come to light.
+        if any(t.files.namespace.holds_mount(place.guest) for place in (source, target)):
+            return -errno.EBUSY
         if flags & 1:
             # RENAME_NOREPLACE: link and unlink, which is atomic towards the new name. Directories cannot be linked.
             if stat.S_ISDIR(source.stat().st_mode):

@@ -26,6 +26,8 @@ _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x40000, 0x100000
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
+_MAX_REGIONS: Final = 65_530
+"""As Linux's vm.max_map_count: each mapping is the host's memory, which the guest's cap does not count."""
 
 
 @record()
@@ -83,6 +85,31 @@ def _forget(process: Process, start: int, end: int) -> None:
     process.shared[:] = kept
 
 
+def _moved(process: Process, start: int, end: int, place: int) -> list[Shared]:
+    """What the shared mappings in ``[start, end)``, which are in step with their files, are at ``place``."""
+    out = []
+    for shared in process.shared:
+        low, high = max(shared.start, start), min(shared.end, end)
+        if low < high:
+            shared.file.refs += 1
+            first = (low - shared.start) // PAGE
+            digests = shared.digests[first : first + (high - low) // PAGE]
+            at = place + low - start
+            out.append(Shared(at, at + high - low, shared.file, shared.offset + low - shared.start, digests))
+    return out
+
+
+def _extend(process: Process, start: int, end: int) -> None:
+    """Fresh pages follow a shared mapping that ends at ``start``: they show its file too."""
+    before = next((shared for shared in process.shared if shared.end == start < end), None)
+    if before is not None:
+        memory, offset = process.memory, before.offset + start - before.start
+        _fill(before.file, memory, start, end - start, offset)
+        before.file.refs += 1
+        digests = [_digest(memory.view[at : at + PAGE]) for at in range(start, end, PAGE)]
+        process.shared.append(Shared(start, end, before.file, offset, digests))
+
+
 def _prot(value: int) -> Prot:
     prot = Prot(value & 7)
     # As the CPUs of all three ISAs: what can be written can be read.
@@ -126,6 +153,8 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
         if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
             return -errno.EACCES
     with memory.lock:
+        if memory.region_count >= _MAX_REGIONS:
+            return -errno.ENOMEM
         place = _choose(t, address, length, flags)
         if place < 0:
             return place
@@ -188,6 +217,10 @@ def munmap(t: GuestThread, address: int, length: int) -> int:
     if address % PAGE or not length or address + length > memory.size:
         return -errno.EINVAL
     with memory.lock:
+        if memory.region_count >= _MAX_REGIONS and memory.region_at(address) == memory.region_at(
+            page_up(address + length)
+        ):
+            return -errno.ENOMEM  # it would make two of one
         _forget(t.process, address, address + page_up(length))
         memory.unmap(address, length)
     return 0
@@ -199,6 +232,8 @@ def mprotect(t: GuestThread, address: int, length: int, prot: int) -> int:
     if not length:
         return 0
     if length > t.memory.size or address + length > t.memory.size:
+        return -errno.ENOMEM
+    if t.memory.region_count >= _MAX_REGIONS:
         return -errno.ENOMEM
     return 0 if t.memory.protect(address, length, _prot(prot)) else -errno.ENOMEM
 
@@ -224,6 +259,7 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
             extra = new_length - old_length
             if memory.find_free(extra, hint=old + old_length) == old + old_length:
                 memory.map(old + old_length, extra, region.prot, name=region.name, shared=region.shared)
+                _extend(t.process, old + old_length, old + new_length)
                 return old
             if not flags & _MAYMOVE:
                 return -errno.ENOMEM
@@ -234,16 +270,22 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
             place = new
             if place % PAGE or place + new_length > memory.size:
                 return -errno.EINVAL
+            if place < 0x1000:
+                return -errno.EPERM
             if place < old + old_length and old < place + new_length:
                 return -errno.EINVAL
             _forget(t.process, place, place + new_length)
+        kept = min(old_length, new_length)
+        write_back(t.process, old, old + old_length)
+        moved = _moved(t.process, old, old + kept, place)
         _forget(t.process, old, old + old_length)
         memory.map(
             place, new_length, region.prot, name=region.name, shared=region.shared, offset=region.offset
         )
-        kept = min(old_length, new_length)
         memory.view[place : place + kept] = memory.view[old : old + kept]
         memory.unmap(old, old_length)
+        t.process.shared.extend(moved)
+        _extend(t.process, place + kept, place + new_length)
         if region.prot & Prot.EXEC:
             t.process.engine.synchronize(memory)
         return place

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vm_core.linux.abi import s32
-from vm_core.linux.files import RESTART, SOCKET, File, _vector
+from vm_core.linux.files import RESTART, SOCKET, File, _vector, _wait, joined
 from vm_core.memory import Access
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ def _adopt(t: GuestThread, made: socket.socket, flags: int) -> int:
 def _retry(t: GuestThread, file: File, events: int, flags: int, action: Callable[[], _T]) -> _T | int:
     """Do it, waiting as often as it would block; a negative errno if the wait ended otherwise."""
     fd = file.fd
+    if file.inherited and (result := _wait(t, file, events)):
+        # Its descriptor may be a blocking one, in which the host would wait where nothing can end it.
+        return result
     while True:
         try:
             return action()
@@ -102,11 +105,18 @@ def socketpair(t: GuestThread, family: int, kind: int, protocol: int, result: in
     return 0
 
 
-def _unpack_address(t: GuestThread, address: int, size: int) -> tuple[Any, str]:
-    """(address as the socket module has it, guest path of a unix socket). Raises OSError."""
+def _unpack_address(t: GuestThread, sock: socket.socket, address: int, size: int) -> tuple[Any, str]:
+    """(address as the socket module has it, guest path of a unix socket). Raises OSError.
+
+    Without the network there is no address: a socket that was inherited or made by socketpair reaches nobody else.
+    """
+    if not t.process.net:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     size = min(size & _FD, 128)
     raw = t.memory.read(address, size)
     family = int.from_bytes(raw[:2], "little")
+    if family != sock.family:
+        raise OSError(errno.EAFNOSUPPORT if size >= 2 else errno.EINVAL, "bad address")
     if family == socket.AF_INET and size >= 8:
         return (socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")), ""
     if family == socket.AF_INET6 and size >= 24:
@@ -166,9 +176,8 @@ def _at_unix(t: GuestThread, path: str, *, create: bool, action: Callable[[str],
 
 
 def bind(t: GuestThread, fd: int, address: int, size: int) -> int:
-    file = _file(t, fd)
-    where, path = _unpack_address(t, address, size)
-    with _socket(file) as sock:
+    with _socket(_file(t, fd)) as sock:
+        where, path = _unpack_address(t, sock, address, size)
         if path:
             _at_unix(t, path, create=True, action=sock.bind)
         else:
@@ -202,8 +211,8 @@ def accept(t: GuestThread, fd: int, result: int, size: int) -> int:
 
 def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
     file = _file(t, fd)
-    where, path = _unpack_address(t, address, size)
     with _socket(file) as sock:
+        where, path = _unpack_address(t, sock, address, size)
         try:
             if path:
                 _at_unix(t, path, create=False, action=sock.connect)
@@ -220,11 +229,11 @@ def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
 
 
 def _transmit(t: GuestThread, file: File, data: bytes, flags: int, address: int, size: int) -> int:
-    host = flags & ~(_DONTWAIT | _NOSIGNAL) & 0x7FFF | socket.MSG_NOSIGNAL
+    host = flags & 0x7FFF | _DONTWAIT | socket.MSG_NOSIGNAL
     with _socket(file) as sock:
         try:
             if address:
-                where, path = _unpack_address(t, address, size)
+                where, path = _unpack_address(t, sock, address, size)
                 if path:
                     done = 0
 
@@ -258,16 +267,17 @@ def recvfrom(t: GuestThread, fd: int, address: int, count: int, flags: int, wher
     file = _file(t, fd)
     count = min(count, 1 << 24)
     t.memory.check(address, count, Access.WRITE)
-    host = flags & ~_DONTWAIT & 0x7FFF
+    window = t.memory.view[address : address + count] if count else memoryview(bytearray(1))[:0]
+    host = flags & 0x7FFF | _DONTWAIT
     with _socket(file) as sock:
-        got = _retry(t, file, select.POLLIN, flags, lambda: sock.recvfrom(count, host))
+        # Into guest memory itself: with MSG_TRUNC the result is the length of the datagram, not what was stored.
+        got = _retry(t, file, select.POLLIN, flags, lambda: sock.recvmsg_into([window], 0, host))
         if isinstance(got, int):
             return got
-        data, source = got
-        t.memory.write(address, data)
+        length, _, _, source = got
         if where:
             _give_address(t, _pack_address(sock.family, source), where, size)
-        return len(data)
+        return length
 
 
 def _header(t: GuestThread, address: int) -> tuple[int, int, int, int]:
@@ -278,31 +288,25 @@ def _header(t: GuestThread, address: int) -> tuple[int, int, int, int]:
 def sendmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     file = _file(t, fd)
     name, size, vector, count = _header(t, message)
-    return _transmit(t, file, b"".join(_vector(t, vector, count, Access.READ)), flags, name, size)
+    return _transmit(t, file, joined(_vector(t, vector, count, Access.READ), 1 << 24), flags, name, size)
 
 
 def recvmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     file = _file(t, fd)
     name, _, vector, count = _header(t, message)
     windows = _vector(t, vector, count, Access.WRITE)
-    host = flags & ~_DONTWAIT & 0x7FFF
+    host = flags & 0x7FFF | _DONTWAIT
     with _socket(file) as sock:
-        total = min(sum(len(window) for window in windows), 1 << 24)
-        got = _retry(t, file, select.POLLIN, flags, lambda: sock.recvmsg(total, 0, host))
+        got = _retry(t, file, select.POLLIN, flags, lambda: sock.recvmsg_into(windows, 0, host))
         if isinstance(got, int):
             return got
-        data, _, seen, source = got
+        length, _, seen, source = got
         raw = _pack_address(sock.family, source)
-    view = memoryview(data)
-    for window in windows:
-        part = min(len(window), len(view))
-        window[:part] = view[:part]
-        view = view[part:]
     if name:
         _give_address(t, raw, name, message + 8)
     t.memory.store(message + 40, 8, 0)
     t.memory.store(message + 48, 4, int(seen) & 0x7FFF_FFFF)
-    return len(data)
+    return length
 
 
 def shutdown(t: GuestThread, fd: int, how: int) -> int:
@@ -323,18 +327,34 @@ def getpeername(t: GuestThread, fd: int, result: int, size: int) -> int:
     return 0
 
 
-_OPTION_LEVELS: Final = (socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6)
-_REFUSED_OPTIONS: Final = {(socket.SOL_SOCKET, 25), (socket.SOL_SOCKET, 26), (socket.SOL_SOCKET, 36)}
-"""SO_BINDTODEVICE, SO_ATTACH_FILTER and SO_MARK act on the host."""
+_OPTIONS: Final = {
+    socket.SOL_SOCKET: frozenset(
+        {
+            socket.SO_REUSEADDR, socket.SO_TYPE, socket.SO_ERROR, socket.SO_DONTROUTE, socket.SO_BROADCAST,
+            socket.SO_SNDBUF, socket.SO_RCVBUF, socket.SO_KEEPALIVE, socket.SO_OOBINLINE, 13,  # SO_LINGER
+            socket.SO_REUSEPORT, socket.SO_RCVLOWAT, socket.SO_SNDLOWAT, socket.SO_RCVTIMEO, socket.SO_SNDTIMEO,
+            socket.SO_ACCEPTCONN, socket.SO_PROTOCOL, socket.SO_DOMAIN,
+        }
+    ),
+    socket.IPPROTO_TCP: frozenset(range(1, 14)) | {socket.TCP_USER_TIMEOUT, socket.TCP_FASTOPEN},
+    socket.IPPROTO_IP: frozenset({1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 35, 36, 49}),
+    socket.IPPROTO_IPV6: frozenset({16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 49, 51, 66, 67}),
+}  # fmt: skip
+"""What a program asks about or sets on its own socket, by level (socket(7), tcp(7), ip(7), ipv6(7)).
+
+Everything else is refused, because it can act on the host (SO_MARK, SO_BINDTODEVICE, the packet filter's tables) or
+its value holds addresses (SO_ATTACH_FILTER, TCP_ZEROCOPY_RECEIVE), which would be the host's and not the guest's.
+"""
 
 
 def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, size: int) -> int:
     level, option = s32(level), s32(option)
     room = t.memory.load(size, 4)
-    if level not in _OPTION_LEVELS:
+    if option not in _OPTIONS.get(level, ()):
         return -errno.ENOPROTOOPT
     with _socket(_file(t, fd)) as sock:
-        raw = sock.getsockopt(level, option, min(room, 256))
+        # Asked for no bytes, the socket module takes it for a C int.
+        raw = sock.getsockopt(level, option, min(room, 256) or 4)[:room]
     t.memory.write(result, raw)
     t.memory.store(size, 4, len(raw))
     return 0
@@ -342,10 +362,8 @@ def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, si
 
 def setsockopt(t: GuestThread, fd: int, level: int, option: int, value: int, size: int) -> int:
     level, option = s32(level), s32(option)
-    if level not in _OPTION_LEVELS:
-        return -errno.ENOPROTOOPT
-    if (level, option) in _REFUSED_OPTIONS:
-        return -errno.EPERM
+    if option not in _OPTIONS.get(level, ()):
+        return -errno.EPERM if level in _OPTIONS else -errno.ENOPROTOOPT
     with _socket(_file(t, fd)) as sock:
         sock.setsockopt(level, option, t.memory.read(value, min(size & _FD, 256)))
     return 0

@@ -19,10 +19,12 @@ A magic link (/proc/PID/fd/N in a bound host /proc) is only text in this scheme.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Self
@@ -122,6 +124,62 @@ def _normal(path: str) -> str:
     return os.path.normpath("/" + path.lstrip("/"))
 
 
+_opening: Final = threading.Lock()
+"""Held while a mount is opened first: two guest threads must not make two directories for one /tmp."""
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory that a guest has filled: however deep, whatever its modes. Raises OSError for what remains.
+
+    shutil.rmtree takes a stack frame and a descriptor for each level, and a guest can make more levels than there are of
+    either. Here, what lies below a subdirectory is moved up beside it, so that there never are more than two levels.
+    """
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        prefix, count = os.urandom(8).hex(), 0
+        while names := os.listdir(top):
+            for name in names:
+                if _removed(name, top):
+                    continue
+                below = _open_to_empty(name, top)
+                try:
+                    for child in os.listdir(below):
+                        if not _removed(child, below):
+                            os.close(_open_to_empty(child, below))
+                            os.rename(child, f"{prefix}-{count}", src_dir_fd=below, dst_dir_fd=top)
+                            count += 1
+                finally:
+                    os.close(below)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(path)
+
+
+def _removed(name: str, directory: int) -> bool:
+    """Remove one entry; False for a directory that is not empty."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except (IsADirectoryError, PermissionError):
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return False
+    return True
+
+
+def _open_to_empty(name: str, directory: int) -> int:
+    """Open a directory after taking the modes off that would be in the way."""
+    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
+
 class Mount:
     """A host directory (or one file) at a guest path. ``fd`` is the directory, or that of the file's parent."""
 
@@ -139,11 +197,13 @@ class Mount:
     @property
     def fd(self) -> int:
         if self._fd < 0:
-            if self.temporary and not self.host:
-                import tempfile
+            with _opening:
+                if self._fd < 0:
+                    if self.temporary and not self.host:
+                        import tempfile
 
-                self.host = tempfile.mkdtemp(prefix="vm-tmp-")
-            self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
+                        self.host = tempfile.mkdtemp(prefix="vm-tmp-")
+                    self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
         return self._fd
 
     def close(self) -> None:
@@ -151,9 +211,8 @@ class Mount:
             os.close(self._fd)
             self._fd = -1
         if self.temporary and self.host:
-            import shutil
-
-            shutil.rmtree(self.host, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove_tree(self.host)
 
 
 class Node:
@@ -329,6 +388,10 @@ class Namespace:
                 return None
             path = path.rpartition("/")[0] or "/"
 
+    def holds_mount(self, path: str) -> bool:
+        """Whether a mount point lies somewhere below a directory."""
+        return path in self._ancestors
+
     def names_in(self, path: str) -> tuple[str, ...]:
         """Names of mount points and overlays directly in a directory."""
         return tuple(sorted(self._ancestors.get(path, ())))
@@ -482,14 +545,17 @@ class Namespace:
         self, here: _Level, guest: str, name: str, *, last: bool, follow: bool
     ) -> tuple[_Level | Place | None, str | None]:
         if last:
-            if follow:
-                try:
-                    return None, os.readlink(name, dir_fd=here.fd)
-                except OSError as error:
-                    if error.errno not in (errno.EINVAL, errno.ENOENT):
-                        raise
-                    if error.errno == errno.ENOENT and guest in self._ancestors:
-                        return _Level(guest, None, -1, owned=False), None
+            try:
+                target = os.readlink(name, dir_fd=here.fd)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT):
+                    raise
+                # The way to a mount point is there even where the host has nothing (a working directory below /tmp).
+                if error.errno == errno.ENOENT and guest in self._ancestors:
+                    return _Level(guest, None, -1, owned=False), None
+            else:
+                if follow:
+                    return None, target
             return Place(guest, here.mount, here.fd, name), None
         try:
             fd = os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.fd)

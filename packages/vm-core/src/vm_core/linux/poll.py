@@ -1,10 +1,11 @@
-"""Waiting for several files: poll, select and epoll.
+"""Waiting for several files: poll, select and epoll; and timers that are files.
 
 Guest descriptors are mapped to host ones for each call; emulated directories and closed numbers are answered here.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -243,3 +244,55 @@ def epoll_pwait(
 
 def epoll_wait(t: GuestThread, epfd: int, result: int, count: int, timeout: int) -> int:
     return epoll_pwait(t, epfd, result, count, timeout, 0, 8)
+
+
+# -- timerfd ----------------------------------------------------------------------------------------------------
+
+_TFD_NONBLOCK, _TFD_CLOEXEC = 0o4000, 0o2000000
+_TIMERFD: Final = "anon_inode:[timerfd]"
+_libc = ctypes.CDLL(None, use_errno=True)  # os.timerfd_create came with Python 3.13
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def timerfd_create(t: GuestThread, clock: int, flags: int) -> int:
+    if flags & ~(_TFD_NONBLOCK | _TFD_CLOEXEC):
+        return -errno.EINVAL
+    fd = _checked(_libc.timerfd_create(s32(clock), _TFD_NONBLOCK | _TFD_CLOEXEC))
+    file = File(fd, 2 | (flags & _TFD_NONBLOCK), path=_TIMERFD, kind=STREAM)
+    return t.files.add(file, cloexec=bool(flags & _TFD_CLOEXEC))
+
+
+def _timerfd(t: GuestThread, fd: int) -> File:
+    file = t.table.get(fd & _FD)
+    if file is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if file.path != _TIMERFD:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return file
+
+
+def timerfd_settime(t: GuestThread, fd: int, flags: int, new: int, old: int) -> int:
+    file = _timerfd(t, fd)
+    wanted = ctypes.create_string_buffer(t.memory.read(new, 32), 32)
+    before = ctypes.create_string_buffer(32)
+    if old:
+        t.memory.check(old, 32, Access.WRITE)
+    # SAFETY: two buffers of sizeof(struct itimerspec), which is the same on every 64-bit ABI, that outlive the call.
+    _checked(_libc.timerfd_settime(file.fd, s32(flags), wanted, before))
+    if old:
+        t.memory.write(old, before.raw)
+    return 0
+
+
+def timerfd_gettime(t: GuestThread, fd: int, result: int) -> int:
+    now = ctypes.create_string_buffer(32)
+    # SAFETY: a buffer of sizeof(struct itimerspec) that outlives the call.
+    _checked(_libc.timerfd_gettime(_timerfd(t, fd).fd, now))
+    t.memory.write(result, now.raw)
+    return 0

@@ -54,9 +54,10 @@ _MAX_SLICE: Final = 8_000_000
 """Instructions between looks at the clock: 2 ms of compiled code, 30 ms interpreted. More gains nothing measurable."""
 _SLICE_SECONDS: Final = 0.01
 _MAX_THREADS: Final = 4096
+_MAX_SAID: Final = 100
 _FUEL: Final = 1
 """Index of the header word "fuel" in CpuState.words."""
-_UNFIT: Final = (OverflowError, ValueError)
+_UNFIT: Final = (OverflowError, ValueError, struct.error)
 """What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
@@ -156,6 +157,7 @@ class GuestThread:
         self._baton = threading.Lock()
         self._baton.acquire()
         self._wake_fd = -1
+        self._wake_lock = threading.RLock()
         self.call = self._caller()
 
     # -- the loop -----------------------------------------------------------------------------------------------
@@ -248,6 +250,8 @@ class GuestThread:
                 result = -errno.EFAULT
             except _UNFIT:
                 result = -errno.EINVAL
+            except MemoryError:
+                result = -errno.ENOMEM
             except MemoryLimit as limited:
                 process.end("memory", message=str(limited))
                 raise ThreadEnd from None
@@ -328,9 +332,10 @@ class GuestThread:
             pass
         finally:
             process.left(self)
-            if self._wake_fd >= 0:
-                fd, self._wake_fd = self._wake_fd, -1
-                os.close(fd)
+            with self._wake_lock:
+                if self._wake_fd >= 0:
+                    fd, self._wake_fd = self._wake_fd, -1
+                    os.close(fd)
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
@@ -341,14 +346,18 @@ class GuestThread:
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
-        with contextlib.suppress(RuntimeError):  # it holds a wake-up already
+        try:  # noqa: SIM105 - PERF: suppress costs as much as the rest of a futex wake
             self._baton.release()
-        fd = self._wake_fd
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # the thread has just ended
-                os.eventfd_write(fd, 1)
+        except RuntimeError:
+            pass  # it holds a wake-up already
+        if self._wake_fd >= 0:
+            # Locked, or the thread could end meanwhile and the host give the number to a file of the guest. Reentrant:
+            # a signal handler of Python wakes threads too.
+            with self._wake_lock, contextlib.suppress(OSError):
+                if self._wake_fd >= 0:
+                    os.eventfd_write(self._wake_fd, 1)
 
-    def _must_return(self) -> bool:
+    def must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
         self.attention = False
         process = self.process
@@ -372,7 +381,7 @@ class GuestThread:
             while True:
                 if done is not None and done():
                     return 0
-                if self.attention and self._must_return():
+                if self.attention and self.must_return():
                     return -errno.EINTR
                 if deadline is None:
                     self._baton.acquire()
@@ -402,7 +411,7 @@ class GuestThread:
         self.waiting = True
         try:
             while True:
-                if self.attention and self._must_return():
+                if self.attention and self.must_return():
                     return None
                 left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
                 ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
@@ -472,6 +481,7 @@ class Process:
         self.futexes = FutexTable()
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
+        self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
         self.no_new_privileges = 0
@@ -839,6 +849,23 @@ class Process:
         """A signal for the process."""
         signals.send(self, info, prefer)
 
+    def accept(self, number: int) -> bool:
+        """Give the guest a signal that the host got; False if the guest leaves it to its default.
+
+        One that is handled, ignored or blocked is the guest's. Callable from a signal handler of Python, which may
+        interrupt this thread anywhere: the lock is reentrant, and what it guards is whole between two bytecodes.
+        """
+        bit = signals.bit(number)
+        with self.lock:
+            threads = list(self.threads.values())
+            if self.stopping or not threads:
+                return False
+            default = self.signals.action(number).handler == 0
+            if default and not any(t.awaited & bit for t in threads) and not all(t.mask & bit for t in threads):
+                return False
+        self.send(SigInfo(number, 0x80))  # SI_KERNEL: who sent it is not known here
+        return True
+
     def send_to(self, thread: GuestThread, info: SigInfo) -> None:
         """A signal for one thread."""
         signals.send_to(self, thread, info)
@@ -893,9 +920,12 @@ class Process:
 
     def explain(self, key: str, text: str) -> None:
         """Say something in the log, once."""
-        if key not in self._said:
-            self._said.add(key)
-            Log("vm.linux").warning("%s", text)
+        if key in self._said or len(self._said) > _MAX_SAID:
+            return
+        self._said.add(key)
+        if len(self._said) > _MAX_SAID:
+            text = "the guest keeps asking for what is not there: nothing more is said about it"
+        Log("vm.linux").warning("%s", text)
 
     # -- host descriptors ---------------------------------------------------------------------------------------
 

@@ -22,13 +22,13 @@ from vm_core.memory import MemoryFault
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["Action", "SignalState", "bit", "deliver", "signal_name"]
+__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "bit", "deliver", "signal_name"]
 
 SIGKILL, SIGSTOP, SIGSEGV = 9, 19, 11
 _DEFAULT, _IGNORE = 0, 1
 _SIGINFO, _RESTORER, _ONSTACK = 0x4, 0x0400_0000, 0x0800_0000
 _RESTART_FLAG, _NODEFER, _RESETHAND = 0x1000_0000, 0x4000_0000, 0x8000_0000
-_IGNORED_BY_DEFAULT: Final = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
+IGNORED_BY_DEFAULT: Final = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
 _COUNT: Final = 64
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 0x8000_0000
 _UNBLOCKABLE: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
@@ -64,7 +64,7 @@ class SignalState:
 
     def ignored(self, number: int) -> bool:
         handler = self.action(number).handler
-        return handler == _IGNORE or (handler == _DEFAULT and number in _IGNORED_BY_DEFAULT)
+        return handler == _IGNORE or (handler == _DEFAULT and number in IGNORED_BY_DEFAULT)
 
 
 _NO_ACTION: Final = Action()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -139,8 +140,11 @@ def traced(row: Row, handler: Handler, write: Callable[[str], None], *, times: b
         except MemoryFault:
             result = -errno.EFAULT
             ended = False
-        except (OverflowError, ValueError):
+        except (OverflowError, ValueError, struct.error):
             result = -errno.EINVAL
+            ended = False
+        except MemoryError:
+            result = -errno.ENOMEM
             ended = False
         finally:
             if ended:

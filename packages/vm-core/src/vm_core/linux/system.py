@@ -301,6 +301,14 @@ def sched_zero(_t: GuestThread) -> int:
     return 0
 
 
+def getpriority(_t: GuestThread, _which: int, _who: int) -> int:
+    return 20  # the kernel's way to say 0: 20 less the nice value
+
+
+def setpriority(_t: GuestThread, _which: int, _who: int, _value: int) -> int:
+    return 0
+
+
 def getcpu(t: GuestThread, cpu: int, node: int) -> int:
     for address in (cpu, node):
         if address:

@@ -160,6 +160,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("epoll_ctl", 21, 233, poll.epoll_ctl, "fd int fd ptr", PARTIAL, "duplicates of a descriptor are one"),
     Row("epoll_pwait", 22, 281, poll.epoll_pwait, "fd ptr int int ptr uint"),
     Row("epoll_wait", None, 232, poll.epoll_wait, "fd ptr int int"),
+    Row("timerfd_create", 85, 283, poll.timerfd_create, "clock hex"),
+    Row("timerfd_settime", 86, 286, poll.timerfd_settime, "fd hex ptr ptr"),
+    Row("timerfd_gettime", 87, 287, poll.timerfd_gettime, "fd ptr"),
     # time
     Row("clock_gettime", 113, 228, time.clock_gettime, "clock ptr"),
     Row("clock_getres", 114, 229, time.clock_getres, "clock ptr"),
@@ -172,6 +175,11 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("setitimer", 103, 38, time.setitimer, "int ptr ptr", PARTIAL, "ITIMER_REAL"),
     Row("getitimer", 102, 36, time.getitimer, "int ptr", PARTIAL, "ITIMER_REAL"),
     Row("alarm", None, 37, time.alarm, "uint"),
+    Row("timer_create", 107, 222, time.timer_create, "clock ptr ptr", PARTIAL, "wall clocks; no overrun counts"),
+    Row("timer_settime", 110, 223, time.timer_settime, "int hex ptr ptr"),
+    Row("timer_gettime", 108, 224, time.timer_gettime, "int ptr"),
+    Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int", PARTIAL, "always 0"),
+    Row("timer_delete", 111, 226, time.timer_delete, "int"),
     # threads
     Row("clone", 220, 56, system.clone, "hex ptr ptr ptr ptr", PARTIAL, "threads; a fork is ENOSYS"),
     Row("clone3", 435, 435, system.nosys, "", ABSENT, "glibc falls back to clone"),
@@ -196,6 +204,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("sched_getscheduler", 120, 145, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
     Row("sched_get_priority_max", 125, 146, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
     Row("sched_get_priority_min", 126, 147, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
+    Row("getpriority", 141, 140, system.getpriority, "int int", PARTIAL, "always 0"),
+    Row("setpriority", 140, 141, system.setpriority, "int int int", IGNORED),
     Row("getcpu", 168, 309, system.getcpu, "ptr ptr"),
     # signals
     Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint", PARTIAL, "stop signals are ignored"),
@@ -264,6 +274,37 @@ ROWS: Final[tuple[Row, ...]] = (
 # fmt: on
 
 
+_ABSENT_GENERIC: Final = dict(
+    (int(number), name)
+    for number, _, name in (
+        entry.partition(":")
+        for entry in (
+            "0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 5:setxattr 6:lsetxattr 7:fsetxattr "
+            "8:getxattr 9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr "
+            "15:lremovexattr 16:fremovexattr 26:inotify_init1 27:inotify_add_watch 28:inotify_rm_watch "
+            "30:ioprio_set 31:ioprio_get 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl "
+            "74:signalfd4 75:vmsplice 76:splice 77:tee 84:sync_file_range 89:acct 90:capget 91:capset "
+            "92:personality 97:unshare 104:kexec_load 105:init_module 106:delete_module 116:syslog 117:ptrace "
+            "118:sched_setparam 119:sched_setscheduler 127:sched_rr_get_interval 128:restart_syscall 142:reboot "
+            "143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname 162:setdomainname "
+            "170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive "
+            "184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget 191:semctl "
+            "192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key "
+            "218:request_key 219:keyctl 224:swapon 225:swapoff "
+            "234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy "
+            "238:migrate_pages 239:move_pages 241:perf_event_open 243:recvmmsg 262:fanotify_init "
+            "263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime 267:syncfs "
+            "268:setns 269:sendmmsg 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module "
+            "274:sched_setattr 275:sched_getattr 277:seccomp 280:bpf 281:execveat 282:userfaultfd 284:mlock2 "
+            "286:preadv2 287:pwritev2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents "
+            "424:pidfd_send_signal 425:io_uring_setup 426:io_uring_enter 427:io_uring_register 434:pidfd_open "
+            "438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv 452:fchmodat2"
+        ).split()
+    )
+)
+"""Names for messages about calls without a row, by number on riscv64 and aarch64 (asm-generic/unistd.h)."""
+
+
 def _getter(words: tuple[int, ...]) -> Callable[..., tuple[int, ...]]:
     """A function that reads these words of ``CpuState.words`` as a tuple."""
     if len(words) > 1:
@@ -291,6 +332,8 @@ def name_of(abi: Abi, number: int) -> str:
     for row in ROWS:
         if row.number(abi) == number:
             return row.name
+    if abi.column != "x86_64" and number in _ABSENT_GENERIC:
+        return _ABSENT_GENERIC[number]
     return f"syscall_{number}"
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["AlarmClock", "IntervalTimer"]
 
 _BILLION: Final = 1_000_000_000
+_LONGEST: Final = 1 << 62
+"""Seconds. What is left of a longer wait is not told exactly: a float is too coarse for the type's last value."""
 _TIMESPEC: Final = struct.Struct("<qq")
 _pack_timespec: Final = _TIMESPEC.pack_into
 _WRITE: Final = Access.WRITE
@@ -109,7 +111,7 @@ def _sleep_until(t: GuestThread, deadline: float, remaining: int) -> int:
     if t.block(deadline, None) == -errno.ETIMEDOUT:
         return 0
     if remaining:
-        left = max(int((deadline - time.monotonic()) * _BILLION), 0)
+        left = min(max(int((deadline - time.monotonic()) * _BILLION), 0), _LONGEST * _BILLION)
         t.memory.write(remaining, _TIMESPEC.pack(left // _BILLION, left % _BILLION))
     return _RESTART_TIMED
 
@@ -163,10 +165,11 @@ class AlarmClock:
 
 
 class IntervalTimer:
-    """ITIMER_REAL of a process."""
+    """ITIMER_REAL of a process, or one of timer_create(2): then ``expire`` is called instead of sending SIGALRM."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, expire: Callable[[], None] | None = None) -> None:
         self._process = process
+        self._expire = expire or (lambda: process.send(SigInfo(_SIGALRM, 0x80)))
         self._lock = threading.Lock()
         self._deadline = 0.0
         self._interval = 0.0
@@ -198,13 +201,13 @@ class IntervalTimer:
                 # From the deadline, so that the period does not drift; never more than one is owed.
                 self._deadline = max(self._deadline + self._interval, time.monotonic())
                 self._number = self._process.clock.at(self._deadline, self._fire)
-        self._process.send(SigInfo(_SIGALRM, 0x80))
+        self._expire()
 
 
 def _pack_timer(value: tuple[float, float]) -> bytes:
     out = b""
     for seconds in (value[1], value[0]):
-        microseconds = round(seconds * 1_000_000)
+        microseconds = round(min(seconds, _LONGEST) * 1_000_000)
         out += _TIMESPEC.pack(microseconds // 1_000_000, microseconds % 1_000_000)
     return out
 
@@ -234,6 +237,99 @@ def getitimer(t: GuestThread, which: int, result: int) -> int:
 def alarm(t: GuestThread, seconds: int) -> int:
     left, _ = t.process.timer.set(float(seconds & 0xFFFF_FFFF), 0.0)
     return int(-(-left // 1))
+
+
+# -- timers of timer_create -------------------------------------------------------------------------------------
+
+_SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD, _SIGEV_THREAD_ID = 0, 1, 2, 4
+_SI_TIMER: Final = -2
+_WALL_CLOCKS: Final = frozenset({0, 1, 7, 8, 9, 11})
+_MAX_TIMERS: Final = 1024
+
+
+def timer_create(t: GuestThread, clock: int, event: int, result: int) -> int:
+    """Timers of wall clocks; each is an IntervalTimer that sends its signal as sigevent(7) asks."""
+    process = t.process
+    if s32(clock) not in _WALL_CLOCKS:
+        return -errno.EINVAL
+    clock_id = _clock(clock)
+    t.memory.check(result, 4, _WRITE)
+    value, number, notify, tid = 0, _SIGALRM, _SIGEV_SIGNAL, 0
+    if event:
+        value, number, notify, tid = struct.unpack("<Qiii", t.memory.read(event, 20))
+        if notify not in (_SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD, _SIGEV_THREAD_ID):
+            return -errno.EINVAL
+        if notify != _SIGEV_NONE and not 1 <= number <= 64:
+            return -errno.EINVAL
+        if notify == _SIGEV_THREAD_ID and tid not in process.threads:
+            return -errno.EINVAL
+    with process.lock:
+        if len(process.timers) >= _MAX_TIMERS:
+            return -errno.EAGAIN
+        timer_id = next(n for n in itertools.count() if n not in process.timers)
+        info = SigInfo(number, _SI_TIMER, pid=timer_id, uid=0, value=value if event else timer_id)
+
+        def expire() -> None:
+            if notify == _SIGEV_THREAD_ID:
+                thread = process.threads.get(tid)
+                if thread is not None:
+                    process.send_to(thread, info)
+            elif notify != _SIGEV_NONE:
+                process.send(info)
+
+        process.timers[timer_id] = (clock_id, IntervalTimer(process, expire))
+    t.memory.store(result, 4, timer_id)
+    return 0
+
+
+def _timer(t: GuestThread, timer_id: int) -> tuple[int, IntervalTimer]:
+    found = t.process.timers.get(s32(timer_id))
+    if found is None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return found
+
+
+def read_itimerspec(memory: GuestMemory, address: int) -> tuple[float, float]:
+    """(value, interval) in seconds. Raises MemoryFault, and OSError for one out of range."""
+    return read_timespec(memory, address + 16), read_timespec(memory, address)
+
+
+def pack_itimerspec(value: tuple[float, float]) -> bytes:
+    """The struct itimerspec of (value, interval) in seconds."""
+    out = b""
+    for seconds in (value[1], value[0]):
+        nanoseconds = round(seconds * _BILLION)
+        out += _TIMESPEC.pack(nanoseconds // _BILLION, nanoseconds % _BILLION)
+    return out
+
+
+def timer_settime(t: GuestThread, timer_id: int, flags: int, new: int, old: int) -> int:
+    clock, timer = _timer(t, timer_id)
+    value, interval = read_itimerspec(t.memory, new)
+    if old:
+        t.memory.check(old, 32, _WRITE)
+    if value and flags & 1:  # TIMER_ABSTIME; a time that is over fires at once
+        value = max(value - time.clock_gettime(clock), 1e-9)
+    before = timer.set(value, interval)
+    if old:
+        t.memory.write(old, pack_itimerspec(before))
+    return 0
+
+
+def timer_gettime(t: GuestThread, timer_id: int, result: int) -> int:
+    t.memory.write(result, pack_itimerspec(_timer(t, timer_id)[1].get()))
+    return 0
+
+
+def timer_getoverrun(t: GuestThread, timer_id: int) -> int:
+    _timer(t, timer_id)
+    return 0
+
+
+def timer_delete(t: GuestThread, timer_id: int) -> int:
+    _timer(t, timer_id)[1].set(0.0, 0.0)
+    t.process.timers.pop(s32(timer_id), None)
+    return 0
 
 
 def signed_timeout(milliseconds: int) -> float | None:

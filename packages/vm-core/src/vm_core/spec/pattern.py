@@ -194,9 +194,7 @@ class Pattern:
         for constraint in constraints:
             if constraint.field not in self.parts:
                 raise SpecError(f"{text!r}: constraint on {constraint.field!r}, which is no field of it")
-        self._asks: tuple[str, ...] = (
-            () if undefined is None else tuple(parameters(undefined))
-        )
+        self._asks: tuple[str, ...] = () if undefined is None else tuple(parameters(undefined))
         if strange := [name for name in self._asks if name not in self.parts]:
             raise SpecError(f"{text!r}: undefined asks for {', '.join(strange)}, no field of it")
         self._plain = not (constraints or self._asks or any(kind.codec for kind in self.kinds.values()))

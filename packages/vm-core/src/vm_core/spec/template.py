@@ -12,7 +12,6 @@ happens only where that 1-bit value is 1.
 
 from __future__ import annotations
 
-import ast
 import re
 from functools import cached_property
 from typing import Any, Final, cast
@@ -240,6 +239,8 @@ def parse(text: str) -> Template:
         if file is not None:
             value = (file, int(index) if index.isdigit() else index)
         elif attr is not None:
+            import ast
+
             try:
                 value = ast.literal_eval(attr)
             except (ValueError, SyntaxError):

@@ -419,6 +419,44 @@ class EngineSuite:
 
     # -- system calls and breakpoints ---------------------------------------------------------------------------
 
+    def test_system_calls_inside_a_run(self) -> None:
+        """An engine may do calls itself; the counts, the end and an exception are the same as where it returns."""
+        for limit in (100, 2, 1):
+            with self.machine(*[self.program.syscall] * 4) as machine:
+                size = len(self.code(self.program.syscall))
+                seen: list[int] = []
+
+                def call(seen: list[int] = seen, machine: Machine = machine) -> bool:
+                    seen.append(machine.cpu.pc)
+                    if len(seen) == 4:
+                        raise KeyError
+                    return len(seen) == 3
+
+                retired, failed = 0, False
+                while len(seen) < 4:
+                    inside = len(seen)
+                    try:
+                        exit_ = machine.engine.run(machine.cpu, machine.memory, limit, call)
+                    except KeyError:
+                        failed = True
+                    retired += machine.retired(limit)
+                    if failed:
+                        break
+                    if exit_ == Syscall():
+                        assert len(seen) == inside
+                        failed = inside == 3
+                        if not failed:
+                            call()
+                        else:
+                            break
+                    elif exit_ == Interrupted():
+                        assert len(seen) == 3
+                    else:
+                        assert exit_ == Budget()
+                assert failed
+                assert seen[:3] == [CODE + size, CODE + 2 * size, CODE + 3 * size]
+                assert (retired, machine.engine.stats.retired) == (4, 4)
+
     def test_system_call_leaves_the_pc_behind_it(self) -> None:
         with self.machine(self.program.syscall, self.program.syscall) as machine:
             size = len(self.code(self.program.syscall))
