@@ -396,9 +396,13 @@ def test_every_socket_row_has_its_handler():
 def test_the_constants_are_those_of_subprocess():
     import subprocess
 
-    from vm_core import run
+    from vm_core import runner
 
-    assert (run.PIPE, run.STDOUT, run.DEVNULL) == (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL)
+    assert (runner.PIPE, runner.STDOUT, runner.DEVNULL) == (
+        subprocess.PIPE,
+        subprocess.STDOUT,
+        subprocess.DEVNULL,
+    )
 
 
 # -- timers -----------------------------------------------------------------------------------------------------
@@ -462,7 +466,8 @@ def test_a_timer_that_is_a_file(guest):
     assert guest.call("timerfd_settime", fd, 0, struct.pack("<qqqq", 0, 0, 0, 10**9), 0) == -errno.EINVAL
     assert guest.call("timerfd_create", 1, 1) == -errno.EINVAL
     assert guest.call("timerfd_create", 99, 0) == -errno.EINVAL
-    assert guest.call("timerfd_gettime", 0, b) in (-errno.EINVAL, -errno.EBADF)
+    other = guest.call("eventfd2", 0, 0)
+    assert guest.call("timerfd_gettime", other, b) == -errno.EINVAL
     assert guest.call("timerfd_gettime", 99, b) == -errno.EBADF
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
 from vm_core.errors import VmError
+from vm_core.linux.abi import MASK64
 from vm_core.linux.system import ThreadEnd
 from vm_core.runner import DEVNULL, PIPE, run
 from vm_core.testing.guests import Caller, program
@@ -71,6 +74,11 @@ def some_calls(rng, guest, most):
     """Up to ``most`` random calls; stops when the guest has unmapped what the next ones need. Returns how many."""
     names = sorted(set(guest.numbers) - EXCLUDED)
     places = [guest.put(name) for name in NAMES]
+    # What pointers find: lengths, addresses and flags of structures, rather than zeros.
+    words = [rng.choice((*VALUES, *places, rng.getrandbits(64), guest.buffer)) & MASK64 for _ in range(2048)]
+    guest.memory.poke(guest.buffer, struct.pack("<2048Q", *words))
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        guest.call("socketpair", socket.AF_UNIX, kind | socket.SOCK_NONBLOCK, 0, guest.buffer)
     for done in range(most):
         name = rng.choice(names)
         try:
@@ -98,7 +106,10 @@ def test_random_calls(tmp_path, seed):
         if not (inside / "link").is_symlink():
             (inside / "link").unlink(missing_ok=True)
             os.symlink("../outside/secret", inside / "link")
-        with Caller(cwd=str(inside), memory=64 << 20, stdio=(null, null, null)) as guest:
+        traced = (lambda _line: None) if rng.random() < 0.3 else None
+        with Caller(
+            cwd=str(inside), memory=64 << 20, stdio=(null, null, null), net=rng.random() < 0.3, strace=traced
+        ) as guest:
             if rng.random() < 0.5:
                 guest.process.files.namespace.use_openat2 = False
             count -= some_calls(rng, guest, count)

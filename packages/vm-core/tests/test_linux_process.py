@@ -638,3 +638,9 @@ def test_the_hosts_signals_are_for_the_main_thread():
     thread.start()
     thread.join()
     assert seen == ["host_signals: only the main thread of Python gets signals"]
+
+
+def test_a_slice_of_an_isa_says_that_it_is_one():
+    result = run(["guest"], program=elf(b"\xff" * 16, machine=62), engine="reference")
+    assert result.signal == signal.SIGILL
+    assert "no instruction that vm knows, which has few of x86_64 so far" in result.message

@@ -17,6 +17,7 @@ from vm_core.errors import EXIT_USAGE, UsageError
 
 __all__ = ["cli", "run_app"]
 
+
 def _as_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
     """``--json`` may stand behind ``vm`` too."""
     return value or bool(ctx.find_root().params.get("as_json"))

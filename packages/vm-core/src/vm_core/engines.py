@@ -47,9 +47,11 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
             logging.getLogger("vm").warning("running in the reference executor, which is slow: %s", error)
             return create("reference", isa, memory, **options)
     try:
-        made = _load(name)(isa, memory, **options)
-    except KeyError:
-        raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}") from None
+        try:
+            make = _load(name)
+        except KeyError:
+            raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}") from None
+        made = make(isa, memory, **options)
     except ImportError as error:
         raise EngineUnavailable(
             f"the engine {name!r} cannot be loaded: {error}",

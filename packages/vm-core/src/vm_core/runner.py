@@ -208,12 +208,12 @@ def _passing(process: Process, numbers: Collection[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_words(words: Sequence[str | bytes], env: Mapping[str, str] | None) -> None:
+def _check_words(words: Sequence[object], env: Mapping[Any, object] | None) -> None:
     """Refuse what execve(2) could not pass on. Raises UsageError."""
     for word in words:
         if not isinstance(word, (str, bytes)):
             raise UsageError(f"an argument must be str or bytes, not {type(word).__name__}: {word!r}")
-        if ("\0" if isinstance(word, str) else b"\0") in word:  # type: ignore[operator]
+        if "\0" in word if isinstance(word, str) else 0 in word:
             raise UsageError(f"an argument has a NUL in it: {word!r}")
     for name, value in (env or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):

@@ -32,7 +32,8 @@ __all__ = ["Tiering"]
 log = Log("vm.jit")
 _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
-_PATIENCE_SECONDS: Final = 0.4
+_PATIENCE_SECONDS: Final = 1.5
+_SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
 _GROWTH_INSTRUCTIONS: Final = 100
 """A region of so many instructions grows at the second report, of twice as many at the third, ..."""
@@ -77,7 +78,9 @@ class Tiering:
         self._failures = 0
         self._unsaved = 0
         self._cache_name = ""
+        self._begin = time.perf_counter()
         self._closed = False
+        self._hurry = False
         self._compiler = Compiler()
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -117,10 +120,13 @@ class Tiering:
             self._closed = True
         thread = self._thread
         if thread is not None:
-            # What is half compiled is worth a moment: the next run will find it in the cache.
+            # The first run of a program takes a moment to finish what waits, so that the second finds it in the cache.
+            # Later runs finish only what they are at: each then adds to the cache, so this comes to an end.
+            self._hurry = self.engine.stats.regions_cached > 0
             with self._work_to_do:
                 self._work_to_do.notify()
             thread.join(_PATIENCE_SECONDS)
+            self._hurry = True
         self._compiler.close()
         if thread is not None:
             thread.join()
@@ -177,6 +183,9 @@ class Tiering:
                 return
             self._pending[pc] = self._pending.get(pc, 0) + 1
             if not self.synchronous:
+                if self.engine.stats.regions_cached and time.perf_counter() - self._begin < _SHORT_SECONDS:
+                    # Most of it came from the cache: a run that ends soon is not worth a compiler process.
+                    return
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="vm-jit", daemon=True)
                     self._thread.start()
@@ -185,16 +194,19 @@ class Tiering:
         self._work_on(pc)
 
     def _next(self) -> int | None:
-        """The waiting address that is worth most: one that has no region yet, then the most reported. A region grows
-        only when leaving it has cost about what compiling it again will."""
-        best: tuple[bool, int] | None = None
+        """The waiting address that is worth most: one that has no region yet, then one whose region costs more to
+        leave than to compile again, then, in the first run of a program, the most reported."""
+        warm = self.engine.stats.regions_cached > 0
+        best: tuple[int, int] | None = None
         found = None
         for pc, count in self._pending.items():
             owner = self._owner(pc)
-            if owner is not None and count <= owner.instructions // _GROWTH_INSTRUCTIONS:
-                continue
-            if best is None or (owner is None, count) > best:
-                best, found = (owner is None, count), pc
+            if owner is None:
+                worth = 2
+            else:
+                worth = int(count > owner.instructions // _GROWTH_INSTRUCTIONS)
+            if (worth or not warm) and (best is None or (worth, count) > best):
+                best, found = (worth, count), pc
         return found
 
     def _owner(self, pc: int) -> _Compiled | None:
@@ -206,16 +218,16 @@ class Tiering:
         return None
 
     def _work(self) -> None:
-        while True:
+        while not self._hurry:
             with self._work_to_do:
                 while (pc := self._next()) is None and not self._closed and not self._unsaved:
                     self._work_to_do.wait()
-            if self._closed:
-                return
-            if pc is None:
-                self._save()
-            else:
+            if pc is not None:
                 self._work_on(pc)
+            elif self._closed:
+                return
+            else:
+                self._save()
 
     def _work_on(self, pc: int) -> None:
         try:

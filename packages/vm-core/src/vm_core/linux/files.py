@@ -252,6 +252,27 @@ def _first(windows: Sequence[memoryview], most: int) -> list[memoryview]:
     return out
 
 
+def _pieces(t: GuestThread, windows: Sequence[memoryview], step: Callable[[memoryview, int], int]) -> int:
+    """Transfer many bytes to or from a file piece by piece, so that the end of the process need not wait for them.
+
+    ``step`` transfers one piece, behind as many bytes as its second argument says, and returns how much it did.
+    """
+    done = 0
+    for window in windows:
+        for at in range(0, len(window), _STREAM_IO):
+            piece = window[at : at + _STREAM_IO]
+            try:
+                count = step(piece, done)
+            except OSError:
+                if not done:
+                    raise
+                return done
+            done += count
+            if count < len(piece) or t.process.stopping:
+                return done
+    return done
+
+
 # -- reading and writing ----------------------------------------------------------------------------------------
 
 
@@ -333,6 +354,8 @@ def read(t: GuestThread, fd: int, address: int, count: int) -> int:
         return 0
     window = _window(t.memory, address, count, _WRITE)
     if file.kind == REGULAR:
+        if count > _STREAM_IO:
+            return _pieces(t, (window,), lambda piece, _: os.readv(file.fd, (piece,)))
         return os.readv(file.fd, (window,))
     if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
@@ -347,6 +370,8 @@ def write(t: GuestThread, fd: int, address: int, count: int) -> int:
         return -errno.EBADF
     window = _window(t.memory, address, count, _READ) if count else memoryview(b"")
     if file.kind == REGULAR:
+        if count > _STREAM_IO:
+            return _pieces(t, (window,), lambda piece, _: os.write(file.fd, piece))
         return os.write(file.fd, window)
     if not file.flags & 3:
         return -errno.EBADF
@@ -359,6 +384,8 @@ def readv(t: GuestThread, fd: int, vector: int, count: int) -> int:
         return -errno.EBADF
     windows = _vector(t, vector, count, _WRITE)
     if file.kind == REGULAR:
+        if sum(map(len, windows)) > _STREAM_IO:
+            return _pieces(t, windows, lambda piece, _: os.readv(file.fd, (piece,)))
         return os.readv(file.fd, windows) if windows else 0
     if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
@@ -371,6 +398,8 @@ def writev(t: GuestThread, fd: int, vector: int, count: int) -> int:
         return -errno.EBADF
     windows = _vector(t, vector, count, _READ)
     if file.kind == REGULAR:
+        if sum(map(len, windows)) > _STREAM_IO:
+            return _pieces(t, windows, lambda piece, _: os.write(file.fd, piece))
         return os.writev(file.fd, windows) if windows else 0
     if not file.flags & 3:
         return -errno.EBADF
@@ -394,7 +423,8 @@ def pread64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> i
         return -errno.EINVAL
     if not count:
         return 0
-    return os.preadv(file.fd, (_window(t.memory, address, count, _WRITE),), offset)
+    window = _window(t.memory, address, count, _WRITE)
+    return _pieces(t, (window,), lambda piece, done: os.preadv(file.fd, (piece,), offset + done))
 
 
 def pwrite64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> int:
@@ -405,7 +435,8 @@ def pwrite64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> 
         return -errno.EINVAL
     if not count:
         return 0
-    return os.pwrite(file.fd, _window(t.memory, address, count, _READ), offset)
+    window = _window(t.memory, address, count, _READ)
+    return _pieces(t, (window,), lambda piece, done: os.pwrite(file.fd, piece, offset + done))
 
 
 def preadv(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high: int) -> int:
@@ -413,6 +444,8 @@ def preadv(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high:
     if file is None:
         return -errno.EBADF
     windows = _vector(t, vector, count, _WRITE)
+    if sum(map(len, windows)) > _STREAM_IO:
+        return _pieces(t, windows, lambda piece, done: os.preadv(file.fd, (piece,), offset + done))
     return os.preadv(file.fd, windows, offset) if windows else 0
 
 
@@ -421,6 +454,8 @@ def pwritev(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high
     if file is None:
         return -errno.EBADF
     windows = _vector(t, vector, count, _READ)
+    if sum(map(len, windows)) > _STREAM_IO:
+        return _pieces(t, windows, lambda piece, done: os.pwrite(file.fd, piece, offset + done))
     return os.pwritev(file.fd, windows, offset) if windows else 0
 
 

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
-from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+from vm_core.memory import PAGE, Prot, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x40000, 0x100000
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
+_COPY: Final = 16 << 20
+"""Bytes of a file copied before the end of the process is looked for."""
 _MAX_REGIONS: Final = 65_530
 """As Linux's vm.max_map_count: each mapping is the host's memory, which the guest's cap does not count."""
 
@@ -104,7 +106,7 @@ def _extend(process: Process, start: int, end: int) -> None:
     before = next((shared for shared in process.shared if shared.end == start < end), None)
     if before is not None:
         memory, offset = process.memory, before.offset + start - before.start
-        _fill(before.file, memory, start, end - start, offset)
+        _fill(process, before.file, start, end - start, offset)
         before.file.refs += 1
         digests = [_digest(memory.view[at : at + PAGE]) for at in range(start, end, PAGE)]
         process.shared.append(Shared(start, end, before.file, offset, digests))
@@ -164,7 +166,7 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
             memory.map(place, length, _prot(prot), shared=shared)
             return place
         memory.map(place, length, _prot(prot), name=file.path, shared=shared, offset=offset)
-        _fill(file, memory, place, length, offset)
+        _fill(t.process, file, place, length, offset)
         if shared and file.flags & 3 == 2:
             file.refs += 1
             digests = [_digest(memory.view[at : at + PAGE]) for at in range(place, place + length, PAGE)]
@@ -193,13 +195,15 @@ def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
     return -errno.ENOMEM if place is None else place
 
 
-def _fill(file: File, memory: GuestMemory, place: int, length: int, offset: int) -> None:
+def _fill(process: Process, file: File, place: int, length: int, offset: int) -> None:
     """Copy a file into fresh pages. What lies behind the file's end stays zero."""
+    memory = process.memory
     size = os.fstat(file.fd).st_size
     length = min(length, max(size - offset, 0))
     done = 0
-    while done < length:
-        count = os.preadv(file.fd, [memory.view[place + done : place + length]], offset + done)
+    while done < length and not process.stopping:
+        end = min(length, done + _COPY)
+        count = os.preadv(file.fd, [memory.view[place + done : place + end]], offset + done)
         if not count:
             break
         done += count

@@ -861,7 +861,11 @@ class Process:
             if self.stopping or not threads:
                 return False
             default = self.signals.action(number).handler == 0
-            if default and not any(t.awaited & bit for t in threads) and not all(t.mask & bit for t in threads):
+            if (
+                default
+                and not any(t.awaited & bit for t in threads)
+                and not all(t.mask & bit for t in threads)
+            ):
                 return False
         self.send(SigInfo(number, 0x80))  # SI_KERNEL: who sent it is not known here
         return True
@@ -906,7 +910,8 @@ class Process:
             return f"{data[: insn.length].hex(' ')}: {insn.text()}"
         except DecodeError:
             length = min(self.isa.length(data), len(data)) if self.isa.unit > 1 else len(data)
-            return f"{data[:length].hex(' ')}: no instruction that vm knows"
+            few = "" if self.isa.name == "riscv64" else f", which has few of {self.isa.name} so far"
+            return f"{data[:length].hex(' ')}: no instruction that vm knows{few}"
 
     # -- messages -----------------------------------------------------------------------------------------------
 

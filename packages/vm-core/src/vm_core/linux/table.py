@@ -274,34 +274,29 @@ ROWS: Final[tuple[Row, ...]] = (
 # fmt: on
 
 
-_ABSENT_GENERIC: Final = dict(
-    (int(number), name)
-    for number, _, name in (
-        entry.partition(":")
-        for entry in (
-            "0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 5:setxattr 6:lsetxattr 7:fsetxattr "
-            "8:getxattr 9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr "
-            "15:lremovexattr 16:fremovexattr 26:inotify_init1 27:inotify_add_watch 28:inotify_rm_watch "
-            "30:ioprio_set 31:ioprio_get 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl "
-            "74:signalfd4 75:vmsplice 76:splice 77:tee 84:sync_file_range 89:acct 90:capget 91:capset "
-            "92:personality 97:unshare 104:kexec_load 105:init_module 106:delete_module 116:syslog 117:ptrace "
-            "118:sched_setparam 119:sched_setscheduler 127:sched_rr_get_interval 128:restart_syscall 142:reboot "
-            "143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname 162:setdomainname "
-            "170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive "
-            "184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget 191:semctl "
-            "192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key "
-            "218:request_key 219:keyctl 224:swapon 225:swapoff "
-            "234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy "
-            "238:migrate_pages 239:move_pages 241:perf_event_open 243:recvmmsg 262:fanotify_init "
-            "263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime 267:syncfs "
-            "268:setns 269:sendmmsg 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module "
-            "274:sched_setattr 275:sched_getattr 277:seccomp 280:bpf 281:execveat 282:userfaultfd 284:mlock2 "
-            "286:preadv2 287:pwritev2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents "
-            "424:pidfd_send_signal 425:io_uring_setup 426:io_uring_enter 427:io_uring_register 434:pidfd_open "
-            "438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv 452:fchmodat2"
-        ).split()
-    )
-)
+_ABSENT_TEXT: Final = """
+0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 5:setxattr 6:lsetxattr 7:fsetxattr 8:getxattr
+9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr 15:lremovexattr
+16:fremovexattr 26:inotify_init1 27:inotify_add_watch 28:inotify_rm_watch 30:ioprio_set 31:ioprio_get
+39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl 74:signalfd4 75:vmsplice 76:splice 77:tee
+84:sync_file_range 89:acct 90:capget 91:capset 92:personality 97:unshare 104:kexec_load 105:init_module
+106:delete_module 116:syslog 117:ptrace 118:sched_setparam 119:sched_setscheduler 127:sched_rr_get_interval
+128:restart_syscall 142:reboot 143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname
+162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend
+183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget
+191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key
+218:request_key 219:keyctl 224:swapon 225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy
+237:set_mempolicy 238:migrate_pages 239:move_pages 241:perf_event_open 243:recvmmsg 262:fanotify_init
+263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime 267:syncfs 268:setns
+269:sendmmsg 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr
+275:sched_getattr 277:seccomp 280:bpf 281:execveat 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2
+288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents 424:pidfd_send_signal 425:io_uring_setup
+426:io_uring_enter 427:io_uring_register 434:pidfd_open 438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv
+452:fchmodat2
+"""
+_ABSENT_GENERIC: Final = {
+    int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())
+}
 """Names for messages about calls without a row, by number on riscv64 and aarch64 (asm-generic/unistd.h)."""
 
 

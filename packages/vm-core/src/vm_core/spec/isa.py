@@ -97,6 +97,9 @@ class Decoded:
     def template(self) -> Template:
         return self.insn.template(self.fields)
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """Assembly: the mnemonic, a space, the operands."""
         return self.insn.isa.format(self.encoding, self.written)
