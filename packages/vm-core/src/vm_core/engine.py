@@ -123,6 +123,9 @@ class Engine(Protocol):
         if that returns False, or returns Interrupted if True. What ``call`` raises passes through.
         """
 
+    def interrupt(self) -> None:
+        """Make a running ``run`` return Interrupted soon. Callable from any thread."""
+
     def invalidate(self, start: int, end: int) -> None:
         """Guest code in ``[start, end)`` may have changed: forget what was made from it. Whoever composes engine and
         memory puts this into ``GuestMemory.code_changed``."""

@@ -315,10 +315,11 @@ def _enter_region(isa: Isa, threshold: int) -> str:
     type_, pins = region_type(isa)
     e = _Handler(isa, Plan("", (), ()), 0, threshold)
     e.load_operands()
-    slot = e.v(f"and i64 {e.pc()}, {PAGE - 1}")
     regions = e.load_state("regions", "ptr")
 
     def entry(pc: str) -> str:
+        """The region table's entry of a guest address that has one: (function, original handler)."""
+        slot = e.v(f"and i64 {pc}, {PAGE - 1}")
         number = e.v(f"lshr i64 {pc}, 12")
         page = e.v(f"load ptr, ptr {e.v(f'getelementptr ptr, ptr {regions}, i64 {number}')}, {RECORD}")
         return e.v(f"getelementptr i8, ptr {page}, i64 {e.v(f'mul i64 {slot}, {16 // isa.unit}')}")
@@ -349,7 +350,6 @@ def _enter_region(isa: Isa, threshold: int) -> str:
     both = e.v(f"and i1 {forced}, {again}")
     e.emit(f"br i1 {both}, label %{original}, label %{fresh}")
     e.place(original)
-    slot = e.v(f"and i64 {target}, {PAGE - 1}")
     kept = e.v(f"load ptr, ptr {e.v(f'getelementptr i8, ptr {entry(target)}, i64 8')}, {RECORD}")
     e.tail(kept, ip, left)
     e.place(fresh)
@@ -382,7 +382,7 @@ def _leaving(isa: Isa, name: str, reason: Reason) -> str:
 def _enter(isa: Isa) -> str:
     """``enter(state)``: run from state.pc until something leaves."""
     e = _Handler(isa, Plan("", (), ()), 0, None)
-    e.lines += ["  %arena0 = alloca i32", "  %save = alloca i32"]
+    e.lines += ["  %now = alloca i32", "  %save = alloca i32"]
     if HOST.x86:
         e.emit("call void @llvm.x86.sse.stmxcsr(ptr %save) #1")
         e.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {e.field_in_state(HEADER['host_fp'])}) #1")
@@ -390,7 +390,7 @@ def _enter(isa: Isa) -> str:
     e.store_state("stack_limit", e.v(f"sub i64 {e.v(f'ptrtoint ptr {stack} to i64')}, {256 << 10}"))
     arena, pages = e.load_state("arena", "ptr"), e.load_state("pages", "ptr")
     fuel, pc = e.load_state("fuel"), e.load_state("pc")
-    inside, found, miss, done = e.label(), e.label(), e.label(), e.label()
+    inside, found, done = e.label(), e.label(), e.label()
     e.store_state("reason", str(int(Reason.MISS)))
     ok = e.v(f"icmp ult i64 {pc}, {1 << e.bits}")
     if isa.unit > 1:
@@ -409,12 +409,11 @@ def _enter(isa: Isa) -> str:
     e.emit(f"br label %{done}")
     e.place(done)
     if HOST.x86:
-        e.emit("call void @llvm.x86.sse.stmxcsr(ptr %arena0) #1")
-        flags = guest_flags(e, e.v("load i32, ptr %arena0"))
+        e.emit("call void @llvm.x86.sse.stmxcsr(ptr %now) #1")
+        flags = guest_flags(e, e.v("load i32, ptr %now"))
         e.store_state("fp_flags", e.v(f"or i64 {e.load_state('fp_flags')}, {flags}"))
         e.emit("call void @llvm.x86.sse.ldmxcsr(ptr %save) #1")
     e.emit("ret void")
-    del miss
     return "\n".join(["define dso_local void @enter(ptr noalias %st) #0 {", "entry:", *e.lines, "}"])
 
 

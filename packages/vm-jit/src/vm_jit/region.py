@@ -654,7 +654,7 @@ class _Emit(Emitter):
                 out = self.label()
                 self.emit(f"br i1 {guard}, label %{out}, label %{self.where(block.follow)}")
                 self.place(out)
-                self.indirect(target, tail=True)
+                self.indirect(target)
                 return
             self.emit(f"br i1 {guard}, label %{self.where(block.target)}, label %{self.where(block.follow)}")
         elif block.kind == "jump":
@@ -662,13 +662,13 @@ class _Emit(Emitter):
             if block.target in self.region.blocks:
                 self.emit(f"br label %{self.where(block.target)}")
             else:
-                self.indirect(target, tail=True)
+                self.indirect(target)
         elif block.kind == "call":
             self.call(target)
         elif block.kind == "ret":
             self.exit_to(target)
         else:
-            self.indirect(target, tail=True)
+            self.indirect(target)
 
     def exit_to(self, pc: str) -> None:
         """Leave for a guest address known only now."""
@@ -696,7 +696,7 @@ class _Emit(Emitter):
         slot = self.v(f"mul i64 {self.v(f'and i64 {target}, {PAGE - 1}')}, {16 // self.isa.unit}")
         return self.v(f"load ptr, ptr {self.v(f'getelementptr i8, ptr {page}, i64 {slot}')}, {RECORD}")
 
-    def indirect(self, target: str, *, tail: bool) -> None:
+    def indirect(self, target: str) -> None:
         """Go to the region at an address known only now."""
         self.flush(self.now_dirty)
         self.leaving = self.clean

@@ -288,7 +288,9 @@ def _header(t: GuestThread, address: int) -> tuple[int, int, int, int]:
 def sendmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     file = _file(t, fd)
     name, size, vector, count = _header(t, message)
-    return _transmit(t, file, bytes(joined(_vector(t, vector, count, Access.READ), 1 << 24)), flags, name, size)
+    return _transmit(
+        t, file, bytes(joined(_vector(t, vector, count, Access.READ), 1 << 24)), flags, name, size
+    )
 
 
 def recvmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:

@@ -494,7 +494,7 @@ class EngineSuite:
 
     def test_interrupt_from_another_thread(self) -> None:
         with self.machine(self.program.forever) as machine:
-            timer = threading.Timer(0.05, machine.engine.interrupt)  # type: ignore[attr-defined]
+            timer = threading.Timer(0.05, machine.engine.interrupt)
             timer.start()
             try:
                 assert machine.run(1 << 40) == Interrupted()
