@@ -201,10 +201,7 @@ class Tiering:
         found = None
         for pc, count in self._pending.items():
             owner = self._owner(pc)
-            if owner is None:
-                worth = 2
-            else:
-                worth = int(count > owner.instructions // _GROWTH_INSTRUCTIONS)
+            worth = 2 if owner is None else int(count > owner.instructions // _GROWTH_INSTRUCTIONS)
             if (worth or not warm) and (best is None or (worth, count) > best):
                 best, found = (worth, count), pc
         return found
