@@ -186,3 +186,9 @@ def test_lists_on_the_command_line() -> None:
 def test_a_wrong_flag_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="--fuel: '0' is no value for fuel"):
         apply_flags(Configuration(), [("fuel", "0", "--fuel")])
+
+
+def test_a_fifo_in_a_hostile_directory_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "vm.toml", 0o600)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load(environ(tmp_path))

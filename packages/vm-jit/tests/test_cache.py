@@ -135,3 +135,10 @@ def test_the_problem_of_a_directory_is_said_once(tmp_path: Path, caplog: pytest.
     for _ in range(2):  # a file's own problem is always said
         warn("one is not used", CacheError("one is torn"))
     assert [record.getMessage() for record in caplog.records] == ["one is not used: one is torn"] * 2
+
+
+def test_a_fifo_in_place_of_a_file_is_not_waited_for(cache: Cache) -> None:
+    file(cache).unlink()
+    os.mkfifo(file(cache), 0o600)
+    with pytest.raises(CacheError, match="not a file"):
+        cache.read("one")

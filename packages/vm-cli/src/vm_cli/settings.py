@@ -280,7 +280,8 @@ def _from_variable(row: Row, variable: str, text: str) -> object:
 
 def _read_file(path: str, configuration: Configuration, *, required: bool) -> None:
     try:
-        with open(path, "rb") as file:
+        # O_NONBLOCK: a FIFO of that name in somebody's directory must be refused, not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise ConfigError(f"{path} is not a regular file")

@@ -115,7 +115,7 @@ class Cache:
         path = self._path(name)
         try:
             self._check_directory()
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except PermissionError as error:

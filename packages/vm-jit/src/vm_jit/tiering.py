@@ -41,7 +41,7 @@ _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
 
-@record()
+@record(eq=False)
 class _Compiled:
     """A region in use (see :class:`vm_jit.region.Region`), and how often it has grown."""
 
