@@ -1,12 +1,15 @@
-"""For all tests: Ctrl-C must mean what it means in a terminal.
+"""For all tests: signals must mean what they mean in a terminal.
 
-A shell that starts a job in the background lets it ignore SIGINT, and what it starts inherits that; Python then never
-raises KeyboardInterrupt, and tests of Ctrl-C would wait for ever.
+A shell that starts a job in the background lets it ignore SIGINT, nohup does so with SIGHUP, and what they start inherits
+that. Python then never raises KeyboardInterrupt, vm respects the others, and tests of them would wait for ever.
 """
 
 from __future__ import annotations
 
 import signal
 
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
