@@ -21,7 +21,7 @@ _COUNTS = re.compile(r"^=+ (.*?) in [0-9.]+s.* =+$|^(\d+ passed.*?) in [0-9.]+s"
 
 HEAD = """# Support
 
-Made by `tools/support.py` from a run of `tox -m all`; nothing is listed that was not run.
+Made by `tools/support.py` from what tox reported (`--result-json`); nothing is listed that was not run.
 
 """
 
