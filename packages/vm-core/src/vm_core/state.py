@@ -19,7 +19,6 @@ HEADER: Final[dict[str, int]] = {
     "fuel": 8,  # instructions left in this run() call, signed
     "reason": 16,  # why native code returned: vm_jit.engine.Reason
     "arena": 24,  # host address of guest address 0
-    "table": 32,  # host address of the permission table
     "pages": 40,  # host address of the table from guest page to predecoded records
     "regions": 48,  # host address of the table of compiled regions
     "stack_limit": 56,  # lowest host stack address that compiled code may use

@@ -236,7 +236,6 @@ class NativeEngine:
         self._started = False
         self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
         self.key = ""
-        self._restored = 0
 
     @staticmethod
     def probe() -> Availability:
@@ -300,8 +299,8 @@ class NativeEngine:
                     # Used up; or the last instruction jumped to a place that is hot, or not decoded yet.
                     if not held_back:
                         return _BUDGET
-                    chunk = words[_FUEL] = min(held_back, _CHUNK)
-                    held_back -= chunk
+                    words[_FUEL] = min(held_back, _CHUNK)
+                    held_back -= words[_FUEL]
                     if reason in (1, 4):
                         continue
                 if reason == 2:
@@ -321,8 +320,8 @@ class NativeEngine:
                     if not words[_FUEL]:
                         if not held_back:
                             return _BUDGET
-                        chunk = words[_FUEL] = min(held_back, _CHUNK)
-                        held_back -= chunk
+                        words[_FUEL] = min(held_back, _CHUNK)
+                        held_back -= words[_FUEL]
         finally:
             words[_FUEL] += held_back
             with self._stats_lock:
@@ -334,7 +333,6 @@ class NativeEngine:
 
     def _adopt(self, cpu: CpuState) -> None:
         cpu.header("arena", self.memory.host_address)
-        cpu.header("table", self.memory.table_address)
         cpu.header("regions", self.regions_address)
         cpu.header("pages", self.pages_address)
         with self.lock:
@@ -504,7 +502,6 @@ class NativeEngine:
                     raise CacheError("a slot is out of range")
                 if self._page_digest(number) == digest and self.memory.table[number] & Prot.EXEC:
                     self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
-                    self._restored += count
         except (CacheError, KeyError, TypeError, ValueError, IndexError) as error:
             warn("the cached blocks are not used", error)
 

@@ -31,7 +31,6 @@ class Host:
     def __init__(self, machine: str) -> None:
         self.machine = machine
         self.x86 = machine in ("x86_64", "AMD64")
-        self.aarch64 = machine in ("aarch64", "arm64")
         self.region_convention = "x86_regcallcc" if self.x86 else "ccc"
         self.pins = 8 if self.x86 else 5
 
