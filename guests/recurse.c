@@ -1,4 +1,4 @@
-/* Deep recursion and large stack frames. Size: thousands of frames. */
+/* Deep recursion and large stack frames. Size: thousands of frames, and how often they are entered (1). */
 #include "guest.h"
 #include <alloca.h>
 
@@ -46,6 +46,11 @@ static NOINLINE uint64_t large(size_t bytes) {
 
 int main(int argc, char **argv) {
     unsigned long n = guest_size(argc, argv, 20) * 1000;
+    unsigned long times = argc > 2 ? strtoul(argv[2], NULL, 0) : 1, sum = 0;
+    for (unsigned long i = 1; i < times; i++)
+        sum += down(n - i) + (unsigned long)even(n - i) + (unsigned long)odd(n - 2 * i);
+    if (times > 1)
+        printf("%lu times %lu\n", times, sum);
     printf("down %lu = %lu\n", n, down(n));
     printf("even %d odd %d\n", even(n), odd(n));
     printf("ackermann %lu\n", ackermann(2, n / 1000));

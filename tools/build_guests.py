@@ -10,6 +10,10 @@ variants that can be built are built.
 
 Variants: ``O0``, ``O2`` and ``zb`` (with Zba, Zbb, Zbs) by Debian's ``riscv64-linux-gnu-gcc`` with glibc, static;
 ``musl`` and ``pie`` (static-PIE) by ``python -m ziglang cc``; ``native`` for this machine, by ``gcc`` or ``cc``.
+
+Three kinds of programs are only for timing and are built only when they are named: ``flat``, whose source
+``guests/flat.py`` writes; and those that need other people's sources (Lua, Zstandard, SQLite), which pip and npm fetch once
+into ``build/sources``.
 """
 
 from __future__ import annotations
@@ -23,16 +27,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PROGRAMS", "VARIANTS", "Program", "Unbuildable", "Variant", "build", "build_all"]
+__all__ = ["PROGRAMS", "TESTED", "VARIANTS", "Program", "Unbuildable", "Variant", "build", "build_all"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "guests"
 OUTPUT = ROOT / "build" / "guests"
+FETCHED = ROOT / "build" / "sources"
 COMMON = ("-std=gnu11", "-Wall", "-Wextra", "-Wno-infinite-recursion", "-pthread")
 # Warnings of gcc that only concern what these programs do on purpose (longjmp, truncation, memory filled elsewhere).
 QUIET = ("-Wno-clobbered", "-Wno-format-truncation", "-Wno-maybe-uninitialized")
@@ -43,18 +50,86 @@ class Unbuildable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """Other people's C sources, as the package registry of a language has them.
+
+    ``below`` is the folder of the C files in the package's archive, ``source`` the one file to compile: one of the package's
+    own, or (``driver``) a file of ours in ``guests/`` that includes the package's.
+    """
+
+    client: str
+    name: str
+    version: str
+    below: str
+    source: str
+    driver: bool = False
+    flags: tuple[str, ...] = ()
+
+    def fetch(self) -> Path:
+        """The folder of the C files, downloaded if it is not there yet.
+
+        Raises:
+            Unbuildable: the client or the registry cannot be reached.
+        """
+        place = FETCHED / f"{self.name}-{self.version}"
+        if not place.exists():
+            FETCHED.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=FETCHED) as scratch:
+                if self.client == "npm":
+                    command = ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+                else:
+                    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+                    command += ["--no-binary", self.name, f"{self.name}=={self.version}"]
+                try:
+                    subprocess.run(command, cwd=scratch, capture_output=True, check=True, timeout=300)
+                    archive = next(Path(scratch).glob("*gz"))
+                    with tarfile.open(archive) as packed:
+                        packed.extractall(Path(scratch) / "all", filter="data")
+                    next((Path(scratch) / "all").iterdir()).replace(place)
+                except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError) as error:
+                    raise Unbuildable(f"{self.name} {self.version} cannot be fetched: {error}") from error
+        return place / self.below
+
+
+PACKAGES = {
+    "lua": Package(
+        "pip", "lupa", "2.8", "third-party/lua54", "onelua.c", flags=("-DMAKE_LUA", "-DLUA_USE_POSIX")
+    ),
+    "zstd": Package("pip", "zstandard", "0.25.0", "zstd", "use_zstd.c", driver=True),
+    "sqlite": Package(
+        "npm",
+        "better-sqlite3",
+        "12.11.1",
+        "deps/sqlite3",
+        "use_sqlite.c",
+        driver=True,
+        flags=("-DSQLITE_THREADSAFE=0", "-DSQLITE_OMIT_LOAD_EXTENSION"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """One row of ``guests/programs.toml``: arguments for each size, and what its output may be compared with."""
+    """One row of ``guests/programs.toml``, whose head says what the keys mean."""
 
     name: str
     args: dict[str, list[str]]
     same: bool = False
-    bench: bool = False
-    threads: bool = False
+    test: bool = True
+    variants: tuple[str, ...] = ("O0", "O2", "zb", "musl", "pie")
+    groups: tuple[str, ...] = ()
+    package: str = ""
+    files: tuple[str, ...] = ()
 
     @property
-    def source(self) -> Path:
-        return SOURCES / f"{self.name}.c"
+    def bench(self) -> bool:
+        """Whether it can be timed."""
+        return "bench" in self.args
+
+    @property
+    def executable(self) -> str:
+        """The name of what is built; scripts of one interpreter share it."""
+        return self.package or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +175,10 @@ VARIANTS = {
     )
 }
 PROGRAMS = {
-    name: Program(
-        name, row["args"], row.get("same", False), row.get("bench", False), row.get("threads", False)
-    )
+    name: Program(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
     for name, row in tomllib.loads((SOURCES / "programs.toml").read_text()).items()
 }
+TESTED = tuple(name for name, program in PROGRAMS.items() if program.test)
 
 
 @functools.cache
@@ -155,13 +229,35 @@ def compile_source(source: Path, variant: Variant, output: Path, *, extra: Seque
     return output
 
 
+def _flat() -> Path:
+    """The generated source; written again only if it changed, so that it is not compiled for nothing."""
+    place = FETCHED / "flat.c"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    text = subprocess.run([sys.executable, SOURCES / "flat.py"], capture_output=True, check=True).stdout
+    if not place.exists() or place.read_bytes() != text:
+        partial = place.with_name(f"flat.{os.getpid()}.partial")
+        partial.write_bytes(text)
+        partial.replace(place)
+    return place
+
+
 def build(program: str, variant: str, output: Path = OUTPUT) -> Path:
     """Build one program in one variant and return its path. Raises Unbuildable, and KeyError for an unknown name."""
-    return compile_source(PROGRAMS[program].source, VARIANTS[variant], output / variant / program)
+    row = PROGRAMS[program]
+    source = SOURCES / f"{program}.c"
+    extra: tuple[str, ...] = (f"-I{SOURCES}",)
+    if row.package:
+        package = PACKAGES[row.package]
+        folder = package.fetch()
+        source = (SOURCES if package.driver else folder) / package.source
+        extra += (f"-I{folder}", "-w", *package.flags)
+    elif program == "flat":
+        source = _flat()
+    return compile_source(source, VARIANTS[variant], output / variant / row.executable, extra=extra)
 
 
 def build_all(
-    programs: Iterable[str] = tuple(PROGRAMS),
+    programs: Iterable[str] = TESTED,
     variants: Iterable[str] = tuple(VARIANTS),
     *,
     output: Path = OUTPUT,
@@ -178,20 +274,30 @@ def build_all(
         except Unbuildable as error:
             problems.append(str(error))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        programs = tuple(programs)
-        futures = {(p, v): pool.submit(build, p, v, output) for v in usable for p in programs}
-        for key, future in futures.items():
-            try:
-                built[key] = future.result()
-            except Unbuildable as error:
-                problems.append(str(error))
+        # Programs that share an executable wait for one build of it.
+        builds: dict[tuple[str, str], concurrent.futures.Future[Path]] = {}
+        for v in usable:
+            for p in (programs := tuple(programs)):
+                key = (PROGRAMS[p].executable, v)
+                if key not in builds:
+                    builds[key] = pool.submit(build, p, v, output)
+        failed = set()
+        for v in usable:
+            for p in programs:
+                key = (PROGRAMS[p].executable, v)
+                try:
+                    built[p, v] = builds[key].result()
+                except Unbuildable as error:
+                    if key not in failed:
+                        problems.append(str(error))
+                    failed.add(key)
     return built, problems
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit status 0: all built; 1: some were not; 3: none was; 2: an unknown name."""
     parser = argparse.ArgumentParser(description="Build the guest programs.")
-    parser.add_argument("programs", nargs="*", help="programs to build (all)")
+    parser.add_argument("programs", nargs="*", help="programs to build (all that are tested)")
     parser.add_argument(
         "--variant", action="append", choices=sorted(VARIANTS), help="variant to build, repeatable (all)"
     )
@@ -206,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.programs if name not in PROGRAMS]:
         parser.error(f"no guest program named {unknown[0]} (--list shows them)")
     built, problems = build_all(
-        options.programs or PROGRAMS, options.variant or VARIANTS, output=options.output, jobs=options.jobs
+        options.programs or TESTED, options.variant or VARIANTS, output=options.output, jobs=options.jobs
     )
     for problem in problems:
         print(f"build_guests: {problem}", file=sys.stderr)
