@@ -1,17 +1,18 @@
 """How fast the guest programs run: natively, under qemu-riscv64, and under vm. All in one run, side by side.
 
-    python benchmarks/run.py                              # the twelve programs, five rounds, about half an hour
-    python benchmarks/run.py --quick                      # smaller sizes, two rounds: minutes
-    python benchmarks/run.py --programs sha256,nbody --rounds 3 --engines jit,interp
-    python benchmarks/run.py --compare /other/venv/bin/python     # this checkout against another one's vm
-    python benchmarks/run.py --json > out.json;  python benchmarks/run.py --markdown out.md
+    python benchmarks/run.py                              # all programs, five rounds, hours
+    python benchmarks/run.py --programs compute           # the twelve by which the engines are judged
+    python benchmarks/run.py --quick --programs sha256,fp # smaller sizes, two rounds
+    python benchmarks/run.py --columns native "jit warm" "open=--no-jit --net"
+    python benchmarks/run.py --data figures.json          # keeps every sample there, and goes on from what is there
+    python benchmarks/run.py --data figures.json --rounds 0 --docs docs      # writes the page and its plots from it
 
 Every round runs every column of a program once, one after the other, so that a slow minute of the machine falls on all
 of them. A figure is the median over the rounds; behind it stands the spread, half the distance from the fastest to the
-slowest round in percent of the median. CPU time is that of the whole process tree (so also what vm's compiler thread or
-process used), wall time is from start to exit. "cold" starts with an empty code cache in a new directory, every time;
-"warm" is the next run with that cache. The interpreter alone is measured on the smaller size, as instructions per second
-inside the engine. What a program prints must be the same in each column, else it counts as failed.
+slowest round in percent of the median. CPU time is user and system time of the whole process tree (so also what vm's
+compiler thread or process used), wall time is from start to exit. "cold" starts with an empty code cache in a new
+directory, every time; "warm" is the next run with that cache (without a cold column: with a cache filled by a run that is not
+counted). What a program prints must be the same in each column, else it counts as failed.
 """
 
 from __future__ import annotations
@@ -19,368 +20,382 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import importlib.util
 import json
-import math
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import build_guests  # noqa: E402 - found beside this directory, not installed
+import chart
+from measure import (
+    ROOT,
+    Failed,
+    build_guests,
+    choose,
+    environment,
+    geomean,
+    markdown_table,
+    print_table,
+    progress,
+    run_once,
+    spread,
+    workplace,
+)
 
 ENGINES = ("jit", "interp", "reference")
-
-
-class Failed(Exception):
-    """A run that went wrong, so that its time means nothing."""
+COLUMNS = ("native", "qemu", "jit cold", "jit warm", "interp warm")
+GROUPS = {
+    "compute": "the twelve compute programs",
+    "fp": "floating point",
+    "calls": "calls",
+    "bytecode": "bytecode interpreters as guests",
+}
+SHORT = 0.02  # seconds; below this a program's native time is mostly that of starting, so ratios to it say nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One run. Seconds."""
+class Column:
+    """One way to run a program. ``options`` are those of ``vm run``; None is not vm."""
 
-    wall: float
-    cpu: float
+    name: str
+    options: tuple[str, ...] | None = None
+    cold: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Column:
+        """``native``, ``qemu``, ``ENGINE cold``, ``ENGINE warm`` or ``NAME=OPTIONS``; a NAME that ends in "cold" is one.
+
+        Raises:
+            Failed: none of these.
+        """
+        name, equals, options = text.partition("=")
+        if equals:
+            return cls(name, tuple(shlex.split(options)), name.endswith("cold"))
+        if text in ("native", "qemu"):
+            return cls(text)
+        engine, _, state = text.partition(" ")
+        if engine not in ENGINES or state not in ("cold", "warm"):
+            raise Failed(f"no column named {text!r}: native, qemu, ENGINE cold, ENGINE warm or NAME=OPTIONS")
+        return cls(text, ("--engine", engine), state == "cold")
 
 
 @dataclass(slots=True)
-class Figure:
-    """All rounds of one column of one program."""
+class Data:
+    """Every sample, by program and column, as it is kept in a file. Samples are pairs of seconds: wall, CPU."""
 
-    samples: list[Sample] = field(default_factory=list)
-
-    def median(self, what: str) -> float:
-        return float(statistics.median(getattr(s, what) for s in self.samples))
-
-    def spread(self, what: str) -> float:
-        """Half the range in percent of the median."""
-        values = [getattr(s, what) for s in self.samples]
-        middle = statistics.median(values)
-        return 50 * (max(values) - min(values)) / middle if middle else 0.0
-
-
-def run_once(
-    command: Sequence[str], env: dict[str, str], cwd: str, timeout: float
-) -> tuple[Sample, bytes, bytes, int]:
-    """Run a command; its times with those of all its descendants, its output and its exit status."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd)
-        deadline = start + timeout
-        # wait4 gives the usage of this child and what it waited for, where getrusage would add up all children.
-        while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG if timeout < math.inf else 0)
-            if pid:
-                break
-            if time.perf_counter() > deadline:
-                child.kill()
-                child.wait()
-                raise Failed(f"no end after {timeout:g} s: {' '.join(map(str, command))}")
-            time.sleep(0.0005)
-        wall = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)  # Popen must not wait again
-        out.seek(0)
-        err.seek(0)
-        return Sample(wall, usage.ru_utime + usage.ru_stime), out.read(), err.read(), child.returncode
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    programs: tuple[str, ...]
-    rounds: int
     size: str
-    engines: tuple[str, ...]
-    compare: str | None
-    variant: str
-    timeout: float
+    machine: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, size: str, revision: str) -> Data:
+        """What is in the file, or nothing if there is none.
+
+        Raises:
+            Failed: the figures there are of another size or revision.
+        """
+        if not path.exists():
+            return cls(size)
+        data = cls(**json.loads(path.read_text()))
+        for what, there, wanted in (
+            ("size", data.size, size),
+            ("revision", data.machine.get("revision"), revision),
+        ):
+            if there != wanted:
+                raise Failed(f"{path} has figures of {what} {there}, not {wanted}")
+        return data
+
+    def save(self, path: Path) -> None:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps({name: getattr(self, name) for name in self.__slots__}, indent=1))
+        partial.replace(path)
+
+    def add(self, program: str, column: str, wall: float, cpu: float) -> None:
+        self.samples.setdefault(program, {}).setdefault(column, []).append([wall, cpu])
+
+    def values(self, program: str, column: str, what: str) -> list[float]:
+        at = ("wall", "cpu").index(what)
+        return [sample[at] for sample in self.samples.get(program, {}).get(column, [])]
+
+    def median(self, program: str, column: str, what: str = "cpu") -> float | None:
+        values = self.values(program, column, what)
+        return statistics.median(values) if values else None
+
+    def ratio(self, program: str, column: str, base: str = "native") -> float | None:
+        """CPU time of a column over that of another one; None if either is missing, or a native base is short."""
+        over, under = self.median(program, column), self.median(program, base)
+        if over is None or not under or (base == "native" and under < SHORT):
+            return None
+        return over / under
+
+    def programs(self) -> list[str]:
+        return [name for name in self.samples if name not in self.failures]
+
+    def columns(self) -> list[str]:
+        found: dict[str, None] = {}
+        for name in self.programs():
+            found.update(dict.fromkeys(self.samples[name]))
+        order = {name: i for i, name in enumerate(COLUMNS)}
+        return sorted(found, key=lambda name: order.get(name, len(order)))
 
 
 class Bench:
-    """Runs the columns of each program and keeps the figures, by program and column."""
+    """Runs the columns of the programs."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        self.settings = settings
-        self.say = say
+    def __init__(
+        self,
+        programs: Sequence[str],
+        columns: Sequence[Column],
+        data: Data,
+        variant: str,
+        timeout: float,
+        caches: Path,
+    ) -> None:
+        self.columns, self.data, self.timeout, self.caches = columns, data, timeout, caches
+        self.expected: dict[tuple[str, bool], bytes] = {}
+        wanted = [variant, *("native" for c in columns if c.name == "native")]
+        self.built, self.problems = build_guests.build_all(programs, wanted)
+        self.variant = variant
+        self.programs = [p for p in programs if (p, variant) in self.built]
         self.qemu = shutil.which("qemu-riscv64")
-        self.figures: dict[str, dict[str, Figure]] = {name: {} for name in settings.programs}
-        self.mips: dict[str, list[float]] = {name: [] for name in settings.programs}
-        self.instructions: dict[str, int] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.expected: dict[tuple[str, ...], bytes] = {}
-        self.failures: dict[str, str] = {}
-        built, problems = build_guests.build_all(settings.programs, (settings.variant, "native"))
-        self.paths = {key: str(path) for key, path in built.items()}
-        self.problems = problems
-        if missing := [p for p in settings.programs if (p, settings.variant) not in built]:
-            raise Failed(f"cannot build {missing[0]}: {'; '.join(problems)}")
+        self.commands: dict[tuple[str, ...], Path] = {}
 
-    def columns(self) -> list[str]:
-        names = ["native"] if ("hello", "native") in self.paths or self._has_native() else []
-        if self.qemu:
-            names.append("qemu")
-        for engine in self.settings.engines:
-            names += [f"{engine} cold", f"{engine} warm"]
-        if self.settings.compare:
-            names += ["other cold", "other warm"]
-        return names
-
-    def _has_native(self) -> bool:
-        return all((p, "native") in self.paths for p in self.settings.programs)
-
-    def _vm(self, python: str, engine: str, program: str, arguments: list[str]) -> list[str]:
-        return [python, "-m", "vm_cli", "run", "--engine", engine, "--json", "--", program, *arguments]
-
-    def _record(
-        self, program: str, column: str, command: Sequence[str], env: dict[str, str], cwd: str
-    ) -> dict[str, Any]:
-        sample, out, err, status = run_once(command, env, cwd, self.settings.timeout)
-        if status != 0:
-            raise Failed(
-                f"{program}, {column}: exit status {status}: {err.decode(errors='replace').strip()[-300:]}"
-            )
-        key = (program, "native" if column == "native" else "guest")
-        if self.expected.setdefault(key, out) != out:
-            raise Failed(f"{program}, {column}: the output differs from the other columns'")
-        self.figures[program].setdefault(column, Figure()).samples.append(sample)
-        facts: dict[str, Any] = {}
-        for line in err.decode(errors="replace").splitlines():
-            if line.startswith("{"):
-                with contextlib.suppress(json.JSONDecodeError):
-                    facts = json.loads(line)
-        return facts
-
-    def round(self, number: int) -> None:
+    def round(self, number: int, say: Callable[[str], None]) -> None:
         """Every column of every program once. A program that fails is left out from then on; the others go on."""
-        for program in self.settings.programs:
-            if program in self.failures:
+        for program in self.programs:
+            if program in self.data.failures:
                 continue
-            self.say(f"round {number + 1} of {self.settings.rounds}: {program}")
-            with tempfile.TemporaryDirectory(prefix="vm-bench-") as place:
+            with workplace(program) as place:
                 try:
-                    self._program(program, place)
+                    for column in self.columns:
+                        say(f"round {number + 1}: {program}, {column.name}")
+                        self._run(program, column, place, number)
                 except Failed as error:
-                    self.failures[program] = str(error)
+                    self.data.failures[program] = f"{program}, {column.name}: {error}"
 
-    def _program(self, program: str, place: str) -> None:
-        arguments = build_guests.PROGRAMS[program].args[self.settings.size]
-        guest = self.paths[program, self.settings.variant]
-        env = {key: value for key, value in os.environ.items() if not key.startswith("VM_")}
-        columns = self.columns()
-        if "native" in columns:
-            self._record(program, "native", [self.paths[program, "native"], *arguments], env, place)
-        if self.qemu:
-            self._record(program, "qemu", [self.qemu, guest, *arguments], env, place)
-        for engine in self.settings.engines:
-            cache = dict(env, VM_CACHE_DIR=str(Path(place) / f"cache-{engine}"))
-            for state in ("cold", "warm"):
-                command = self._vm(sys.executable, engine, guest, arguments)
-                facts = self._record(program, f"{engine} {state}", command, cache, place)
-                self.instructions[program] = facts.get("instructions", 0)
-                self.facts.setdefault(program, {})[f"{engine} {state}"] = facts.get("stats", {})
-        if self.settings.compare:
-            other = dict(env, VM_CACHE_DIR=str(Path(place) / "cache-other"))
-            other.pop("PYTHONPATH", None)  # it would bring this checkout into the other one's run
-            for state in ("cold", "warm"):
-                command = self._vm(self.settings.compare, self.settings.engines[0], guest, arguments)
-                self._record(program, f"other {state}", command, other, place)
-        self._interpreter(program, guest, dict(env, VM_CACHE_DIR=str(Path(place) / "cache-interp")), place)
-
-    def _interpreter(self, program: str, guest: str, env: dict[str, str], place: str) -> None:
-        """Instructions per second of the interpreter alone, on the smaller size; the first run fills the cache."""
-        arguments = build_guests.PROGRAMS[program].args["quick"]
-        if program == "hello":
-            return
-        for measured in (False, True):
-            small = arguments if measured else build_guests.PROGRAMS[program].args["tiny"]
-            command = self._vm(sys.executable, "interp", guest, small)
-            _, _, err, status = run_once(command, env, place, self.settings.timeout)
-            if status != 0:
-                raise Failed(
-                    f"{program}, interpreter: exit status {status}: {err.decode(errors='replace').strip()[-300:]}"
-                )
-            facts = json.loads(err.decode().strip().splitlines()[-1])
-        seconds = facts["stats"]["seconds"]
-        if seconds > 0:
-            self.mips[program].append(facts["instructions"] / seconds / 1e6)
-
-
-def geomean(values: Sequence[float]) -> float:
-    return math.exp(statistics.fmean(math.log(v) for v in values)) if values and min(values) > 0 else math.nan
-
-
-def report(bench: Bench) -> dict[str, Any]:
-    """Everything that was measured, as JSON can hold it."""
-    programs: dict[str, Any] = {}
-    warm = f"{bench.settings.engines[0]} warm"
-    for name in bench.settings.programs:
-        if name in bench.failures:
-            continue
-        figures = bench.figures[name]
-        row: dict[str, Any] = {
-            column: {
-                what: {"median": figure.median(what), "spread_percent": figure.spread(what)}
-                for what in ("wall", "cpu")
+    def _run(self, program: str, column: Column, place: Path, number: int) -> None:
+        arguments = build_guests.PROGRAMS[program].args[self.data.size]
+        guest, env = str(self.built[program, self.variant]), environment()
+        if column.name == "native":
+            if (program, "native") not in self.built:
+                return
+            command = [str(self.built[program, "native"]), *arguments]
+        elif column.options is None:
+            if self.qemu is None:
+                return
+            command = [self.qemu, guest, *arguments]
+        else:
+            command = [sys.executable, "-m", "vm_cli", "run", *column.options, "--json", "--", guest]
+            # One cache for all columns with these options: a cold run empties it, the warm one of this round finds it filled.
+            cache = self.caches / program / "-".join(column.options).replace("/", "_")
+            env["VM_CACHE_DIR"] = str(cache)
+            if column.cold:
+                shutil.rmtree(cache, ignore_errors=True)
+            elif not cache.exists():
+                # The interpreter keeps little; a small size is enough to fill what it has.
+                small = build_guests.PROGRAMS[program].args["tiny"] if "interp" in column.options else arguments
+                run_once([*command, *small], env, place, self.timeout)
+            command += arguments
+        done = run_once(command, env, place, self.timeout)
+        if self.expected.setdefault((program, column.name == "native"), done.output) != done.output:
+            raise Failed("the output differs from the other columns'")
+        self.data.add(program, column.name, done.wall, done.cpu)
+        if done.facts:
+            self.data.facts.setdefault(program, {})[column.name] = {
+                "instructions": done.facts.get("instructions"),
+                **done.facts.get("stats", {}),
             }
-            | {"samples": [asdict(s) for s in figure.samples]}
-            for column, figure in figures.items()
-        }
-        ratios: dict[str, float] = {}
-        if warm in figures:
-            ours = figures[warm].median("wall")
-            for column in ("native", "qemu", "other warm"):
-                if column in figures:
-                    ratios[f"{warm} / {column}"] = ours / figures[column].median("wall")
-                    cpu = figures[column].median("cpu")
-                    if cpu > 0:
-                        ratios[f"{warm} / {column}, CPU"] = figures[warm].median("cpu") / cpu
-        programs[name] = {
-            "columns": row,
-            "ratios": ratios,
-            "interpreter_mips": statistics.median(bench.mips[name]) if bench.mips[name] else None,
-            "instructions": bench.instructions.get(name),
-            "stats": bench.facts.get(name),
-        }
-    compute = [n for n in programs if n != "hello"]
-    keys = {key for n in compute for key in programs[n]["ratios"]}
-    means = {
-        key: geomean([programs[n]["ratios"][key] for n in compute if key in programs[n]["ratios"]])
-        for key in sorted(keys)
-    }
-    mips = [programs[n]["interpreter_mips"] for n in compute if programs[n]["interpreter_mips"]]
-    beaten = f"{warm} / qemu"
-    return {
-        "machine": machine(bench),
-        "settings": asdict(bench.settings),
-        "programs": programs,
-        "failures": bench.failures,
-        "geomean": means,
-        "interpreter_mips_geomean": geomean(mips) if mips else None,
-        "faster_than_qemu": [n for n in compute if programs[n]["ratios"].get(beaten, 2) < 1],
-    }
 
 
-def machine(bench: Bench) -> dict[str, str]:
+def said(*command: str) -> str:
+    """The first line that a command prints; empty if it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.splitlines()[0].strip() if done.stdout else ""
+
+
+def revision() -> str:
+    return said("git", "describe", "--always", "--dirty", "--exclude", "*")
+
+
+def machine(variant: str) -> dict[str, str]:
     """What the figures depend on."""
-
-    def said(*command: str) -> str:
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        return done.stdout.splitlines()[0].strip() if done.stdout else ""
-
     cpu = platform.processor()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 cpu = line.split(":", 1)[1].strip()
                 break
+    bare = [run_once([sys.executable, "-c", "pass"], environment(), ROOT, 60) for _ in range(9)]
     facts = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": f"{cpu} ({os.cpu_count()} CPUs)",
+        "machine": f"{cpu} ({os.cpu_count()} CPUs), Linux {platform.release()}",
         "load before": f"{os.getloadavg()[0]:.2f}",
-        "python": platform.python_version(),
-        "revision": said("git", "describe", "--always", "--dirty"),
-        "qemu": said(bench.qemu, "--version") if bench.qemu else "absent",
+        "revision": revision(),
+        "Python": f"{platform.python_version()}; starting it and nothing else takes "
+        f"{1000 * statistics.median(r.wall for r in bare):.0f} ms, "
+        f"{1000 * statistics.median(r.cpu for r in bare):.0f} ms of CPU",
+        "qemu": said("qemu-riscv64", "--version") or "absent",
     }
-    with contextlib.suppress(build_guests.Unbuildable):
-        facts["compiler"] = said(*build_guests.VARIANTS[bench.settings.variant].compiler(), "--version")
+    for what, name in (("guests built by", variant), ("native programs built by", "native")):
+        with contextlib.suppress(build_guests.Unbuildable):
+            made = build_guests.VARIANTS[name]
+            facts[what] = f"{said(*made.compiler(), '--version')}, {' '.join(made.flags)}"
     return facts
 
 
-def rows(result: dict[str, Any], columns: list[str]) -> tuple[list[str], list[list[str]]]:
-    """The table: times as median ± spread, then the ratios of the first engine, warm."""
-    engine = result["settings"]["engines"][0]
-    warm = f"{engine} warm"
-    ratio_keys = [f"{warm} / {c}" for c in ("native", "qemu", "other warm") if c in columns]
-    head = ["program", *columns, *(f"{key.split(' / ')[1]} ratio" for key in ratio_keys), "interp MIPS"]
+# -- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def ratio_text(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.2f}"  # noqa: PLR0124 - nan
+
+
+def group_table(data: Data) -> tuple[list[str], list[list[str]]]:
+    """Geometric means of CPU time over native."""
+    columns = [name for name in data.columns() if name != "native"]
     body = []
-    for name, row in result["programs"].items():
+    members = {
+        text: [p for p in data.programs() if group in build_guests.PROGRAMS[p].groups]
+        for group, text in GROUPS.items()
+    }
+    members["all that compute"] = list(data.programs())
+    for text, names in members.items():
+        ratios = {c: [r for p in names if (r := data.ratio(p, c)) is not None] for c in columns}
+        count = max((len(r) for r in ratios.values()), default=0)
+        if count:
+            body.append([f"{text} ({count})", *(ratio_text(geomean(ratios[c])) for c in columns)])
+            if text == GROUPS["compute"]:
+                worst = [max(ratios[c]) if ratios[c] else None for c in columns]
+                body.append(["the worst of these", *map(ratio_text, worst)])
+    return ["CPU time over native, geometric mean", *columns], body
+
+
+def ratio_table(data: Data) -> tuple[list[str], list[list[str]]]:
+    """Each program that computes."""
+    columns = [name for name in data.columns() if name != "native"]
+    speeds = "interp warm" in columns
+    body = []
+    for name in data.programs():
+        native = data.median(name, "native")
+        if native is None or native < SHORT:
+            continue
+        marked = "**" if "compute" in build_guests.PROGRAMS[name].groups else ""
+        line = [f"{marked}{name}{marked}", f"{native:.3f}"]
+        line += [ratio_text(data.ratio(name, c)) for c in columns]
+        if speeds:
+            facts = data.facts.get(name, {}).get("interp warm", {})
+            seconds, count = facts.get("seconds"), facts.get("instructions")
+            line.append(f"{count / seconds / 1e6:.0f}" if seconds and count else "")
+        body.append(line)
+    return ["program", "native, s", *columns, *(["interp MIPS"] if speeds else [])], body
+
+
+def seconds_table(data: Data, what: str) -> tuple[list[str], list[list[str]]]:
+    columns = data.columns()
+    body = []
+    for name in data.programs():
         line = [name]
         for column in columns:
-            wall, cpu = row["columns"][column]["wall"], row["columns"][column]["cpu"]
-            line.append(f"{wall['median']:.3f} ±{wall['spread_percent']:.0f}% ({cpu['median']:.2f})")
-        line += [f"{row['ratios'][key]:.2f}" if key in row["ratios"] else "" for key in ratio_keys]
-        line.append(f"{row['interpreter_mips']:.0f}" if row["interpreter_mips"] else "")
+            values = data.values(name, column, what)
+            line.append(f"{statistics.median(values):.3f} ±{spread(values):.0f}%" if values else "")
         body.append(line)
-    last = ["geomean", *([""] * len(columns))]
-    last += [f"{result['geomean'][key]:.2f}" if key in result["geomean"] else "" for key in ratio_keys]
-    last.append(f"{result['interpreter_mips_geomean']:.0f}" if result["interpreter_mips_geomean"] else "")
-    body.append(last)
-    return head, body
+    return [f"{what} seconds", *columns], body
 
 
-LEGEND = (
-    "Seconds of wall time, median ± half the range (CPU seconds of the process tree). A ratio is the time of the first "
-    "engine, warm, over that column's: below 1 is faster. The geometric means leave hello out."
-)
+def start_table(data: Data) -> tuple[list[str], list[list[str]]]:
+    """The programs that natively take next to nothing."""
+    columns = data.columns()
+    body = []
+    for name in data.programs():
+        native = data.median(name, "native")
+        if native is not None and native >= SHORT:
+            continue
+        for what in ("cpu", "wall"):
+            times = (data.median(name, c, what) for c in columns)
+            body.append([f"{name}, {what}", *("" if t is None else f"{1000 * t:.1f}" for t in times)])
+    return ["milliseconds", *columns], body
 
 
-def as_markdown(result: dict[str, Any], columns: list[str]) -> str:
-    head, body = rows(result, columns)
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(line) + " |" for line in body]
-    facts = "\n".join(f"- {key}: {value}" for key, value in result["machine"].items())
-    return f"{facts}\n\n" + "\n".join(lines) + f"\n\n{LEGEND}\n"
+TABLES: dict[str, Callable[[Data], tuple[list[str], list[list[str]]]]] = {
+    "Summary": group_table,
+    "Programs": ratio_table,
+    "Starting, and code that runs once": start_table,
+    "CPU time": lambda data: seconds_table(data, "cpu"),
+    "Wall time": lambda data: seconds_table(data, "wall"),
+}
+NOTES = {
+    "Summary": "Below 1 is faster than the native build. ![Geometric means](images/benchmarks-groups.svg)",
+    "Programs": "CPU time over native. The twelve compute programs are bold. ![Programs](images/benchmarks-programs.svg)",
+    "Starting, and code that runs once": "`hello` is what starting costs. `flat` is 340 KiB of code, nearly all of it run "
+    "and each part a few times only.",
+    "CPU time": "User and system time of the whole process tree, median ± half the range.",
+    "Wall time": "From start to exit, median ± half the range.",
+}
 
 
-def show(result: dict[str, Any], columns: list[str]) -> None:
-    """A table on the terminal: rich's where it is installed and there is a terminal, else plain text."""
-    head, body = rows(result, columns)
-    for key, value in result["machine"].items():
-        print(f"{key}: {value}")
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*head)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for line in body[:-1]:
-            table.add_row(*line)
-        table.add_section()
-        table.add_row(*body[-1], style="bold")
-        Console().print(table)
-    else:
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        for line in [head, *body]:
-            print(
-                "  ".join(
-                    cell.rjust(w) if i else cell.ljust(w)
-                    for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-                )
-            )
-    print(LEGEND)
-    compute = [n for n in result["programs"] if n != "hello"]
-    if "qemu" in columns and compute:
-        print(f"Faster than qemu-riscv64: {len(result['faster_than_qemu'])} of {len(compute)}.")
+def charts(data: Data) -> dict[str, str]:
+    """SVG text by file name."""
+    columns = [name for name in data.columns() if name != "native"]
+    axis = "CPU time over native (logarithmic; 1 = native)"
+    rows = {
+        name: {c: r for c in columns if (r := data.ratio(name, c)) is not None} for name in data.programs()
+    }
+    head, body = group_table(data)
+    groups = {
+        line[0].split(" (")[0]: {c: float(v) for c, v in zip(head[1:], line[1:], strict=True) if v}
+        for line in body
+    }
+    return {
+        "benchmarks-programs.svg": chart.bars(
+            "Programs", axis, columns, {name: row for name, row in rows.items() if row}
+        ),
+        "benchmarks-groups.svg": chart.bars("Geometric means", axis, columns, groups),
+    }
 
 
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A line on the standard error that is rewritten, where that is a terminal."""
-    terminal = sys.stderr.isatty()
+def page(data: Data) -> str:
+    """docs/benchmarks.md."""
+    rounds = {
+        len(data.values(p, c, "cpu")) for p in data.programs() for c in data.columns() if data.values(p, c, "cpu")
+    }
+    text = "# Benchmarks\n\n"
+    text += "Written by `python benchmarks/run.py` ([how it measures](../benchmarks/README.md)): "
+    counts = "–".join(map(str, sorted({min(rounds), max(rounds)})))
+    text += f"size {data.size}, medians over rounds ({counts}).\n\n"
+    text += "\n".join(f"- {key}: {value}" for key, value in data.machine.items()) + "\n"
+    for title, table in TABLES.items():
+        head, body = table(data)
+        if body:
+            text += f"\n## {title}\n\n{markdown_table(head, body)}\n{NOTES[title]}\n"
+    if data.failures:
+        text += "\n## Not measured\n\n" + "".join(f"- {why}\n" for why in data.failures.values())
+    return text
 
-    def say(text: str) -> None:
-        if terminal:
-            sys.stderr.write(f"\r\033[K{text}")
-            sys.stderr.flush()
 
-    yield say
-    if terminal:
-        sys.stderr.write("\r\033[K")
+def write_docs(data: Data, docs: Path) -> None:
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    (docs / "benchmarks.md").write_text(page(data))
+    for name, text in charts(data).items():
+        (docs / "images" / name).write_text(text)
+
+
+def summary(data: Data) -> Mapping[str, Any]:
+    """What --json prints: the samples, and what the tables say."""
+    tables = {title: dict(zip(("head", "body"), table(data), strict=True)) for title, table in TABLES.items()}
+    return {name: getattr(data, name) for name in data.__slots__} | {"tables": tables}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -388,68 +403,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Time the guest programs natively, under qemu-riscv64 and under vm."
     )
-    chosen = [name for name, program in build_guests.PROGRAMS.items() if program.bench]
-    parser.add_argument(
-        "--programs", default=",".join(["hello", *chosen]), help=f"comma-separated (hello,{','.join(chosen)})"
-    )
+    groups = sorted({g for p in build_guests.PROGRAMS.values() for g in p.groups})
+    parser.add_argument("--programs", help=f"comma-separated names and groups ({', '.join(groups)}); all")
     parser.add_argument("--rounds", type=int, help="runs of each column (5)")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes and two rounds")
+    parser.add_argument("--size", choices=("tiny", "small", "quick", "bench"), help="how much work (bench)")
+    parser.add_argument("--quick", action="store_true", help="the same as --size quick --rounds 2")
     parser.add_argument(
-        "--engines", default="jit", help="engines of vm to time cold and warm, comma-separated (jit)"
+        "--columns",
+        nargs="+",
+        default=COLUMNS,
+        help="native, qemu, ENGINE cold, ENGINE warm, or NAME=OPTIONS of vm run (%(default)s)",
     )
-    parser.add_argument(
-        "--variant",
-        default="O2",
-        choices=sorted(set(build_guests.VARIANTS) - {"native"}),
-        help="guest build (O2)",
-    )
-    parser.add_argument("--compare", metavar="PYTHON", help="a Python in which another vm is installed")
+    variants = sorted(set(build_guests.VARIANTS) - {"native"})
+    parser.add_argument("--variant", default="O2", choices=variants, help="guest build (O2)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one run (300)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
-    options = parser.parse_args(arguments)
-    programs = tuple(options.programs.split(","))
-    engines = tuple(options.engines.split(","))
-    for name in programs:
-        if name not in build_guests.PROGRAMS:
-            parser.error(f"no guest program named {name!r}")
-        if "quick" not in build_guests.PROGRAMS[name].args:
-            parser.error(f"{name} is not for timing")
-    for engine in engines:
-        if engine not in ENGINES:
-            parser.error(f"no engine named {engine!r} ({', '.join(ENGINES)})")
-    rounds = options.rounds or (2 if options.quick else 5)
-    settings = Settings(
-        programs,
-        rounds,
-        "quick" if options.quick else "bench",
-        engines,
-        options.compare,
-        options.variant,
-        options.timeout,
+    parser.add_argument(
+        "--data", type=Path, help="file that keeps the samples; those in it count, --rounds are added"
     )
+    parser.add_argument("--docs", type=Path, help="write benchmarks.md and images/ into this directory")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    options = parser.parse_args(arguments)
+    rounds = options.rounds if options.rounds is not None else (2 if options.quick else 5)
     try:
-        bench = Bench(settings, lambda text: None)
-        for problem in bench.problems:
-            print(f"benchmarks: {problem}", file=sys.stderr)
-        with progress() as say:
-            bench.say = say
-            for number in range(rounds):
-                bench.round(number)
+        programs = choose(options.programs)
+        columns = [Column.parse(text) for text in options.columns]
+        size = options.size or ("quick" if options.quick else "bench")
+        data = Data.load(options.data, size, revision()) if options.data else Data(size)
+        if rounds > 0:
+            data.failures.clear()
+            data.machine = machine(options.variant)
+            with tempfile.TemporaryDirectory(prefix="vm-bench-caches-") as caches, progress() as say:
+                say("building the programs")
+                bench = Bench(programs, columns, data, options.variant, options.timeout, Path(caches))
+                for problem in bench.problems:
+                    print(f"benchmarks: {problem}", file=sys.stderr)
+                for number in range(rounds):
+                    bench.round(number, say)
+                    if options.data:
+                        data.save(options.data)
     except Failed as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    result = report(bench)
-    columns = bench.columns()
-    if options.markdown:
-        options.markdown.write_text(as_markdown(result, columns))
+    if not data.programs():
+        print("benchmarks: nothing was measured", *data.failures.values(), sep="\n", file=sys.stderr)
+        return 1
+    if options.docs:
+        write_docs(data, options.docs)
     if options.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(summary(data), indent=1))
     else:
-        show(result, columns)
-    for failure in bench.failures.values():
+        for key, value in data.machine.items():
+            print(f"{key}: {value}")
+        for title, table in TABLES.items():
+            head, body = table(data)
+            if body:
+                print(f"\n{title}")
+                print_table(head, body)
+    for failure in data.failures.values():
         print(f"benchmarks: {failure}", file=sys.stderr)
-    return 1 if bench.failures else 0
+    return 1 if data.failures else 0
 
 
 if __name__ == "__main__":
