@@ -142,13 +142,21 @@ def measure(sides: Sequence[Side], options: argparse.Namespace) -> int:
                 failures.append(f"{program}: {error}")
                 ratios.pop(program, None)
     kind = f"{'cold' if options.cold else 'warm'}, {'wall' if options.wall else 'CPU'} seconds"
-    print(f"{kind}, size {options.size}, {options.rounds} rounds; the ratio is {sides[1].name} to {sides[0].name}")
+    print(
+        f"{kind}, size {options.size}, {options.rounds} rounds; the ratio is {sides[1].name} to {sides[0].name}"
+    )
     body = []
     for program, values in ratios.items():
         first, second = (statistics.median(s) for s in seconds[program])
         middle = statistics.median(values)
         body.append(
-            [program, f"{first:.3f}", f"{second:.3f}", f"{middle:.3f}", f"{min(values):.3f}–{max(values):.3f}"]
+            [
+                program,
+                f"{first:.3f}",
+                f"{second:.3f}",
+                f"{middle:.3f}",
+                f"{min(values):.3f}–{max(values):.3f}",
+            ]
         )
     if ratios:
         per_round = [geomean([values[i] for values in ratios.values()]) for i in range(options.rounds)]
@@ -173,7 +181,10 @@ def parser(description: str, *, programs: str) -> argparse.ArgumentParser:
     state.add_argument("--warm", action="store_false", dest="cold", help="with a filled cache (the default)")
     made.add_argument("--wall", action="store_true", help="wall time instead of CPU time")
     made.add_argument(
-        "--size", default="bench", choices=("tiny", "small", "quick", "bench"), help="how much work (%(default)s)"
+        "--size",
+        default="bench",
+        choices=("tiny", "small", "quick", "bench"),
+        help="how much work (%(default)s)",
     )
     variants = sorted(set(build_guests.VARIANTS) - {"native"})
     made.add_argument("--variant", default="O2", choices=variants, help="guest build (%(default)s)")

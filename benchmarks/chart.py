@@ -33,9 +33,9 @@ def bars(title: str, axis: str, series: Sequence[str], rows: Mapping[str, Mappin
     group = BAR * len(series) + GAP
     bottom = top + group * len(rows)
     height = bottom + 34
+    size = f'viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}" width="{LEFT + WIDTH + RIGHT}" height="{height}"'
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}" '
-        f'width="{LEFT + WIDTH + RIGHT}" height="{height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>{escape(title)}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" font-family="sans-serif" font-size="14" font-weight="bold">{escape(title)}</text>',

@@ -22,6 +22,22 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_guests  # noqa: E402 - found beside this directory, not installed
 
+__all__ = [
+    "ROOT",
+    "Failed",
+    "Run",
+    "build_guests",
+    "choose",
+    "environment",
+    "geomean",
+    "markdown_table",
+    "print_table",
+    "progress",
+    "run_once",
+    "spread",
+    "workplace",
+]
+
 
 class Failed(Exception):
     """A run that went wrong, so that its time means nothing."""

@@ -58,6 +58,7 @@ GROUPS = {
     "calls": "calls",
     "bytecode": "bytecode interpreters as guests",
 }
+SLOWER = "programs slower than under qemu"
 SHORT = 0.02  # seconds; below this a program's native time is mostly that of starting, so ratios to it say nothing
 
 
@@ -98,8 +99,8 @@ class Data:
     failures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path, size: str, revision: str) -> Data:
-        """What is in the file, or nothing if there is none.
+    def load(cls, path: Path, size: str, revision: str | None) -> Data:
+        """What is in the file, or nothing if there is none. None for the revision: of whatever size and revision it is.
 
         Raises:
             Failed: the figures there are of another size or revision.
@@ -107,6 +108,8 @@ class Data:
         if not path.exists():
             return cls(size)
         data = cls(**json.loads(path.read_text()))
+        if revision is None:
+            return data
         for what, there, wanted in (
             ("size", data.size, size),
             ("revision", data.machine.get("revision"), revision),
@@ -170,8 +173,11 @@ class Bench:
         self.qemu = shutil.which("qemu-riscv64")
         self.commands: dict[tuple[str, ...], Path] = {}
 
-    def round(self, number: int, say: Callable[[str], None]) -> None:
-        """Every column of every program once. A program that fails is left out from then on; the others go on."""
+    def round(self, number: int, say: Callable[[str], None], keep: Callable[[], None]) -> None:
+        """Every column of every program once, ``keep`` after each program.
+
+        A program that fails is left out from then on; the others go on.
+        """
         for program in self.programs:
             if program in self.data.failures:
                 continue
@@ -182,6 +188,7 @@ class Bench:
                         self._run(program, column, place, number)
                 except Failed as error:
                     self.data.failures[program] = f"{program}, {column.name}: {error}"
+            keep()
 
     def _run(self, program: str, column: Column, place: Path, number: int) -> None:
         arguments = build_guests.PROGRAMS[program].args[self.data.size]
@@ -203,7 +210,9 @@ class Bench:
                 shutil.rmtree(cache, ignore_errors=True)
             elif not cache.exists():
                 # The interpreter keeps little; a small size is enough to fill what it has.
-                small = build_guests.PROGRAMS[program].args["tiny"] if "interp" in column.options else arguments
+                small = (
+                    build_guests.PROGRAMS[program].args["tiny"] if "interp" in column.options else arguments
+                )
                 run_once([*command, *small], env, place, self.timeout)
             command += arguments
         done = run_once(command, env, place, self.timeout)
@@ -280,6 +289,20 @@ def group_table(data: Data) -> tuple[list[str], list[list[str]]]:
             if text == GROUPS["compute"]:
                 worst = [max(ratios[c]) if ratios[c] else None for c in columns]
                 body.append(["the worst of these", *map(ratio_text, worst)])
+    if "qemu" in columns and body:
+        over = [
+            [r for p in data.programs() if data.ratio(p, c) and (r := data.ratio(p, c, "qemu"))]
+            for c in columns
+        ]
+        body.append(
+            [
+                SLOWER,
+                *(
+                    "" if c == "qemu" else f"{sum(r > 1 for r in rs)} of {len(rs)}"
+                    for c, rs in zip(columns, over, strict=True)
+                ),
+            ]
+        )
     return ["CPU time over native, geometric mean", *columns], body
 
 
@@ -357,6 +380,7 @@ def charts(data: Data) -> dict[str, str]:
     groups = {
         line[0].split(" (")[0]: {c: float(v) for c, v in zip(head[1:], line[1:], strict=True) if v}
         for line in body
+        if line[0] != SLOWER
     }
     return {
         "benchmarks-programs.svg": chart.bars(
@@ -369,7 +393,10 @@ def charts(data: Data) -> dict[str, str]:
 def page(data: Data) -> str:
     """docs/benchmarks.md."""
     rounds = {
-        len(data.values(p, c, "cpu")) for p in data.programs() for c in data.columns() if data.values(p, c, "cpu")
+        len(data.values(p, c, "cpu"))
+        for p in data.programs()
+        for c in data.columns()
+        if data.values(p, c, "cpu")
     }
     text = "# Benchmarks\n\n"
     text += "Written by `python benchmarks/run.py` ([how it measures](../benchmarks/README.md)): "
@@ -428,7 +455,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         programs = choose(options.programs)
         columns = [Column.parse(text) for text in options.columns]
         size = options.size or ("quick" if options.quick else "bench")
-        data = Data.load(options.data, size, revision()) if options.data else Data(size)
+        data = Data(size)
+        if options.data:
+            data = Data.load(options.data, size, revision() if rounds > 0 else None)
         if rounds > 0:
             data.failures.clear()
             data.machine = machine(options.variant)
@@ -437,10 +466,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bench = Bench(programs, columns, data, options.variant, options.timeout, Path(caches))
                 for problem in bench.problems:
                     print(f"benchmarks: {problem}", file=sys.stderr)
-                for number in range(rounds):
-                    bench.round(number, say)
+
+                def keep() -> None:
                     if options.data:
                         data.save(options.data)
+
+                for number in range(rounds):
+                    bench.round(number, say, keep)
     except Failed as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

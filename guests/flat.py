@@ -50,9 +50,7 @@ def function(rng: random.Random, number: int) -> str:
     """One function of two numbers. Every eighth calls one of the seven before it, which call nothing."""
     names = ["a", "b", "x", "y"]
     lines = [f"static NOINLINE uint64_t f{number}(uint64_t a, uint64_t b) {{"]
-    lines.append(
-        f"    uint64_t x = {expression(rng, names[:2], 2)}, y = {expression(rng, names[:2], 1)};"
-    )
+    lines.append(f"    uint64_t x = {expression(rng, names[:2], 2)}, y = {expression(rng, names[:2], 1)};")
     for _ in range(rng.randrange(*STATEMENTS)):
         target = rng.choice(names)
         match rng.randrange(7):
@@ -63,7 +61,9 @@ def function(rng: random.Random, number: int) -> str:
                 lines.append("    else")
                 lines.append(f"        {rng.choice(names)} += {expression(rng, names, 1)};")
             case 1:
-                lines.append(f"    cells[({expression(rng, names, 1)}) & 4095] = {expression(rng, names, 1)};")
+                lines.append(
+                    f"    cells[({expression(rng, names, 1)}) & 4095] = {expression(rng, names, 1)};"
+                )
             case 2:
                 lines.append(f"    for (int i = 0; i < {rng.randrange(2, 4)}; i++)")
                 lines.append(f"        {target} = {target} * 3 + cells[(y + (uint64_t)i) & 4095];")

@@ -175,7 +175,9 @@ VARIANTS = {
     )
 }
 PROGRAMS = {
-    name: Program(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+    name: Program(
+        name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    )
     for name, row in tomllib.loads((SOURCES / "programs.toml").read_text()).items()
 }
 TESTED = tuple(name for name, program in PROGRAMS.items() if program.test)
