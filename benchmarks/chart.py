@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2")
-BAR, GAP, LEFT, WIDTH, RIGHT = 9, 9, 110, 560, 60
+BAR, GAP, WIDTH, RIGHT = 9, 9, 560, 60
 FONT = 'font-family="sans-serif" font-size="11"'
 
 
@@ -26,21 +26,23 @@ def bars(title: str, axis: str, series: Sequence[str], rows: Mapping[str, Mappin
     low = min([0.8, *(v * 0.9 for v in values)])
     high = max([2.0, *(v * 1.1 for v in values)])
 
+    left = 20 + round(6.2 * max((len(label) for label in rows), default=0))
+
     def x(value: float) -> float:
-        return LEFT + WIDTH * math.log(value / low) / math.log(high / low)
+        return left + WIDTH * math.log(value / low) / math.log(high / low)
 
     top = 64
     group = BAR * len(series) + GAP
     bottom = top + group * len(rows)
     height = bottom + 34
-    size = f'viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}" width="{LEFT + WIDTH + RIGHT}" height="{height}"'
+    size = f'viewBox="0 0 {left + WIDTH + RIGHT} {height}" width="{left + WIDTH + RIGHT}" height="{height}"'
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>{escape(title)}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="20" font-family="sans-serif" font-size="14" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{left}" y="20" font-family="sans-serif" font-size="14" font-weight="bold">{escape(title)}</text>',
     ]
-    at = LEFT
+    at = left
     for name, colour in zip(series, COLOURS, strict=False):
         out.append(f'<rect x="{at}" y="32" width="10" height="10" fill="{colour}"/>')
         out.append(f'<text x="{at + 14}" y="41" {FONT}>{escape(name)}</text>')
@@ -52,12 +54,12 @@ def bars(title: str, axis: str, series: Sequence[str], rows: Mapping[str, Mappin
             f'<text x="{x(tick):.1f}" y="{bottom + 13}" text-anchor="middle" {FONT}>{tick:g}</text>'
         )
     out.append(
-        f'<text x="{LEFT + WIDTH / 2}" y="{bottom + 28}" text-anchor="middle" {FONT}>{escape(axis)}</text>'
+        f'<text x="{left + WIDTH / 2}" y="{bottom + 28}" text-anchor="middle" {FONT}>{escape(axis)}</text>'
     )
     for index, (label, row) in enumerate(rows.items()):
         y = top + index * group
         middle = y + BAR * len(series) / 2 + 4
-        out.append(f'<text x="{LEFT - 6}" y="{middle:.1f}" text-anchor="end" {FONT}>{escape(label)}</text>')
+        out.append(f'<text x="{left - 6}" y="{middle:.1f}" text-anchor="end" {FONT}>{escape(label)}</text>')
         for k, (name, colour) in enumerate(zip(series, COLOURS, strict=False)):
             if name not in row:
                 continue

@@ -209,11 +209,7 @@ class Bench:
             if column.cold:
                 shutil.rmtree(cache, ignore_errors=True)
             elif not cache.exists():
-                # The interpreter keeps little; a small size is enough to fill what it has.
-                small = (
-                    build_guests.PROGRAMS[program].args["tiny"] if "interp" in column.options else arguments
-                )
-                run_once([*command, *small], env, place, self.timeout)
+                run_once([*command, *arguments], env, place, self.timeout)
             command += arguments
         done = run_once(command, env, place, self.timeout)
         if self.expected.setdefault((program, column.name == "native"), done.output) != done.output:

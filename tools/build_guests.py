@@ -87,6 +87,8 @@ class Package:
                         packed.extractall(Path(scratch) / "all", filter="data")
                     next((Path(scratch) / "all").iterdir()).replace(place)
                 except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError) as error:
+                    if place.exists():  # another process was faster
+                        return place / self.below
                     raise Unbuildable(f"{self.name} {self.version} cannot be fetched: {error}") from error
         return place / self.below
 
