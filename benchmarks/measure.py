@@ -121,8 +121,8 @@ def workplace(program: str) -> Iterator[Path]:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, without what would change how vm runs."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("VM_")}
+    """This process's environment, without what would change how vm runs: its variables and its configuration file."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("VM_")} | {"VM_CONFIG": ""}
 
 
 def choose(names: str | None) -> list[str]:
