@@ -393,9 +393,9 @@ def _copy(source: _Source, segments: list[_Segment], memory: GuestMemory) -> Non
         if first < end:
             memory.map(first, end - first, segment.prot, name=label, offset=page_down(segment.offset))
             edge, last = end, segment.prot
-        target = memory.view[segment.start : segment.start + segment.file_bytes]
-        if source.copy(segment.offset, target) < segment.file_bytes:
-            raise LoadError(f"{source.name}: offset {segment.offset:#x}: the file ends inside a segment")
+        with memory.opened(segment.start, segment.file_bytes) as target:
+            if source.copy(segment.offset, target) < segment.file_bytes:
+                raise LoadError(f"{source.name}: offset {segment.offset:#x}: the file ends inside a segment")
     for page, prot in shared:
         memory.protect(page, PAGE, prot)
 

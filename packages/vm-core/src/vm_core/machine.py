@@ -344,12 +344,12 @@ class Machine:
         """A copy of the registers and of all mapped memory."""
         pages = {}
         regions = tuple(self.memory.regions())
-        view = self.memory.view
         for region in regions:
-            for address in range(region.start, region.end, PAGE):
-                data = bytes(view[address : address + PAGE])
-                if data != _ZERO:
-                    pages[address] = data
+            with self.memory.opened(region.start, region.end - region.start) as view:
+                for at in range(0, region.end - region.start, PAGE):
+                    data = bytes(view[at : at + PAGE])
+                    if data != _ZERO:
+                        pages[region.start + at] = data
         return Context(self.isa.name, self.cpu.words.tobytes(), regions, pages)
 
     def restore(self, context: Context) -> None:

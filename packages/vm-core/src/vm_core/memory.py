@@ -1,10 +1,10 @@
 """Guest memory: one isolated arena of ``2**bits`` bytes, and one permission byte a page.
 
-A guest address is an offset into the arena. Every engine checks the page's permission byte (and so the arena's
-bound) before it touches memory, so a guest address can never reach host memory outside the arena, and a refused
-access is found *before* it happens, with all guest state precise. The arena stays readable and writable for the
-host (so a race between an access and an ``munmap`` in another thread touches only the arena) and lies between two
-inaccessible guard zones.
+A guest address is an offset into the arena. An engine either checks the page's permission byte (and so the arena's
+bound) before it touches memory, so that a refused access is found *before* it happens, or it has asked for
+:meth:`GuestMemory.enforce`: then the host's page protections are those of the table, and a refused access is a host
+fault, which the engine turns into the guest's. The arena lies between two inaccessible guard zones, so that such an
+engine needs to know an address only roughly: within ``LOW_GUARD`` below and ``HIGH_GUARD`` above the arena.
 
 Table byte: ``READ | WRITE | EXEC`` as the guest sees them, plus ``MAPPED`` (tells SEGV_MAPERR from SEGV_ACCERR).
 """
@@ -12,9 +12,11 @@ Table byte: ``READ | WRITE | EXEC`` as the guest sees them, plus ``MAPPED`` (tel
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import enum
 import mmap as _mmap
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -26,14 +28,16 @@ from vm_core.record import record, replace
 __all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
 
 PAGE: Final = 4096
-GUARD: Final = 1 << 20
+LOW_GUARD: Final = 1 << 30
+HIGH_GUARD: Final = 1 << 34
+"""Bytes without access below and above the arena. The upper zone is the larger: an index is seldom negative."""
 MAPPED: Final = 0x80
 
 
 MAX_BITS: Final = 32
 TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
 """One byte for each page of the largest arena, then zeros for what lies just behind its end."""
-TABLE_OFFSET: Final = TABLE_BYTES + GUARD
+TABLE_OFFSET: Final = TABLE_BYTES + LOW_GUARD
 """How many bytes below the arena its permission table begins: one pointer serves compiled code for both."""
 
 
@@ -157,12 +161,13 @@ class GuestMemory:
         """Called with (start, end) whenever executable pages are replaced, unmapped or protected."""
         self._starts: list[int] = []
         self._regions: list[Region] = []
-        self._size = TABLE_OFFSET + self.size + GUARD
+        self._size = TABLE_OFFSET + self.size + HIGH_GUARD
         # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
         # the only Python views of it, and close() drops them before it unmaps.
         self._base = _reserve(self._size, 0, "guest memory")
         self.host_address = self._base + TABLE_OFFSET
         self.table_address = self._base
+        self.enforced = False
         if _libc.mprotect(self.host_address, self.size, 3) or _libc.mprotect(
             self.table_address, TABLE_BYTES, 3
         ):
@@ -180,6 +185,45 @@ class GuestMemory:
             # SAFETY: both views are released, so nothing in Python can reach the ranges any more.
             _libc.munmap(self._base, self._size)
             self._base = 0
+
+    def enforce(self) -> None:
+        """From now on the host protects each page as the table says (what can be executed can be read, never run)."""
+        with self.lock:
+            if not self.enforced:
+                self.enforced = True
+                self._host_protect(0, self.size, 0)
+                for region in self._regions:
+                    self._host_protect(region.start, region.end, int(region.prot))
+
+    def _host_protect(self, start: int, end: int, prot: int) -> None:
+        if self.enforced:
+            wanted = (1 if prot & 5 else 0) | (3 if prot & 2 else 0)
+            # SAFETY: the range lies inside the arena; host code that touches it expects faults (enforce, opened).
+            if _libc.mprotect(self.host_address + start, end - start, wanted):
+                raise HostError(
+                    f"cannot protect guest memory at {start:#x} ({os.strerror(ctypes.get_errno())})",
+                    hint="the guest may have too many mappings; raise vm.max_map_count",
+                )
+
+    @contextlib.contextmanager
+    def opened(self, address: int, length: int) -> Iterator[memoryview]:
+        """The bytes of a range inside the arena, for the host to read and write whatever the guest may do there."""
+        start, end = page_down(address), page_up(address + length)
+        if not self.enforced or not length:
+            yield self.view[address : address + length]
+            return
+        with self.lock:
+            self._host_protect(start, end, 3)
+            try:
+                yield self.view[address : address + length]
+            finally:
+                page = start >> 12
+                while page < end >> 12:
+                    last = page
+                    while last < end >> 12 and self.table[last] == self.table[page]:
+                        last += 1
+                    self._host_protect(page << 12, last << 12, self.table[page])
+                    page = last
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +247,7 @@ class GuestMemory:
             self._zero(start, end)
             self._insert(Region(start, end, prot, name, shared, offset))
             self._set_table(start, end, MAPPED | int(prot))
+            self._host_protect(start, end, int(prot))
 
     def unmap(self, address: int, length: int) -> None:
         """Unmap every page of the range; holes are allowed."""
@@ -211,6 +256,7 @@ class GuestMemory:
             self._account(start, end, Prot.NONE)
             self._cut(start, end)
             self._set_table(start, end, 0)
+            self._host_protect(start, end, 0)
             self._zero(start, end)
 
     def protect(self, address: int, length: int, prot: Prot) -> bool:
@@ -224,6 +270,7 @@ class GuestMemory:
             for region in old:
                 self._insert(replace(region, prot=prot))
             self._set_table(start, end, MAPPED | int(prot))
+            self._host_protect(start, end, int(prot))
             return True
 
     def discard(self, address: int, length: int) -> None:
@@ -455,11 +502,13 @@ class GuestMemory:
         """Read whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
         if not self.is_mapped(address, length):
             raise MemoryFault(address, Access.READ, mapped=False)
-        return bytes(self.view[address : address + length])
+        with self.opened(address, length) as view:
+            return bytes(view)
 
     def poke(self, address: int, data: bytes) -> None:
         """Write whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
         if data:
             if not self.is_mapped(address, len(data)):
                 raise MemoryFault(address, Access.WRITE, mapped=False)
-            self.view[address : address + len(data)] = data
+            with self.opened(address, len(data)) as view:
+                view[:] = data

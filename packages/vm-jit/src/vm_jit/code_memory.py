@@ -15,6 +15,7 @@ from typing import Final
 
 from vm_core.errors import CacheError, HostError
 from vm_core.record import record
+from vm_jit import faults
 
 __all__ = ["CodeBlock", "CodeMemory", "LoadedObject"]
 
@@ -59,6 +60,12 @@ class _Chunk:
             self.execute = _map(fd, size, _mmap.PROT_READ | _mmap.PROT_EXEC)
         finally:
             os.close(fd)
+        # SAFETY: zero pages until something is written; lives as long as the code (unmap drops both).
+        self._fixups = int(_libc.mmap(None, size * 2, 3, 0x4022, -1, 0))
+        if self._fixups == _FAILED:
+            raise HostError("cannot reserve address space for code tables", hint="raise ulimit -v")
+        self.fixups = memoryview((ctypes.c_uint32 * (size // 2)).from_address(self._fixups)).cast("B").cast("I")
+        faults.add_code(self.execute, size, self._fixups)
         self.free: list[tuple[int, int]] = [(0, size)]
 
     def allocate(self, size: int) -> int | None:
@@ -85,17 +92,22 @@ class _Chunk:
 
     def unmap(self) -> None:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.
+        faults.drop_code(self.execute)
+        self.fixups.release()
+        _libc.munmap(self._fixups, self.size * 2)
         _libc.munmap(self.write, self.size)
         _libc.munmap(self.execute, self.size)
 
 
 @record()
 class CodeBlock:
-    """``size`` bytes of code memory: written at ``write``, run at ``execute``."""
+    """``size`` bytes of code memory: written at ``write``, run at ``execute``. ``fixups`` are its entries in the chunk's
+    table of faults."""
 
     chunk: _Chunk
     at: int
     size: int
+    fixups: tuple[int, ...] = ()
 
     @property
     def write(self) -> int:
@@ -145,6 +157,8 @@ class CodeMemory:
     def free(self, block: CodeBlock) -> None:
         """Give a block back. No thread may be running, or be about to return to, code in it."""
         with self._lock:
+            for at in block.fixups:
+                block.chunk.fixups[at] = 0
             block.chunk.release(block.at, block.size)
             self.used -= block.size
             if block.chunk.free == [(0, block.chunk.size)]:
@@ -167,7 +181,9 @@ class CodeMemory:
 
 
 def _external(name: str) -> int:
-    """The host address of a C library function that LLVM called."""
+    """The host address of a C library function that LLVM called, or of the state of the fault handler."""
+    if name == "vm_faults":
+        return ctypes.addressof(faults.state)
     try:
         function = getattr(_libm, name)
     except AttributeError:
@@ -198,7 +214,7 @@ class _Linker:
         place: dict[int, int] = {}
         at = 0
         for i, (_, kind, flags, _, _, size, _, _, align, _) in enumerate(self.sections):
-            if flags & 2 and kind in (1, 8) and self._name(i) != ".eh_frame":
+            if flags & 2 and kind in (1, 8) and self._name(i) not in (".eh_frame", faults.FIXUPS):
                 if align & (align - 1) or align > CHUNK or (kind == 1 and size > len(self.data)):
                     raise CacheError(f"section {i} has size {size} and alignment {align}")
                 at = (at + max(align, 16) - 1) & -max(align, 16)
@@ -254,6 +270,7 @@ class _Linker:
                         )
             # SAFETY: the block is ours, `total` bytes long at its writable address, and no thread runs it yet.
             ctypes.memmove(block.write, bytes(image), total)
+            block.fixups = self._fixups(place, block)
         except BaseException:
             self.memory.free(block)
             raise
@@ -263,6 +280,30 @@ class _Linker:
             if kind == 2 and section in place and name
         }
         return LoadedObject(block, found)
+
+    def _fixups(self, place: dict[int, int], block: CodeBlock) -> tuple[int, ...]:
+        """Enter the pairs of (instruction, where to go on if it faults) in the chunk's table."""
+        number = next((i for i in range(len(self.sections)) if self._name(i) == faults.FIXUPS), None)
+        if number is None:
+            return ()
+        symbols = self._symbols()
+        pairs: dict[int, int] = {}
+        for _, kind, _, _, offset, size, _, info, _, _ in self.sections:
+            if kind == 4 and info == number:
+                for where in range(offset, offset + size, 24):
+                    spot, how, addend = struct.unpack_from("<QQq", self.data, where)
+                    _, section, value, _ = symbols[how >> 32]
+                    # The field is relative to itself, so what the relocation names is the place itself.
+                    target = place[section] + value + addend
+                    if how & 0xFFFFFFFF != 2 or not 0 <= target < block.size:
+                        raise CacheError("a place in the fault table is not in the object")
+                    pairs[spot] = target
+        table, out = block.chunk.fixups, []
+        for spot, at in sorted(pairs.items()):
+            if spot % 8 == 0:
+                table[block.at + at >> 1] = block.at + pairs[spot + 4]
+                out.append(block.at + at >> 1)
+        return tuple(out)
 
     def _name(self, index: int) -> str:
         table = self.sections[self.names]

@@ -45,6 +45,7 @@ def _machine(level: int) -> tuple[Any, Any]:
     if level not in _machines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        llvm.initialize_native_asmparser()
         triple = llvm.get_process_triple()
         if sys.platform != "linux":
             # HOST: always ELF objects, which our own loader reads, whatever the host's format.

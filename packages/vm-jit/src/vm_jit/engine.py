@@ -29,6 +29,7 @@ from vm_core.errors import CacheError, DecodeError, EngineUnavailable, HostError
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
+from vm_jit import faults
 from vm_jit.cache import Cache, warn
 from vm_jit.code_memory import CodeMemory
 from vm_jit.compiler import CompileError, Compiler, host_key, source_digest
@@ -104,7 +105,7 @@ def translation_key(isa: Isa) -> str:
     directory = {"riscv64": "riscv"}.get(isa.name, isa.name)
     return source_digest(
         "vm_core/spec", f"vm_core/isa/{directory}", "vm_core/state.py", "vm_core/memory.py", "vm_jit/lowering.py",
-        "vm_jit/interpreter.py", "vm_jit/records.py", "vm_jit/region.py", "vm_jit/compiler.py",
+        "vm_jit/interpreter.py", "vm_jit/records.py", "vm_jit/region.py", "vm_jit/ranges.py", "vm_jit/faults.py", "vm_jit/compiler.py",
     )[:16] + host_key()[:16]  # fmt: skip
 
 
@@ -232,7 +233,12 @@ class NativeEngine:
         self._closed = False
         self._miss = self.interpreter.address["h_miss"]
         self._length = MAX_LENGTH[isa.unit]
-        self.tiering = Tiering(self, _code, synchronous=synchronous) if jit and _CAN_COMPILE else None
+        self.tiering: Tiering | None = None
+        if jit and _CAN_COMPILE:
+            faults.add_arena(memory)
+            faults.install(self.interpreter.address["fault_handler"])
+            memory.enforce()
+            self.tiering = Tiering(self, _code, synchronous=synchronous)
         self._started = False
         self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
         self.key = ""
@@ -507,8 +513,9 @@ class NativeEngine:
 
     def _page_digest(self, number: int) -> str:
         # The next page too: an instruction may reach into it.
-        data = self.memory.view[number * PAGE : (number + 1) * PAGE + self._length]
-        return blake2b(data, digest_size=16).hexdigest()
+        start = number * PAGE
+        with self.memory.opened(start, min(PAGE + self._length, self.memory.size - start)) as data:
+            return blake2b(data, digest_size=16).hexdigest()
 
     def _save_blocks(self, cache: Cache) -> None:
         """Keep what has been decoded for the next run, if this run decoded more than a little."""
@@ -620,6 +627,7 @@ class NativeEngine:
             self._save_blocks(self.cache)
         if self.tiering is not None:
             self.tiering.close()
+            faults.drop_arena(self.memory)
         self._words.release()
         self._bytes.release()
         self._pages.release()

@@ -13,6 +13,7 @@ from vm_core.memory import PAGE, TABLE_OFFSET
 from vm_core.spec.isa import Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
+from vm_jit.faults import HANDLER
 from vm_jit.lowering import (
     DECLARATIONS,
     FORCE,
@@ -547,6 +548,8 @@ def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str],
         _RESTORE,
         _nowhere(isa),
     ]
+    if HOST.x86:
+        text.append(HANDLER)
     tail = [
         'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
         "attributes #1 = { strictfp }",

@@ -25,6 +25,14 @@ FORCE: Final = 1 << 63
 """Set in a pc that compiled code returns: the instruction there must be interpreted (it was refused)."""
 
 
+def _has_avx() -> bool:
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            return b" avx " in file.read(8192)
+    except OSError:
+        return False
+
+
 class Host:
     """What differs between host processors."""
 
@@ -33,6 +41,9 @@ class Host:
         self.x86 = machine in ("x86_64", "AMD64")
         self.region_convention = "x86_regcallcc" if self.x86 else "ccc"
         self.pins = 8 if self.x86 else 5
+        # As the rest of the code: mixing the two encodings costs on some processors.
+        avx = self.x86 and _has_avx()
+        self.load_double, self.load_float = ("vmovsd", "vmovss") if avx else ("movsd", "movss")
 
 
 HOST: Final = Host(platform.machine())
@@ -213,7 +224,7 @@ class Emitter:
         self.template = template
         self.values = []
         for self.number, op in enumerate(template.ops):
-            args = [self.values[arg] for arg in op.args]
+            args = [self.operand(op, arg) for arg in op.args]
             method = getattr(self, "op_" + op.code.replace(".", "_"), None)
             result: str | None
             if method is None:
@@ -223,6 +234,10 @@ class Emitter:
             else:
                 result = method(op, *args)
             self.values.append(result or "")
+
+    def operand(self, op: Op, arg: int) -> str:
+        """The value of an op's argument."""
+        return self.values[arg]
 
     def _guarded(self, op: Op, args: list[str], method: object) -> str | None:
         inside, after = self.label(), self.label()

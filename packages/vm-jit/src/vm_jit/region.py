@@ -13,15 +13,16 @@ interpreter does that instruction (FORCE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from vm_core.memory import PAGE, Prot
+from vm_core.memory import PAGE
 from vm_core.spec.isa import Decoded, Isa
-from vm_core.spec.ops import PURE, mask
+from vm_core.spec.ops import EFFECTS, PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
+from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import entry_signature, region_type
 from vm_jit.lowering import (
     DECLARATIONS,
@@ -31,10 +32,10 @@ from vm_jit.lowering import (
     METADATA,
     RECORD,
     STATE,
-    TABLE,
     Emitter,
     supported,
 )
+from vm_jit.ranges import ANY, Interval, Ranges, is_near
 
 __all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
 
@@ -221,168 +222,81 @@ def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) ->
             return block
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Accesses of one block whose addresses differ by constants: they are checked together, at the first one.
+def restart_points(block: Block) -> list[int]:
+    """Where, as indices of its instructions, a block can be done again from by the interpreter when something behind is refused.
 
-    ``low`` and ``high`` bound the bytes accessed, relative to the first access's address; ``size`` is the largest
-    access, ``need`` the permissions of all.
+    From such a point on, until the next, everything may have been done already and can be done once more: stores, then loads.
+    A store behind a load needs a point of its own (the load would see it), atomic accesses and reads of the sticky flags
+    one on each side.
     """
-
-    low: int
-    high: int
-    size: int
-    need: int
-
-
-_WINDOW_BYTES: Final = PAGE
-_MAX_PAGES: Final = 24
-"""Accesses of a region that remember their page; each costs a register or a place on the host's stack."""
-Place = tuple[int, int]  # (number of the instruction in its block, number of the op in its template)
-
-
-def _affine(isa: Isa, insn: Decoded, number: int) -> tuple[Cell, int] | None:
-    """(register, offset) if the op is a register plus a constant."""
-    op = insn.template.ops[number]
-    if op.code == "reg" and op.width == 64:
-        file, index = op.attr
-        slot = insn.fields[index] if isinstance(index, str) else index
-        return None if slot == isa.layout.files[file].zero else ((file, slot), 0)
-    if op.code == "add" and op.width == 64:
-        for one, other in (op.args, op.args[::-1]):
-            base = _affine(isa, insn, one)
-            offset = (
-                static_value(insn.template, other, insn, 0)
-                if insn.template.ops[other].code in ("const", "field")
-                else None
-            )
-            if base is not None and offset is not None:
-                return base[0], base[1] + (offset - (1 << 64) if offset >> 63 else offset)
-    return None
-
-
-def windows(isa: Isa, block: Block) -> tuple[dict[Place, Window], set[Place]]:
-    """The block's windows by the place of their first access, and the places that need no check of their own."""
-    roots: dict[Cell, tuple[object, int]] = {}
-    open_: dict[object, list[tuple[Place, int, int, int]]] = {}
-    closed: list[list[tuple[Place, int, int, int]]] = []
+    points, loaded, close = [0], False, False
     for i, (_, insn) in enumerate(block.insns):
-        template = insn.template
-        for j, op in enumerate(template.ops):
-            if op.code not in ("load", "store") or op.guard is not None:
-                continue
-            base = _affine(isa, insn, op.args[0])
-            if base is None:
-                continue
-            root, delta = roots.setdefault(base[0], (base[0], 0))
-            offset = base[1] + delta
-            size = (op.width if op.code == "load" else template.ops[op.args[1]].width) // 8
-            if offset % size or size > 8:
-                continue
-            found = open_.setdefault(root, [])
-            low = min([offset, *(at for _, at, _, _ in found)])
-            high = max([offset + size, *(at + n for _, at, n, _ in found)])
-            if high - (low & -8) > _WINDOW_BYTES:
-                closed.append(found)
-                found = open_[root] = []
-            found.append(((i, j), offset, size, Prot.READ if op.code == "load" else Prot.WRITE))
-        changed: dict[Cell, tuple[object, int]] = {}
-        for op in template.ops:
-            if op.code == "setreg":
-                file, index = op.attr
-                slot = insn.fields[index] if isinstance(index, str) else index
-                base = _affine(isa, insn, op.args[0])
-                if base is None:
-                    changed[file, slot] = ((i, file, slot), 0)
-                else:
-                    root, delta = roots.setdefault(base[0], (base[0], 0))
-                    changed[file, slot] = (root, delta + base[1])
-        roots.update(changed)
-    heads: dict[Place, Window] = {}
-    covered: set[Place] = set()
-    for accesses in (*closed, *open_.values()):
-        if len(accesses) < 2:
-            continue
-        size = max(n for _, _, n, _ in accesses)
-        first, origin, _, _ = accesses[0]
-        low = min(at for _, at, _, _ in accesses) & -size
-        high = max(at + n for _, at, n, _ in accesses)
-        need = 0
-        for place, _, _, access in accesses:
-            need |= access
-            covered.add(place)
-        covered.discard(first)
-        heads[first] = Window(low - origin, high - origin, size, int(need))
-    return heads, covered
+        codes = insn.template.codes
+        store, alone = "store" in codes, bool(codes & _ONCE)
+        load = "load" in codes
+        if i and (close or alone or (store and (loaded or load))):
+            points.append(i)
+            loaded = False
+        close = alone or (store and load)
+        loaded |= load
+    quiet = [i for first in quiet_compares(block) for i in (first + 1, first + 2)]
+    return [point for point in points if point not in quiet]
 
 
-_LINEAR: Final = frozenset(
-    {"const", "field", "reg", "add", "sub", "zext", "sext", "extract", "pc", "next_pc"}
-)
-
-
-def _is_linear(insn: Decoded, number: int, steady: Container[Cell]) -> bool:
-    """Whether an op's value is sums, differences and constant shifts of steady registers: it moves slowly in a loop."""
-    template = insn.template
-    op = template.ops[number]
-    if op.code == "reg":
-        file, index = op.attr
-        return (file, insn.fields[index] if isinstance(index, str) else index) in steady
-    if op.code == "shl":
-        return template.ops[op.args[1]].code in ("const", "field") and _is_linear(insn, op.args[0], steady)
-    return op.code in _LINEAR and all(_is_linear(insn, arg, steady) for arg in op.args)
-
-
-def innermost_loops(blocks: dict[int, Block], successors: Callable[[Block], list[int]]) -> list[set[int]]:
-    """The loops that have no loop inside, each as the set of its blocks. Loops that share blocks are left out."""
-    before: dict[int, list[int]] = {pc: [] for pc in blocks}
-    backward = []
-    for block in blocks.values():
-        for pc in successors(block):
-            before[pc].append(block.start)
-            if pc <= block.start:
-                backward.append((block.start, pc))
-    bodies = []
-    for tail, head in backward:
-        body, work = {head}, [tail]
-        while work:
-            pc = work.pop()
-            if pc not in body:
-                body.add(pc)
-                work += before[pc]
-        bodies.append(body)
+def quiet_compares(block: Block) -> list[int]:
+    """Where a block reads the sticky flags, compares, and puts the flags back: the way to compare without raising one."""
     return [
-        body
-        for body in bodies
-        if not any(other is not body and other & body for other in bodies if len(other) <= len(body))
+        i
+        for i, (read, compare, write) in enumerate(zip(block.insns, block.insns[1:], block.insns[2:], strict=False))
+        if (saved := _reads_flags(*read)) is not None
+        and _only_compares(compare[1], saved)
+        and _puts_flags_back(write[1], saved)
     ]
 
 
-def steady_cells(isa: Isa, body: Iterable[Block]) -> set[Cell] | None:
-    """The registers that change by little from one turn of a loop to the next; None for a loop that calls."""
-    writes: list[tuple[Cell, Decoded, int]] = []
-    read: set[Cell] = set()
-    for block in body:
-        if block.kind == "call":
+def _cell_of(insn: Decoded, op: Op) -> Cell | None:
+    file, index = op.attr
+    slot = insn.fields[index] if isinstance(index, str) else index
+    return None if slot == insn.insn.isa.layout.files[file].zero else (file, slot)
+
+
+def _reads_flags(pc: int, insn: Decoded) -> Cell | None:
+    """The register that an instruction reads the sticky flags into, if it does nothing else."""
+    ops = insn.template.ops
+    for op in ops:
+        if op.code == "fp.set_flags" and (op.guard is None or static_value(insn.template, op.guard, insn, pc) != 0):
             return None
-        for _, insn in block.insns:
-            for op in insn.template.ops:
-                if op.code in ("reg", "setreg"):
-                    file, index = op.attr
-                    cell = file, insn.fields[index] if isinstance(index, str) else index
-                    if op.code == "setreg":
-                        writes.append((cell, insn, op.args[0]))
-                    else:
-                        read.add(cell)
-    steady = read | {cell for cell, _, _ in writes}
-    changed = True
-    while changed:
-        wild = {
-            cell for cell, insn, number in writes if cell in steady and not _is_linear(insn, number, steady)
-        }
-        steady -= wild
-        changed = bool(wild)
-    return steady
+    writes = [op for op in ops if op.code == "setreg" and ops[op.args[0]].code == "fp.get_flags"]
+    return _cell_of(insn, writes[0]) if len(writes) == 1 else None
+
+
+def _only_compares(insn: Decoded, saved: Cell) -> bool:
+    ops = insn.template.ops
+    effects = [op for op in ops if op.code.startswith("fp.") or op.code in EFFECTS]
+    return (
+        all(op.code in ("reg", "setreg", "const", "fp.lt", "fp.le", "fp.eq") for op in effects)
+        and any(op.code.startswith("fp.") for op in effects)
+        and all(_cell_of(insn, op) != saved for op in effects if op.code == "setreg")
+    )
+
+
+def _puts_flags_back(insn: Decoded, saved: Cell) -> bool:
+    ops = insn.template.ops
+    flags = [op for op in ops if op.code == "fp.set_flags" and op.guard is None]
+    if len(flags) != 1 or any(_cell_of(insn, op) is not None for op in ops if op.code == "setreg"):
+        return False
+    value = ops[flags[0].args[0]]
+    if value.code != "and" or all(ops[arg].code != "const" or ops[arg].attr != 31 for arg in value.args):
+        return False
+    return any(ops[arg].code == "reg" and _cell_of(insn, ops[arg]) == saved for arg in value.args)
+
+
+_ONCE: Final = frozenset(
+    {"amo", "cas", "load_reserved", "store_conditional", "fp.get_flags", "fp.set_flags", "fp.set_rounding"}
+)
+_LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
+_STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
+_FLOAT_FILES: Final = ("f",)
 
 
 class _Emit(Emitter):
@@ -395,24 +309,26 @@ class _Emit(Emitter):
         self.pinned = set(self.pins)
         self.insn: Decoded
         self.at = 0
-        self.left = 0
+        self.point = (0, 0)
+        self.saved: list[tuple[Cell, str]] = []
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
         self.exits: dict[
             frozenset[Cell], list[tuple[str, str]]
         ] = {}  # dirty cells -> (predecessor, pc value)
         self.clean: frozenset[Cell] = frozenset()
-        self.heads: dict[Place, Window] = {}
-        self.covered: set[Place] = set()
-        self.steady: set[Cell] | None = None
-        self.pages = 0
-        self.loop_of: dict[int, set[Cell]] = {}
-        self.index = 0
+        self.near: dict[int, bool] = {}
+        self.known: dict[Cell, Interval] = {}
+        self.extended: dict[int, str] = {}
+        self.quiet, self.unordered = False, ""
         self.cold: list[str] = []
         self._refuse: str | None = None
         self.block: Block
         self.done = False
         self.rounding_checked = True
         self._cells()
+        self.ranges = Ranges(isa, region.blocks, region.entries, self._successors)
+        self.stops = set(region.entries) | self.ranges.loops.keys()
+        self.longest = self._longest()
 
     # -- registers ----------------------------------------------------------------------------------------------
 
@@ -462,6 +378,16 @@ class _Emit(Emitter):
                     work.append(pc)
         return out
 
+    def _longest(self) -> dict[int, int]:
+        """For each block, the most instructions that run from its beginning until the fuel is looked at again."""
+        out: dict[int, int] = {}
+        for pc in sorted(self.region.blocks, reverse=True):
+            block = self.region.blocks[pc]
+            # What lies behind in address order and is no stop is done already: all jumps backward go to stops.
+            behind = [out[to] for to in self._successors(block) if to not in self.stops]
+            out[pc] = len(block.insns) + max(behind, default=0)
+        return out
+
     def _writes(self, insn: Decoded) -> set[Cell]:
         cells = (self._cell(insn, file, index) for file, index in insn.template.writes)
         return {cell for cell in cells if cell is not None and cell not in self.pinned}
@@ -505,70 +431,88 @@ class _Emit(Emitter):
             self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
 
     # -- memory -------------------------------------------------------------------------------------------------
+    # A plain access is one instruction of the host, and the region says where to go on if that faults (vm_jit.faults).
 
-    def check(self, address: str, size: int, need: int, *, aligned: bool = False) -> None:
-        place = (self.index, self.number)
-        window = self.heads.get(place)
-        if window is not None:
-            self.check_window(address, window)
-        elif place not in self.covered:
-            if self.remembers() and not aligned:
-                self.check_window(address, Window(0, size, size, need))
-            else:
-                super().check(address, size, need, aligned=aligned)
+    def look(self, address: str) -> None:
+        """Refuse the instruction unless the address is in the arena, where that is not known."""
+        if not self.near.get(self.number):
+            proceed = self.label()
+            inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
+            self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
+            self.place(proceed)
 
-    def remembers(self) -> bool:
-        """Whether the access is in an inner loop, at an address that stays in a page for many turns."""
-        op = self.template.ops[self.number]
-        return (
-            self.steady is not None
-            and self.pages < _MAX_PAGES
-            and _is_linear(self.insn, op.args[0], self.steady)
-        )
-
-    def check_window(self, address: str, window: Window) -> None:
-        """One check for all accesses of a window: the pages of its first and last byte (it is at most a page long).
-
-        Where the address moves slowly, the page that was checked last is remembered, and being in it is enough.
-        """
-        shift = window.size.bit_length() - 1
-        slow, done = self.refuse(), self.label()
-        first = address if not window.low else self.v(f"add i64 {address}, {window.low}")
-        turned = self.v(f"call i64 @llvm.fshr.i64(i64 {first}, i64 {first}, i64 {shift})") if shift else first
-        page = self.v(f"lshr i64 {turned}, {12 - shift}")
-        one_access = window.high - window.low == window.size
-        last = first if one_access else self.v(f"add i64 {first}, {window.high - window.low - 1}")
-        last_page = page if one_access else self.v(f"lshr i64 {last}, 12")
-        remember = ""
-        if self.remembers():
-            # A misaligned address has high bits set after the rotation, so it is in no page.
-            remember = f"%page{self.pages}"
-            self.pages += 1
-            known, look = self.v(f"load i64, ptr {remember}"), self.label()
-            hit = self.v(f"icmp eq i64 {page}, {known}")
-            if not one_access:
-                hit = self.v(f"and i1 {hit}, {self.v(f'icmp eq i64 {last_page}, {known}')}")
-            self.emit(f"br i1 {hit}, label %{done}, label %{look}, {LIKELY}")
-            self.place(look)
-        inside = self.label()
-        ok = self.v(f"icmp ult i64 {turned}, {1 << (self.bits - shift)}")
-        self.emit(f"br i1 {ok}, label %{inside}, label %{slow}, {LIKELY}")
-        self.place(inside)
-        # The table has a zero byte behind its last page's, for a window that runs over the arena's end.
-        byte = ""
-        for number in (page,) if one_access else (page, last_page):
-            one = self.v(f"load i8, ptr {self.table_entry(number)}, {TABLE}")
-            byte = self.v(f"and i8 {byte}, {one}") if byte else one
-        allowed = self.v(f"icmp eq i8 {self.v(f'and i8 {byte}, {window.need}')}, {window.need}")
-        if remember:
-            fine = self.label()
-            self.emit(f"br i1 {allowed}, label %{fine}, label %{slow}, {LIKELY}")
-            self.place(fine)
-            self.emit(f"store i64 {page}, ptr {remember}")
-            self.emit(f"br label %{done}")
-        else:
-            self.emit(f"br i1 {allowed}, label %{done}, label %{slow}, {LIKELY}")
+    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+        """One host instruction that accesses guest memory; its result, if it has one."""
+        done = self.label()
+        # The text's operands are the memory, its value, and last the place to go to.
+        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
+        call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
+        where = f"to label %{done} [label %{self.refuse()}]"
+        result = "" if type_ == "void" else self.v(f"{call} {where}")
+        if not result:
+            self.emit(f"{call} {where}")
         self.place(done)
+        return result
+
+    def op_load(self, op: Op, address: str) -> str:
+        if op.guard is not None or op.width not in _LOADS or not HOST.x86:
+            return super().op_load(op, address)
+        self.look(address)
+        pointer = f"ptr elementtype(i{op.width}) {self.host_pointer(address)}"
+        users = [user for user in self.template.ops if self.number in user.args]
+        only = users[0] if len(users) == 1 else None
+        if op.width == 64:
+            if only is not None and only.code == "setreg" and only.attr[0] in _FLOAT_FILES:
+                return self._bits(self.access(f"{HOST.load_double} $1, $0", "=x,*m", "double", pointer), 64)
+            return self.access("movq $1, $0", "=r,*m", "i64", pointer)
+        if op.width == 32 and only is not None and only.code == "concat":
+            # Boxed into a floating-point register.
+            return self._bits(self.access(f"{HOST.load_float} $1, $0", "=x,*m", "float", pointer), 32)
+        plain, signed = _LOADS[op.width]
+        if only is not None and only.code in ("zext", "sext") and only.width == 64:
+            # The instruction extends as well; the op that asks for that finds it done.
+            text = f"{plain} $1, ${{0:k}}" if only.code == "zext" else f"{signed} $1, $0"
+            self.extended[self.number] = self.access(text, "=r,*m", "i64", pointer)
+            return ""
+        value = self.access(f"{plain} $1, $0", "=r,*m", "i32", pointer)
+        return value if op.width == 32 else self.v(f"trunc i32 {value} to i{op.width}")
+
+    def _simple(self, op: Op, a: list[str]) -> str:
+        if op.code in ("zext", "sext") and op.args[0] in self.extended:
+            return self.extended[op.args[0]]
+        return super()._simple(op, a)
+
+    def op_store(self, op: Op, address: str, value: str) -> None:
+        width = self.width_of(op, 1)
+        if op.guard is not None or width not in _STORES or not HOST.x86:
+            super().op_store(op, address, value)
+            return
+        self.look(address)
+        pointer = f"ptr elementtype(i{width}) {self.host_pointer(address)}"
+        source = self.template.ops[op.args[1]]
+        origin = self.template.ops[source.args[0]] if source.code == "extract" and not source.attr else source
+        if width >= 32 and origin.code == "reg" and origin.attr[0] in _FLOAT_FILES:
+            move, type_ = (
+                (HOST.load_double, "double") if width == 64 else (HOST.load_float, "float")
+            )
+            number = self._float(value, width)
+            self.access(f"{move} $1, $0", "=*m,x", "void", f"{pointer}, {type_} {number}")
+        else:
+            self.access(_STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
+
+    def op_fp_fma(self, op: Op, a: str, b: str, c: str) -> str:
+        # The flag that the host does not raise (for infinity * 0 + NaN) comes with a NaN, which is the interpreter's.
+        return self._arithmetic(op, "fma", a, b, c)
+
+    def _compare(self, op: Op, name: str, predicate: str, a: str, b: str) -> str:
+        if self.quiet:
+            # The flags are put back behind, if a NaN has raised one.
+            fmt = op.attr[0]
+            x, y = self._float(a, fmt), self._float(b, fmt)
+            t = {32: "float", 64: "double"}[fmt]
+            self.unordered = self.v(f"fcmp uno {t} {x}, {y}")
+            return self.v(f"fcmp {predicate} {t} {x}, {y}")
+        return super()._compare(op, name, predicate, a, b)
 
     def op_fp_set_rounding(self, op: Op, value: str) -> None:
         """Never happens: :func:`_belongs`."""
@@ -599,17 +543,34 @@ class _Emit(Emitter):
 
     # -- leaving ------------------------------------------------------------------------------------------------
 
+    def start_over(self, block: Block, first: int, points: list[int]) -> None:
+        """Here the interpreter takes over when anything up to the next such point is refused: keep what changes until then."""
+        behind = next((point for point in points if point > first), len(block.insns))
+        changing: dict[Cell, None] = {}
+        for _, insn in block.insns[first:behind]:
+            for file, index in insn.template.writes:
+                if (cell := self._cell(insn, file, index)) is not None:
+                    changing[cell] = None
+        self._refuse = None
+        self.saved = [
+            (cell, self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")) for cell in changing
+        ]
+        self.point = block.insns[first][0], len(block.insns) - first
+
     def refuse(self) -> str:
         if self._refuse is None:
             label = self._refuse = self.label()
-            self.cold += [f"{label}:"]
-            if self.left:
-                self.cold += [
-                    f"  %{label}f = load i64, ptr %left",
-                    f"  %{label}g = add i64 %{label}f, {self.left}",
-                    f"  store i64 %{label}g, ptr %left",
-                ]
-            self.cold += [f"  br label %{self.way_out(label, str(self.at - FORCE))}"]
+            pc, left = self.point
+            self.cold += [
+                f"{label}:",
+                # Opaque, so that LLVM does not fold this block away and then copy registers in front of each access.
+                '  call void asm sideeffect "", ""()',
+                f"  %{label}f = load i64, ptr %left",
+                f"  %{label}g = add i64 %{label}f, {left}",
+                f"  store i64 %{label}g, ptr %left",
+                *(f"  store i{self.width(cell)} {value}, ptr {self.name(cell)}" for cell, value in self.saved),
+                f"  br label %{self.way_out(label, str(pc - FORCE))}",
+            ]
         return self._refuse
 
     def leave_to(self, pc: str) -> str:
@@ -628,7 +589,26 @@ class _Emit(Emitter):
 
     def where(self, target: int) -> str:
         """The label of a block, or one that leaves for it."""
-        return f"B{target:x}" if target in self.region.blocks else self.leave_to(str(target))
+        if target not in self.region.blocks:
+            return self.leave_to(str(target))
+        body = self.ranges.loops.get(target)
+        if body is not None and self.block.start not in body:
+            cells = [c for c in sorted(self.ranges.looks[target]) if not is_near(self.known.get(c, ANY))]
+            if cells:
+                return self.looking(cells, f"B{target:x}", str(target))
+        return f"B{target:x}"
+
+    def looking(self, cells: list[Cell], label: str, pc: str) -> str:
+        """A label that goes on to another if registers are in the arena, else leaves for ``pc``."""
+        n = self.label()
+        lines = [f"{n}:"]
+        for i, cell in enumerate(cells):
+            lines.append(f"  %{n}v{i} = load i64, ptr {self.name(cell)}")
+            lines.append(f"  %{n}o{i} = or i64 %{n}v{i}, {f'%{n}o{i - 1}' if i else 0}")
+        lines.append(f"  %{n}c = icmp ult i64 %{n}o{len(cells) - 1}, {1 << self.bits}")
+        lines.append(f"  br i1 %{n}c, label %{label}, label %{self.leave_to(pc)}, {LIKELY}")
+        self.cold += lines
+        return n
 
     def pack(self, pc: str, fuel: str) -> str:
         last = self.v(f"insertvalue {self.type} undef, i64 {pc}, 0")
@@ -729,66 +709,69 @@ class _Emit(Emitter):
             )
         if expected in self.region.blocks:
             self.reload()
-            self.emit(f"br label %B{expected:x}")
+            self.known = {}
+            self.emit(f"br label %{self.where(expected)}")
         else:
             self.emit(f"br label %{self.leave_to(str(expected))}")
 
     # -- blocks -------------------------------------------------------------------------------------------------
 
-    def emit_block(self, block: Block, backward: bool) -> None:
+    def emit_block(self, block: Block) -> None:
         self.block, self.done = block, False
         self.place(f"B{block.start:x}")
-        if backward:
-            self.emit('fence syncscope("singlethread") seq_cst')
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
         # Each block leaves by one way, which writes back all that it may have changed: fewer, larger exits.
         self.leaving = frozenset(self.now_dirty.union(*(self._writes(insn) for _, insn in block.insns)))
-        self.at, self._refuse, self.left = block.start, None, count
+        self.at = block.start
+        points, quiet = restart_points(block), quiet_compares(block)
         if count:
-            fuel = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
-            self.emit(f"store i64 {fuel}, ptr %left")
+            left = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
+            self.emit(f"store i64 {left}, ptr %left")
+        if block.start in self.stops and count:
+            # Fuel is looked at where a loop begins and where a region is entered: it must do until the next such place.
+            self.start_over(block, 0, points)
             go = self.label()
-            self.emit(
-                f"br i1 {self.v(f'icmp slt i64 {fuel}, 0')}, label %{self.refuse()}, label %{go}, !prof !10"
-            )
+            short = self.v(f"icmp slt i64 {left}, {self.longest[block.start] - count}")
+            self.emit(f"br i1 {short}, label %{self.refuse()}, label %{go}, !prof !10")
             self.place(go)
-        self.heads, self.covered = windows(self.isa, block)
-        self.steady = self.loop_of.get(block.start)
+        self.known = dict(self.ranges.before.get(block.start, {}))
         for i, (pc, insn) in enumerate(block.insns):
-            self.insn, self.at, self.left, self._refuse, self.index = insn, pc, count - i, None, i
+            self.insn, self.at = insn, pc
+            if i in points and (i or block.start not in self.stops):
+                self.start_over(block, i, points)
             self.now_dirty |= self._writes(insn)
-            self.lower(insn.template)
+            self.extended = {}
+            self.near = self.ranges.step(insn, pc, self.known)
+            self.quiet = i - 1 in quiet
+            if i - 2 in quiet:
+                change, go = self.label(), self.label()
+                self.emit(f"br i1 {self.unordered}, label %{change}, label %{go}, !prof !10")
+                self.place(change)
+                self.lower(insn.template)
+                self.emit(f"br label %{go}")
+                self.place(go)
+            else:
+                self.lower(insn.template)
         if self.done:
             return
         if block.kind == "leave" or block.follow not in self.region.blocks:
             # What follows has not run, or is the interpreter's.
             self.emit(f"br label %{self.leave_to(str(block.follow - FORCE))}")
         else:
-            self.emit(f"br label %B{block.follow:x}")
+            self.emit(f"br label %{self.where(block.follow)}")
 
     def text(self) -> str:
         region = self.region
         order = sorted(region.blocks)
-        backward: set[int] = set()
-        for block in region.blocks.values():
-            backward.update(pc for pc in self._successors(block) if pc <= block.start)
-        self.loop_of = {}
-        for loop in innermost_loops(region.blocks, self._successors):
-            steady = steady_cells(self.isa, [region.blocks[pc] for pc in loop])
-            if steady is not None:
-                self.loop_of |= dict.fromkeys(loop, steady)
         for pc in order:
-            self.emit_block(region.blocks[pc], pc in backward)
+            self.emit_block(region.blocks[pc])
         body, self.lines = self.lines, []
         # entry
         self.emit("%left = alloca i64")
         for cell in self.used:
             self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
         self.emit("store i64 %fuel, ptr %left")
-        for i in range(self.pages):
-            self.emit(f"%page{i} = alloca i64")
-            self.emit(f"store i64 -1, ptr %page{i}")
         for i, cell in enumerate(self.pins):
             self.emit(f"store i64 %p{i}, ptr {self.name(cell)}")
         self.lines += [
@@ -813,11 +796,16 @@ class _Emit(Emitter):
         way = self.way_out(refused, f"%{refused}p")
         self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", f"  br label %{way}"]
         self.place(enter)
-        if len(region.entries) > 1:
-            cases = " ".join(f"i64 {pc}, label %B{pc:x}" for pc in region.entries if pc != region.roots[0])
-            self.emit(f"switch i64 %pc, label %B{region.roots[0]:x} [ {cases} ]")
+        doors = {}
+        for pc in region.entries:
+            looks = sorted(self.ranges.looks.get(pc, ()))
+            doors[pc] = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
+        first = doors.pop(region.roots[0])
+        if doors:
+            cases = " ".join(f"i64 {pc}, label %{label}" for pc, label in doors.items())
+            self.emit(f"switch i64 %pc, label %{first} [ {cases} ]")
         else:
-            self.emit(f"br label %B{region.roots[0]:x}")
+            self.emit(f"br label %{first}")
         head, self.lines = self.lines, []
         # the ways out
         for i, (cells, exits) in enumerate(self.exits.items()):

@@ -49,6 +49,12 @@ def _digest(page: memoryview) -> bytes:
     return hashlib.blake2b(page, digest_size=16).digest()
 
 
+def _digests(memory: GuestMemory, start: int, end: int) -> list[bytes]:
+    """The digest of each page of a range."""
+    with memory.opened(start, end - start) as view:
+        return [_digest(view[at : at + PAGE]) for at in range(0, end - start, PAGE)]
+
+
 def write_back(process: Process, start: int, end: int) -> None:
     """Write the changed pages of shared mappings in ``[start, end)`` to their files, never past the file's end."""
     memory = process.memory
@@ -59,12 +65,12 @@ def write_back(process: Process, start: int, end: int) -> None:
         size = os.fstat(shared.file.fd).st_size
         for address in range(low, high, PAGE):
             at = shared.offset + address - shared.start
-            page = memory.view[address : address + PAGE]
-            digest = _digest(page)
             number = (address - shared.start) // PAGE
-            if digest != shared.digests[number] and at < size:
-                os.pwrite(shared.file.fd, page[: size - at], at)
-                shared.digests[number] = digest
+            with memory.opened(address, PAGE) as page:
+                digest = _digest(page)
+                if digest != shared.digests[number] and at < size:
+                    os.pwrite(shared.file.fd, page[: size - at], at)
+                    shared.digests[number] = digest
 
 
 def _forget(process: Process, start: int, end: int) -> None:
@@ -108,7 +114,7 @@ def _extend(process: Process, start: int, end: int) -> None:
         memory, offset = process.memory, before.offset + start - before.start
         _fill(process, before.file, start, end - start, offset)
         before.file.refs += 1
-        digests = [_digest(memory.view[at : at + PAGE]) for at in range(start, end, PAGE)]
+        digests = _digests(memory, start, end)
         process.shared.append(Shared(start, end, before.file, offset, digests))
 
 
@@ -169,7 +175,7 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
         _fill(t.process, file, place, length, offset)
         if shared and file.flags & 3 == 2:
             file.refs += 1
-            digests = [_digest(memory.view[at : at + PAGE]) for at in range(place, place + length, PAGE)]
+            digests = _digests(memory, place, place + length)
             t.process.shared.append(Shared(place, place + length, file, offset, digests))
         if prot & 4:
             t.process.engine.synchronize(memory)
@@ -203,7 +209,8 @@ def _fill(process: Process, file: File, place: int, length: int, offset: int) ->
     done = 0
     while done < length and not process.stopping:
         end = min(length, done + _COPY)
-        count = os.preadv(file.fd, [memory.view[place + done : place + end]], offset + done)
+        with memory.opened(place + done, end - done) as view:
+            count = os.preadv(file.fd, [view], offset + done)
         if not count:
             break
         done += count
@@ -286,7 +293,8 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
         memory.map(
             place, new_length, region.prot, name=region.name, shared=region.shared, offset=region.offset
         )
-        memory.view[place : place + kept] = memory.view[old : old + kept]
+        with memory.opened(old, kept) as source, memory.opened(place, kept) as target:
+            target[:] = source
         memory.unmap(old, old_length)
         t.process.shared.extend(moved)
         _extend(t.process, place + kept, place + new_length)

@@ -1,0 +1,270 @@
+"""What is known of register values in a region, as intervals: which accesses can only be inside the arena or its guards.
+
+An access needs no look at its address if that lies within the guard zones around the arena: then the host's page
+protections decide. An address is known roughly when it was used before, is a constant, is near such a one, or is the sum
+of a known one and a small index. A loop that walks over memory needs one look when it is entered: each turn's access
+proves where the address is, and the next is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vm_core.memory import HIGH_GUARD, LOW_GUARD, MAX_BITS
+from vm_core.spec.isa import Decoded, Isa
+from vm_core.spec.ops import mask
+from vm_core.spec.template import Op
+
+if TYPE_CHECKING:
+    from vm_jit.region import Block, Cell
+
+__all__ = ["ANY", "ARENA", "Interval", "Ranges", "is_near"]
+
+Interval = tuple[int, int]
+ANY: Final[Interval] = (-(1 << 63), (1 << 63) - 1)
+ARENA: Final[Interval] = (0, (1 << MAX_BITS) - 1)
+_LOW: Final = -LOW_GUARD + (1 << 16)
+_HIGH: Final = (1 << MAX_BITS) + HIGH_GUARD - (1 << 16)
+_STEPS: Final = (-(1 << 63), -LOW_GUARD // 2, -(1 << 16), 0, 1 << 16, 1 << 31, 1 << 32, (1 << 32) + HIGH_GUARD // 2, (1 << 63) - 1)
+"""Where a bound that moves from turn to turn comes to rest."""
+_ROUNDS: Final = 3
+"""Visits of a block before its bounds are widened."""
+
+
+def is_near(value: Interval) -> bool:
+    """Whether an access at such an address can only be inside the arena or its guard zones."""
+    return _LOW <= value[0] and value[1] <= _HIGH
+
+
+def _fit(low: int, high: int, width: int) -> Interval:
+    """The interval of a result: for 64 bits read as signed, for fewer as unsigned; everything if it may wrap."""
+    bounds = ANY if width == 64 else (0, mask(width))
+    return (low, high) if bounds[0] <= low and high <= bounds[1] else bounds
+
+
+def _wider(old: Interval, new: Interval) -> Interval:
+    low = old[0] if new[0] >= old[0] else max(step for step in _STEPS if step <= new[0])
+    high = old[1] if new[1] <= old[1] else min(step for step in _STEPS if step >= new[1])
+    return low, high
+
+
+State = dict["Cell", Interval]
+"""The intervals of the registers about which something is known."""
+
+
+class Ranges:
+    """The analysis of one region. ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
+    values must be in the arena when control enters a loop at ``head`` from outside it."""
+
+    def __init__(
+        self, isa: Isa, blocks: Mapping[int, Block], roots: Iterable[int], successors: Callable[[Block], list[int]]
+    ) -> None:
+        self.isa, self.blocks = isa, blocks
+        self.successors = {pc: successors(block) for pc, block in blocks.items()}
+        self.before: dict[int, State] = {}
+        self.loops = self._loops()
+        self.looks: dict[int, set[Cell]] = {head: self._bases(body) for head, body in self.loops.items()}
+        self._roots = set(roots)
+        for _ in range(4):
+            self._solve()
+            bad = {
+                head: {cell for cell in cells if not is_near(self.before[head].get(cell, ANY))}
+                for head, cells in self.looks.items()
+                if head in self.before
+            }
+            for head, cells in bad.items():
+                self.looks[head] -= cells
+            if not any(bad.values()):
+                break
+        else:
+            self.looks = {head: set() for head in self.loops}
+            self._solve()
+
+    # -- loops --------------------------------------------------------------------------------------------------
+
+    def _loops(self) -> dict[int, set[int]]:
+        """The blocks of each loop, by its head: where a jump backward goes."""
+        before: dict[int, list[int]] = {pc: [] for pc in self.blocks}
+        backward: dict[int, list[int]] = {}
+        for pc, out in self.successors.items():
+            for to in out:
+                before[to].append(pc)
+                if to <= pc:
+                    backward.setdefault(to, []).append(pc)
+        bodies = {}
+        for head, tails in backward.items():
+            body, work = {head}, list(tails)
+            while work:
+                pc = work.pop()
+                if pc not in body:
+                    body.add(pc)
+                    work += before[pc]
+            bodies[head] = body
+        return bodies
+
+    def _bases(self, body: set[int]) -> set[Cell]:
+        """The registers that accesses in a loop have as base."""
+        out: set[Cell] = set()
+        for pc in body:
+            for _, insn in self.blocks[pc].insns:
+                template = insn.template
+                for op in template.ops:
+                    if op.code in ("load", "store") and op.guard is None:
+                        found = self._base(insn, op.args[0])
+                        if found is not None:
+                            out.add(found[0])
+        return out
+
+    def _base(self, insn: Decoded, number: int) -> tuple[Cell, int] | None:
+        """(register, offset) if an op is a register plus an immediate."""
+        ops = insn.template.ops
+        op = ops[number]
+        if op.code == "reg" and op.width == 64:
+            cell = self.cell(insn, op.attr)
+            return None if cell is None else (cell, 0)
+        if op.code == "add" and op.width == 64:
+            for one, other in (op.args, op.args[::-1]):
+                base = self._base(insn, one)
+                if base is not None and ops[other].code in ("const", "field"):
+                    offset = ops[other].attr if ops[other].code == "const" else insn.fields[ops[other].attr] & mask(64)
+                    return base[0], base[1] + (offset - (1 << 64) if offset >> 63 else offset)
+        return None
+
+    def cell(self, insn: Decoded, attr: tuple[str, int | str]) -> Cell | None:
+        file, index = attr
+        slot = insn.fields[index] if isinstance(index, str) else index
+        return None if slot == self.isa.layout.files[file].zero else (file, slot)
+
+    # -- flow ---------------------------------------------------------------------------------------------------
+
+    def _solve(self) -> None:
+        self.before = {pc: dict.fromkeys(self.looks.get(pc, ()), ARENA) for pc in self._roots}
+        visits: dict[int, int] = {}
+        work = sorted(self._roots, reverse=True)
+        while work:
+            pc = work.pop()
+            block = self.blocks[pc]
+            state = dict(self.before[pc])
+            for at, insn in block.insns:
+                self.step(insn, at, state)
+            if block.kind == "call":
+                state = {}
+            for to in self.successors[pc]:
+                new = state
+                if to in self.loops and pc not in self.loops[to]:
+                    new = state | {cell: ARENA for cell in self.looks[to] if not is_near(state.get(cell, ANY))}
+                elif to in self._roots and to not in self.loops:
+                    new = {}
+                old = self.before.get(to)
+                if old is None:
+                    merged = dict(new)
+                else:
+                    visits[to] = visits.get(to, 0) + 1
+                    merged = {}
+                    for cell, value in old.items():
+                        other = new.get(cell)
+                        if other is not None:
+                            both = min(value[0], other[0]), max(value[1], other[1])
+                            if both != value and visits[to] > _ROUNDS:
+                                both = _wider(value, both)
+                            if both != ANY:
+                                merged[cell] = both
+                if merged != old:
+                    self.before[to] = merged
+                    if to not in work:
+                        work.append(to)
+                        work.sort(reverse=True)
+
+    def step(self, insn: Decoded, pc: int, state: State) -> dict[int, bool]:
+        """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look."""
+        values: list[Interval] = []
+        near: dict[int, bool] = {}
+        template = insn.template
+        for number, op in enumerate(template.ops):
+            code = op.code
+            if code == "setreg":
+                cell = self.cell(insn, op.attr)
+                if cell is not None:
+                    value = values[op.args[0]]
+                    if template.ops[op.args[0]].width == 64 and value != ANY:
+                        state[cell] = value
+                    else:
+                        state.pop(cell, None)
+                values.append(ANY)
+                continue
+            if code in ("load", "store") and op.guard is None:
+                near[number] = is_near(values[op.args[0]])
+                base = self._base(insn, op.args[0])
+                if base is not None:
+                    cell, offset = base
+                    low, high = state.get(cell, ANY)
+                    state[cell] = max(low, -offset), min(high, ARENA[1] - offset)
+            values.append(self._value(op, insn, pc, values, state))
+        return near
+
+    def _value(self, op: Op, insn: Decoded, pc: int, values: list[Interval], state: State) -> Interval:
+        code, width, attr, args = op.code, op.width, op.attr, op.args
+        if not width or width > 64:
+            return ANY
+        a = [values[arg] for arg in args]
+        ops = insn.template.ops
+        top = ANY if width == 64 else (0, mask(width))
+        match code:
+            case "const" | "field":
+                value = attr if code == "const" else insn.fields[attr] & mask(64)
+                if width == 64 and value >> 63:
+                    value -= 1 << 64
+                return value, value
+            case "pc":
+                return pc, pc
+            case "next_pc":
+                return pc + insn.length, pc + insn.length
+            case "reg":
+                cell = self.cell(insn, attr)
+                if cell is None:
+                    return 0, 0
+                return state.get(cell, ANY) if width == 64 else top
+            case "add":
+                return _fit(a[0][0] + a[1][0], a[0][1] + a[1][1], width)
+            case "sub":
+                return _fit(a[0][0] - a[1][1], a[0][1] - a[1][0], width)
+            case "and":
+                known = [value for value in a if value[0] >= 0]
+                return (0, min(value[1] for value in known)) if known else top
+            case "or" | "xor":
+                if a[0][0] >= 0 and a[1][0] >= 0:
+                    return 0, mask(max(a[0][1].bit_length(), a[1][1].bit_length()))
+                return top
+            case "shl" if a[1][0] == a[1][1]:
+                by = a[1][0] % width
+                return _fit(a[0][0] << by, a[0][1] << by, width)
+            case "lshr" if a[1][0] == a[1][1]:
+                by = a[1][0] % width
+                if a[0][0] >= 0:
+                    return a[0][0] >> by, a[0][1] >> by
+                return (0, mask(64) >> by) if by else top
+            case "ashr" if a[1][0] == a[1][1] and width == 64:
+                return a[0][0] >> a[1][0] % 64, a[0][1] >> a[1][0] % 64
+            case "extract":
+                source = ops[args[0]].width
+                if source <= 64 and not attr and a[0][0] >= 0 and a[0][1] <= mask(width):
+                    return a[0]
+                return top
+            case "zext":
+                return a[0]
+            case "sext":
+                source = ops[args[0]].width
+                if a[0][1] < 1 << (source - 1):
+                    return a[0]
+                return _fit(-(1 << (source - 1)), (1 << (source - 1)) - 1, width)
+            case "select":
+                return min(a[1][0], a[2][0]), max(a[1][1], a[2][1])
+            case "mul":
+                if a[0][0] >= 0 and a[1][0] >= 0:
+                    return _fit(a[0][0] * a[1][0], a[0][1] * a[1][1], width)
+                return top
+            case "popcount" | "clz" | "ctz":
+                return 0, width
+            case _:
+                return top
