@@ -43,6 +43,8 @@ def _machine(level: int) -> tuple[Any, Any]:
             hint="python -m pip install llvmlite, or use --engine reference",
         ) from None
     if level not in _machines:
+        # Sparse tables: the targets of a guest's jump lie some instructions apart.
+        llvm.set_option("vm", "-jump-table-density=2")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()

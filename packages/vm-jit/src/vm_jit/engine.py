@@ -34,7 +34,7 @@ from vm_jit.cache import Cache, warn
 from vm_jit.code_memory import CodeMemory
 from vm_jit.compiler import CompileError, Compiler, host_key, source_digest
 from vm_jit.digest import blake2b
-from vm_jit.records import HOT, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
+from vm_jit.records import HEAT, HOT, LAST, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
 if TYPE_CHECKING:
@@ -401,6 +401,25 @@ class NativeEngine:
         """Whether the instruction at ``pc`` has been decoded, that is, its block has run."""
         at = self.record(pc)
         return at is not None and self._words[at >> 3] != self._miss
+
+    def warm_places(self, near: range, least: int) -> list[int]:
+        """The decoded addresses in a range that at least so many jumps have gone to."""
+        out = []
+        for number in range(near.start >> 12, (near.stop >> 12) + 1):
+            page = self._records.get(number)
+            if page is None:
+                continue
+            heats = self._bytes[page : page + self.per_page * RECORD_BYTES].cast("H")[HEAT // 2 :: RECORD_BYTES // 2].tolist()
+            for slot, heat in enumerate(heats):
+                pc = number * PAGE + slot * self.isa.unit
+                if heat >= least and pc in near and self.is_decoded(pc):
+                    out.append(pc)
+        return out
+
+    def last_target(self, pc: int) -> int | None:
+        """Where the jump to a computed address at ``pc`` went last, as far as the interpreter has seen."""
+        at = self.record(pc)
+        return None if at is None else int.from_bytes(self._bytes[at + LAST : at + LAST + 4], "little") or None
 
     def handler(self, pc: int) -> int:
         at = self.record(pc)

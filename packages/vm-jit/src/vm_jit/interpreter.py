@@ -26,7 +26,7 @@ from vm_jit.lowering import (
     guest_flags,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import HEAT, HOT, LAST, LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
 
 __all__ = ["build", "entry_signature", "region_type"]
 
@@ -45,12 +45,29 @@ def plan(isa: Isa, template: Template, symbol: str) -> Plan | None:
     fields = list(dict.fromkeys(op.attr for op in template.ops if op.code == "field"))
     if len(slots) > 4 or len(fields) > 2:
         return None
-    size = 8 if len(fields) < 2 else 4
+    # Four bytes for a jump to a computed address: the rest of the record remembers where it went.
+    size = 8 if len(fields) < 2 and not (_is_computed(template) and isa.unit > 1) else 4
     return Plan(
         symbol,
         tuple((*key, offset) for key, offset in slots.items()),
         tuple((str(name), 16 + size * i, size) for i, name in enumerate(fields)),
     )
+
+
+def _is_computed(template: Template) -> bool:
+    """Whether the instruction jumps to an address that is known only when it runs."""
+    return any(op.code == "setpc" and op.guard is None and not is_direct(template, op) for op in template.ops)
+
+
+def is_direct(template: Template, jump: Op) -> bool:
+    """Whether a jump's target is the pc plus something known at decode time."""
+    work = [jump.args[0]]
+    while work:
+        one = template.ops[work.pop()]
+        if one.code not in ("add", "const", "field", "pc", "next_pc", "and"):
+            return False
+        work += one.args
+    return True
 
 
 class _Handler(Emitter):
@@ -173,17 +190,7 @@ class _Handler(Emitter):
 
     def go(self, kind: str, target: str, guard: str | None, op: Op) -> None:
         assert self.jump is None, "one jump an instruction"
-        self.jump = (kind, target, guard, self._is_direct(op))
-
-    def _is_direct(self, op: Op) -> bool:
-        """Whether the target is the pc plus something known at decode time."""
-        work = [op.args[0]]
-        while work:
-            one = self.template.ops[work.pop()]
-            if one.code not in ("add", "const", "field", "pc", "next_pc", "and"):
-                return False
-            work += one.args
-        return True
+        self.jump = (kind, target, guard, is_direct(self.template, op))
 
     def system_call(self) -> None:
         self.lines.append("; system call")
@@ -248,6 +255,9 @@ class _Handler(Emitter):
             ip = self.v(f"phi ptr [ {close}, %{near} ], [ {found}, %{end} ]")
         else:
             ip = found
+            if kind not in ("ret", "repeat") and not conditional and self.isa.unit > 1:
+                spot = self.v(f"getelementptr i8, ptr %ip, i64 {LAST}")
+                self.emit(f"store i32 {self.v(f'trunc i64 {target} to i32')}, ptr {spot}, {RECORD}")
         if self.threshold is not None and kind not in ("ret", "repeat"):
             go = self.label()
             if conditional:

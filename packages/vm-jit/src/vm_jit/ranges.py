@@ -148,12 +148,10 @@ class Ranges:
             state = dict(self.before[pc])
             for at, insn in block.insns:
                 self.step(insn, at, state)
-            if block.kind == "call":
-                state = {}
             for to in self.successors[pc]:
-                new = state
+                new = {} if block.kind == "call" and to == block.follow else state
                 if to in self.loops and pc not in self.loops[to]:
-                    new = state | {cell: ARENA for cell in self.looks[to] if not is_near(state.get(cell, ANY))}
+                    new = new | {cell: ARENA for cell in self.looks[to] if not is_near(new.get(cell, ANY))}
                 elif to in self._roots and to not in self.loops:
                     new = {}
                 old = self.before.get(to)

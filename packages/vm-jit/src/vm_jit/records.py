@@ -4,6 +4,7 @@ Guest code is predecoded, page by page, into records of 32 bytes, one for each p
 
     0   address of the handler
     8   operands: up to four 16-bit state offsets, then immediates (see :class:`Plan`)
+    20  for a jump to a computed address: where it went last (32 bits)
     24  heat (16 bits): how often a jump came here
     26  length of the instruction in bytes (8 bits)
     28  guest pc (32 bits)
@@ -20,6 +21,7 @@ from vm_core.spec.isa import Decoded
 __all__ = [
     "HEAT",
     "HOT",
+    "LAST",
     "LENGTH",
     "MAX_LENGTH",
     "RECORD_BYTES",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 RECORD_BYTES: Final = 32
+LAST: Final = 20
 HEAT: Final = 24
 LENGTH: Final = 26
 RECORD_PC: Final = 28

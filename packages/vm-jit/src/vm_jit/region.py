@@ -46,8 +46,9 @@ Cell = tuple[str, int]
 
 @dataclass(slots=True)
 class Block:
-    """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call, ret, indirect,
-    leave (the instruction at ``end`` is the interpreter's)."""
+    """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call (maybe of ``guess``,
+    which is part of the region), inline (a call of a function that is part of the region), ret (to one of ``returns``, or
+    out), indirect, leave (the instruction at ``end`` is the interpreter's)."""
 
     start: int
     insns: list[tuple[int, Decoded]] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Block:
     target: int | None = None
     follow: int = 0
     end: int = 0
+    returns: tuple[int, ...] = ()
+    guess: int | None = None
 
 
 @dataclass(slots=True)
@@ -101,9 +104,13 @@ def discover(
     decode: Callable[[int], Decoded | None],
     *,
     limit: int = MAX_INSTRUCTIONS,
+    guess: Callable[[int], int | None] = lambda _: None,
 ) -> Region | None:
-    """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None."""
+    """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None; ``guess`` where a
+    jump to a computed address went last."""
     code: dict[int, Decoded] = {}
+    inlined: dict[int | None, frozenset[int]] = {}
+    guesses: dict[int, int] = {}
     leaders = set(roots)
     entries = set(roots)
     work = list(roots)
@@ -133,6 +140,13 @@ def discover(
                 entries.add(pc)
                 leaders.add(pc)
                 work.append(pc)
+                if target is None and (target := guess(at)) is not None:
+                    guesses[at] = target
+                if target is not None and target not in inlined and target not in roots:
+                    inlined[target] = _small_function(isa, target, decode)
+                if inlined.get(target):
+                    leaders.add(target)
+                    work.append(target)
                 break
             if target is not None and not _is_tail_call(jump, at, target):
                 leaders.add(target)
@@ -153,6 +167,7 @@ def discover(
             spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
         else:
             spans.append((pc, end))
+    _connect(blocks, inlined, guesses)
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
     exits = {pc for block in blocks.values() for pc in (block.target, block.follow) if pc is not None}
     return Region(
@@ -162,6 +177,59 @@ def discover(
         frozenset(exits - blocks.keys()),
         tuple(spans),
     )
+
+
+_SMALL: Final = 80
+"""Instructions of a function that is made part of its callers."""
+
+
+def _small_function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> frozenset[int]:
+    """The addresses of a function's instructions that have run, if it is short, calls nothing and comes back; else none."""
+    code: set[int] = set()
+    work, returns = [start], False
+    while work:
+        pc = work.pop()
+        while pc not in code:
+            insn = decode(pc)
+            if insn is None:
+                break
+            code.add(pc)
+            if len(code) > _SMALL or not _belongs(insn.template, insn, pc):
+                return frozenset()
+            jumps = [op for op in insn.template.ops if op.code == "setpc"]
+            at, pc = pc, pc + insn.length
+            if not jumps:
+                continue
+            kind = _kind(isa, insn, jumps[-1])
+            target = static_value(insn.template, jumps[-1].args[0], insn, at)
+            if kind == "ret":
+                returns = True
+                break
+            if kind == "call" or target is None or _is_tail_call(jumps[-1], at, target) or target == start:
+                return frozenset()
+            work.append(target)
+            if jumps[-1].guard is None:
+                break
+    return frozenset(code) if returns else frozenset()
+
+
+def _connect(
+    blocks: dict[int, Block], inlined: dict[int | None, frozenset[int]], guesses: dict[int, int]
+) -> None:
+    """Make calls of functions that are part of the region jumps, and their returns jumps back to where they may come from."""
+    for block in blocks.values():
+        if block.kind != "call" or block.follow not in blocks:
+            continue
+        target = guesses.get(block.insns[-1][0], block.target)
+        body = inlined.get(target)
+        if body and target in blocks:
+            if block.target is None:
+                block.guess = target
+            else:
+                block.kind = "inline"
+            for start in body & blocks.keys():
+                if blocks[start].kind == "ret":
+                    blocks[start].returns += (block.follow,)
 
 
 def _belongs(template: Template, insn: Decoded, pc: int) -> bool:
@@ -356,9 +424,12 @@ class _Emit(Emitter):
                 if len(self.region.roots) > 1
                 else []
             )
-        out = [] if block.kind in ("jump", "ret", "leave") else [block.follow]
-        if block.target is not None and block.kind in ("jump", "branch"):
+        out = [] if block.kind in ("jump", "inline", "ret", "leave") else [block.follow]
+        if block.target is not None and block.kind in ("jump", "branch", "inline"):
             out.append(block.target)
+        out += block.returns
+        if block.guess is not None:
+            out.append(block.guess)
         return [pc for pc in out if pc in self.region.blocks]
 
     def _dirty(self) -> dict[int, set[Cell]]:
@@ -370,9 +441,9 @@ class _Emit(Emitter):
             now = set(out[block.start])
             for _, insn in block.insns:
                 now |= self._writes(insn)
-            if block.kind == "call":
-                now = set()
             for pc in self._successors(block):
+                if block.kind == "call" and pc == block.follow:
+                    continue
                 if not now <= out[pc]:
                     out[pc] |= now
                     work.append(pc)
@@ -637,7 +708,7 @@ class _Emit(Emitter):
                 self.indirect(target)
                 return
             self.emit(f"br i1 {guard}, label %{self.where(block.target)}, label %{self.where(block.follow)}")
-        elif block.kind == "jump":
+        elif block.kind in ("jump", "inline"):
             assert block.target is not None
             if block.target in self.region.blocks:
                 self.emit(f"br label %{self.where(block.target)}")
@@ -646,6 +717,8 @@ class _Emit(Emitter):
         elif block.kind == "call":
             self.call(target)
         elif block.kind == "ret":
+            if block.returns:
+                self.switch(target, block.returns)
             self.exit_to(target)
         else:
             self.indirect(target)
@@ -676,8 +749,23 @@ class _Emit(Emitter):
         slot = self.v(f"mul i64 {self.v(f'and i64 {target}, {PAGE - 1}')}, {16 // self.isa.unit}")
         return self.v(f"load ptr, ptr {self.v(f'getelementptr i8, ptr {page}, i64 {slot}')}, {RECORD}")
 
+    def switch(self, target: str, places: Sequence[int]) -> None:
+        """Go to one of some blocks if the target is one; else go on behind."""
+        other = self.label()
+        # The unit is taken off, so that the table is dense.
+        shift = self.isa.unit.bit_length() - 1
+        base = min(places)
+        number = self.v(f"sub i64 {target}, {base}")
+        if shift:
+            number = self.v(f"call i64 @llvm.fshr.i64(i64 {number}, i64 {number}, i64 {shift})")
+        cases = " ".join(f"i64 {pc - base >> shift}, label %{self.where(pc)}" for pc in dict.fromkeys(places))
+        self.emit(f"switch i64 {number}, label %{other} [ {cases} ]")
+        self.place(other)
+
     def indirect(self, target: str) -> None:
         """Go to the region at an address known only now."""
+        if self.block.kind == "indirect" and len(self.region.roots) > 1:
+            self.switch(target, [pc for pc in self.region.roots if pc in self.region.blocks])
         self.flush(self.now_dirty)
         self.leaving = self.clean
         function = self.find(target, self.leave_to(target))
@@ -688,6 +776,11 @@ class _Emit(Emitter):
 
     def call(self, target: str) -> None:
         expected = self.block.follow
+        if self.block.guess is not None:
+            other = self.label()
+            right = self.v(f"icmp eq i64 {target}, {self.block.guess}")
+            self.emit(f"br i1 {right}, label %{self.where(self.block.guess)}, label %{other}, {LIKELY}")
+            self.place(other)
         self.flush(self.now_dirty)
         self.leaving = self.clean
         if self.block.target in self.region.roots:

@@ -26,6 +26,7 @@ from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
     from vm_jit.engine import NativeEngine
+    from vm_jit.region import Region
 
 __all__ = ["Tiering"]
 
@@ -37,6 +38,10 @@ _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
 _GROWTH_INSTRUCTIONS: Final = 100
 """A region of so many instructions grows at the second report, of twice as many at the third, ..."""
+_NEAR: Final = 2048
+_WARM: Final = 32
+_MAX_PLACES: Final = 96
+"""Jumps to computed addresses: places so many bytes around them that were jumped to so often become part of the region."""
 _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
@@ -243,6 +248,14 @@ class Tiering:
         finally:
             self._pending.pop(pc, None)
 
+    def _jumped_to(self, region: Region) -> list[int]:
+        """Where the region's jumps to computed addresses are likely to go: places near them that were jumped to often."""
+        ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
+        if not ends:
+            return []
+        near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
+        return [pc for pc in self.engine.warm_places(near, _WARM) if pc not in region.blocks][:_MAX_PLACES]
+
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
         if not engine.is_decoded(pc) or pc in engine.breakpoints:
@@ -267,7 +280,11 @@ class Tiering:
                 ]
                 roots = (*owner.roots, *(other for other in more if other not in owner.roots))
             generation = self._generation
-            region = regions.discover(engine.isa, roots, self._executed)
+            region = regions.discover(engine.isa, roots, self._executed, guess=engine.last_target)
+            if region is not None and (more := self._jumped_to(region)):
+                region = regions.discover(
+                    engine.isa, (*roots, *more), self._executed, guess=engine.last_target
+                )
             if region is None:
                 return
             digest = self._digest(region.spans)
