@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import (
@@ -402,19 +402,25 @@ class NativeEngine:
         at = self.record(pc)
         return at is not None and self._words[at >> 3] != self._miss
 
+    def decoded_places(self, near: range) -> list[int]:
+        """The decoded addresses in a range."""
+        return [pc for pc, _ in self._places(near)]
+
     def warm_places(self, near: range, least: int) -> list[int]:
         """The decoded addresses in a range that at least so many jumps have gone to."""
-        out = []
+        least += int.from_bytes(self._heat, "little")
+        return [pc for pc, at in self._places(near) if self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 >= least]
+
+    def _places(self, near: range) -> Iterator[tuple[int, int]]:
+        """(address, offset of its record) of what is decoded in a range."""
         for number in range(near.start >> 12, (near.stop >> 12) + 1):
             page = self._records.get(number)
-            if page is None:
-                continue
-            heats = self._bytes[page : page + self.per_page * RECORD_BYTES].cast("H")[HEAT // 2 :: RECORD_BYTES // 2].tolist()
-            for slot, heat in enumerate(heats):
-                pc = number * PAGE + slot * self.isa.unit
-                if heat >= least and pc in near and self.is_decoded(pc):
-                    out.append(pc)
-        return out
+            if page is not None:
+                handlers = self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()
+                for slot, handler in enumerate(handlers):
+                    pc = number * PAGE + slot * self.isa.unit
+                    if handler != self._miss and pc in near:
+                        yield pc, page + slot * RECORD_BYTES
 
     def last_target(self, pc: int) -> int | None:
         """Where the jump to a computed address at ``pc`` went last, as far as the interpreter has seen."""

@@ -42,6 +42,8 @@ _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
 """Jumps to computed addresses: places so many bytes around them that were jumped to so often become part of the region."""
+_GAP: Final = 1024
+"""Code that has not run, up to so many bytes, between two parts of a region belongs to its function."""
 _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
@@ -214,7 +216,10 @@ class Tiering:
     def _owner(self, pc: int) -> _Compiled | None:
         """The region that should grow to hold ``pc``: one that leaves for it, or lies around it."""
         for one in self._all:
-            inside = one.roots[0] <= pc < one.spans[-1][1]
+            inside = any(
+                before[1] <= pc < after[0] < before[1] + _GAP
+                for before, after in zip(one.spans, one.spans[1:], strict=False)
+            )
             if (pc in one.exits or inside) and one.grown < _MAX_GROWTH and one.instructions < _FULL:
                 return one
         return None
@@ -249,12 +254,22 @@ class Tiering:
             self._pending.pop(pc, None)
 
     def _jumped_to(self, region: Region) -> list[int]:
-        """Where the region's jumps to computed addresses are likely to go: places near them that were jumped to often."""
+        """Where the region's jumps to computed addresses go: places near them that are often jumped to, but by no other jump."""
+        from vm_jit.region import static_value
+
         ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
         if not ends:
             return []
+        engine = self.engine
         near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
-        return [pc for pc in self.engine.warm_places(near, _WARM) if pc not in region.blocks][:_MAX_PLACES]
+        places = {pc for pc in engine.warm_places(near, _WARM) if pc not in region.blocks}
+        if places:
+            for pc in engine.decoded_places(near):
+                insn = self._executed(pc)
+                for op in insn.template.ops if insn is not None else ():
+                    if op.code == "setpc" and insn is not None:
+                        places.discard(static_value(insn.template, op.args[0], insn, pc) or 0)
+        return sorted(places)[:_MAX_PLACES]
 
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
