@@ -64,7 +64,9 @@ class _Chunk:
         self._fixups = int(_libc.mmap(None, size * 2, 3, 0x4022, -1, 0))
         if self._fixups == _FAILED:
             raise HostError("cannot reserve address space for code tables", hint="raise ulimit -v")
-        self.fixups = memoryview((ctypes.c_uint32 * (size // 2)).from_address(self._fixups)).cast("B").cast("I")
+        self.fixups = (
+            memoryview((ctypes.c_uint32 * (size // 2)).from_address(self._fixups)).cast("B").cast("I")
+        )
         faults.add_code(self.execute, size, self._fixups)
         self.free: list[tuple[int, int]] = [(0, size)]
 

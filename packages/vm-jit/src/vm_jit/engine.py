@@ -409,7 +409,11 @@ class NativeEngine:
     def warm_places(self, near: range, least: int) -> list[int]:
         """The decoded addresses in a range that at least so many jumps have gone to."""
         least += int.from_bytes(self._heat, "little")
-        return [pc for pc, at in self._places(near) if self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 >= least]
+        return [
+            pc
+            for pc, at in self._places(near)
+            if self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 >= least
+        ]
 
     def _places(self, near: range) -> Iterator[tuple[int, int]]:
         """(address, offset of its record) of what is decoded in a range."""
@@ -425,7 +429,9 @@ class NativeEngine:
     def last_target(self, pc: int) -> int | None:
         """Where the jump to a computed address at ``pc`` went last, as far as the interpreter has seen."""
         at = self.record(pc)
-        return None if at is None else int.from_bytes(self._bytes[at + LAST : at + LAST + 4], "little") or None
+        return (
+            None if at is None else int.from_bytes(self._bytes[at + LAST : at + LAST + 4], "little") or None
+        )
 
     def handler(self, pc: int) -> int:
         at = self.record(pc)

@@ -20,13 +20,25 @@ from typing import Final
 from vm_core.errors import HostError
 from vm_core.memory import GuestMemory
 
-__all__ = ["FIXUPS", "HANDLER", "State", "add_arena", "add_code", "drop_arena", "drop_code", "install", "state"]
+__all__ = [
+    "FIXUPS",
+    "HANDLER",
+    "State",
+    "add_arena",
+    "add_code",
+    "drop_arena",
+    "drop_code",
+    "install",
+    "state",
+]
 
 FIXUPS: Final = ".vm.fixups"
 CODES: Final = 1024
 ARENAS: Final = 1 << 15
 _ACTION_BYTES: Final = 152
-_SIGINFO: Final = 4 | 0x08000000 | 0x10000000 | 0x40000000  # SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER
+_SIGINFO: Final = (
+    4 | 0x08000000 | 0x10000000 | 0x40000000
+)  # SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER
 
 
 class State(ctypes.Structure):
@@ -93,8 +105,8 @@ def install(handler: int) -> None:
         if int.from_bytes(bytes(now[:8]), "little") == handler:
             return
         state.before = now
-        action[:8] = handler.to_bytes(8, "little")
-        action[136:140] = _SIGINFO.to_bytes(4, "little")
+        action[:8] = list(handler.to_bytes(8, "little"))
+        action[136:140] = list(_SIGINFO.to_bytes(4, "little"))
         if _libc.sigaction(signal.SIGSEGV, action, None):
             raise HostError("cannot handle SIGSEGV")
 

@@ -26,7 +26,17 @@ ANY: Final[Interval] = (-(1 << 63), (1 << 63) - 1)
 ARENA: Final[Interval] = (0, (1 << MAX_BITS) - 1)
 _LOW: Final = -LOW_GUARD + (1 << 16)
 _HIGH: Final = (1 << MAX_BITS) + HIGH_GUARD - (1 << 16)
-_STEPS: Final = (-(1 << 63), -LOW_GUARD // 2, -(1 << 16), 0, 1 << 16, 1 << 31, 1 << 32, (1 << 32) + HIGH_GUARD // 2, (1 << 63) - 1)
+_STEPS: Final = (
+    -(1 << 63),
+    -LOW_GUARD // 2,
+    -(1 << 16),
+    0,
+    1 << 16,
+    1 << 31,
+    1 << 32,
+    (1 << 32) + HIGH_GUARD // 2,
+    (1 << 63) - 1,
+)
 """Where a bound that moves from turn to turn comes to rest."""
 _ROUNDS: Final = 3
 """Visits of a block before its bounds are widened."""
@@ -58,7 +68,11 @@ class Ranges:
     values must be in the arena when control enters a loop at ``head`` from outside it."""
 
     def __init__(
-        self, isa: Isa, blocks: Mapping[int, Block], roots: Iterable[int], successors: Callable[[Block], list[int]]
+        self,
+        isa: Isa,
+        blocks: Mapping[int, Block],
+        roots: Iterable[int],
+        successors: Callable[[Block], list[int]],
     ) -> None:
         self.isa, self.blocks = isa, blocks
         self.successors = {pc: successors(block) for pc, block in blocks.items()}
@@ -127,7 +141,11 @@ class Ranges:
             for one, other in (op.args, op.args[::-1]):
                 base = self._base(insn, one)
                 if base is not None and ops[other].code in ("const", "field"):
-                    offset = ops[other].attr if ops[other].code == "const" else insn.fields[ops[other].attr] & mask(64)
+                    offset = (
+                        ops[other].attr
+                        if ops[other].code == "const"
+                        else insn.fields[ops[other].attr] & mask(64)
+                    )
                     return base[0], base[1] + (offset - (1 << 64) if offset >> 63 else offset)
         return None
 

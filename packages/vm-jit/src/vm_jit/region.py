@@ -144,7 +144,7 @@ def discover(
                     guesses[at] = target
                 if target is not None and target not in inlined and target not in roots:
                     inlined[target] = _small_function(isa, target, decode)
-                if inlined.get(target):
+                if target is not None and inlined.get(target):
                     leaders.add(target)
                     work.append(target)
                 break
@@ -315,7 +315,9 @@ def quiet_compares(block: Block) -> list[int]:
     """Where a block reads the sticky flags, compares, and puts the flags back: the way to compare without raising one."""
     return [
         i
-        for i, (read, compare, write) in enumerate(zip(block.insns, block.insns[1:], block.insns[2:], strict=False))
+        for i, (read, compare, write) in enumerate(
+            zip(block.insns, block.insns[1:], block.insns[2:], strict=False)
+        )
         if (saved := _reads_flags(*read)) is not None
         and _only_compares(compare[1], saved)
         and _puts_flags_back(write[1], saved)
@@ -332,7 +334,9 @@ def _reads_flags(pc: int, insn: Decoded) -> Cell | None:
     """The register that an instruction reads the sticky flags into, if it does nothing else."""
     ops = insn.template.ops
     for op in ops:
-        if op.code == "fp.set_flags" and (op.guard is None or static_value(insn.template, op.guard, insn, pc) != 0):
+        if op.code == "fp.set_flags" and (
+            op.guard is None or static_value(insn.template, op.guard, insn, pc) != 0
+        ):
             return None
     writes = [op for op in ops if op.code == "setreg" and ops[op.args[0]].code == "fp.get_flags"]
     return _cell_of(insn, writes[0]) if len(writes) == 1 else None
@@ -563,9 +567,7 @@ class _Emit(Emitter):
         source = self.template.ops[op.args[1]]
         origin = self.template.ops[source.args[0]] if source.code == "extract" and not source.attr else source
         if width >= 32 and origin.code == "reg" and origin.attr[0] in _FLOAT_FILES:
-            move, type_ = (
-                (HOST.load_double, "double") if width == 64 else (HOST.load_float, "float")
-            )
+            move, type_ = (HOST.load_double, "double") if width == 64 else (HOST.load_float, "float")
             number = self._float(value, width)
             self.access(f"{move} $1, $0", "=*m,x", "void", f"{pointer}, {type_} {number}")
         else:
@@ -623,9 +625,7 @@ class _Emit(Emitter):
                 if (cell := self._cell(insn, file, index)) is not None:
                     changing[cell] = None
         self._refuse = None
-        self.saved = [
-            (cell, self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")) for cell in changing
-        ]
+        self.saved = [(cell, self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")) for cell in changing]
         self.point = block.insns[first][0], len(block.insns) - first
 
     def refuse(self) -> str:
@@ -639,7 +639,10 @@ class _Emit(Emitter):
                 f"  %{label}f = load i64, ptr %left",
                 f"  %{label}g = add i64 %{label}f, {left}",
                 f"  store i64 %{label}g, ptr %left",
-                *(f"  store i{self.width(cell)} {value}, ptr {self.name(cell)}" for cell, value in self.saved),
+                *(
+                    f"  store i{self.width(cell)} {value}, ptr {self.name(cell)}"
+                    for cell, value in self.saved
+                ),
                 f"  br label %{self.way_out(label, str(pc - FORCE))}",
             ]
         return self._refuse

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
-from vm_core.memory import PAGE, Prot, page_down, page_up
+from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
