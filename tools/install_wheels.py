@@ -27,9 +27,12 @@ def digest(package: Path) -> str:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=False)
     out.update(head.stdout)
     files = [package / "pyproject.toml", package / "README.md", *sorted((package / "src").rglob("*"))]
+    if (package / "hatch_build.py").is_file():
+        # What its build hook makes depends on vm-core's texts too.
+        files += [package / "hatch_build.py", *sorted((ROOT / "packages" / "vm-core" / "src").rglob("*"))]
     for path in files:
         if path.is_file() and "__pycache__" not in path.parts:
-            out.update(f"{path.relative_to(package)}\0{path.stat().st_size}\0".encode())
+            out.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
             out.update(path.read_bytes())
     return out.hexdigest()[:20]
 

@@ -231,8 +231,8 @@ def test_the_run_path_does_not_import_what_it_does_not_use() -> None:
 
 def test_cache_commands(tmp_path: Path) -> None:
     made = Cache(tmp_path / "cache")
-    made.write("one", {}, b"x" * 100)
-    made.write("two", {}, b"y" * 5000)
+    made.write("one", {"x": b"x" * 100})
+    made.write("two", {"y": b"y" * 5000})
     torn = tmp_path / "cache" / "two.vmc"
     torn.write_bytes(torn.read_bytes()[:-1])
     where = {"VM_CACHE_DIR": str(tmp_path / "cache")}
@@ -246,7 +246,7 @@ def test_cache_commands(tmp_path: Path) -> None:
     assert facts("cache", "prune", **where)["removed"] == 1
     assert vm("cache", "verify", **where).returncode == 0
     assert facts("cache", "prune", "--max-size", "1", **where)["removed"] == 1
-    made.write("three", {}, b"")
+    made.write("three", {})
     assert facts("cache", "clear", **where)["removed"] == 1
     assert vm("cache", "list", **where).stdout.strip() == "the cache is empty"
     one_error(vm("cache", "prune", "--max-size", "lots"), 2, "VM001")

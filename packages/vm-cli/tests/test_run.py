@@ -69,8 +69,20 @@ def test_the_report_in_json(greeting: Path) -> None:
 def test_statistics_for_a_person(greeting: Path) -> None:
     done = vm("run", "--stats", "--engine", "interp", greeting)
     assert done.stdout == "hello\n"
-    for word in ("interp", "instructions", "system calls", "peak memory"):
+    for word in ("interp", "instructions", "system calls", "peak memory", "vm's modules", "guest code"):
         assert word in done.stderr
+
+
+def test_where_the_time_went(greeting: Path) -> None:
+    found = report(vm("run", "--json", "--engine", "interp", greeting))
+    assert set(found["phases"]) == {"launch", "prepare", "run", "finish"}
+    assert all(spent > 0 for spent in found["phases"].values())
+    stats = found["stats"]
+    assert stats["call_seconds"] > 0
+    assert stats["extra"]["interpreter_seconds"] > 0
+    spent = stats["seconds"] + stats["call_seconds"] + stats["extra"]["restore_seconds"]
+    assert spent <= found["phases"]["run"]
+    assert stats["extra"]["interpreter_seconds"] <= found["phases"]["prepare"]
 
 
 def test_strace(greeting: Path) -> None:

@@ -138,8 +138,8 @@ def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
 
 def test_the_variables_of_qemu(tmp_path: Path) -> None:
     found = load(environ(tmp_path, QEMU_STRACE="", QEMU_LD_PREFIX="/x", QEMU_SET_ENV="A=1,B=2"))
-    assert found.settings == Settings(strace=True, sysroot=Path("/x"), env=("A=1", "B=2"))
-    assert load(environ(tmp_path, QEMU_LD_PREFIX="/x", VM_SYSROOT="/y")).settings.sysroot == Path("/y")
+    assert found.settings == Settings(strace=True, sysroot="/x", env=("A=1", "B=2"))
+    assert load(environ(tmp_path, QEMU_LD_PREFIX="/x", VM_SYSROOT="/y")).settings.sysroot == "/y"
 
 
 def test_vm_config_is_the_only_file_or_none(tmp_path: Path) -> None:

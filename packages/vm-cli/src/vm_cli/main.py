@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         complete()
     if words[:1] == ["run"]:
+        gc.disable()  # PERF: until the guest's engine is there (vm_cli.launch): nothing of what is loaded is garbage
         from vm_cli.launch import run_command
 
-        _guard(lambda: run_command(words[1:]))
+        _guard(lambda: run_command(words[1:]), at_once=argv is None)
 
     def others() -> int:
         from vm_cli.app import run_app
@@ -44,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _multicall(isa: str) -> NoReturn:
+    gc.disable()
     from vm_cli.launch import run_multicall
 
     _hold_standard_descriptors()
-    _guard(lambda: run_multicall(isa, sys.argv[1:]))
+    _guard(lambda: run_multicall(isa, sys.argv[1:]), at_once=True)
 
 
 def main_riscv64() -> NoReturn:
@@ -83,8 +86,9 @@ def _hold_standard_descriptors() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - same
 
 
-def _guard(command: Callable[[], int]) -> NoReturn:
-    """Run a command and exit: errors become one line, and an unexpected one says how to see more."""
+def _guard(command: Callable[[], int], *, at_once: bool = False) -> NoReturn:
+    """Run a command and exit: errors become one line, and an unexpected one says how to see more. ``at_once`` as for
+    :func:`_leave`."""
     try:
         status = command()
         sys.stdout.flush()
@@ -104,4 +108,23 @@ def _guard(command: Callable[[], int]) -> NoReturn:
         from vm_cli.report import show_unexpected
 
         status = show_unexpected(error)
+    if at_once:
+        _leave(status)
     sys.exit(status)
+
+
+def _leave(status: int) -> None:
+    """End the process without taking Python apart, which takes longer than a small guest runs. Returns if a thread is
+    still at work: then Python must wait for it."""
+    import atexit
+    import threading
+
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            return  # Python says it in its own way
+    os._exit(status)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -30,6 +30,7 @@ __all__ = [
     "show_stats",
     "show_system_calls",
     "size",
+    "time_rows",
 ]
 
 _MARKS = {"ok": "[green]✓[/]", "note": "[blue]·[/]", "degraded": "[yellow]![/]", "failed": "[red]✗[/]"}
@@ -87,14 +88,15 @@ def result_facts(result: RunResult, engine: str) -> dict[str, Any]:
         "message": result.message,
         "system_calls": result.system_calls,
         "peak_memory": result.peak_memory,
+        "phases": result.phases,
         "stats": dataclasses.asdict(result.stats),
     }
 
 
 def show_stats(result: RunResult, engine: str) -> None:
-    """What ran where, on standard error."""
+    """What ran where, and what it took, on standard error."""
     panel = Panel(
-        _grid(_stats_rows(result, engine)),
+        Group(_grid(_stats_rows(result, engine)), "", _times(result)),
         title="vm run",
         title_align="left",
         border_style="cyan",
@@ -125,10 +127,48 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
         rows.append(
             ("regions", f"{stats.regions_compiled:,} compiled, {stats.regions_cached:,} from the cache")
         )
-        rows.append(("compiling", f"{seconds(stats.compile_seconds)}, on a thread of its own"))
     rows.append(("system calls", f"{result.system_calls:,}"))
     rows.append(("peak memory", size(result.peak_memory)))
     return rows
+
+
+def time_rows(result: RunResult) -> list[tuple[str, float, str]]:
+    """Where the time of a run went: what, seconds, a remark. Without what had no part in it. The rows add up to the
+    whole but for compiling, which is done beside, and for guests with several threads, whose times are sums."""
+    stats, phases = result.stats, result.phases
+    extra = stats.extra
+    built = extra.get("interpreter_build_seconds", 0.0)
+    ready = extra.get("interpreter_seconds", 0.0)
+    restored, decoded = extra.get("restore_seconds", 0.0), extra.get("decode_seconds", 0.0)
+    rows = [
+        ("Python, vm's modules", phases.get("launch", 0.0), "processor time"),
+        ("program and memory", phases.get("prepare", 0.0) - ready, ""),
+        ("interpreter", ready, "built by LLVM, for later runs too" if built else "ready-made"),
+        ("what earlier runs left", restored, ""),
+        ("decoding", decoded, f"{stats.blocks_decoded:,} blocks"),
+        ("guest code", stats.seconds - decoded, ""),
+        ("system calls", stats.call_seconds, f"{result.system_calls:,}"),
+        ("saving and closing", phases.get("finish", 0.0), ""),
+        ("compiling, beside it", stats.compile_seconds, f"{stats.regions_compiled:,} regions"),
+    ]
+    return [row for row in rows if row[1] > 0]
+
+
+def _times(result: RunResult) -> Table:
+    rows = time_rows(result)
+    top = max((spent for _, spent, _ in rows), default=0.0)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim")
+    for name, spent, remark in rows:
+        table.add_row(name, _fine(spent), _meter(spent, top, 20), remark)
+    return table
+
+
+def _fine(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if 0.001 <= value < 0.1 else seconds(value)
 
 
 def _mips(result: RunResult) -> float:

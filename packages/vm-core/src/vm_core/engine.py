@@ -92,11 +92,13 @@ class Availability:
 
 @record()
 class EngineStats:
-    """What ran where. Times are seconds; ``extra`` is for what only one engine has."""
+    """What ran where. Times are seconds, summed over vCPUs; ``seconds`` is the time in the engine, ``call_seconds`` that in
+    the system calls that it had done for it; ``extra`` is for what only one engine has."""
 
     retired: int = 0
     retired_jit: int = 0
     seconds: float = 0.0
+    call_seconds: float = 0.0
     compile_seconds: float = 0.0
     regions_compiled: int = 0
     regions_cached: int = 0

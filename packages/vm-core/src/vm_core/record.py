@@ -78,7 +78,13 @@ def record(*, frozen: bool = False, eq: bool = True, slots: bool = True) -> Call
         }
         defaults = {name: space[name] for name in annotations if name in space}
         fields = tuple(annotations)
-        space["__init__"] = _initializer(cls, fields, defaults, frozen=frozen)
+
+        def initialize(self: Any, *args: Any, **given: Any) -> None:
+            # PERF: the first object has the text compiled; many classes have none in a short run.
+            made.__init__ = _initializer(cls, fields, defaults, frozen=frozen)
+            made.__init__(self, *args, **given)
+
+        space["__init__"] = initialize
         space["__match_args__"] = fields
         space["__dataclass_fields__"] = _Fields(annotations, defaults)
         space.setdefault("__repr__", _repr)
@@ -98,9 +104,9 @@ def record(*, frozen: bool = False, eq: bool = True, slots: bool = True) -> Call
         if slots:
             space["__slots__"] = fields
         metaclass: Any = type(cls)
-        made = cast("type[T]", metaclass(cls.__name__, cls.__bases__, space))
+        made: Any = metaclass(cls.__name__, cls.__bases__, space)
         made.__qualname__ = cls.__qualname__
-        return made
+        return cast("type[T]", made)
 
     return make
 

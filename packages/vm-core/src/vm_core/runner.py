@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
 
 from vm_core.engine import EngineStats
@@ -40,7 +42,8 @@ class RunResult:
     ``reason`` is "exit", "signal", "fuel", "memory", "timeout" or "stopped". ``returncode`` is the guest's exit code;
     minus the signal that killed it; or 122 to 125 (:mod:`vm_core.errors`) when vm stopped it. ``exit_code`` and
     ``signal`` are None where they do not apply. ``message`` is one line about an end that is not an exit.
-    ``instructions`` counts what all threads retired.
+    ``instructions`` counts what all threads retired. ``phases`` has the wall time in seconds of "prepare" (program, memory,
+    engine), "run" and "finish" (what is kept for the next run).
     """
 
     args: Sequence[str | bytes]
@@ -56,6 +59,7 @@ class RunResult:
     system_calls: int = 0
     peak_memory: int = 0
     """Most bytes of guest memory mapped at one time."""
+    phases: dict[str, float] = field(default_factory=dict)
 
     def check_returncode(self) -> None:
         """Raise GuestFailed unless the guest exited with 0."""
@@ -325,6 +329,7 @@ def run(
     if argv0 is not None:
         words[0] = argv0
     streams = _Streams(data, stdin, stdout, stderr, decode=decode)
+    times = [time.perf_counter()]
     try:
         try:
             process = Process(
@@ -350,9 +355,14 @@ def run(
                 words, EXIT_MEMORY, None, None, streams.text(1), streams.text(2), "memory", str(limited), 0
             )
         else:
+            times.append(time.perf_counter())
             with process, _passing(process, host_signals):
                 process.run()
+                times.append(time.perf_counter())
                 result = result_of(process, words, streams.text(1), streams.text(2))
+            times.append(time.perf_counter())
+            spent = (after - before for before, after in pairwise(times))
+            result.phases.update(zip(("prepare", "run", "finish"), spent, strict=True))
     finally:
         streams.close()
     if check:

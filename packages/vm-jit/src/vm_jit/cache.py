@@ -1,20 +1,22 @@
 """The disk cache of compiled code: files keyed by content, in a directory that belongs to the user alone.
 
-A file is a header (magic, payload length, BLAKE2b-256 of the payload) and a payload (JSON, then raw bytes). It is
+A file is a header (magic, payload length, BLAKE2b-256 of the payload) and a payload: named sections of bytes. It is
 written beside its name and renamed, so a run killed at any moment leaves the old file or the new one. A file with
 another owner, writable by others, torn or changed in any bit is refused, and then made anew.
+
+The checksum finds accidents. Whoever can write files as the user could also run programs as the user, so there is no
+secret in it; yet every reader checks the numbers in a section before it uses them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import CacheError
 from vm_core.log import Log
@@ -24,12 +26,14 @@ from vm_jit.digest import blake2b
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Cache", "Entry", "default_directory", "warn"]
+__all__ = ["Cache", "Entry", "default_directory", "pack", "unpack", "warn"]
 
 log = Log("vm.jit")
 
-_MAGIC: Final = b"VMCACHE1"
+_MAGIC: Final = b"VMCACHE2"
 _HEADER: Final = struct.Struct("<8sQ32s")
+_SECTION: Final = struct.Struct("<16sQQ")
+"""Name, and offset and size in bytes, the offset from the payload's start. The payload begins with their number (64 bits)."""
 SUFFIX: Final = ".vmc"
 LIMIT_BYTES: Final = 1 << 30
 """The default size beyond which prune() removes the files used longest ago."""
@@ -40,6 +44,41 @@ def default_directory() -> str:
     if chosen := os.environ.get("VM_CACHE_DIR"):
         return chosen
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
+
+
+def pack(sections: Mapping[str, bytes]) -> bytes:
+    """A whole file. Names are at most 16 bytes of ASCII; sections begin at multiples of 16."""
+    at = 8 + _SECTION.size * len(sections)
+    table, parts = [len(sections).to_bytes(8, "little")], []
+    for name, data in sections.items():
+        table.append(_SECTION.pack(name.encode("ascii"), at, len(data)))
+        parts += [data, bytes(-(at + len(data)) % 16)]
+        at += len(data) + len(parts[-1])
+    payload = b"".join((*table, *parts))
+    return _HEADER.pack(_MAGIC, len(payload), blake2b(payload, digest_size=32).digest()) + payload
+
+
+def unpack(data: bytes, path: str) -> dict[str, memoryview]:
+    """The sections of a file. Raises CacheError, which names ``path``."""
+    if len(data) < _HEADER.size:
+        raise CacheError(f"{path} is torn: {len(data)} bytes")
+    magic, length, digest = _HEADER.unpack_from(data)
+    payload = memoryview(data)[_HEADER.size :]
+    if magic != _MAGIC:
+        raise CacheError(f"{path} is no cache file of this version")
+    if len(payload) != length:
+        raise CacheError(f"{path} is torn: {len(payload)} of {length} bytes")
+    if blake2b(payload, digest_size=32).digest() != digest:
+        raise CacheError(f"{path} has been changed: its checksum is wrong")
+    count = int.from_bytes(payload[:8], "little")
+    if length < 8 or count > (length - 8) // _SECTION.size:
+        raise CacheError(f"{path} has no table of sections")
+    found = {}
+    for name, at, size in _SECTION.iter_unpack(payload[8 : 8 + count * _SECTION.size]):
+        if at > length or size > length - at:
+            raise CacheError(f"{path}: a section lies outside the file")
+        found[name.rstrip(b"\0").decode("ascii", "replace")] = payload[at : at + size]
+    return found
 
 
 _said: Final[set[str]] = set()
@@ -110,8 +149,12 @@ class Cache:
                 f"{path} can be written by others", hint=f"chmod go-w {path}", directory=directory
             )
 
-    def read(self, name: str) -> tuple[dict[str, Any], bytes] | None:
-        """The (JSON, bytes) stored under ``name``; None if there is none. Raises CacheError for a file not to be used."""
+    def read(self, name: str) -> dict[str, memoryview] | None:
+        """The sections stored under ``name``; None if there are none. Raises CacheError for a file not to be used.
+
+        Read, not mapped, which takes some 0.05 ms more for 100 KiB: a file that someone truncates or rewrites meanwhile can
+        neither end the process with SIGBUS nor change after its checksum was looked at.
+        """
         path = self._path(name)
         try:
             self._check_directory()
@@ -122,45 +165,34 @@ class Cache:
             raise CacheError(f"{path}: {error.strerror}", directory=self._directory) from None
         except OSError as error:
             raise CacheError(f"{path}: {error.strerror}") from None
-        with open(fd, "rb") as file:
+        try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 raise CacheError(f"{path} is not a file")
             self._check_owner(path, info)
-            data = file.read()
-        if len(data) < _HEADER.size:
-            raise CacheError(f"{path} is torn: {len(data)} bytes")
-        magic, length, digest = _HEADER.unpack_from(data)
-        payload = memoryview(data)[_HEADER.size :]
-        if magic != _MAGIC:
-            raise CacheError(f"{path} is no cache file of this version")
-        if len(payload) != length:
-            raise CacheError(f"{path} is torn: {len(payload)} of {length} bytes")
-        if blake2b(payload, digest_size=32).digest() != digest:
-            raise CacheError(f"{path} has been changed: its checksum is wrong")
-        size = int.from_bytes(payload[:4], "little")
-        try:
-            meta = json.loads(bytes(payload[4 : 4 + size]))
-        except ValueError as error:
-            raise CacheError(f"{path}: {error}") from None
-        return meta, bytes(payload[4 + size :])
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                data = file.read()
+        finally:
+            os.close(fd)
+        return unpack(data, path)
 
-    def write(self, name: str, meta: dict[str, Any], blob: bytes) -> None:
+    def write(self, name: str, sections: Mapping[str, bytes]) -> None:
         """Store under ``name``, replacing what was there. Raises CacheError."""
-        import tempfile
-
-        text = json.dumps(meta, separators=(",", ":")).encode()
-        payload = len(text).to_bytes(4, "little") + text + blob
-        header = _HEADER.pack(_MAGIC, len(payload), blake2b(payload, digest_size=32).digest())
+        data = pack(sections)
         try:
             with contextlib.suppress(FileExistsError):
-                self.directory.mkdir(mode=0o700, parents=True)
+                os.makedirs(self._directory, 0o700)
             self._check_directory()
-            fd, temporary = tempfile.mkstemp(prefix=".", dir=self.directory)
+            # PERF: not tempfile, which takes 5 ms to load.
+            temporary = os.path.join(self._directory, f".{os.getpid()}.{os.urandom(8).hex()}")
+            fd = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
             try:
-                with open(fd, "wb") as file:
-                    file.write(header)
-                    file.write(payload)
+                with open(fd, "wb", buffering=0) as file:
+                    view = memoryview(data)
+                    while view:
+                        view = view[file.write(view) :]
                 os.replace(temporary, self._path(name))
             except BaseException:
                 os.unlink(temporary)

@@ -1,7 +1,10 @@
-"""Executable memory and the loader of the objects that LLVM emits.
+"""Executable memory, and the linker of the objects that LLVM emits.
 
 W^X always: a block of code memory is one piece of an anonymous file mapped twice, writable at one address and
 executable at another; no page is ever both. Memory of a freed object is used again, an empty chunk is unmapped.
+
+Linking an object gives an :class:`Image`: code that runs at any address, with the few words that depend on the address
+listed. That is what the cache keeps, so that a later run copies code and links nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from vm_core.errors import CacheError, HostError
 from vm_core.record import record
 from vm_jit import faults
 
-__all__ = ["CodeBlock", "CodeMemory", "LoadedObject"]
+__all__ = ["CodeBlock", "CodeMemory", "Image", "LoadedObject", "link"]
 
 CHUNK: Final = 4 << 20
 _ALIGN: Final = 64
+_MAX_ALIGN: Final = 4096
 _MAX_OBJECT: Final = 256 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,6 +39,9 @@ _libc.mmap.argtypes = [
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED: Final = ctypes.c_void_p(-1).value
+_WORD: Final = struct.Struct("<Q")
+_IMAGE: Final = struct.Struct("<QIIIII")
+"""Bytes of code, alignment, symbols, fixups, faults, bytes of names; then those offsets, the names, and the code."""
 
 
 def _map(fd: int, size: int, prot: int) -> int:
@@ -70,14 +77,13 @@ class _Chunk:
         faults.add_code(self.execute, size, self._fixups)
         self.free: list[tuple[int, int]] = [(0, size)]
 
-    def allocate(self, size: int) -> int | None:
+    def allocate(self, size: int, align: int) -> int | None:
         for i, (at, length) in enumerate(self.free):
-            if length >= size:
-                if length == size:
-                    del self.free[i]
-                else:
-                    self.free[i] = (at + size, length - size)
-                return at
+            start = (at + align - 1) & -align
+            if at + length >= start + size:
+                rest = [(at, start - at), (start + size, at + length - start - size)]
+                self.free[i : i + 1] = [piece for piece in rest if piece[1]]
+                return start
         return None
 
     def release(self, at: int, size: int) -> None:
@@ -141,17 +147,18 @@ class CodeMemory:
         """Bytes mapped (once)."""
         return sum(chunk.size for chunk in self._chunks)
 
-    def allocate(self, size: int) -> CodeBlock:
+    def allocate(self, size: int, align: int = _ALIGN) -> CodeBlock:
+        """``size`` bytes; ``align`` is a power of two of at least 64, at most 4096."""
         size = (size + _ALIGN - 1) & -_ALIGN
         with self._lock:
             for chunk in self._chunks:
-                at = chunk.allocate(size)
+                at = chunk.allocate(size, align)
                 if at is not None:
                     break
             else:
                 chunk = _Chunk(max(CHUNK, (size + 4095) & -4096))
                 self._chunks.append(chunk)
-                at = chunk.allocate(size)
+                at = chunk.allocate(size, align)
                 assert at is not None
             self.used += size
             return CodeBlock(chunk, at, size)
@@ -176,10 +183,28 @@ class CodeMemory:
 
     def load(self, data: bytes) -> LoadedObject:
         """Link a relocatable ELF object into code memory. Raises CacheError for one that is not sound."""
+        return self.place(link(data))
+
+    def place(self, image: Image) -> LoadedObject:
+        """Copy an image into code memory. Raises CacheError for one that needs what the host's libraries lack."""
+        size = len(image.code)
+        block = self.allocate(max(size, 1), image.align)
         try:
-            return _Linker(data, self).link()
-        except (struct.error, ArithmeticError, LookupError, ValueError) as error:
-            raise CacheError(f"not a sound object file: {error!r}") from error
+            base = block.execute
+            # SAFETY: the block is ours, at least `size` bytes long at its writable address, and no thread runs it yet.
+            target = memoryview((ctypes.c_ubyte * max(size, 1)).from_address(block.write)).cast("B")
+            target[:size] = image.code
+            for at, addend, name in image.fixups:
+                value = (_external(name) if name else base) + addend
+                _WORD.pack_into(target, at, value & 0xFFFF_FFFF_FFFF_FFFF)
+            table = block.chunk.fixups
+            for at, go in image.faults:
+                table[block.at + at >> 1] = block.at + go
+            block.fixups = tuple(block.at + at >> 1 for at, _ in image.faults)
+        except BaseException:
+            self.free(block)
+            raise
+        return LoadedObject(block, {name: base + at for name, at in image.symbols.items()})
 
 
 def _external(name: str) -> int:
@@ -199,11 +224,77 @@ except OSError:
     _libm = _libc
 
 
-class _Linker:
-    """Places the allocated sections of one object, then applies its relocations."""
+@record()
+class Image:
+    """Linked code. ``symbols`` gives the offset of each function; ``fixups`` are (offset, addend, name): the 64-bit word
+    there is the addend plus the address of that C function, or, if the name is empty, of the image. ``align`` (a power of
+    two) is what the image's own address must be a multiple of. ``faults`` are (offset of an instruction, offset where to go
+    on if it faults)."""
 
-    def __init__(self, data: bytes, memory: CodeMemory) -> None:
-        self.data, self.memory = data, memory
+    code: bytes | memoryview
+    symbols: dict[str, int]
+    fixups: tuple[tuple[int, int, str], ...] = ()
+    align: int = _ALIGN
+    faults: tuple[tuple[int, int], ...] = ()
+
+    def pack(self) -> bytes:
+        """As bytes, for a file. :meth:`unpack` is the inverse."""
+        names = "\0".join([*self.symbols, *(name for _, _, name in self.fixups)]).encode()
+        words = [*self.symbols.values(), *(word for at, addend, _ in self.fixups for word in (at, addend))]
+        words += [word for pair in self.faults for word in pair]
+        counts = len(self.symbols), len(self.fixups), len(self.faults)
+        head = _IMAGE.pack(len(self.code), self.align, *counts, len(names))
+        return b"".join((head, struct.pack(f"<{len(words)}q", *words), names, self.code))
+
+    @staticmethod
+    def unpack(data: bytes | memoryview) -> Image:
+        """Raises CacheError for bytes that are no image: no offset in it leads outside."""
+        try:
+            size, align, symbols, fixups, pairs, length = _IMAGE.unpack_from(data)
+            words = struct.unpack_from(f"<{symbols + 2 * (fixups + pairs)}q", data, _IMAGE.size)
+            at = _IMAGE.size + 8 * len(words)
+            names = bytes(data[at : at + length]).decode().split("\0") if length else []
+            code = memoryview(data)[at + length :]
+        except (struct.error, UnicodeDecodeError, MemoryError) as error:
+            raise CacheError(f"not a code image: {error}") from None
+        if symbols + fixups and length == 0:
+            names = [""] * (symbols + fixups)
+        last = symbols + 2 * fixups
+        places, spots, goes = words[:symbols], words[symbols:last:2], words[last:]
+        if (
+            len(code) != size
+            or len(names) != symbols + fixups
+            or align & (align - 1)
+            or not _ALIGN <= align <= _MAX_ALIGN
+            or (places and not 0 <= min(places) <= max(places) < size)
+            or (spots and not 0 <= min(spots) <= max(spots) <= size - 8)
+            or (goes and not 0 <= min(goes) <= max(goes) < size)
+        ):
+            raise CacheError("not a code image: a number in it is out of range")
+        return Image(
+            code,
+            dict(zip(names, places, strict=False)),
+            tuple(zip(spots, words[symbols + 1 : last : 2], names[symbols:], strict=True)),
+            align,
+            tuple(zip(goes[::2], goes[1::2], strict=True)),
+        )
+
+
+def link(data: bytes) -> Image:
+    """Link a relocatable ELF object. Raises CacheError for one that is not sound."""
+    try:
+        return _Linker(data).link()
+    except (struct.error, ArithmeticError, LookupError, ValueError) as error:
+        raise CacheError(f"not a sound object file: {error!r}") from error
+
+
+class _Linker:
+    """Lays out the allocated sections of one object, then applies its relocations, as if its address were 0."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.fixups: list[tuple[int, int, str]] = []
+        self.align = _ALIGN
         if data[:6] != b"\x7fELF\x02\x01":
             raise CacheError("not an ELF object")
         self.machine = struct.unpack_from("<H", data, 18)[0]
@@ -212,13 +303,14 @@ class _Linker:
         self.sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * size) for i in range(count)]
         self.names = names
 
-    def link(self) -> LoadedObject:
+    def link(self) -> Image:
         place: dict[int, int] = {}
         at = 0
         for i, (_, kind, flags, _, _, size, _, _, align, _) in enumerate(self.sections):
             if flags & 2 and kind in (1, 8) and self._name(i) not in (".eh_frame", faults.FIXUPS):
-                if align & (align - 1) or align > CHUNK or (kind == 1 and size > len(self.data)):
+                if align & (align - 1) or align > _MAX_ALIGN or (kind == 1 and size > len(self.data)):
                     raise CacheError(f"section {i} has size {size} and alignment {align}")
+                self.align = max(self.align, align)
                 at = (at + max(align, 16) - 1) & -max(align, 16)
                 place[i] = at
                 at += size
@@ -229,62 +321,57 @@ class _Linker:
         got = (at + 15) & -16
         slots = {name: got + 24 * i for i, name in enumerate(needed)}
         total = got + 24 * len(needed)
-        block = self.memory.allocate(max(total, 1))
-        try:
-            image = bytearray(total)
-            for i, start in place.items():
-                _, kind, _, _, offset, size, *_ = self.sections[i]
-                if kind == 1:
-                    image[start : start + size] = self.data[offset : offset + size]
-            base = block.execute
-            for name, start in slots.items():
-                # A stub that jumps through the address behind it: 8 bytes of address, then the stub.
-                stub = (
-                    b"\xff\x25\xf2\xff\xff\xff"
-                    if self.machine == 62
-                    else struct.pack("<II", 0x58FFFFD0, 0xD61F0200)
-                )
-                struct.pack_into("<Q", image, start, _external(name))
-                image[start + 8 : start + 8 + len(stub)] = stub
-            addresses: list[int] = []
-            slot_of: list[int | None] = []
-            for name, section, value, _ in symbols:
-                if section == 0:
-                    slot = slots.get(name)
-                    addresses.append(base + slot + 8 if slot is not None else 0)
-                    slot_of.append(None if slot is None else base + slot)
-                else:
-                    addresses.append(value if section == 0xFFF1 else base + place.get(section, 0) + value)
-                    slot_of.append(None)
-            for _, kind, _, _, offset, size, _, info, _, _ in self.sections:
-                if kind == 4 and info in place:
-                    for where in range(offset, offset + size, 24):
-                        spot, how, addend = struct.unpack_from("<QQq", self.data, where)
-                        number = how >> 32
-                        self._relocate(
-                            image,
-                            base,
-                            place[info] + spot,
-                            how & 0xFFFFFFFF,
-                            addresses[number] + addend,
-                            slot_of[number],
-                            addend,
-                        )
-            # SAFETY: the block is ours, `total` bytes long at its writable address, and no thread runs it yet.
-            ctypes.memmove(block.write, bytes(image), total)
-            block.fixups = self._fixups(place, block)
-        except BaseException:
-            self.memory.free(block)
-            raise
+        image = bytearray(total)
+        for i, start in place.items():
+            _, kind, _, _, offset, size, *_ = self.sections[i]
+            if kind == 1:
+                content = self.data[offset : offset + size]
+                if len(content) != size:
+                    raise CacheError(f"section {i} is torn")
+                image[start : start + size] = content
+        for name, start in slots.items():
+            # A stub that jumps through the address before it: 8 bytes of address, then the stub.
+            stub = (
+                b"\xff\x25\xf2\xff\xff\xff"
+                if self.machine == 62
+                else struct.pack("<II", 0x58FFFFD0, 0xD61F0200)
+            )
+            self.fixups.append((start, 0, name))
+            image[start + 8 : start + 8 + len(stub)] = stub
+        addresses: list[int] = []
+        slot_of: list[int | None] = []
+        for name, section, value, _ in symbols:
+            if section == 0:
+                slot = slots.get(name)
+                addresses.append(slot + 8 if slot is not None else 0)
+                slot_of.append(slot)
+            else:
+                addresses.append(value if section == 0xFFF1 else place.get(section, 0) + value)
+                slot_of.append(None)
+        for _, kind, _, _, offset, size, _, info, _, _ in self.sections:
+            if kind == 4 and info in place:
+                for where in range(offset, offset + size, 24):
+                    spot, how, addend = struct.unpack_from("<QQq", self.data, where)
+                    number = how >> 32
+                    self._relocate(
+                        image,
+                        place[info] + spot,
+                        how & 0xFFFFFFFF,
+                        addresses[number] + addend,
+                        slot_of[number],
+                        addend,
+                    )
         found = {
-            name: base + place[section] + value
+            name: place[section] + value
             for name, section, value, kind in symbols
             if kind == 2 and section in place and name
         }
-        return LoadedObject(block, found)
+        if any(at >= total for at in found.values()):
+            raise CacheError("a function lies outside the object")
+        return Image(bytes(image), found, tuple(self.fixups), self.align, self._faults(place, total))
 
-    def _fixups(self, place: dict[int, int], block: CodeBlock) -> tuple[int, ...]:
-        """Enter the pairs of (instruction, where to go on if it faults) in the chunk's table."""
+    def _faults(self, place: dict[int, int], total: int) -> tuple[tuple[int, int], ...]:
+        """The pairs of (instruction, where to go on if it faults)."""
         number = next((i for i in range(len(self.sections)) if self._name(i) == faults.FIXUPS), None)
         if number is None:
             return ()
@@ -297,15 +384,10 @@ class _Linker:
                     _, section, value, _ = symbols[how >> 32]
                     # The field is relative to itself, so what the relocation names is the place itself.
                     target = place[section] + value + addend
-                    if how & 0xFFFFFFFF != 2 or not 0 <= target < block.size:
+                    if how & 0xFFFFFFFF != 2 or not 0 <= target < total:
                         raise CacheError("a place in the fault table is not in the object")
                     pairs[spot] = target
-        table, out = block.chunk.fixups, []
-        for spot, at in sorted(pairs.items()):
-            if spot % 8 == 0:
-                table[block.at + at >> 1] = block.at + pairs[spot + 4]
-                out.append(block.at + at >> 1)
-        return tuple(out)
+        return tuple((at, pairs[spot + 4]) for spot, at in sorted(pairs.items()) if spot % 8 == 0)
 
     def _name(self, index: int) -> str:
         table = self.sections[self.names]
@@ -327,36 +409,43 @@ class _Linker:
         return []
 
     def _relocate(
-        self, image: bytearray, base: int, at: int, kind: int, target: int, slot: int | None, addend: int
+        self, image: bytearray, at: int, kind: int, target: int, slot: int | None, addend: int
     ) -> None:
-        here = base + at
         if self.machine == 62:
             if kind == 1:  # R_X86_64_64
-                struct.pack_into("<Q", image, at, target & 0xFFFF_FFFF_FFFF_FFFF)
+                self._absolute(image, at, target)
             elif kind == 24:  # R_X86_64_PC64
-                struct.pack_into("<q", image, at, target - here)
+                struct.pack_into("<q", image, at, target - at)
             elif kind in (2, 4):  # R_X86_64_PC32, PLT32
-                struct.pack_into("<i", image, at, target - here)
+                struct.pack_into("<i", image, at, target - at)
             elif kind in (9, 41, 42) and slot is not None:  # GOTPCREL(X) of an external
-                struct.pack_into("<i", image, at, slot + addend - here)
+                struct.pack_into("<i", image, at, slot + addend - at)
             else:
                 raise CacheError(f"the object has a relocation of type {kind}, which the loader lacks")
             return
         word = struct.unpack_from("<I", image, at)[0]
-        page = (target >> 12) - (here >> 12)
+        page = (target >> 12) - (at >> 12)
         if kind == 257:  # R_AARCH64_ABS64
-            struct.pack_into("<Q", image, at, target & 0xFFFF_FFFF_FFFF_FFFF)
+            self._absolute(image, at, target)
             return
         if kind == 261:  # PREL32
-            struct.pack_into("<i", image, at, target - here)
+            struct.pack_into("<i", image, at, target - at)
             return
         if kind in (282, 283):  # JUMP26, CALL26
-            word |= (target - here) >> 2 & 0x3FF_FFFF
+            word |= (target - at) >> 2 & 0x3FF_FFFF
         elif kind == 275:  # ADR_PREL_PG_HI21
+            self.align = _MAX_ALIGN  # the distance in pages holds only where the image begins on one
             word |= (page & 3) << 29 | (page >> 2 & 0x7FFFF) << 5
         elif kind in (277, 278, 284, 285, 286, 299):  # ADD / LDST lo12
+            self.align = _MAX_ALIGN
             shift = {277: 0, 278: 0, 284: 1, 285: 2, 286: 3, 299: 4}[kind]
             word |= ((target & 0xFFF) >> shift) << 10
         else:
             raise CacheError(f"the object has a relocation of type {kind}, which the loader lacks")
         struct.pack_into("<I", image, at, word)
+
+    def _absolute(self, image: bytearray, at: int, target: int) -> None:
+        struct.pack_into("<Q", image, at, 0)  # raises for a place outside
+        if not -(1 << 63) <= target < 1 << 63:
+            raise CacheError("an address is out of range")
+        self.fixups.append((at, target, ""))

@@ -21,9 +21,18 @@ from vm_jit.digest import blake2b
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["CompileError", "Compiler", "compile_text", "host_key", "serve", "source_digest"]
+__all__ = [
+    "LEVELS",
+    "CompileError",
+    "Compiler",
+    "compile_text",
+    "host_key",
+    "host_levels",
+    "processor",
+    "serve",
+]
 
-_machines: dict[int, Any] = {}
+_machines: dict[str, Any] = {}
 _WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from vm_jit.compiler import serve; serve()"
 
 
@@ -33,8 +42,8 @@ class CompileError(VmError):
     code = "VM303"
 
 
-def _machine(level: int) -> tuple[Any, Any]:
-    """(llvmlite.binding, a target machine)."""
+def _machine(cpu: str) -> tuple[Any, Any]:
+    """(llvmlite.binding, a target machine). ``cpu`` is a name of LLVM's, or empty for this host."""
     try:
         import llvmlite.binding as llvm
     except ImportError as error:
@@ -42,9 +51,10 @@ def _machine(level: int) -> tuple[Any, Any]:
             f"compiling needs llvmlite: {error}",
             hint="python -m pip install llvmlite, or use --engine reference",
         ) from None
-    if level not in _machines:
+    if not _machines:
         # Sparse tables: the targets of a guest's jump lie some instructions apart.
         llvm.set_option("vm", "-jump-table-density=2")
+    if cpu not in _machines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()
@@ -52,20 +62,21 @@ def _machine(level: int) -> tuple[Any, Any]:
         if sys.platform != "linux":
             # HOST: always ELF objects, which our own loader reads, whatever the host's format.
             triple = triple.split("-")[0] + "-unknown-none-elf"
-        _machines[level] = llvm.Target.from_triple(triple).create_target_machine(
-            cpu=llvm.get_host_cpu_name(),
-            features=llvm.get_host_cpu_features().flatten(),
-            opt=level,
+        _machines[cpu] = llvm.Target.from_triple(triple).create_target_machine(
+            cpu=cpu or llvm.get_host_cpu_name(),
+            features="" if cpu else llvm.get_host_cpu_features().flatten(),
+            opt=2,
             reloc="pic",
             codemodel="small",
         )
-    return llvm, _machines[level]
+    return llvm, _machines[cpu]
 
 
-def compile_text(text: str, *, passes: str = "handlers", level: int = 2) -> bytes:
-    """Compile a module, in this process, to a relocatable ELF object for this host. ``passes``: ``handlers`` (for
-    straight-line code) or ``region`` (the few passes that pay for guest code). Raises CompileError."""
-    llvm, machine = _machine(level)
+def compile_text(text: str, *, passes: str = "handlers", cpu: str = "") -> bytes:
+    """Compile a module, in this process, to a relocatable ELF object. ``passes``: ``handlers`` (for straight-line code) or
+    ``region`` (the few passes that pay for guest code). ``cpu`` is one of LEVELS, or empty for this host. Raises
+    CompileError."""
+    llvm, machine = _machine(cpu)
     try:
         module = llvm.parse_assembly(text)
     except RuntimeError as error:
@@ -100,25 +111,34 @@ def _unframe(stream: IO[bytes]) -> bytes | None:
 
 
 def serve() -> None:
-    """The worker: answers each frame (pass set, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
+    """The worker: answers each frame (pass set, NUL, processor, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
     error, until standard input ends."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    with contextlib.suppress(EngineUnavailable):  # each answer says it
+        _machine("")  # PERF: LLVM is loaded while the first text is still being written
     while (request := _unframe(source)) is not None:
-        passes, _, text = request.partition(b"\0")
+        passes, cpu, text = request.decode().split("\0", 2)
         try:
-            answer = b"+" + compile_text(text.decode(), passes=passes.decode())
+            answer = b"+" + compile_text(text, passes=passes, cpu=cpu)
         except VmError as error:
             answer = b"-" + str(error).encode()
         _frame(sink, answer)
 
 
 class Compiler:
-    """One worker process, started at the first :meth:`compile`; after an abort, the next call starts another."""
+    """One worker process, started at the first :meth:`compile`; after an abort, the next call starts another.
+    ``cpu`` is as for :func:`compile_text`."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: str = "") -> None:
+        self.cpu = cpu
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+
+    def start(self) -> None:
+        """Start the worker now, because something will be compiled soon: it takes 60 ms to be ready. Does not wait."""
+        with self._lock, contextlib.suppress(CompileError):  # compile() says it
+            self._start()
 
     def compile(self, text: str, *, passes: str = "handlers") -> bytes:
         """As :func:`compile_text`, in the worker. Raises CompileError, also when the worker dies on the module."""
@@ -127,7 +147,7 @@ class Compiler:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                _frame(process.stdin, passes.encode() + b"\0" + text.encode())
+                _frame(process.stdin, f"{passes}\0{self.cpu}\0{text}".encode())
                 answer = _unframe(process.stdout)
             except OSError:
                 answer = None
@@ -177,8 +197,36 @@ class Compiler:
 
 
 @cache
+def processor() -> dict[str, str]:
+    """What the system says of the first processor, as in /proc/cpuinfo; nothing where there is no such file."""
+    try:
+        with open("/proc/cpuinfo", "rb", buffering=0) as file:
+            # The whole text has a part for each processor, which takes the kernel a while.
+            text = file.read(8192).partition(b"\n\n")[0].decode(errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+LEVELS: Final = {
+    "x86-64-v2": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3",
+    "x86-64-v3": "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
+}
+"""The processors that code is made for ahead of time, as LLVM names them, weakest first, and the flags they must have."""
+
+
+def host_levels() -> tuple[str, ...]:
+    """Which of LEVELS run here, strongest first."""
+    if os.uname().machine not in ("x86_64", "AMD64"):
+        return ()
+    flags = set(processor().get("flags", "").split())
+    return tuple(name for name, needed in reversed(LEVELS.items()) if flags.issuperset(needed.split()))
+
+
+@cache
 def host_key() -> str:
-    """What compiled code depends on besides its text: the processor, its features, and LLVM's version."""
+    """What code compiled here depends on besides its text: the processor, its features, and LLVM's version."""
     # The name of the metadata directory holds the version: reading it properly takes 20 ms on each start.
     found = PathFinder.find_spec("llvmlite")
     place = os.path.dirname(os.path.dirname(found.origin)) if found is not None and found.origin else "."
@@ -186,46 +234,9 @@ def host_key() -> str:
         (name for name in os.listdir(place) if name.startswith("llvmlite-") and name.endswith(".dist-info")),
         default="none",
     )
-    host = os.uname()
+    host, seen = os.uname(), processor()
     parts = [host.machine, host.sysname, llvm]
-    try:
-        with open("/proc/cpuinfo", "rb") as file:
-            # The first processor: the whole text has a part for each, which takes the kernel a while.
-            info = file.read(8192).partition(b"\n\n")[0].decode(errors="replace")
-        seen = {}
-        for line in info.splitlines():
-            key, _, value = line.partition(":")
-            seen[key.strip()] = value.strip()
-        parts += [
-            seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
-        ]
-    except OSError:
-        import platform
-
-        parts.append(platform.processor())
+    parts += [
+        seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
+    ]
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-
-
-@cache
-def source_digest(*packages: str) -> str:
-    """A hash of the source files that define an ISA and its translation: a changed text makes old code unusable.
-
-    ``packages`` are directories relative to vm_core or vm_jit, as ``vm_core/isa/riscv``.
-    """
-    import vm_core
-    import vm_jit
-
-    roots = {"vm_core": vm_core.__path__[0], "vm_jit": vm_jit.__path__[0]}
-    digest = blake2b(digest_size=16)
-    for name in packages:
-        root, _, rest = name.partition("/")
-        place = os.path.join(roots[root], rest)
-        names = [""] if place.endswith(".py") else sorted(os.listdir(place))
-        for file_name in names:
-            if file_name and not file_name.endswith(".py"):
-                continue
-            path = os.path.join(place, file_name) if file_name else place
-            digest.update(os.path.basename(path).encode() + b"\0")
-            with open(path, "rb", buffering=0) as file:
-                digest.update(file.read())
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import (
@@ -25,16 +26,17 @@ from vm_core.engine import (
     Syscall,
     Trap,
 )
-from vm_core.errors import CacheError, DecodeError, EngineUnavailable, HostError, VmError
+from vm_core.errors import DecodeError, HostError, VmError
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit import faults
-from vm_jit.cache import Cache, warn
+from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory
-from vm_jit.compiler import CompileError, Compiler, host_key, source_digest
-from vm_jit.digest import blake2b
-from vm_jit.records import HEAT, HOT, LAST, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
+from vm_jit.decoder import NEEDS_PYTHON
+from vm_jit.prebuilt import Code, load
+from vm_jit.program import Program
+from vm_jit.records import HEAT, HOT, LAST, LENGTH, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
 if TYPE_CHECKING:
@@ -81,14 +83,11 @@ _build_lock = threading.Lock()
 
 
 class Interpreter:
-    """The handlers of one ISA in code memory."""
+    """The handlers of one ISA in code memory. ``address`` has the host address of each."""
 
-    def __init__(self, objects: list[bytes], plans: dict[str, Plan], *, cached: bool, begin: float) -> None:
-        self.plans, self.cached = plans, cached
-        self.address: dict[str, int] = {}
-        for data in objects:
-            self.address |= _code.load(data).symbols
-        self.seconds = time.perf_counter() - begin
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        self.address, self.seconds, self.cached = code.symbols, code.seconds, code.origin != "built"
         word = ctypes.c_uint64
         # PERF: ctypes converts an int to a pointer faster than to a number.
         self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address["enter"])
@@ -99,74 +98,38 @@ class Interpreter:
             None, word, ctypes.c_char_p, ctypes.c_char_p, word
         )(self.address["restore"])
 
+        self.decode: Callable[[int, int], int] | None = None
+        """The native decoder, where the ISA has one: see :func:`vm_jit.decoder.function`."""
+        if "decode" in self.address:
+            self.decode = ctypes.CFUNCTYPE(word, ctypes.c_void_p, word)(self.address["decode"])
 
-def translation_key(isa: Isa) -> str:
-    """What the machine code of this ISA depends on: its text, our lowering, and the host."""
-    directory = {"riscv64": "riscv"}.get(isa.name, isa.name)
-    return source_digest(
-        "vm_core/spec", f"vm_core/isa/{directory}", "vm_core/state.py", "vm_core/memory.py", "vm_jit/lowering.py",
-        "vm_jit/interpreter.py", "vm_jit/records.py", "vm_jit/region.py", "vm_jit/ranges.py", "vm_jit/faults.py", "vm_jit/compiler.py",
-    )[:16] + host_key()[:16]  # fmt: skip
+    @cached_property
+    def tables(self) -> tuple[ctypes.Array[ctypes.c_ubyte], ctypes.Array[ctypes.c_uint64]]:
+        """The native decoder's tables, and the handlers' addresses in their order."""
+        names = str(self._code.sections["handlers"], "utf-8").split("\0")
+        handlers = (ctypes.c_uint64 * len(names))(*(self.address[name] for name in names))
+        tables = self._code.sections["decoder"]
+        return (ctypes.c_ubyte * len(tables)).from_buffer_copy(tables), handlers
+
+    @cached_property
+    def plans(self) -> dict[str, Plan]:
+        """How each handler's operands lie in its record. PERF: read when something has to be decoded."""
+        import json
+
+        return {
+            key: Plan(symbol, tuple(map(tuple, slots)), tuple(map(tuple, immediates)))
+            for key, (symbol, slots, immediates) in json.loads(bytes(self._code.sections["plans"])).items()
+        }
 
 
 def interpreter_for(isa: Isa, cache: Cache | None) -> Interpreter:
-    """The interpreter of an ISA: of this process, else from the cache, else built now (about a second, once)."""
+    """The interpreter of an ISA: of this process, else from the wheel or the cache, else built now (a second or two,
+    once). Raises EngineUnavailable."""
     with _build_lock:
         found = _interpreters.get(isa.name)
         if found is None:
-            found = _interpreters[isa.name] = load_interpreter(isa, cache)
+            found = _interpreters[isa.name] = Interpreter(load("interp", isa, cache, _code))
         return found
-
-
-def load_interpreter(isa: Isa, cache: Cache | None) -> Interpreter:
-    """The interpreter from the cache, else built now and stored there. Raises EngineUnavailable."""
-    begin = time.perf_counter()
-    name = f"interp-{isa.name}-{translation_key(isa)}"
-    if cache is not None:
-        try:
-            stored = cache.read(name)
-            if stored is not None:
-                meta, blob = stored
-                plans = {
-                    key: Plan(one[0], tuple(map(tuple, one[1])), tuple(map(tuple, one[2])))
-                    for key, one in meta["plans"].items()
-                }
-                objects = [blob[start : start + size] for start, size in meta["objects"]]
-                return Interpreter(objects, plans, cached=True, begin=begin)
-        except (CacheError, KeyError, TypeError) as error:
-            warn("the cached interpreter is not used", error)
-    from concurrent.futures import ThreadPoolExecutor
-
-    from vm_jit.interpreter import build
-
-    modules, plans = build(isa)
-    try:
-        with ThreadPoolExecutor(len(modules)) as pool:
-            objects = list(pool.map(_compile_alone, modules))
-    except CompileError as error:
-        raise EngineUnavailable(
-            f"the native interpreter cannot be built: {error}", hint="use --engine reference"
-        ) from error
-    made = Interpreter(objects, plans, cached=False, begin=begin)
-    if cache is not None:
-        try:
-            starts = [sum(map(len, objects[:i])) for i in range(len(objects))]
-            meta = {
-                "plans": {key: [one.symbol, one.slots, one.immediates] for key, one in plans.items()},
-                "objects": [(start, len(one)) for start, one in zip(starts, objects, strict=True)],
-            }
-            cache.write(name, meta, b"".join(objects))
-        except CacheError as error:
-            warn("the interpreter is not cached", error)
-    return made
-
-
-def _compile_alone(text: str) -> bytes:
-    compiler = Compiler()
-    try:
-        return compiler.compile(text)
-    finally:
-        compiler.close()
 
 
 def _anonymous(size: int) -> int:
@@ -205,10 +168,12 @@ class NativeEngine:
             if cache is False
             else Cache(None if cache is True else cache)
         )
+        known = isa.name in _interpreters
         self.interpreter = interpreter_for(isa, self.cache)
-        self.stats.extra["interpreter_build_seconds"] = (
-            0.0 if self.interpreter.cached else self.interpreter.seconds
-        )
+        extra = self.stats.extra
+        extra["interpreter_seconds"] = 0.0 if known else self.interpreter.seconds
+        extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
+        extra["restore_seconds"] = extra["decode_seconds"] = 0.0
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
         self.per_page = PAGE // isa.unit
@@ -227,6 +192,9 @@ class NativeEngine:
         self._copies: dict[int, bytes] = {}  # guest page number -> its bytes when last decoded
         self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
         self._decoded: dict[bytes, Decoded] = {}
+        self._contexts: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self.slow: set[int] = set()
+        """Where the native decoder needed Python. Empty for an ISA that has none."""
         self.breakpoints: frozenset[int] = frozenset()
         self._stopped_at: dict[int, int] = {}
         self._interrupt = False
@@ -241,7 +209,8 @@ class NativeEngine:
             self.tiering = Tiering(self, _code, synchronous=synchronous)
         self._started = False
         self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
-        self.key = ""
+        self.program: Program | None = None
+        """What the cache keeps for the next run, from the first instruction on; None without a cache."""
 
     @staticmethod
     def probe() -> Availability:
@@ -273,6 +242,7 @@ class NativeEngine:
         # PERF: tiering's enter() and quiesce(), without two calls for each system call.
         running = set() if tiering is None else tiering.running
         begin = _now()
+        away = decoding = 0.0
         running.add(vcpu)
         try:
             while True:
@@ -291,7 +261,9 @@ class NativeEngine:
                     try:
                         leave = call()
                     finally:
-                        begin += _now() - paused
+                        paused = _now() - paused
+                        begin += paused
+                        away += paused
                     if leave or self._interrupt:
                         self._interrupt = False
                         return Interrupted()
@@ -310,7 +282,9 @@ class NativeEngine:
                     if reason in (1, 4):
                         continue
                 if reason == 2:
+                    paused = _now()
                     trap = self.predecode(cpu.pc)
+                    decoding += _now() - paused
                     if trap is not None:
                         return trap
                 elif reason == 5:
@@ -332,6 +306,8 @@ class NativeEngine:
             words[_FUEL] += held_back
             with self._stats_lock:
                 stats.seconds += _now() - begin
+                stats.call_seconds += away
+                stats.extra["decode_seconds"] += decoding
                 stats.retired += limit - words[_FUEL]
                 stats.retired_jit += words[_JIT_RETIRED] - before
             if tiering is not None:
@@ -345,10 +321,10 @@ class NativeEngine:
             if not self._started:
                 self._started = True
                 if self.cache is not None:
-                    self.key = f"{self.isa.name}-{self.program_key()}-{translation_key(self.isa)}"
-                    self._restore_blocks(self.cache)
-                if self.tiering is not None:
-                    self.tiering.start()
+                    self.program = Program(self, self.cache)
+                    begin = _now()
+                    self.program.restore()
+                    self.stats.extra["restore_seconds"] += _now() - begin
 
     def _emulate(self, cpu: CpuState) -> Exit | None:
         """Run one instruction in the reference executor, on the same state."""
@@ -463,11 +439,36 @@ class NativeEngine:
             self._pages[number] = self._space + page
         return page
 
+    def _context(self, number: int) -> ctypes.Array[ctypes.c_uint64]:
+        """What the native decoder is told of a page."""
+        tables, handlers = self.interpreter.tables
+        made = self._contexts[number] = (ctypes.c_uint64 * 7)(
+            self.memory.host_address + number * PAGE,
+            self._space + self._page(number),
+            self.memory.table_address + number,
+            ctypes.addressof(tables),
+            ctypes.addressof(handlers),
+            _BLOCK_LIMIT,
+            int.from_bytes(self._heat, "little"),
+        )
+        return made
+
     def predecode(self, pc: int) -> Trap | None:
         """Decode the block at ``pc`` into records. A trap only if its first instruction cannot be fetched."""
         with self.lock:
             first = pc
             number = pc >> 12
+            decode = self.interpreter.decode
+            if decode is not None and not (
+                self.breakpoints or pc & self.isa.unit - 1 or pc >= self.memory.size
+            ):
+                context = self._contexts.get(number) or self._context(number)
+                # SAFETY: the context names the page's bytes in the arena and its records, which live as long as this.
+                stopped = decode(ctypes.addressof(context), pc & PAGE - 1)
+                if stopped < NEEDS_PYTHON:
+                    self.stats.blocks_decoded += 1
+                    return None
+                pc = number * PAGE + (stopped & NEEDS_PYTHON - 1)
             for _ in range(_BLOCK_LIMIT):
                 insn = self.decode(pc)
                 if isinstance(insn, Trap):
@@ -476,6 +477,8 @@ class NativeEngine:
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
                     return None
+                if decode is not None:
+                    self.slow.add(pc)
                 handler, operands, ends = self._operands(insn, pc)
                 self._bytes[at + 8 : at + 27] = operands + self._heat + insn.length.to_bytes(1, "little")
                 self._words[at >> 3] = (
@@ -517,86 +520,64 @@ class NativeEngine:
         known = self._memo[key] = handler, bytes(packed), ends
         return known
 
-    def _restore_blocks(self, cache: Cache) -> None:
-        """Decode at once what an earlier run of this program decoded, where the guest's pages are the same."""
-        if self.breakpoints:
-            return
-        try:
-            stored = cache.read("blocks-" + self.key)
-            if stored is None:
-                return
-            meta, blob = stored
-            symbols = [self.interpreter.address[name] for name in meta["symbols"]]
-            table = bytearray(blob[: meta["table"]])
-            handlers = memoryview(table).cast("Q")
-            for at in range(0, len(handlers), 4):
-                handlers[at] = symbols[handlers[at]]
-            kinds, limit = bytes(table), len(table) // 32
-            for number, digest, start, count in meta["pages"]:
-                slots = blob[start : start + 8 * count]
-                pairs = memoryview(slots).cast("I")
-                if max(pairs[1::2], default=0) >= limit or max(pairs[::2], default=0) >= self.per_page:
-                    raise CacheError("a slot is out of range")
-                if self._page_digest(number) == digest and self.memory.table[number] & Prot.EXEC:
-                    self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
-        except (CacheError, KeyError, TypeError, ValueError, IndexError) as error:
-            warn("the cached blocks are not used", error)
+    # -- what the cache keeps ------------------------------------------------------------------------------------
 
-    def _page_digest(self, number: int) -> str:
-        # The next page too: an instruction may reach into it.
-        start = number * PAGE
-        with self.memory.opened(start, min(PAGE + self._length, self.memory.size - start)) as data:
-            return blake2b(data, digest_size=16).hexdigest()
+    @property
+    def reach(self) -> int:
+        """How many bytes of the next page an instruction that begins in a page may need."""
+        return self._length
 
-    def _save_blocks(self, cache: Cache) -> None:
-        """Keep what has been decoded for the next run, if this run decoded more than a little."""
-        if not self.key or self.stats.blocks_decoded < 4 or self.breakpoints:
-            return
-        names: dict[str, int] = {}
-        kinds: dict[bytes, int] = {}
-        by_address = {address: name for name, address in self.interpreter.address.items()}
-        special = {self.interpreter.address[name] for name in ("h_breakpoint", "h_cross")}
-        pages, blobs = [], []
+    def restore_page(self, number: int, kinds: bytes, slots: bytes, count: int) -> None:
+        """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
+        32 bits (slot in the page, index in ``kinds``), both checked."""
+        self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
+        if self.interpreter.decode is not None:
+            first = number * PAGE
+            self.slow.update(
+                first + slot * self.isa.unit for slot in memoryview(slots).cast("I")[::2].tolist()
+            )
+
+    def is_code(self, start: int, end: int) -> bool:
+        """Whether the guest can execute, and so the host can read, all of a range."""
+        pages = self.memory.table[start >> 12 : (end + PAGE - 1) >> 12]
+        return 0 <= start < end <= self.memory.size and all(page & Prot.EXEC for page in pages)
+
+    def decode_range(self, start: int, end: int) -> None:
+        """Decode the instructions in ``[start, end)``, which an earlier run had executed."""
+        if self.interpreter.decode is not None:
+            pc = start
+            while pc < end and self.predecode(pc) is None:
+                while pc < end and (at := self.record(pc)) is not None and self._words[at >> 3] != self._miss:
+                    pc += self._bytes[at + LENGTH] or self.isa.unit
+
+    def decoded_pages(self) -> Iterator[tuple[int, list[tuple[int, str, bytes, int]]]]:
+        """Each page that has been decoded and not changed since, and for each of its records (slot in the page, handler's
+        name, operands, length in bytes); only the slow ones where there is a native decoder."""
+        names = {address: name for name, address in self.interpreter.address.items()}
+        special = {self.interpreter.address[name] for name in ("h_breakpoint", "h_cross", "h_miss")}
+        slow = {pc >> 12 for pc in self.slow}
         for number, page in self._records.items():
+            if self.interpreter.decode is not None and number not in slow:
+                continue
+            if not self.memory.table[number] & Prot.EXEC:
+                continue
             if self._copies[number] != self.memory.view[number * PAGE : (number + 1) * PAGE]:
                 continue
-            slots = bytearray()
-            for slot, found in enumerate(
+            found = []
+            for slot, current in enumerate(
                 self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()
             ):
-                if found == self._miss:
+                pc = number * PAGE + slot * self.isa.unit
+                if current == self._miss or (self.interpreter.decode is not None and pc not in self.slow):
                     continue
-                if self.tiering is not None and found == self.interpreter.address["h_region"]:
-                    handler = self.tiering.original(number * PAGE + slot * self.isa.unit)
-                else:
-                    handler = found
-                if handler in special:
-                    continue
-                at = page + slot * RECORD_BYTES
-                name = names.setdefault(by_address[handler], len(names))
-                entry = (
-                    name.to_bytes(8, "little")
-                    + bytes(self._bytes[at + 8 : at + 24])
-                    + bytes([self._bytes[at + 26]])
-                    + bytes(7)
-                )
-                slots += struct.pack("<II", slot, kinds.setdefault(entry, len(kinds)))
-            if slots:
-                pages.append([number, self._page_digest(number), len(slots) // 8])
-                blobs.append(bytes(slots))
-        table = b"".join(kinds)
-        at = len(table)
-        for one, data in zip(pages, blobs, strict=True):
-            one.insert(2, at)
-            at += len(data)
-        try:
-            cache.write(
-                "blocks-" + self.key,
-                {"symbols": list(names), "table": len(table), "pages": pages},
-                table + b"".join(blobs),
-            )
-        except CacheError as error:
-            warn("decoded blocks are not cached", error)
+                handler = current
+                if self.tiering is not None and current == self.interpreter.address["h_region"]:
+                    handler = self.tiering.original(pc)
+                if handler not in special:
+                    at = page + slot * RECORD_BYTES
+                    operands = bytes(self._bytes[at + 8 : at + 24])
+                    found.append((slot, names[handler], operands, self._bytes[at + LENGTH]))
+            yield number, found
 
     # -- change -------------------------------------------------------------------------------------------------
 
@@ -640,24 +621,17 @@ class NativeEngine:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
         self._interrupt = True
 
-    def program_key(self) -> str:
-        """A hash of all executable guest memory: what a cache of compiled regions is for."""
-        digest = blake2b(digest_size=12)
-        for region in self.memory.regions():
-            if region.prot & Prot.EXEC:
-                digest.update(struct.pack("<QQ", region.start, region.end))
-                digest.update(self.memory.view[region.start : region.end])
-        return digest.hexdigest()
-
     def close(self) -> None:
         with self.lock:
             if self._closed:
                 return
             self._closed = True
-        if self.cache is not None:
-            self._save_blocks(self.cache)
         if self.tiering is not None:
             self.tiering.close()
+        if self.program is not None:
+            self.program.save()
+        if self.tiering is not None:
+            self.tiering.release()
             faults.drop_arena(self.memory)
         self._words.release()
         self._bytes.release()

@@ -20,9 +20,10 @@ from vm_core.memory import MAX_BITS, PAGE
 from vm_core.record import record
 from vm_core.spec.isa import Decoded
 from vm_jit.cache import warn
-from vm_jit.code_memory import CodeBlock, CodeMemory
+from vm_jit.code_memory import CodeBlock, CodeMemory, Image, link
 from vm_jit.compiler import CompileError, Compiler
 from vm_jit.digest import blake2b
+from vm_jit.program import Saved
 
 if TYPE_CHECKING:
     from vm_jit.engine import NativeEngine
@@ -58,8 +59,8 @@ class _Compiled:
     spans: tuple[tuple[int, int], ...]
     block: CodeBlock
     address: int
-    digest: str
-    object: bytes
+    digest: bytes
+    image: Image
     instructions: int
     grown: int = 0
 
@@ -83,8 +84,7 @@ class Tiering:
         self.running: set[int] = set()
         """The vCPUs that are in native code. The engine keeps it: one system call must not cost two method calls."""
         self._failures = 0
-        self._unsaved = 0
-        self._cache_name = ""
+        self.unsaved = 0
         self._begin = time.perf_counter()
         self._closed = False
         self._hurry = False
@@ -92,35 +92,40 @@ class Tiering:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Called before the guest's first instruction: take what earlier runs compiled from the cache."""
-        engine = self.engine
-        if engine.cache is None:
-            return
-        self._cache_name = "regions-" + engine.key
-        try:
-            stored = engine.cache.read(self._cache_name)
-        except CacheError as error:
-            warn("the cached code is not used", error)
-            return
-        if stored is None:
-            return
-        meta, blob = stored
-        for one in meta.get("regions", ()):
+    def restore(self, saved: list[Saved]) -> None:
+        """Called before the guest's first instruction: put in use what earlier runs compiled."""
+        for one in saved:
             try:
-                self._install_cached(one, blob)
-            except (CacheError, KeyError, TypeError, ValueError) as error:
+                if not all(self.engine.is_code(start, end) for start, end in one.spans):
+                    continue
+                if self._digest(one.spans) != one.digest:
+                    continue
+                for start, end in one.spans:
+                    # What has run before may become part of a larger region.
+                    self.engine.decode_range(start, end)
+                if self._install(
+                    one.roots, one.entries, frozenset(one.exits), one.spans, one.image, one.instructions
+                ):
+                    self.engine.stats.regions_cached += 1
+            except (CacheError, KeyError) as error:
                 warn("a cached region is not used", error)
 
-    def _install_cached(self, one: dict[str, Any], blob: bytes) -> None:
-        spans = tuple((int(start), int(end)) for start, end in one["spans"])
-        if self._digest(spans) != one["digest"]:
-            return
-        start, size = one["object"]
-        data = blob[start : start + size]
-        roots, entries, exits = (tuple(map(int, one[key])) for key in ("roots", "entries", "exits"))
-        if self._install(roots, entries, frozenset(exits), spans, data, int(one["instructions"])):
-            self.engine.stats.regions_cached += 1
+    def saved(self) -> list[Saved]:
+        """The regions in use, to be kept for the next run."""
+        with self.engine.lock:
+            self.unsaved = 0
+            return [
+                Saved(
+                    one.roots,
+                    one.entries,
+                    tuple(sorted(one.exits)),
+                    one.spans,
+                    one.instructions,
+                    one.digest,
+                    one.image,
+                )
+                for one in self._all
+            ]
 
     def close(self) -> None:
         with self.engine.lock:
@@ -137,7 +142,9 @@ class Tiering:
         self._compiler.close()
         if thread is not None:
             thread.join()
-        self._save()
+
+    def release(self) -> None:
+        """After close(): give the code memory back."""
         with self.engine.lock:
             self._table_of.release()
             for one in self._all:
@@ -147,33 +154,6 @@ class Tiering:
             self._all.clear()
             self.retired.clear()
             self._at.clear()
-
-    def _save(self) -> None:
-        """Write the regions in use to the cache, if there are new ones."""
-        engine = self.engine
-        if engine.cache is None or not self._unsaved or not self._cache_name:
-            return
-        with engine.lock:
-            self._unsaved = 0
-            out, at, blobs = [], 0, []
-            for one in self._all:
-                out.append(
-                    {
-                        "roots": one.roots,
-                        "entries": one.entries,
-                        "exits": sorted(one.exits),
-                        "spans": one.spans,
-                        "digest": one.digest,
-                        "object": (at, len(one.object)),
-                        "instructions": one.instructions,
-                    }
-                )
-                at += len(one.object)
-                blobs.append(one.object)
-        try:
-            engine.cache.write(self._cache_name, {"regions": out}, b"".join(blobs))
-        except CacheError as error:
-            warn("compiled code is not cached", error)
 
     def regions(self) -> tuple[tuple[int, ...], ...]:
         """The hot addresses of each region in use."""
@@ -225,16 +205,19 @@ class Tiering:
         return None
 
     def _work(self) -> None:
+        self._compiler.start()
         while not self._hurry:
             with self._work_to_do:
-                while (pc := self._next()) is None and not self._closed and not self._unsaved:
+                while (pc := self._next()) is None and not self._closed and not self.unsaved:
                     self._work_to_do.wait()
             if pc is not None:
                 self._work_on(pc)
             elif self._closed:
                 return
             else:
-                self._save()
+                if self.engine.program is not None:
+                    self.engine.program.save()
+                self.unsaved = 0
 
     def _work_on(self, pc: int) -> None:
         try:
@@ -303,36 +286,38 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        data = self._compiler.compile(regions.emit(engine.isa, region), passes="region")
+        image = link(self._compiler.compile(regions.emit(engine.isa, region), passes="region"))
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
-            if not self._install(region.roots, region.entries, region.exits, region.spans, data, region.size):
+            if not self._install(
+                region.roots, region.entries, region.exits, region.spans, image, region.size
+            ):
                 return
             if owner is not None and owner in self._all:
                 self._all[-1].grown = owner.grown + 1
                 self._drop(owner)
             engine.stats.regions_compiled += 1
-            self._unsaved += 1
+            self.unsaved += 1
 
     # -- tables -------------------------------------------------------------------------------------------------
 
-    def _digest(self, spans: tuple[tuple[int, int], ...]) -> str:
+    def _digest(self, spans: tuple[tuple[int, int], ...]) -> bytes:
         digest = blake2b(digest_size=16)
         for start, end in spans:
             digest.update(struct.pack("<QQ", start, end))
             digest.update(self.engine.memory.view[start:end])
-        return digest.hexdigest()
+        return digest.digest()
 
     def _table(self, number: int) -> Any:
         table = self._tables.get(number)
         if table is None:
             engine = self.engine
             nowhere = engine.interpreter.address["nowhere"]
-            table = self._tables[number] = (ctypes.c_uint64 * (engine.per_page * 2))(
-                *([nowhere, 0] * engine.per_page)
-            )
+            # PERF: from bytes; an array of Python's numbers takes half a millisecond.
+            empty = bytearray(struct.pack("<QQ", nowhere, 0) * engine.per_page)
+            table = self._tables[number] = (ctypes.c_uint64 * (engine.per_page * 2)).from_buffer(empty)
             # SAFETY: the table lives as long as this object; the store publishes it whole.
             self._table_of[number] = ctypes.addressof(table)
         return table
@@ -343,7 +328,7 @@ class Tiering:
         entries: tuple[int, ...],
         exits: frozenset[int],
         spans: tuple[tuple[int, int], ...],
-        data: bytes,
+        image: Image,
         size: int,
     ) -> bool:
         """Put a region in use; False if a breakpoint has come into it."""
@@ -351,10 +336,10 @@ class Tiering:
         with engine.lock:
             if any(start <= pc < end for pc in engine.breakpoints for start, end in spans):
                 return False
-            loaded = self.code.load(data)
+            loaded = self.code.place(image)
             address = loaded.symbols["region"]
             one = _Compiled(
-                roots, entries, exits, spans, loaded.block, address, self._digest(spans), data, size
+                roots, entries, exits, spans, loaded.block, address, self._digest(spans), image, size
             )
             self._all.append(one)
             for pc in (*roots, *(pc for pc in entries if pc not in roots)):

@@ -82,7 +82,7 @@ def Strongest(bits: int = 1) -> Kind:
     return Kind("strongest", bits)
 
 
-_CONSTRAINT = re.compile(r"(\w+)(==|!=)(\d+(?:,\d+)*)")
+_CONSTRAINT = r"(\w+)(==|!=)(\d+(?:,\d+)*)"  # PERF: compiled when an instruction is defined
 
 
 @record(frozen=True)
@@ -98,7 +98,7 @@ class Constraint:
         """``rd!=0,2 imm==0``: constraints separated by spaces, all of which must hold."""
         out = []
         for word in text.split():
-            found = _CONSTRAINT.fullmatch(word)
+            found = re.fullmatch(_CONSTRAINT, word)
             if not found:
                 raise SpecError(f"not a constraint: {word!r} (field!=1,2 or field==3)")
             out.append(Constraint(found[1], tuple(map(int, found[3].split(","))), found[2] == "=="))
@@ -128,7 +128,7 @@ def parameters(function: Callable[..., object]) -> list[str]:
     return list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
 
 
-_TOKEN = re.compile(r"([01.\-]+)|([A-Za-z_]\w*)(?:\[([\d:|]+)\])?")
+_PART = r"([01.\-]+)|([A-Za-z_]\w*)(?:\[([\d:|]+)\])?"
 
 
 class Pattern:
@@ -144,7 +144,7 @@ class Pattern:
         self.text, self.constraints, self.undefined = text, constraints, undefined
         pieces: list[tuple[str, list[tuple[int, int]] | None, int]] = []
         for token in text.split():
-            found = _TOKEN.fullmatch(token)
+            found = re.fullmatch(_PART, token)
             if not found:
                 raise SpecError(f"{text!r}: {token!r} is neither bits nor a field")
             literal, name, ranges = found.groups()

@@ -218,9 +218,7 @@ class Template:
         return op.width > widths[0]
 
 
-_LINE = re.compile(
-    r"\s+%(\d+)(?::(\d+))? = ([\w.]+)(?: (\w+)\[(\w+)\])?(?: \{(.*?)\})?((?: %\d+)*)(?: !%(\d+))?"
-)
+_LINE = r"\s+%(\d+)(?::(\d+))? = ([\w.]+)(?: (\w+)\[(\w+)\])?(?: \{(.*?)\})?((?: %\d+)*)(?: !%(\d+))?"
 
 
 def parse(text: str) -> Template:
@@ -231,7 +229,7 @@ def parse(text: str) -> Template:
         raise SpecError(f"line 1: not a template head: {head!r}")
     ops: list[Op] = []
     for number, line in enumerate(lines):
-        found = _LINE.fullmatch(line)
+        found = re.fullmatch(_LINE, line)
         if not found or int(found[1]) != number:
             raise SpecError(f"line {number + 2}: not an op: {line!r}")
         _, width, code, file, index, attr, args, guard = found.groups()

@@ -1,0 +1,136 @@
+"""Native code that depends on our own texts alone, not on a guest: the interpreter of each ISA.
+
+A wheel brings it, made for two levels of x86-64 processors when the wheel was built (``hatch_build.py`` calls
+:func:`make`). Elsewhere, and when the texts are not those that the wheel was made from, it is made at first use, for
+this very processor, and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from vm_core.errors import CacheError, EngineUnavailable
+from vm_core.record import record
+from vm_jit.cache import SUFFIX, Cache, pack, unpack, warn
+from vm_jit.code_memory import CodeMemory, Image, link
+from vm_jit.compiler import LEVELS, CompileError, Compiler, host_key, host_levels
+from vm_jit.sources import source_digest
+
+if TYPE_CHECKING:
+    from vm_core.spec.isa import Isa
+
+__all__ = ["PARTS", "Code", "files", "load", "make"]
+
+DIRECTORY: Final = "objects"
+"""Where in the installed package the wheel's code is."""
+
+
+def _interpreter(isa: Isa) -> tuple[list[str], dict[str, bytes]]:
+    import json
+
+    from vm_jit import decoder
+    from vm_jit.interpreter import build
+
+    modules, plans = build(isa)
+    modules[-1] += decoder.function(isa)
+    rows = {key: [one.symbol, one.slots, one.immediates] for key, one in plans.items()}
+    return modules, {
+        "plans": json.dumps(rows, separators=(",", ":")).encode(),
+        **decoder.sections(isa, plans),
+    }
+
+
+PARTS: Final[dict[str, Callable[[Isa], tuple[list[str], dict[str, bytes]]]]] = {"interp": _interpreter}
+"""Each kind of code: a function of the ISA that gives LLVM modules, and further sections to be kept with their code."""
+
+
+@record()
+class Code:
+    """Code in code memory: ``symbols`` are the host addresses of its functions; ``sections`` what was kept with it.
+    ``origin`` is "wheel", "cache" or "built", and ``seconds`` what it took to get it."""
+
+    symbols: dict[str, int]
+    sections: dict[str, memoryview]
+    origin: str
+    seconds: float
+
+
+def make(part: str, isa: Isa, cpu: str = "") -> bytes:
+    """Compile a part for a processor of LEVELS (empty: this one); returns the content of its file. Raises CompileError."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    modules, sections = PARTS[part](isa)
+    with ThreadPoolExecutor(len(modules)) as pool:
+        objects = list(pool.map(lambda text: _compile(text, cpu), modules))
+    return pack({**{f"image{i}": link(data).pack() for i, data in enumerate(objects)}, **sections})
+
+
+def _compile(text: str, cpu: str) -> bytes:
+    compiler = Compiler(cpu)
+    try:
+        return compiler.compile(text)
+    finally:
+        compiler.close()
+
+
+def files(isas: Sequence[Isa]) -> Iterator[tuple[str, bytes]]:
+    """The name and content of each file that a wheel brings in DIRECTORY."""
+    for isa in isas:
+        for part in PARTS:
+            for level in LEVELS:
+                yield f"{part}-{isa.name}-{source_digest(isa)[:16]}-{level}{SUFFIX}", make(part, isa, level)
+
+
+def load(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code:
+    """A part in ``memory``: from the wheel, else from the cache, else made now (a second or two), and stored in the
+    cache. Raises EngineUnavailable."""
+    begin = time.perf_counter()
+    stem = f"{part}-{isa.name}-{source_digest(isa, cache)[:16]}"
+    for read, origin in ((_from_wheel, "wheel"), (_from_cache, "cache")):
+        try:
+            found = read(stem, cache)
+            if found is not None:
+                return _place(found, memory, origin, begin)
+        except CacheError as error:
+            warn(f"the {origin}'s {part} is not used", error)
+    try:
+        data = make(part, isa)
+    except CompileError as error:
+        raise EngineUnavailable(
+            f"the native interpreter cannot be built: {error}", hint="use --engine reference"
+        ) from error
+    sections = unpack(data, part)
+    if cache is not None:
+        try:
+            cache.write(f"{stem}-{host_key()[:16]}", {key: bytes(value) for key, value in sections.items()})
+        except CacheError as error:
+            warn(f"the {part} is not cached", error)
+    return _place(sections, memory, "built", begin)
+
+
+def _from_wheel(stem: str, _cache: Cache | None) -> dict[str, memoryview] | None:
+    for level in host_levels():
+        path = os.path.join(os.path.dirname(__file__), DIRECTORY, f"{stem}-{level}{SUFFIX}")
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return unpack(file.read(), path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CacheError(f"{path}: {error.strerror}") from None
+    return None
+
+
+def _from_cache(stem: str, cache: Cache | None) -> dict[str, memoryview] | None:
+    return None if cache is None else cache.read(f"{stem}-{host_key()[:16]}")
+
+
+def _place(sections: dict[str, memoryview], memory: CodeMemory, origin: str, begin: float) -> Code:
+    symbols: dict[str, int] = {}
+    for name, data in sections.items():
+        if name.startswith("image"):
+            symbols |= memory.place(Image.unpack(data)).symbols
+    return Code(symbols, sections, origin, time.perf_counter() - begin)

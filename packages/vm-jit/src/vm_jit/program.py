@@ -1,0 +1,212 @@
+"""What the cache keeps of a program: what was compiled of it, and what Python had to decode. One file a program.
+
+Its name is a hash of where the program's code lies and of samples of it; what is taken out of it is compared with the
+guest's memory by a cryptographic hash first, page by page and region by region. So nothing that one program leaves in the
+cache can run as another's code.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from vm_core.errors import CacheError
+from vm_core.memory import PAGE, Prot
+from vm_core.record import record
+from vm_jit.cache import warn
+from vm_jit.code_memory import Image
+from vm_jit.compiler import host_key
+from vm_jit.digest import blake2b
+from vm_jit.sources import source_digest
+
+if TYPE_CHECKING:
+    from vm_jit.cache import Cache
+    from vm_jit.engine import NativeEngine
+
+__all__ = ["Program", "Saved", "pack_regions", "unpack_regions"]
+
+_KIND: Final = struct.Struct("<Q16sB7x")
+"""A way to decode: the index of the handler's name, the operands, the instruction's length in bytes."""
+_PAGE: Final = struct.Struct("<II16s")
+"""The number of a guest page, how many records of it are decoded, and the digest of its bytes."""
+_REGION: Final = struct.Struct("<6Q16s")
+"""How many roots, entries, exits and spans follow as 64-bit words, instructions, bytes of code, the digest of the spans."""
+_WHOLE: Final = 256 << 10
+_SAMPLED: Final = 8
+"""Of a range of code, so many bytes at its start and then one page in so many name the program."""
+
+
+@record(eq=False)
+class Saved:
+    """A compiled region as it is kept. Addresses are guest addresses; ``spans`` are (start, end); ``digest`` is that of the
+    spans and the bytes in them."""
+
+    roots: tuple[int, ...]
+    entries: tuple[int, ...]
+    exits: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    instructions: int
+    digest: bytes
+    image: Image
+
+
+def pack_regions(regions: list[Saved]) -> dict[str, bytes]:
+    """The sections for regions."""
+    rows, code = [], []
+    for one in regions:
+        image = one.image.pack()
+        flat = [word for span in one.spans for word in span]
+        words = (*one.roots, *one.entries, *one.exits, *flat)
+        counts = (len(one.roots), len(one.entries), len(one.exits), len(one.spans))
+        rows.append(_REGION.pack(*counts, one.instructions, len(image), one.digest))
+        rows.append(struct.pack(f"<{len(words)}Q", *words))
+        code.append(image)
+    return {"regions": b"".join(rows), "code": b"".join(code)}
+
+
+def unpack_regions(sections: dict[str, memoryview]) -> list[Saved]:
+    """The inverse. Raises CacheError for sections that are not sound."""
+    rows, code = sections["regions"], sections["code"]
+    at = start = 0
+    out = []
+    while at < len(rows):
+        try:
+            *counts, instructions, size, digest = _REGION.unpack_from(rows, at)
+            at += _REGION.size
+            total = sum(counts) + counts[3]
+            if total > len(rows) // 8 or size > len(code) - start or not counts[0] or not counts[3]:
+                raise CacheError("a region's numbers are out of range")
+            words = struct.unpack_from(f"<{total}Q", rows, at)
+        except struct.error as error:
+            raise CacheError(f"not a table of regions: {error}") from None
+        at += 8 * total
+        i, j, k = counts[0], counts[0] + counts[1], sum(counts[:3])
+        spans = tuple(zip(words[k::2], words[k + 1 :: 2], strict=True))
+        if any(not any(start <= pc < end for start, end in spans) for pc in words[:j]):
+            raise CacheError("a region begins outside of itself")
+        image = Image.unpack(code[start : start + size])
+        if "region" not in image.symbols:
+            raise CacheError("a region has no code")
+        out.append(Saved(words[:i], words[i:j], words[j:k], spans, instructions, digest, image))
+        start += size
+    return out
+
+
+class Program:
+    """The cache's file for the program that an engine is about to run."""
+
+    def __init__(self, engine: NativeEngine, cache: Cache) -> None:
+        self.engine, self.cache = engine, cache
+        translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
+        self.name = f"program-{engine.isa.name}-{self._key()}-{translation}"
+        self._kept = 0
+        """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
+
+    def _key(self) -> str:
+        """Where the executable memory lies, all of it if it is small, and samples if it is large."""
+        memory = self.engine.memory
+        digest = blake2b(digest_size=12)
+        for region in memory.regions():
+            if region.prot & Prot.EXEC:
+                start, end = region.start, region.end
+                digest.update(struct.pack("<QQ", start, end))
+                digest.update(memory.view[start : min(end, start + _WHOLE)])
+                for page in range(start + _WHOLE, end, _SAMPLED * PAGE):
+                    digest.update(memory.view[page : page + PAGE])
+        return digest.hexdigest()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Decode and compile at once what earlier runs of this program did. Called before its first instruction."""
+        engine = self.engine
+        if engine.breakpoints:
+            return
+        try:
+            sections = self.cache.read(self.name)
+            if sections is None:
+                return
+            self._restore_blocks(sections)
+            self._kept = self._decoded()
+            if engine.tiering is not None:
+                engine.tiering.restore(unpack_regions(sections))
+        except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
+            warn("what is cached of the program is not used", error)
+
+    def _restore_blocks(self, sections: dict[str, memoryview]) -> None:
+        engine, address = self.engine, self.engine.interpreter.address
+        if not sections["pages"]:
+            return
+        handlers = [address[name] for name in str(sections["symbols"], "utf-8").split("\0")]
+        if len(sections["kinds"]) % _KIND.size or len(sections["slots"]) % 8:
+            raise CacheError("a table of what was decoded is torn")
+        table = bytearray(sections["kinds"])
+        first_words = memoryview(table).cast("Q")[::4]
+        for i, handler in enumerate(first_words.tolist()):
+            first_words[i] = handlers[handler]
+        kinds, limit = bytes(table), len(table) // _KIND.size
+        slots, at = bytes(sections["slots"]), 0
+        pages = list(_PAGE.iter_unpack(sections["pages"]))
+        both = memoryview(slots).cast("I")
+        if (
+            max(both[1::2].tolist(), default=0) >= limit
+            or max(both[::2].tolist(), default=0) >= engine.per_page
+            or 8 * sum(count for _, count, _ in pages) != len(slots)
+            or any(number >= engine.memory.size // PAGE for number, _, _ in pages)
+        ):
+            raise CacheError("a number of what was decoded is out of range")
+        for number, count, digest in pages:
+            pairs = slots[at : at + 8 * count]
+            at += 8 * count
+            if engine.memory.table[number] & Prot.EXEC and self._digest(number) == digest:
+                engine.restore_page(number, kinds, pairs, count)
+
+    def _digest(self, number: int) -> bytes:
+        # The next page too: an instruction may reach into it.
+        memory, start = self.engine.memory, number * PAGE
+        with memory.opened(start, min(PAGE + self.engine.reach, memory.size - start)) as data:
+            return blake2b(data, digest_size=16).digest()
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write what has been decoded and compiled, if it is more than the file holds."""
+        engine = self.engine
+        with engine.lock:
+            decoded = self._decoded()
+            compiled = engine.tiering.unsaved if engine.tiering is not None else 0
+            if engine.breakpoints or not (decoded > self._kept or compiled):
+                return
+            self._kept = decoded
+            sections = self._pack_blocks()
+            sections |= pack_regions(engine.tiering.saved() if engine.tiering is not None else [])
+        try:
+            self.cache.write(self.name, sections)
+        except CacheError as error:
+            warn("what was decoded and compiled is not cached", error)
+
+    def _decoded(self) -> int:
+        """Blocks that Python decoded, or instructions where it helped the native decoder. What that does alone is done
+        again in less time than it takes to read it."""
+        engine = self.engine
+        return engine.stats.blocks_decoded if engine.interpreter.decode is None else len(engine.slow)
+
+    def _pack_blocks(self) -> dict[str, bytes]:
+        engine = self.engine
+        names: dict[str, int] = {}
+        kinds: dict[bytes, int] = {}
+        pages, slots = [], []
+        for number, found in engine.decoded_pages():
+            pairs = bytearray()
+            for slot, name, operands, length in found:
+                kind = _KIND.pack(names.setdefault(name, len(names)), operands, length)
+                pairs += struct.pack("<II", slot, kinds.setdefault(kind, len(kinds)))
+            if pairs:
+                pages.append(_PAGE.pack(number, len(pairs) // 8, self._digest(number)))
+                slots.append(bytes(pairs))
+        return {
+            "symbols": "\0".join(names).encode(),
+            "kinds": b"".join(kinds),
+            "pages": b"".join(pages),
+            "slots": b"".join(slots),
+        }
