@@ -196,8 +196,10 @@ def test_images_survive_packing_and_hostile_ones_are_refused() -> None:
     text = "declare double @cos(double)\ndefine dso_local double @f(double %x) {\n  %y = call double @cos(double %x)\n  ret double %y\n}"
     image = link(compile_text(text))
     assert [name for _, _, name in image.fixups] == ["cos"]
+    image.faults = ((0, 5), (3, 1))
     data = image.pack()
     again = Image.unpack(data)
+    assert again.faults == image.faults
     assert (bytes(again.code), again.symbols, again.fixups, again.align) == (
         image.code,
         image.symbols,
