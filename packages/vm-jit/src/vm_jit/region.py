@@ -13,7 +13,7 @@ interpreter does that instruction (FORCE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -379,6 +379,7 @@ class _Emit(Emitter):
         self.isa, self.region = isa, region
         self.type, self.pins = region_type(isa)
         self.pinned = set(self.pins)
+        self.preserved = set(isa.preserved)
         self.insn: Decoded
         self.at = 0
         self.point = (0, 0)
@@ -416,6 +417,7 @@ class _Emit(Emitter):
                         self.used[cell] = self.written[cell] = None
         self.free = [cell for cell in self.used if cell not in self.pinned]
         self.dirty = self._dirty()
+        self.live = self._live()
 
     def _cell(self, insn: Decoded, file: str, index: int | str) -> Cell | None:
         slot = insn.fields[index] if isinstance(index, str) else index
@@ -452,6 +454,32 @@ class _Emit(Emitter):
                     out[pc] |= now
                     work.append(pc)
         return out
+
+    def _live(self) -> dict[int, set[Cell]]:
+        """For each block, the unpinned cells whose values are needed when it begins: read, or written back on the way out."""
+        uses: dict[int, set[Cell]] = {}
+        sets: dict[int, set[Cell]] = {}
+        for pc, block in self.region.blocks.items():
+            need, put = set(self.dirty[pc]), set()
+            for _, insn in block.insns:
+                reads = {self._cell(insn, file, index) for file, index in insn.template.reads}
+                need |= {cell for cell in reads if cell is not None and cell not in put}
+                put |= self._writes(insn)
+            uses[pc], sets[pc] = need - self.pinned, put
+        live = {pc: set(need) for pc, need in uses.items()}
+        changed = True
+        while changed:
+            changed = False
+            for pc in sorted(live, reverse=True):
+                block = self.region.blocks[pc]
+                out: set[Cell] = set()
+                for to in self._successors(block):
+                    through = block.kind == "call" and to == block.follow
+                    out |= live[to] & self.preserved if through else live[to]
+                now = uses[pc] | (out - sets[pc])
+                if now != live[pc]:
+                    live[pc], changed = now, True
+        return live
 
     def _longest(self) -> dict[int, int]:
         """For each block, the most instructions that run from its beginning until the fuel is looked at again."""
@@ -494,16 +522,17 @@ class _Emit(Emitter):
                 f"store i{stored} {value}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}"
             )
 
-    def reload(self) -> None:
-        for cell in self.free:
-            width = self.width(cell)
-            stored = 128 if width > 64 else 64
-            value = self.v(
-                f"load i{stored}, ptr {self.field_in_state(self.isa.layout.offset(*cell))}, align 8, {STATE}"
-            )
-            if width != stored:
-                value = self.v(f"trunc i{stored} {value} to i{width}")
-            self.emit(f"store i{width} {value}, ptr {self.name(cell)}")
+    def in_state(self, cell: Cell) -> str:
+        """A cell's value in the state in memory."""
+        width = self.width(cell)
+        stored = 128 if width > 64 else 64
+        place = self.field_in_state(self.isa.layout.offset(*cell))
+        value = self.v(f"load i{stored}, ptr {place}, align 8, {STATE}")
+        return value if width == stored else self.v(f"trunc i{stored} {value} to i{width}")
+
+    def reload(self, cells: Iterable[Cell]) -> None:
+        for cell in cells:
+            self.emit(f"store i{self.width(cell)} {self.in_state(cell)}, ptr {self.name(cell)}")
 
     # -- memory -------------------------------------------------------------------------------------------------
     # A plain access is one instruction of the host, and the region says where to go on if that faults (vm_jit.faults).
@@ -624,7 +653,7 @@ class _Emit(Emitter):
             for file, index in insn.template.writes:
                 if (cell := self._cell(insn, file, index)) is not None:
                     changing[cell] = None
-        self._refuse = None
+        self._refuse, self.leaving = None, frozenset(self.now_dirty)
         self.saved = [(cell, self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")) for cell in changing]
         self.point = block.insns[first][0], len(block.insns) - first
 
@@ -701,7 +730,7 @@ class _Emit(Emitter):
 
     def go(self, kind: str, target: str, guard: str | None, op: Op) -> None:
         block = self.block
-        self.done = True
+        self.done, self.leaving = True, frozenset(self.now_dirty)
         if block.kind == "branch":
             assert guard is not None
             if block.target is None:
@@ -793,9 +822,15 @@ class _Emit(Emitter):
         result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
         came, astray = self.label(), self.label()
         returned = self.v(f"extractvalue {self.type} {result}, 0")
-        self.emit(
-            f"br i1 {self.v(f'icmp eq i64 {returned}, {expected}')}, label %{came}, label %{astray}, {LIKELY}"
-        )
+        fine = self.v(f"icmp eq i64 {returned}, {expected}")
+        wanted = self.live.get(expected, set())
+        for cell in sorted(wanted & self.preserved):
+            # What a function keeps by convention stays where it is; where one does not, the interpreter goes on.
+            kept = self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")
+            fine = self.v(
+                f"and i1 {fine}, {self.v(f'icmp eq i{self.width(cell)} {self.in_state(cell)}, {kept}')}"
+            )
+        self.emit(f"br i1 {fine}, label %{came}, label %{astray}, {LIKELY}")
         self.cold += [f"{astray}:", f"  ret {self.type} {result}"]
         self.place(came)
         self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 1')}, ptr %left")
@@ -804,7 +839,7 @@ class _Emit(Emitter):
                 f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}"
             )
         if expected in self.region.blocks:
-            self.reload()
+            self.reload(sorted(wanted - self.preserved))
             self.known = {}
             self.emit(f"br label %{self.where(expected)}")
         else:
@@ -817,8 +852,7 @@ class _Emit(Emitter):
         self.place(f"B{block.start:x}")
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
-        # Each block leaves by one way, which writes back all that it may have changed: fewer, larger exits.
-        self.leaving = frozenset(self.now_dirty.union(*(self._writes(insn) for _, insn in block.insns)))
+        self.leaving = frozenset(self.now_dirty)
         self.at = block.start
         points, quiet = restart_points(block), quiet_compares(block)
         if count:
@@ -851,6 +885,7 @@ class _Emit(Emitter):
                 self.lower(insn.template)
         if self.done:
             return
+        self.leaving = frozenset(self.now_dirty)
         if block.kind == "leave" or block.follow not in self.region.blocks:
             # What follows has not run, or is the interpreter's.
             self.emit(f"br label %{self.leave_to(str(block.follow - FORCE))}")
@@ -874,7 +909,7 @@ class _Emit(Emitter):
             f"  %{name} = load ptr, ptr {self.field_in_state(HEADER[name])}, {STATE}"
             for name in ("arena", "regions")
         ]
-        self.reload()
+        self.reload(self.free)
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
         ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
         if any(

@@ -108,7 +108,8 @@ class Decoded:
 class Isa:
     """``unit`` is the alignment of instructions in bytes. ``state`` maps a parameter name to a view's factory, which
     takes the tracer. ``pinned`` lists the (file, slot) cells of 64 bits that compiled code should keep
-    in host registers across guest calls, most valuable first. ``texts`` are the modules that define the instructions;
+    in host registers across guest calls, most valuable first, ``preserved`` those that functions keep by convention.
+    ``texts`` are the modules that define the instructions;
     they are imported, in this order, when an instruction is first asked for: a program whose code comes from the cache
     needs none."""
 
@@ -122,10 +123,12 @@ class Isa:
         state: dict[str, Callable[[Tracer], Any]],
         machine: int = 0,
         pinned: tuple[tuple[str, int], ...] = (),
+        preserved: tuple[tuple[str, int], ...] = (),
         texts: tuple[str, ...] = (),
     ) -> None:
         self.name, self.unit, self.machine = name, unit, machine
         self.pinned = pinned
+        self.preserved = preserved
         self.layout = StateLayout(files)
         self.kinds = fields
         self.state = state
