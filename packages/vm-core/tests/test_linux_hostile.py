@@ -83,7 +83,7 @@ def test_signal_frame_with_autodisarm_and_odd_handler(tmp_path):
         assert guest.call("sigaltstack", stack, 0) == 0
         handler = struct.pack("<QQQ", 0x10001, 0x0800_0000, 0)
         assert guest.call("rt_sigaction", 10, handler, 0, 8) == 0
-        guest.thread.pending.append(SigInfo(10))
+        guest.process.send_to(guest.thread, SigInfo(10))
         deliver(guest.thread)
         assert guest.thread.cpu.pc == 0x10000
         assert guest.thread.altstack == (0, 2, 0)

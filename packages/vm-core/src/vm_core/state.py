@@ -28,8 +28,23 @@ HEADER: Final[dict[str, int]] = {
     "reserved_value": 88,  # what it loaded
     "host_fp": 96,  # the host's FP control word while guest code runs
     "jit_retired": 104,  # instructions retired in compiled regions
-    "hot": 112,  # pc that became hot
+    "spins": 112,  # how often native code looks at a futex's word again before it sleeps
     "scratch": 120,
+    # What engines that answer system calls themselves need: see vm_core.linux.native.
+    "calls": 128,  # host address of the process's table of such calls, or 0
+    "native_count": 136,  # calls answered natively
+    "patience": 144,  # how many more may follow before Python gets to run, signed
+    "attention": 152,  # not 0: the thread must leave for Python
+    "waiting": 160,  # not 0: native code waits, also for `attention`
+    "in_call": 168,  # odd while native code uses a host descriptor
+    "signal_mask": 176,
+    "signal_pending": 184,  # not 0: signals may be pending for the thread or its process
+    "tid": 192,
+    "altstack": 200,  # address, flags and size of the alternative signal stack
+    "wait_nanoseconds": 224,  # the longest native wait, or 0 for no limit
+    "fault_address": 232,  # an access that was refused: guest address, and permission needed | bytes << 8
+    "fault_access": 240,
+    "fault_handler": 248,  # native code that a refused access goes to
 }
 """Byte offsets of the header words (8 bytes each)."""
 HEADER_BYTES: Final = 256

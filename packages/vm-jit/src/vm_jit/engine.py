@@ -200,6 +200,7 @@ class NativeEngine:
         self._interrupt = False
         self._closed = False
         self._miss = self.interpreter.address["h_miss"]
+        self._illegal = self.interpreter.address["h_illegal"]
         self._length = MAX_LENGTH[isa.unit]
         self.tiering: Tiering | None = None
         if jit and _CAN_COMPILE:
@@ -317,6 +318,7 @@ class NativeEngine:
         cpu.header("arena", self.memory.host_address)
         cpu.header("regions", self.regions_address)
         cpu.header("pages", self.pages_address)
+        cpu.header("fault_handler", self.interpreter.address["h_fault"])
         with self.lock:
             if not self._started:
                 self._started = True
@@ -376,7 +378,7 @@ class NativeEngine:
     def is_decoded(self, pc: int) -> bool:
         """Whether the instruction at ``pc`` has been decoded, that is, its block has run."""
         at = self.record(pc)
-        return at is not None and self._words[at >> 3] != self._miss
+        return at is not None and self._words[at >> 3] not in (self._miss, self._illegal)
 
     def decoded_places(self, near: range) -> list[int]:
         """The decoded addresses in a range."""
@@ -472,7 +474,13 @@ class NativeEngine:
             for _ in range(_BLOCK_LIMIT):
                 insn = self.decode(pc)
                 if isinstance(insn, Trap):
-                    return insn if pc == first else None
+                    if pc != first:
+                        return None
+                    at_ = self.record(pc)
+                    if at_ is not None and insn.cause is Cause.ILLEGAL and PAGE - pc % PAGE >= self._length:
+                        # The next time, native code may enter the guest's signal handler.
+                        self._words[at_ >> 3] = self._illegal
+                    return insn
                 page = self._page(number)
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
@@ -554,7 +562,9 @@ class NativeEngine:
         """Each page that has been decoded and not changed since, and for each of its records (slot in the page, handler's
         name, operands, length in bytes); only the slow ones where there is a native decoder."""
         names = {address: name for name, address in self.interpreter.address.items()}
-        special = {self.interpreter.address[name] for name in ("h_breakpoint", "h_cross", "h_miss")}
+        special = {
+            self.interpreter.address[name] for name in ("h_breakpoint", "h_cross", "h_miss", "h_illegal")
+        }
         slow = {pc >> 12 for pc in self.slow}
         for number, page in self._records.items():
             if self.interpreter.decode is not None and number not in slow:

@@ -27,6 +27,8 @@ from vm_jit.lowering import (
     supported,
 )
 from vm_jit.records import HEAT, HOT, LAST, LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
+from vm_jit.syscalls import native_call, native_signals
 
 __all__ = ["build", "entry_signature", "region_type"]
 
@@ -70,6 +72,14 @@ def is_direct(template: Template, jump: Op) -> bool:
     return True
 
 
+def is_system_call(template: Template) -> bool:
+    """Whether the instruction asks the operating system (no other trap without a condition has a handler)."""
+    return any(op.code == "trap" and op.guard is None for op in template.ops)
+
+
+_ILLEGAL: Final = "@deliver(ptr %st, ptr %arena, ptr {calls}, i64 4, i32 1, i64 {pc}, i64 {pc})"
+
+
 class _Handler(Emitter):
     """One handler: operands from the record at %ip."""
 
@@ -83,6 +93,9 @@ class _Handler(Emitter):
         self._pc: str | None = None
         self._fields: dict[str, str] = {}
         self.jump: tuple[str, str, str | None, bool] | None = None
+        self.answers = False
+        """Whether @native_call is there to be asked."""
+        self.signals = native_signals(isa)
 
     def record(self, offset: int, type_: str) -> str:
         return self.v(f"load {type_}, ptr {self.v(f'getelementptr i8, ptr %ip, i64 {offset}')}, {RECORD}")
@@ -160,8 +173,9 @@ class _Handler(Emitter):
         return self._refuse
 
     def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
+        refused = self.fault(address, size, need) if self.signals else self.refuse()
         if size == 1:
-            return self.refuse()
+            return refused
         label, inside = self.label(), self.label()
         n = label
         self.block(
@@ -171,7 +185,7 @@ class _Handler(Emitter):
                 f"%{n}b = and i64 {address}, {PAGE - 1}",
                 f"%{n}c = icmp ule i64 %{n}b, {PAGE - size}",
                 f"%{n}d = and i1 %{n}a, %{n}c",
-                f"br i1 %{n}d, label %{inside}, label %{self.refuse()}",
+                f"br i1 %{n}d, label %{inside}, label %{refused}",
             ],
         )
         self.block(
@@ -183,7 +197,25 @@ class _Handler(Emitter):
                 f"%{n}g = load i8, ptr %{n}f, !tbaa !9",
                 f"%{n}h = and i8 %{n}g, {need}",
                 f"%{n}i = icmp ne i8 %{n}h, 0",
-                f"br i1 %{n}i, label %{proceed}, label %{self.refuse()}",
+                f"br i1 %{n}i, label %{proceed}, label %{refused}",
+            ],
+        )
+        return label
+
+    def fault(self, address: str, size: int, need: int) -> str:
+        """The label to go to with an access that is refused: h_fault finds out what becomes of it."""
+        label = n = self.label()
+        self.block(
+            label,
+            [
+                f"%{n}a = getelementptr i8, ptr %st, i64 {HEADER['fault_address']}",
+                f"store i64 {address}, ptr %{n}a, {STATE}",
+                f"%{n}b = getelementptr i8, ptr %st, i64 {HEADER['fault_access']}",
+                f"store i64 {need | size << 8}, ptr %{n}b, {STATE}",
+                f"%{n}c = getelementptr i8, ptr %st, i64 {HEADER['fault_handler']}",
+                f"%{n}d = load ptr, ptr %{n}c, {STATE}",
+                f"musttail call {_CC} void %{n}d(ptr %st, ptr %ip, ptr %arena, ptr %pages, i64 %fuel)",
+                "ret void",
             ],
         )
         return label
@@ -197,12 +229,10 @@ class _Handler(Emitter):
 
     def finish(self) -> None:
         """Count the instruction and go to the next record."""
-        system = any(op.code == "trap" and op.guard is None for op in self.template.ops)
+        system = is_system_call(self.template)
         left = self.v("sub i64 %fuel, 1")
         if system:
-            out = self.label()
-            self.leave(out, Reason.SYSCALL, self.next_pc(), left)
-            self.emit(f"br label %{out}")
+            self._system_call(left)
             return
         if self.jump is not None:
             kind, target, guard, direct = self.jump
@@ -217,6 +247,29 @@ class _Handler(Emitter):
                 self._jump(kind, target, direct, left, conditional=False)
                 return
         self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, self.next_pc())
+
+    def _system_call(self, left: str) -> None:
+        """A call that native code answers goes on; any other leaves."""
+        out, ask, far, near = (self.label() for _ in range(4))
+        after = self.next_pc()
+        self.leave(out, Reason.SYSCALL, after, left)
+        if not self.answers:
+            self.emit(f"br label %{out}")
+            return
+        calls = self.load_state("calls", "ptr")
+        self.emit(f"br i1 {self.v(f'icmp eq ptr {calls}, null')}, label %{out}, label %{ask}")
+        self.place(ask)
+        to = self.v(f"call i64 @native_call(ptr %st, ptr %arena, ptr {calls}, i64 {after})")
+        self.emit(f"switch i64 {to}, label %{far} [ i64 -1, label %{out} ]")
+        self.place(far)
+        elsewhere = self.label()
+        self.emit(
+            f"br i1 {self.v(f'icmp eq i64 {to}, {after}')}, label %{near}, label %{elsewhere}, {LIKELY}"
+        )
+        self.place(elsewhere)
+        self.dispatch(self.lookup(to, left), left, to)
+        self.place(near)
+        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, after)
 
     def dispatch(self, ip: str, left: str, pc: str) -> None:
         """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
@@ -390,6 +443,25 @@ def _leaving(isa: Isa, name: str, reason: Reason) -> str:
     return e.text(name)
 
 
+def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
+    """A handler of an instruction that traps: if native code can, it enters the guest's signal handler, else it leaves."""
+    e = _Handler(isa, Plan("", (), ()), 0, None)
+    e.load_operands()
+    out, ask, there = e.label(), e.label(), e.label()
+    e.leave(out, reason, e.pc())
+    if not e.signals:
+        e.emit(f"br label %{out}")
+        return e.text(name)
+    calls = e.load_state("calls", "ptr")
+    e.emit(f"br i1 {e.v(f'icmp eq ptr {calls}, null')}, label %{out}, label %{ask}")
+    e.place(ask)
+    to = e.v(f"call i64 {arguments.format(calls=calls, pc=e.pc())}")
+    e.emit(f"br i1 {e.v(f'icmp eq i64 {to}, -1')}, label %{out}, label %{there}")
+    e.place(there)
+    e.dispatch(e.lookup(to, "%fuel"), "%fuel", to)
+    return e.text(name)
+
+
 def _enter(isa: Isa) -> str:
     """``enter(state)``: run from state.pc until something leaves."""
     e = _Handler(isa, Plan("", (), ()), 0, None)
@@ -519,6 +591,8 @@ def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str],
         base = insn.expands[0] if insn.expands else insn
         lengths.setdefault(base.name, set()).update(isa.lengths(insn) if isa.unit > 1 else (0,))
     made: dict[tuple[str, int, bool], str] = {}
+    calls = native_call(isa)
+    asking = [] if calls is None else [CALL_DECLARATIONS, calls]
     for insn in isa.instructions.values():
         if insn.expands:
             continue
@@ -543,10 +617,13 @@ def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str],
                     if symbol is None:
                         made[identity] = how.symbol
                         e = _Handler(isa, how, length, None if returns else threshold)
+                        e.answers = calls is not None
                         e.load_operands()
                         e.lower(template)
                         e.finish()
-                        text.append(e.text(how.symbol))
+                        (asking if calls is not None and is_system_call(template) else text).append(
+                            e.text(how.symbol)
+                        )
     text += [
         _enter_region(isa, threshold),
         _cross(isa),
@@ -557,6 +634,16 @@ def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str],
         _page_filler(isa),
         _RESTORE,
         _nowhere(isa),
+        # One text, because a function is known only in its own module.
+        "\n".join(
+            [
+                *asking,
+                _signalling(
+                    isa, "h_fault", Reason.EMULATE, "@fault(ptr %st, ptr %arena, ptr {calls}, i64 {pc})"
+                ),
+                _signalling(isa, "h_illegal", Reason.MISS, _ILLEGAL),
+            ]
+        ),
     ]
     if HOST.x86:
         text.append(HANDLER)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple
 
 from vm_core.memory import Access, GuestMemory
-from vm_core.state import CpuState, StateLayout
+from vm_core.state import HEADER, CpuState, StateLayout
 
 __all__ = ["MASK64", "SIGNAL_NAMES", "Abi", "SigInfo", "abi_of", "errno_name", "s32", "s64"]
 
@@ -91,6 +91,8 @@ class Abi:
     trampoline: ClassVar[bytes] = b""
     red_zone: ClassVar[int] = 0
     min_signal_stack: ClassVar[int] = 2048
+    plain_frame: ClassVar[bool] = False
+    """Whether the signal frame is Riscv64's: registers in it as they lie in the vCPU."""
     O_DIRECTORY: ClassVar[int] = 0o200000
     O_NOFOLLOW: ClassVar[int] = 0o400000
     O_DIRECT: ClassVar[int] = 0o40000
@@ -190,6 +192,12 @@ class Abi:
         raise NotImplementedError
 
 
+_UCONTEXT_HEAD: Final = struct.Struct("<QQQIIQQ")
+"""uc_flags, uc_link, uc_stack and uc_sigmask."""
+_FP_FLAGS: Final = HEADER["fp_flags"] // 8
+_FP_ROUNDING: Final = HEADER["fp_rounding"] // 8
+
+
 def _ucontext_head(altstack: tuple[int, int, int]) -> bytes:
     address, flags, size = altstack
     return struct.pack("<QQQIIQ", 0, 0, address, flags, 0, size)
@@ -223,17 +231,22 @@ class Riscv64(Abi):
     thread_register = ("tp", "x4")
     hwcap = sum(1 << (ord(letter) - ord("A")) for letter in "IMAFDC")
     has_restorer = False
+    plain_frame = True
     trampoline = struct.pack("<II", 0x08B00893, 0x00000073)  # li a7, 139; ecall
 
-    _FRAME: Final = 128 + 960
-    _UC: Final = 128
-    _REGS: Final = 128 + 176
-    _FP: Final = 128 + 176 + 256
+    FRAME: Final = 128 + 960
+    UCONTEXT: Final = 128
+    """Byte offset of the ucontext_t in the frame: behind the siginfo_t."""
+    REGISTERS: Final = 128 + 176
+    """Of the pc and x1 to x31."""
+    FP: Final = 128 + 176 + 256
+    """Of f0 to f31 and fcsr."""
 
     def __init__(self, layout: StateLayout) -> None:
         super().__init__(layout)
-        self._x = tuple(self.word(f"x{i}") for i in range(1, 32))
-        self._f = tuple(self.word(f"f{i}") for i in range(32)) if "f0" in layout.names else ()
+        self._x1 = self.word("x1")
+        self._f0 = self.word("f0") if "f0" in layout.names else -1
+        self._handler_words = (self._x1, self._x1 + 1, self._x1 + 9, self._x1 + 10, self._x1 + 11)
 
     def push_frame(
         self,
@@ -246,40 +259,40 @@ class Riscv64(Abi):
         altstack: tuple[int, int, int],
         restorer: int,
     ) -> None:
-        frame = (stack - self._FRAME) & -16 & MASK64
-        words = cpu.words
-        out = bytearray(self._FRAME)
+        # PERF: registers go to the frame, and come back, as they lie in the vCPU: two copies, not 64 conversions.
+        frame = (stack - self.FRAME) & -16 & MASK64
+        memory.check(frame, self.FRAME, Access.WRITE)
+        words, x1, f0 = cpu.words, self._x1, self._f0
+        out = bytearray(self.FRAME)
         out[:128] = info.pack()
-        head = _ucontext_head(altstack) + struct.pack("<Q", mask)
-        out[self._UC : self._UC + len(head)] = head
-        struct.pack_into("<32Q", out, self._REGS, cpu.pc, *(words[i] for i in self._x))
-        if self._f:
-            fcsr = (cpu.header("fp_rounding") & 7) << 5 | cpu.header("fp_flags") & 31
-            struct.pack_into("<32QI", out, self._FP, *(words[i] for i in self._f), fcsr)
-        memory.write(frame, out)
-        cpu["x1"] = restorer
-        cpu["x2"] = frame
-        cpu["x10"] = info.number
-        cpu["x11"] = frame
-        cpu["x12"] = frame + self._UC
-        cpu.pc = handler & -2  # sepc has no bit 0
+        address, flags, size = altstack
+        _UCONTEXT_HEAD.pack_into(out, self.UCONTEXT, 0, 0, address, flags, 0, size, mask)
+        registers = memoryview(out)[self.REGISTERS :][:256].cast("Q")
+        registers[0] = words[0]
+        registers[1:] = words[x1 : x1 + 31]
+        if f0 >= 0:
+            memoryview(out)[self.FP :][:256].cast("Q")[:] = words[f0 : f0 + 32]
+            fcsr = (words[_FP_ROUNDING] & 7) << 5 | words[_FP_FLAGS] & 31
+            out[self.FP + 256] = fcsr
+        memory.view[frame : frame + self.FRAME] = out
+        ra, sp, a0, a1, a2 = self._handler_words
+        words[ra], words[sp], words[a0] = restorer, frame, info.number
+        words[a1], words[a2] = frame, frame + self.UCONTEXT
+        words[0] = handler & MASK64 & -2  # sepc has no bit 0
 
     def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
-        raw = memory.read(cpu["x2"], self._FRAME)
-        mask = int.from_bytes(raw[self._UC + 40 : self._UC + 48], "little")
-        words = cpu.words
-        pc, *regs = struct.unpack_from("<32Q", raw, self._REGS)
-        for index, value in zip(self._x, regs, strict=True):
-            words[index] = value
-        cpu.pc = pc & -2
-        if self._f:
-            *values, fcsr = struct.unpack_from("<32QI", raw, self._FP)
-            for index, value in zip(self._f, values, strict=True):
-                words[index] = value
-            cpu.header("fp_flags", fcsr & 31)
-            cpu.header("fp_rounding", fcsr >> 5 & 7)
+        words, x1, f0 = cpu.words, self._x1, self._f0
+        raw = memoryview(memory.read(words[x1 + 1], self.FRAME))
+        _, _, address, flags, _, size, mask = _UCONTEXT_HEAD.unpack_from(raw, self.UCONTEXT)
+        registers = raw[self.REGISTERS :][:256].cast("Q")
+        words[0] = registers[0] & -2
+        words[x1 : x1 + 31] = registers[1:]
+        if f0 >= 0:
+            words[f0 : f0 + 32] = raw[self.FP :][:256].cast("Q")
+            fcsr = raw[self.FP + 256]
+            words[_FP_FLAGS], words[_FP_ROUNDING] = fcsr & 31, fcsr >> 5
         cpu.header("reservation", MASK64)
-        return mask, _altstack_of(raw[self._UC : self._UC + 40])
+        return mask, (address, flags, size)
 
 
 class Aarch64(Abi):

@@ -19,9 +19,10 @@ import struct
 import termios
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.linux.abi import s32, s64
+from vm_core.linux.native import NativeCalls
 from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
 
@@ -136,12 +137,29 @@ def text_file(data: bytes, flags: int) -> File:
     return file
 
 
+class _Table(dict[int, File]):
+    """Guest descriptors. Engines that read and write files themselves hear of each change."""
+
+    def __init__(self, native: NativeCalls) -> None:
+        super().__init__()
+        self._native = native
+
+    def __setitem__(self, number: int, file: File) -> None:
+        super().__setitem__(number, file)
+        self._native.describe(number, file)
+
+    def pop(self, number: int, default: Any = None) -> Any:
+        # Before the file is closed: what the host gives the number to next is not the guest's.
+        self._native.describe(number, None)
+        return super().pop(number, default)
+
+
 class FileSystem:
     """Descriptor table, working directory and umask of a process."""
 
-    def __init__(self, namespace: Namespace, close_host: Callable[[int], None]) -> None:
+    def __init__(self, namespace: Namespace, close_host: Callable[[int], None], native: NativeCalls) -> None:
         self.namespace = namespace
-        self.table: dict[int, File] = {}
+        self.table: dict[int, File] = _Table(native)
         self.close_on_exec: set[int] = set()
         self.lock = threading.Lock()
         self.cwd = namespace.start

@@ -137,7 +137,7 @@ def brk(t: GuestThread, address: int) -> int:
             memory.map(old, new - old, Prot.RW, name="[heap]")
         elif new < old:
             memory.unmap(new, old - new)
-        process.brk = address
+        process.set_brk(address)
         return address
 
 

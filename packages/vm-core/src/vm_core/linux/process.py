@@ -27,7 +27,15 @@ from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo, abi_of
 from vm_core.linux.files import RESTART, File, FileSystem
-from vm_core.linux.futex import FutexTable, release_robust_list
+from vm_core.linux.futex import (
+    SLICE_SECONDS,
+    FutexTable,
+    HostFutexes,
+    can_wait_for_two,
+    host_wake,
+    release_robust_list,
+)
+from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.strace import traced
@@ -36,7 +44,7 @@ from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.loader import Image, load, machine_of
 from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
-from vm_core.state import CpuState
+from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
     from vm_core.spec.isa import Isa
@@ -55,8 +63,19 @@ _MAX_SLICE: Final = 8_000_000
 _SLICE_SECONDS: Final = 0.01
 _MAX_THREADS: Final = 4096
 _MAX_SAID: Final = 100
-_FUEL: Final = 1
-"""Index of the header word "fuel" in CpuState.words."""
+_FUEL: Final = HEADER["fuel"] // 8
+"""Index of the header word "fuel" in CpuState.words; so for these:"""
+_CALLS: Final = HEADER["calls"] // 8
+_NATIVE_COUNT: Final = HEADER["native_count"] // 8
+_PATIENCE: Final = HEADER["patience"] // 8
+_ATTENTION: Final = HEADER["attention"] // 8
+_WAITING: Final = HEADER["waiting"] // 8
+_IN_CALL: Final = HEADER["in_call"] // 8
+_MASK: Final = HEADER["signal_mask"] // 8
+_PENDING: Final = HEADER["signal_pending"] // 8
+_TID: Final = HEADER["tid"] // 8
+_LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
+_ALTSTACK: Final = HEADER["altstack"] // 8
 _UNFIT: Final = (OverflowError, ValueError, struct.error)
 """What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
@@ -135,10 +154,16 @@ class GuestThread:
         self.cpu = cpu
         self.tid = tid
         self.name = os.fsencode(process.comm)[:15]
-        self.mask = 0
         self.saved_mask: int | None = None
         self.awaited = 0
         self.pending: list[SigInfo] = []
+        words = self.words = cpu.words
+        words[_CALLS] = process.native.address if process.natively else 0
+        words[_NATIVE_COUNT] = words[_ATTENTION] = words[_WAITING] = words[_IN_CALL] = words[_PENDING] = 0
+        words[_LONGEST_WAIT] = 0
+        words[_PATIENCE] = PATIENCE
+        words[_TID] = tid
+        self.mask = 0
         self.altstack = (0, 2, 0)
         self.clear_child_tid = 0
         self.robust_list = 0
@@ -158,12 +183,43 @@ class GuestThread:
         self._baton.acquire()
         self._wake_fd = -1
         self._wake_lock = threading.RLock()
+        self.barrier = threading.RLock()
+        """Taking it orders the host's memory accesses, as every lock does; it guards nothing."""
         self.call = self._caller()
+
+    @property
+    def mask(self) -> int:
+        """The blocked signals. Native code changes them too."""
+        return self.words[_MASK]
+
+    @mask.setter
+    def mask(self, value: int) -> None:
+        self.words[_MASK] = value
+
+    @property
+    def altstack(self) -> tuple[int, int, int]:
+        """The alternative signal stack: address, flags, size."""
+        words = self.words
+        return words[_ALTSTACK], words[_ALTSTACK + 1], words[_ALTSTACK + 2]
+
+    @altstack.setter
+    def altstack(self, value: tuple[int, int, int]) -> None:
+        words = self.words
+        words[_ALTSTACK], words[_ALTSTACK + 1], words[_ALTSTACK + 2] = value
+
+    @property
+    def calls_made(self) -> int:
+        """System calls so far, here and in native code."""
+        return (self.phase + 1 >> 1) + self.words[_NATIVE_COUNT]
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until the thread or the process ends. Raises nothing of its own."""
+        if threading.current_thread() is threading.main_thread():
+            self.words[_LONGEST_WAIT] = int(SLICE_SECONDS * 1e9)
+            if isinstance(self.process.futexes, HostFutexes):
+                self.process.futexes.main = self
         try:
             if self.process.fuel is None:
                 self._loop()
@@ -242,6 +298,7 @@ class GuestThread:
                 return self.attention
             handler, arguments, _ = entry
             self.phase += 1
+            words[_PATIENCE] = PATIENCE
             try:
                 result = handler(self, *arguments(words))
             except OSError as error:
@@ -300,6 +357,7 @@ class GuestThread:
 
     def _attend(self) -> None:
         self.attention = False
+        self.words[_ATTENTION] = 0
         if self.process.stopping:
             raise ThreadEnd
         signals.deliver(self)
@@ -342,7 +400,10 @@ class GuestThread:
     def interrupt(self) -> None:
         """Make the thread look at its signals soon, also out of a wait. Callable from any thread."""
         self.attention = True
+        self.words[_ATTENTION] = 1
         self.wake()
+        if self.words[_WAITING]:
+            host_wake(self.cpu.address + 8 * _ATTENTION, 1)
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
@@ -360,6 +421,7 @@ class GuestThread:
     def must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
         self.attention = False
+        self.words[_ATTENTION] = 0
         process = self.process
         if process.stopping:
             self.attention = True
@@ -447,6 +509,7 @@ class Process:
     Raises LoadError, UsageError and EngineUnavailable; MemoryLimit if the program itself is over the cap.
     """
 
+    futexes: FutexTable | HostFutexes
     release = "6.6.0"
     version = "#1 SMP"
 
@@ -477,8 +540,10 @@ class Process:
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
-        self.signals = signals.SignalState()
-        self.futexes = FutexTable()
+        self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
+        self.signals = signals.SignalState(self.native)
+        self.natively = strace is None and syscall_hook is None
+        """Whether engines may answer system calls themselves."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
@@ -498,7 +563,7 @@ class Process:
         self._retired = 0
         self._calls = 0
         self._said: set[str] = set()
-        self._limbo: deque[tuple[int, dict[GuestThread, int]]] = deque()
+        self._limbo: deque[tuple[int, dict[GuestThread, tuple[int, int]]]] = deque()
         self._dead_fd = -1
         self._all_left = threading.Condition(self.lock)
         self._host_threads: list[threading.Thread] = []
@@ -517,10 +582,11 @@ class Process:
             self.isa = isas.get(isa_name)
             self.abi: Abi = abi_of(isa_name, self.isa.layout)
             self.memory = GuestMemory(limit=memory)
+            self.futexes = HostFutexes(self.memory) if can_wait_for_two() else FutexTable()
         except BaseException:
             namespace.close()
             raise
-        self.files = FileSystem(namespace, self._close_host)
+        self.files = FileSystem(namespace, self._close_host, self.native)
         try:
             namespace.emulated = Emulated(self)
             self._start_state(memory, engine, engine_options or {}, isa_name)
@@ -529,6 +595,9 @@ class Process:
             self.close()
             raise
         self.calls = self._bind_calls(strace, syscall_hook)
+        # A thread that waits must not hold a slice of a budget, which native code cannot give back.
+        waits = fuel is None and isinstance(self.futexes, HostFutexes)
+        self.native.serve(self.calls, self.abi, waits=waits)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
 
@@ -587,7 +656,8 @@ class Process:
         else:
             self.engine = engine(self.isa, memory)
         memory.code_changed.append(self.engine.invalidate)
-        self.brk_start = self.brk = self.image.brk
+        self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
+        self.set_brk(self.image.brk)
         self.stack_top = memory.size - (64 << 10)
         size = _STACK_BYTES
         if limit is not None:
@@ -600,11 +670,16 @@ class Process:
         if self.abi.trampoline:
             memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
             memory.poke(self.trampoline, self.abi.trampoline)
+            self.native.words[Constant.TRAMPOLINE] = self.trampoline
             self.mmap_top = self.trampoline
         cpu = self.isa.cpu()
         cpu.pc = self.image.entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
         self._first_cpu = cpu
+
+    def set_brk(self, address: int) -> None:
+        """The heap ends here now."""
+        self.brk = self.native.words[Constant.BRK] = address
 
     def _build_stack(self, low: int) -> int:
         """argc, argv, envp and the auxiliary vector below their strings, as the kernel leaves them. Returns sp."""
@@ -793,6 +868,7 @@ class Process:
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
+            thread.words[_PENDING] = bool(self.signals.pending)
             return thread
 
     def start_thread(self, thread: GuestThread) -> bool:
@@ -821,7 +897,7 @@ class Process:
         with self._all_left:
             if self.threads.pop(thread.tid, None) is not None:
                 self._retired += thread.retired
-                self._calls += thread.phase + 1 >> 1
+                self._calls += thread.calls_made
             self._all_left.notify_all()
 
     def thread(self, tid: int) -> GuestThread | None:
@@ -841,7 +917,7 @@ class Process:
     def system_calls(self) -> int:
         """System calls made by all threads so far."""
         with self.lock:
-            return self._calls + sum(thread.phase + 1 >> 1 for thread in self.threads.values())
+            return self._calls + sum(thread.calls_made for thread in self.threads.values())
 
     # -- signals ------------------------------------------------------------------------------------------------
 
@@ -948,8 +1024,9 @@ class Process:
             self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
+            using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}
             self._limbo.append(
-                (fd, {thread: thread.phase for thread in self.threads.values() if thread.phase & 1})
+                (fd, {thread: seen for thread, seen in using.items() if (seen[0] | seen[1]) & 1})
             )
         self._sweep_limbo()
 
@@ -959,8 +1036,12 @@ class Process:
             while self._limbo:
                 fd, seen = self._limbo[0]
                 if not everything and any(
-                    thread.phase == phase and not thread.waiting and self.threads.get(thread.tid) is thread
-                    for thread, phase in seen.items()
+                    self.threads.get(thread.tid) is thread
+                    and (
+                        (phase & 1 and thread.phase == phase and not thread.waiting)
+                        or (in_call & 1 and thread.words[_IN_CALL] == in_call)
+                    )
+                    for thread, (phase, in_call) in seen.items()
                 ):
                     return
                 self._limbo.popleft()

@@ -12,12 +12,15 @@ import errno
 import os
 import struct
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
 from vm_core.linux.files import RESTART, RESTART_NO_HANDLER
+from vm_core.linux.native import NativeCalls
 from vm_core.linux.time import read_timespec
 from vm_core.memory import MemoryFault
+from vm_core.state import HEADER
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
@@ -31,6 +34,7 @@ _RESTART_FLAG, _NODEFER, _RESETHAND = 0x1000_0000, 0x4000_0000, 0x8000_0000
 IGNORED_BY_DEFAULT: Final = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
 _COUNT: Final = 64
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 0x8000_0000
+_PENDING: Final = HEADER["signal_pending"] // 8
 _UNBLOCKABLE: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
 
 
@@ -55,9 +59,14 @@ class Action(NamedTuple):
 class SignalState:
     """Dispositions and the signals that wait for any thread of a process. The lock of the process guards it."""
 
-    def __init__(self) -> None:
+    def __init__(self, native: NativeCalls) -> None:
         self.actions: dict[int, Action] = {}
         self.pending: list[SigInfo] = []
+        self._native = native
+
+    def set_action(self, number: int, action: Action) -> None:
+        self.actions[number] = action
+        self._native.act(number, action)
 
     def action(self, number: int) -> Action:
         return self.actions.get(number, _NO_ACTION)
@@ -95,10 +104,22 @@ def _order(info: SigInfo) -> tuple[bool, int]:
     return info.number not in (4, 5, 7, 8, 11), info.number
 
 
+def _announce(threads: Iterable[GuestThread]) -> None:
+    """Signals may be pending for these threads: native code must not unblock any by itself.
+
+    The mask that the caller reads next is no older than this: native code writes it, and then looks here.
+    """
+    for t in threads:
+        t.words[_PENDING] = 1
+        with t.barrier:
+            pass
+
+
 def deliver(t: GuestThread) -> None:
     """Act on the deliverable signals of a thread, and settle a system call that they interrupted."""
     process = t.process
-    while (info := take(t, ~t.mask)) is not None:
+    words = t.words
+    while words[_PENDING] and (info := take(t, ~t.mask)) is not None:
         with process.lock:
             action = process.signals.action(info.number)
             ignored = process.signals.ignored(info.number)
@@ -109,6 +130,9 @@ def deliver(t: GuestThread) -> None:
             return
         _settle(t, action)
         _enter(t, action, info)
+    if words[_PENDING]:
+        with process.lock:
+            words[_PENDING] = bool(t.pending or process.signals.pending)
     if t.interrupted is not None:
         t.restart_call()
     if t.saved_mask is not None:
@@ -149,7 +173,7 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
     t.mask |= action.mask | (0 if action.flags & _NODEFER else bit(info.number))
     if action.flags & _RESETHAND:
         with process.lock:
-            process.signals.actions.pop(info.number, None)
+            process.signals.set_action(info.number, _NO_ACTION)
 
 
 def force(t: GuestThread, info: SigInfo) -> None:
@@ -162,6 +186,7 @@ def force(t: GuestThread, info: SigInfo) -> None:
         else:
             fatal = False
             t.pending.append(info)
+            t.words[_PENDING] = 1
     if fatal:
         process.die(t, info)
     t.attention = True
@@ -192,7 +217,7 @@ def rt_sigaction(t: GuestThread, number: int, new: int, old: int, size: int) -> 
         t.memory.write(old, struct.pack(layout, *values))
     if action is not None:
         with t.process.lock:
-            signals.actions[number] = action
+            signals.set_action(number, action)
             if signals.ignored(number):
                 for pending in (signals.pending, *(other.pending for other in t.process.threads.values())):
                     pending[:] = [info for info in pending if info.number != number]
@@ -385,6 +410,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
     """A signal for the process: some thread that does not block it takes it."""
     with process.lock:
         threads = list(process.threads.values())
+        _announce(threads)
         wants = [t for t in threads if not t.mask & bit(info.number) or t.awaited & bit(info.number)]
         if (
             process.signals.ignored(info.number)
@@ -403,6 +429,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
 
 def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
     with process.lock:
+        _announce((thread,))
         blocked = thread.mask & bit(info.number)
         if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
             return

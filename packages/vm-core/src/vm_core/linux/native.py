@@ -1,0 +1,190 @@
+"""System calls that an engine may answer itself: what vm_core tells it, and keeps current.
+
+An engine that can do so looks, before it returns Syscall, at the vCPU's header word ``calls``. It is 0 (every call is
+vm_core's), or the host address of the process's :class:`NativeCalls`: the operation for each call number, the constants
+that are results, the host descriptor behind each guest descriptor, and the signal dispositions. An engine does an
+operation only where it can do all of it exactly as the handler in vm_core would, and else returns Syscall with nothing
+changed; so any engine may ignore all of this, or parts of it.
+
+Rules for an engine:
+
+* Header ``attention`` is not 0, or ``patience`` is used up: return Syscall. Each call takes 1 from ``patience``, and 1
+  more for each 4 KiB it transfers, so that Python (Ctrl-C, signals of the host) is never far.
+* ``native_count`` counts the calls it answered.
+* Before it takes a number from the descriptor table it makes ``in_call`` odd with a full barrier, and even when it has
+  done with it: vm_core closes no host descriptor that a call may be using.
+* After it has unblocked a signal in ``signal_mask`` it looks, behind a full barrier, at ``signal_pending``: if that is
+  set it takes the change back and returns Syscall.
+* A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.abi import Abi
+
+if TYPE_CHECKING:
+    from vm_core.linux.files import File
+    from vm_core.linux.signal import Action
+    from vm_core.linux.table import Entry
+
+__all__ = [
+    "ACTIONS",
+    "DESCRIPTORS",
+    "FD_AT",
+    "FD_POLL",
+    "FD_READ",
+    "FD_SEEK",
+    "FD_SMALL",
+    "FD_WRITE",
+    "GENERATION",
+    "MAX_DESCRIPTORS",
+    "NUMBERS",
+    "OPERATIONS",
+    "PATIENCE",
+    "Constant",
+    "NativeCalls",
+    "Operation",
+]
+
+PATIENCE: Final = 4096
+"""A millisecond of small calls."""
+OPERATIONS: Final = 256
+"""Byte offset of the operations: one byte for each call number below NUMBERS, 0 for one that is vm_core's."""
+NUMBERS: Final = 512
+GENERATION: Final = 128
+"""Byte offset of a word that is odd while a disposition changes, and different afterwards."""
+ACTIONS: Final = 1024
+"""Byte offset of the dispositions by signal number: handler, SA_* flags, mask; 8 bytes each and 8 unused."""
+DESCRIPTORS: Final = 4096
+"""Byte offset of the descriptors: a word each, the host's number in the low half, the FD_* bits above it, 0 for one that
+is vm_core's."""
+MAX_DESCRIPTORS: Final = 4096
+FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in range(6))
+"""May be read, written, lseek()ed, used with pread and pwrite; has to be polled first, as it may block; takes at most
+4096 bytes at once (a pipe writes so many entirely or not at all)."""
+_BYTES: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
+
+
+class Constant(enum.IntEnum):
+    """Words at the block's start, by index. As an operation: the result is that word."""
+
+    PID = 1
+    PARENT = 2
+    UID = 3
+    GID = 4
+    BRK_START = 5
+    BRK = 6
+    TRAMPOLINE = 7
+
+
+class Operation(enum.IntEnum):
+    """What an engine does for a call; arguments and results are those of the Linux call of the same name."""
+
+    GETTID = 16
+    CLOCK_GETTIME = 17
+    GETTIMEOFDAY = 18
+    SCHED_YIELD = 19
+    READ = 20
+    WRITE = 21
+    PREAD64 = 22
+    PWRITE64 = 23
+    LSEEK = 24
+    READV = 25
+    WRITEV = 26
+    FUTEX = 27
+    BRK = 28
+    RT_SIGPROCMASK = 29
+    RT_SIGRETURN = 30
+    TKILL = 31
+    TGKILL = 32
+    KILL = 33
+    NANOSLEEP = 34
+    CLOCK_NANOSLEEP = 35
+    GETRANDOM = 36
+    MADVISE = 37
+
+
+_CONSTANTS: Final = {
+    "getpid": Constant.PID,
+    "getppid": Constant.PARENT,
+    "getuid": Constant.UID,
+    "geteuid": Constant.UID,
+    "getgid": Constant.GID,
+    "getegid": Constant.GID,
+}
+_WAITS: Final = frozenset({Operation.FUTEX})
+_SIGNALS: Final = frozenset({Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL})
+
+
+class NativeCalls:
+    """The block of one process. ``address`` is its host address, pinned as long as the object lives."""
+
+    def __init__(self, pid: int, uid: int, gid: int) -> None:
+        self._storage = (ctypes.c_uint64 * (_BYTES // 8))()
+        # SAFETY: the block is _storage, which this object keeps alive; engines reach it through vCPUs of its process.
+        self.address = ctypes.addressof(self._storage)
+        self._bytes = memoryview(self._storage).cast("B")
+        self.words = self._bytes.cast("Q")
+        self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
+        self.words[Constant.UID], self.words[Constant.GID] = uid, gid
+
+    def serve(self, calls: dict[int, Entry], abi: Abi, *, waits: bool) -> None:
+        """Let engines answer what they can of these calls; without ``waits``, none that may wait."""
+        for number, (_, _, row) in calls.items():
+            operation: int | None = _CONSTANTS.get(row.name)
+            if operation is None:
+                operation = Operation.__members__.get(row.name.upper())
+            if (
+                operation is None
+                or number >= NUMBERS
+                or (operation in _WAITS and not waits)
+                or (operation in _SIGNALS and not abi.plain_frame)
+            ):
+                continue
+            self._bytes[OPERATIONS + number] = operation
+
+    def describe(self, number: int, file: File | None) -> None:
+        """A guest descriptor now names this file, or none."""
+        if number < MAX_DESCRIPTORS:
+            self.words[DESCRIPTORS // 8 + number] = 0 if file is None or file.fd < 0 else _descriptor(file)
+
+    def act(self, number: int, action: Action) -> None:
+        """The disposition of a signal. The lock of the process is held."""
+        words, at = self.words, ACTIONS // 8 + 4 * number
+        words[GENERATION // 8] += 1
+        words[at], words[at + 1], words[at + 2] = action.handler, action.flags, action.mask
+        words[GENERATION // 8] += 1
+
+
+_STEADY: Final = frozenset({(1, 3), (1, 5), (1, 7), (1, 9)})
+"""Devices that are always ready: null, zero, full and urandom."""
+
+
+def _device(fd: int) -> tuple[int, tuple[int, int]]:
+    """Mode and device number of an open file."""
+    info = os.fstat(fd)
+    return info.st_mode, (os.major(info.st_rdev), os.minor(info.st_rdev))
+
+
+def _descriptor(file: File) -> int:
+    """A descriptor's word: only what the handlers in files.py would pass to the host as it is."""
+    from vm_core.linux.files import REGULAR, SOCKET, STREAM
+
+    access = file.flags & 3
+    can = (FD_READ if access != 1 else 0) | (FD_WRITE if access else 0)
+    if file.kind == REGULAR:
+        return file.fd | can | FD_SEEK | FD_AT
+    if file.kind in (STREAM, SOCKET):
+        # A socket or terminal may take a part of a small write; the rest is vm_core's to wait for.
+        mode, device = _device(file.fd)
+        steady = stat.S_ISCHR(mode) and device in _STEADY
+        if not (stat.S_ISFIFO(mode) or steady):
+            can &= ~FD_WRITE
+        return file.fd | can | FD_SEEK | FD_SMALL | (FD_POLL if file.inherited and not steady else 0)
+    return 0

@@ -1,0 +1,807 @@
+"""System calls answered in native code: the operations of :mod:`vm_core.linux.native`, as LLVM IR.
+
+``native_call(state, arena, table, next)`` does the call that the registers ask for and returns the guest address to go
+on at, or -1 with nothing changed: then it is Python's. Every buffer is checked against the permission table first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from vm_core.linux import native
+from vm_core.linux.abi import Abi, Riscv64, abi_of
+from vm_core.linux.native import Constant, Operation
+from vm_core.memory import MAX_BITS, TABLE_OFFSET, Access
+from vm_core.spec.isa import Isa
+from vm_core.state import HEADER
+from vm_jit.lowering import HOST, Emitter, guest_flags
+
+__all__ = ["DECLARATIONS", "native_call", "native_signals"]
+
+DECLARATIONS: Final = f"""\
+declare void {"@llvm.x86.sse2.pause()" if HOST.x86 else "@llvm.aarch64.hint(i32)"}
+declare i64 @syscall(i64, ...)
+declare ptr @__errno_location()
+declare i32 @clock_gettime(i32, ptr)
+declare i32 @poll(ptr, i64, i32)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+"""
+
+_HOST_NUMBERS: Final = (
+    {
+        "read": 0, "write": 1, "lseek": 8, "pread64": 17, "pwrite64": 18, "readv": 19, "writev": 20, "sched_yield": 24,
+        "futex": 202, "getrandom": 318, "futex_waitv": 449,
+    }
+    if HOST.x86
+    else {
+        "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "futex": 98,
+        "sched_yield": 124, "getrandom": 278, "futex_waitv": 449,
+    }
+)  # fmt: skip
+_READ: Final = Access.READ.value
+_WRITE: Final = Access.WRITE.value
+_EINTR, _EAGAIN, _EPIPE = 4, 11, 32
+_MOST: Final = 1 << 20
+"""Bytes that one native transfer takes; longer ones are Python's, which looks for the end of the process between pieces."""
+_PIPE_BUF: Final = 4096
+_VECTORS: Final = 8
+_BILLION: Final = 1_000_000_000
+_FEWEST_SPINS, _MOST_SPINS = 4, 64
+"""A pause is 10 to 50 ns."""
+_PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
+_SIZE_U32, _FUTEX_PRIVATE = 2, 128
+_ALLOWED: Final = f"""\
+define internal i1 @allowed(ptr %arena, i64 %address, i64 %length, i8 %need) noinline #0 {{
+entry:
+  %some = icmp ne i64 %length, 0
+  %low = icmp ult i64 %address, {1 << MAX_BITS}
+  %short = icmp ule i64 %length, {1 << MAX_BITS}
+  %end = add i64 %address, %length
+  %inside = icmp ule i64 %end, {1 << MAX_BITS}
+  %a = and i1 %some, %low
+  %b = and i1 %short, %inside
+  %c = and i1 %a, %b
+  br i1 %c, label %look, label %no
+look:
+  %last = add i64 %end, -1
+  %to = lshr i64 %last, 12
+  %from = lshr i64 %address, 12
+  %table = getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}
+  br label %loop
+loop:
+  %page = phi i64 [ %from, %look ], [ %next, %more ]
+  %entry.of = getelementptr i8, ptr %table, i64 %page
+  %byte = load i8, ptr %entry.of
+  %bits = and i8 %byte, %need
+  %fine = icmp ne i8 %bits, 0
+  br i1 %fine, label %more, label %no
+more:
+  %next = add i64 %page, 1
+  %done = icmp ugt i64 %next, %to
+  br i1 %done, label %yes, label %loop
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}}"""
+"""Whether the guest may use a whole range, which is not empty."""
+_HOST_CALL: Final = """\
+define internal i64 @host_call(i64 %n, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f) noinline #0 {
+entry:
+  %r = call i64 (i64, ...) @syscall(i64 %n, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f)
+  %failed = icmp eq i64 %r, -1
+  br i1 %failed, label %error, label %done
+error:
+  %p = call ptr @__errno_location()
+  %number = load i32, ptr %p
+  %wide = sext i32 %number to i64
+  %negative = sub i64 0, %wide
+  br label %done
+done:
+  %result = phi i64 [ %r, %entry ], [ %negative, %error ]
+  ret i64 %result
+}"""
+"""A system call of the host; its result, or minus its errno."""
+
+
+class _Calls(Emitter):
+    def __init__(self, isa: Isa, abi: Abi) -> None:
+        super().__init__()
+        self.isa, self.abi = isa, abi
+
+    # -- pieces -------------------------------------------------------------------------------------------------
+
+    def at(self, pointer: str, offset: int | str) -> str:
+        return self.v(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+
+    def header(self, name: str) -> str:
+        """A pointer to a header word that other threads may write."""
+        return self.at("%st", HEADER[name])
+
+    def load_header(self, name: str) -> str:
+        return self.v(f"load atomic i64, ptr {self.header(name)} monotonic, align 8")
+
+    def register(self, word: int) -> str:
+        return self.v(f"load i64, ptr {self.at('%st', 8 * word)}")
+
+    def set_register(self, word: int, value: str) -> None:
+        self.emit(f"store i64 {value}, ptr {self.at('%st', 8 * word)}")
+
+    def argument(self, index: int) -> str:
+        return self.register(self.abi.argument_words[index])
+
+    def int_argument(self, index: int) -> str:
+        return self.v(f"trunc i64 {self.argument(index)} to i32")
+
+    def require(self, condition: str, otherwise: str = "no") -> None:
+        """Go on only if it holds."""
+        go = self.label()
+        self.emit(f"br i1 {condition}, label %{go}, label %{otherwise}")
+        self.place(go)
+
+    def compare(self, kind: str, a: str, b: int | str, type_: str = "i64") -> str:
+        return self.v(f"icmp {kind} {type_} {a}, {b}")
+
+    def require_range(self, address: str, length: int | str, need: int, otherwise: str = "no") -> str:
+        """Go on only if the guest may use the whole range; its host address, as a pointer."""
+        ok = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 {length}, i8 {need})")
+        self.require(ok, otherwise)
+        return self.at("%arena", address)
+
+    def host(self, name: str, *arguments: str) -> str:
+        """A call of the host; pointers are given as ``ptr %x``."""
+        words = []
+        for argument in arguments:
+            if argument.startswith("ptr "):
+                words.append(f"i64 {self.v(f'ptrtoint {argument} to i64')}")
+            else:
+                words.append(f"i64 {argument}")
+        words += ["i64 0"] * (6 - len(words))
+        return self.v(f"call i64 @host_call(i64 {_HOST_NUMBERS[name]}, {', '.join(words)})")
+
+    def finish(self, result: str) -> None:
+        """The call is done."""
+        self.set_register(self.abi.result_word, result)
+        self.emit("br label %done")
+
+    def spend(self, count: str) -> None:
+        """A transfer takes patience."""
+        slot = self.header("patience")
+        left, pages = self.v(f"load i64, ptr {slot}"), self.v(f"lshr i64 {count}, 12")
+        self.emit(f"store i64 {self.v(f'sub i64 {left}, {pages}')}, ptr {slot}")
+
+    # -- descriptors --------------------------------------------------------------------------------------------
+
+    def open_descriptor(self, need: int) -> str:
+        """The word of the descriptor in the first argument. From here on, leave by ``%letgo``, or by transferred()."""
+        number = self.v(f"and i64 {self.argument(0)}, {0xFFFF_FFFF}")
+        self.require(self.compare("ult", number, native.MAX_DESCRIPTORS))
+        slot = self.header("in_call")
+        odd = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
+        self.v(f"atomicrmw xchg ptr {slot}, i64 {odd} seq_cst")
+        entry = self.at("%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}"))
+        word = self.v(f"load atomic i64, ptr {entry} monotonic, align 8")
+        self.require(self.compare("eq", self.v(f"and i64 {word}, {need}"), need), "letgo")
+        return word
+
+    def host_number(self, word: str) -> str:
+        return self.v(f"and i64 {word}, {0xFFFF_FFFF}")
+
+    def end_call(self) -> None:
+        slot = self.header("in_call")
+        even = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
+        self.emit(f"store atomic i64 {even}, ptr {slot} release, align 8")
+
+    def transferred(self, result: str) -> None:
+        """The end of a call on a descriptor. Waiting, SIGPIPE and signals of the host are Python's: it calls again."""
+        for number in (_EINTR, _EAGAIN, _EPIPE):
+            self.require(self.compare("ne", result, -number), "letgo")
+        self.end_call()
+        self.finish(result)
+
+    def ready(self, word: str, events: int) -> None:
+        """Go on only if a file that might block is ready."""
+        ask, go = self.label(), self.label()
+        plain = self.compare("eq", self.v(f"and i64 {word}, {native.FD_POLL}"), 0)
+        self.emit(f"br i1 {plain}, label %{go}, label %{ask}")
+        self.place(ask)
+        number = self.v(f"trunc i64 {word} to i32")
+        self.emit(f"store i32 {number}, ptr %space")
+        self.emit(f"store i32 {events}, ptr {self.at('%space', 4)}")
+        count = self.v("call i32 @poll(ptr %space, i64 1, i32 0)")
+        self.emit(f"br i1 {self.compare('sgt', count, 0, 'i32')}, label %{go}, label %letgo")
+        self.place(go)
+
+    def limit(self, word: str, count: str) -> None:
+        """Go on only if a write of so many bytes is never done in part."""
+        few = self.compare("ule", count, _PIPE_BUF)
+        whole = self.compare("eq", self.v(f"and i64 {word}, {native.FD_SMALL}"), 0)
+        self.require(self.v(f"or i1 {few}, {whole}"), "letgo")
+
+    def transfer(self, name: str, *, writes: bool, positioned: bool) -> None:
+        count = self.argument(2)
+        self.require(self.compare("ule", count, _MOST))
+        place = self.require_range(self.argument(1), count, _READ if writes else _WRITE)
+        extra = []
+        if positioned:
+            extra = [self.argument(3)]
+            self.require(self.compare("sge", extra[0], 0))
+        need = (native.FD_WRITE if writes else native.FD_READ) | (native.FD_AT if positioned else 0)
+        word = self.open_descriptor(need)
+        if not positioned:
+            if writes:
+                self.limit(word, count)
+            self.ready(word, 4 if writes else 1)
+        self.spend(count)
+        self.transferred(self.host(name, self.host_number(word), f"ptr {place}", count, *extra))
+
+    def op_read(self) -> None:
+        self.transfer("read", writes=False, positioned=False)
+
+    def op_write(self) -> None:
+        self.transfer("write", writes=True, positioned=False)
+
+    def op_pread64(self) -> None:
+        self.transfer("pread64", writes=False, positioned=True)
+
+    def op_pwrite64(self) -> None:
+        self.transfer("pwrite64", writes=True, positioned=True)
+
+    def vector(self, name: str, *, writes: bool) -> None:
+        count = self.argument(2)
+        self.require(self.compare("ult", self.v(f"add i64 {count}, -1"), _VECTORS))
+        vector = self.require_range(self.argument(1), self.v(f"shl i64 {count}, 4"), _READ)
+        before, loop, fine, done = self.label(), self.label(), self.label(), self.label()
+        self.emit(f"br label %{before}")
+        self.place(before)
+        self.emit(f"br label %{loop}")
+        self.place(loop)
+        i, total, following, sum_ = (f"%{name}{part}" for part in ("i", "t", "n", "s"))
+        self.emit(f"{i} = phi i64 [ 0, %{before} ], [ {following}, %{fine} ]")
+        self.emit(f"{total} = phi i64 [ 0, %{before} ], [ {sum_}, %{fine} ]")
+        offset = self.v(f"shl i64 {i}, 4")
+        # Each word is read once: another thread of the guest may change it.
+        pair = self.at(vector, offset)
+        base, length = self.once(pair), self.once(self.at(pair, 8))
+        self.require(self.compare("ule", length, _MOST))
+        need = _READ if writes else _WRITE
+        ok = self.v(f"call i1 @allowed(ptr %arena, i64 {base}, i64 {length}, i8 {need})")
+        nothing = self.compare("eq", length, 0)
+        self.emit(f"br i1 {self.v(f'or i1 {ok}, {nothing}')}, label %{fine}, label %no")
+        self.place(fine)
+        base = self.v(f"select i1 {nothing}, i64 0, i64 {base}")
+        here = self.at("%space", self.v(f"add i64 {offset}, 16"))
+        self.emit(f"store ptr {self.at('%arena', base)}, ptr {here}")
+        self.emit(f"store i64 {length}, ptr {self.at(here, 8)}")
+        self.emit(f"{sum_} = add i64 {total}, {length}")
+        self.emit(f"{following} = add i64 {i}, 1")
+        self.emit(f"br i1 {self.compare('ult', following, count)}, label %{loop}, label %{done}")
+        self.place(done)
+        self.require(self.compare("ult", self.v(f"add i64 {sum_}, -1"), _MOST))
+        word = self.open_descriptor(native.FD_WRITE if writes else native.FD_READ)
+        if writes:
+            self.limit(word, sum_)
+        self.ready(word, 4 if writes else 1)
+        self.spend(sum_)
+        self.transferred(self.host(name, self.host_number(word), f"ptr {self.at('%space', 16)}", count))
+
+    def once(self, pointer: str) -> str:
+        return self.v(f"load volatile i64, ptr {pointer}, align 1")
+
+    def op_readv(self) -> None:
+        self.vector("readv", writes=False)
+
+    def op_writev(self) -> None:
+        self.vector("writev", writes=True)
+
+    def op_lseek(self) -> None:
+        offset, whence = self.argument(1), self.v(f"and i64 {self.argument(2)}, 255")
+        word = self.open_descriptor(native.FD_SEEK)
+        self.transferred(self.host("lseek", self.host_number(word), offset, whence))
+
+    # -- small calls --------------------------------------------------------------------------------------------
+
+    def op_gettid(self) -> None:
+        self.finish(self.load_header("tid"))
+
+    def op_sched_yield(self) -> None:
+        self.finish(self.host("sched_yield"))
+
+    def op_getrandom(self) -> None:
+        count = self.argument(1)
+        self.require(self.compare("ule", count, 256))
+        place = self.require_range(self.argument(0), count, _WRITE)
+        result = self.host("getrandom", f"ptr {place}", count, "0")
+        self.require(self.compare("eq", result, count))
+        self.finish(result)
+
+    def op_brk(self) -> None:
+        """Asking where it is. Moving it is Python's."""
+        start, now = (self.v(f"load i64, ptr {self.at('%calls', 8 * word)}") for word in (5, 6))
+        self.require(self.compare("ult", self.argument(0), start))
+        self.finish(now)
+
+    def op_madvise(self) -> None:
+        """Advice that changes nothing, about pages that are there."""
+        address, length, advice = self.argument(0), self.argument(1), self.argument(2)
+        self.require(self.compare("eq", self.v(f"and i64 {address}, 4095"), 0))
+        for acts in (4, 9):
+            self.require(self.compare("ne", advice, acts))
+        self.require_range(address, length, -128)
+        self.finish("0")
+
+    def op_clock_gettime(self) -> None:
+        clock = self.int_argument(0)
+        self.require(self.compare("ult", clock, 8, "i32"))
+        place = self.require_range(self.argument(1), 16, _WRITE)
+        result = self.v(f"call i32 @clock_gettime(i32 {clock}, ptr {place})")
+        self.require(self.compare("eq", result, 0, "i32"))
+        self.finish("0")
+
+    def op_gettimeofday(self) -> None:
+        self.require(self.compare("eq", self.argument(1), 0))
+        place = self.require_range(self.argument(0), 16, _WRITE)
+        result = self.v("call i32 @clock_gettime(i32 0, ptr %space)")
+        self.require(self.compare("eq", result, 0, "i32"))
+        seconds = self.v("load i64, ptr %space")
+        nanoseconds = self.v(f"load i64, ptr {self.at('%space', 8)}")
+        rest = self.v(f"udiv i64 {nanoseconds}, 1000")
+        self.emit(f"store i64 {seconds}, ptr {place}, align 1")
+        self.emit(f"store i64 {rest}, ptr {self.at(place, 8)}, align 1")
+        self.finish("0")
+
+    def no_sleep(self, request: str) -> None:
+        place = self.require_range(request, 16, _READ)
+        both = self.v(f"or i64 {self.once(place)}, {self.once(self.at(place, 8))}")
+        self.require(self.compare("eq", both, 0))
+        self.finish("0")
+
+    def op_nanosleep(self) -> None:
+        self.no_sleep(self.argument(0))
+
+    def op_clock_nanosleep(self) -> None:
+        self.require(self.compare("ult", self.int_argument(0), 2, "i32"))
+        self.require(self.compare("eq", self.v(f"and i64 {self.argument(1)}, 1"), 0))
+        self.no_sleep(self.argument(2))
+
+    # -- futex --------------------------------------------------------------------------------------------------
+
+    def op_futex(self) -> None:
+        address, operation, third = self.argument(0), self.argument(1), self.argument(5)
+        value = self.int_argument(2)
+        self.require(self.compare("eq", self.v(f"and i64 {address}, 3"), 0))
+        place = self.require_range(address, 4, _READ)
+        wait, timed, wake, everyone = self.label(), self.label(), self.label(), self.label()
+        command = self.v(f"and i64 {operation}, 127")
+        any_bits = self.compare("eq", self.v(f"trunc i64 {third} to i32"), -1, "i32")
+        self.emit(f"switch i64 {command}, label %no [ i64 0, label %{timed}  i64 1, label %{wake}")
+        self.emit(f"  i64 9, label %{everyone}W  i64 10, label %{everyone} ]")
+        self.place(everyone)
+        self.emit(f"br i1 {any_bits}, label %{wake}, label %no")
+        self.place(everyone + "W")
+        self.emit(f"br i1 {any_bits}, label %{timed}, label %no")
+        self.place(wake)
+        few = self.compare("sge", value, 0, "i32")
+        count = self.v(f"select i1 {few}, i32 {value}, i32 {0x7FFF_FFFF}")
+        wide = self.v(f"zext i32 {count} to i64")
+        self.finish(self.host("futex", f"ptr {place}", str(1 | _FUTEX_PRIVATE), wide))
+
+        self.place(timed)
+        self.emit(f"br i1 {self.compare('eq', self.argument(3), 0)}, label %{wait}, label %no")
+        self.place(wait)
+        again, sleep = self.label(), self.label()
+        self.spin(place, value, sleep, again)
+        self.place(again)
+        self.finish(str(-_EAGAIN))
+        self.place(sleep)
+        # struct futex_waitv[2]: the thread's own word first, so that a wake of the guest's is what counts if both came.
+        self.emit(f"store i64 0, ptr {self.at('%space', 16)}")
+        self.emit(f"store ptr {self.header('attention')}, ptr {self.at('%space', 24)}")
+        self.emit(f"store i64 {_SIZE_U32 | _FUTEX_PRIVATE}, ptr {self.at('%space', 32)}")
+        self.emit(f"store i64 {self.v(f'zext i32 {value} to i64')}, ptr {self.at('%space', 40)}")
+        self.emit(f"store ptr {place}, ptr {self.at('%space', 48)}")
+        self.emit(f"store i64 {_SIZE_U32 | _FUTEX_PRIVATE}, ptr {self.at('%space', 56)}")
+        longest = self.load_header("wait_nanoseconds")
+        bounded, go = self.label(), self.label()
+        unbounded = self.label()
+        self.emit(f"br label %{unbounded}")
+        self.place(unbounded)
+        self.emit(f"br i1 {self.compare('eq', longest, 0)}, label %{go}, label %{bounded}")
+        self.place(bounded)
+        self.v("call i32 @clock_gettime(i32 1, ptr %space)")
+        nano_at = self.at("%space", 8)
+        nano = self.v(f"add i64 {self.v(f'load i64, ptr {nano_at}')}, {longest}")
+        over = self.compare("uge", nano, _BILLION)
+        seconds = self.v(f"add i64 {self.v('load i64, ptr %space')}, {self.v(f'zext i1 {over} to i64')}")
+        less = self.v(f"select i1 {over}, i64 {_BILLION}, i64 0")
+        self.emit(f"store i64 {seconds}, ptr %space")
+        self.emit(f"store i64 {self.v(f'sub i64 {nano}, {less}')}, ptr {nano_at}")
+        self.emit(f"br label %{go}")
+        self.place(go)
+        until = self.v(f"phi ptr [ null, %{unbounded} ], [ %space, %{bounded} ]")
+        waiting = self.header("waiting")
+        self.v(f"atomicrmw xchg ptr {waiting}, i64 1 seq_cst")
+        result = self.host("futex_waitv", f"ptr {self.at('%space', 16)}", "2", "0", f"ptr {until}", "1")
+        self.emit(f"store atomic i64 0, ptr {waiting} release, align 8")
+        woken, changed = self.label(), self.label()
+        self.emit(
+            f"switch i64 {result}, label %no [ i64 1, label %{woken}  i64 {-_EAGAIN}, label %{changed} ]"
+        )
+        self.place(woken)
+        self.finish("0")
+        self.place(changed)
+        quiet = self.compare("eq", self.load_header("attention"), 0)
+        self.emit(f"br i1 {quiet}, label %{again}, label %no")
+
+    def spin(self, place: str, value: str, sleep: str, again: str) -> None:
+        """Look at the word for a moment before sleeping, which costs 5 us: longer where that has paid, else less.
+
+        A word that changes meanwhile is as one that changed before the call.
+        """
+        spins = self.header("spins")
+        budget = self.v(f"load i64, ptr {spins}")
+        loop, pause, changed, same, start = (self.label() for _ in range(5))
+        self.emit(f"br label %{start}")
+        self.place(start)
+        self.emit(f"br label %{loop}")
+        self.place(loop)
+        i, left = f"%{loop}i", f"%{loop}n"
+        self.emit(f"{i} = phi i64 [ {budget}, %{start} ], [ {left}, %{pause} ]")
+        now = self.v(f"load atomic i32, ptr {place} seq_cst, align 4")
+        more = self.label()
+        self.emit(f"br i1 {self.compare('eq', now, value, 'i32')}, label %{more}, label %{changed}")
+        self.place(more)
+        self.emit(f"br i1 {self.compare('eq', i, 0)}, label %{same}, label %{pause}")
+        self.place(pause)
+        self.emit(_PAUSE)
+        self.emit(f"{left} = sub i64 {i}, 1")
+        self.emit(f"br label %{loop}")
+        self.place(changed)
+        twice = self.v(f"shl i64 {budget}, 1")
+        few = self.compare("ult", twice, _MOST_SPINS)
+        self.emit(f"store i64 {self.v(f'select i1 {few}, i64 {twice}, i64 {_MOST_SPINS}')}, ptr {spins}")
+        self.emit(f"br label %{again}")
+        self.place(same)
+        half = self.v(f"lshr i64 {budget}, 1")
+        enough = self.compare("ugt", half, _FEWEST_SPINS)
+        self.emit(f"store i64 {self.v(f'select i1 {enough}, i64 {half}, i64 {_FEWEST_SPINS}')}, ptr {spins}")
+        self.emit(f"br label %{sleep}")
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    def set_mask(self, before: str, after: str) -> None:
+        """Change the mask of blocked signals; if one may be waiting that it unblocks, it is Python's."""
+        slot = self.header("signal_mask")
+        unblocks, back, fine = self.label(), self.label(), self.label()
+        opened = self.v(f"and i64 {before}, {self.v(f'xor i64 {after}, -1')}")
+        self.v(f"atomicrmw xchg ptr {slot}, i64 {after} seq_cst")
+        self.emit(f"br i1 {self.compare('eq', opened, 0)}, label %{fine}, label %{unblocks}")
+        self.place(unblocks)
+        none = self.compare("eq", self.load_header("signal_pending"), 0)
+        self.emit(f"br i1 {none}, label %{fine}, label %{back}")
+        self.place(back)
+        self.emit(f"store atomic i64 {before}, ptr {slot} release, align 8")
+        self.emit("br label %no")
+        self.place(fine)
+
+    def op_rt_sigprocmask(self) -> None:
+        how, new, old = self.int_argument(0), self.argument(1), self.argument(2)
+        self.require(self.compare("eq", self.argument(3), 8))
+        before = self.load_header("signal_mask")
+        tell, ask, change, choose, done = (self.label() for _ in range(5))
+        self.emit(f"br i1 {self.compare('eq', old, 0)}, label %{choose}, label %{ask}")
+        self.place(ask)
+        self.require_range(old, 8, _WRITE)
+        self.emit(f"br label %{choose}")
+        self.place(choose)
+        self.emit(f"br i1 {self.compare('eq', new, 0)}, label %{done}, label %{change}")
+        self.place(change)
+        self.require(self.compare("ult", how, 3, "i32"))
+        wanted = self.once(self.require_range(new, 8, _READ))
+        wanted = self.v(f"and i64 {wanted}, {~(1 << 8 | 1 << 18)}")
+        blocked = self.v(f"or i64 {before}, {wanted}")
+        left = self.v(f"and i64 {before}, {self.v(f'xor i64 {wanted}, -1')}")
+        after = self.v(f"select i1 {self.compare('eq', how, 0, 'i32')}, i64 {blocked}, i64 {wanted}")
+        after = self.v(f"select i1 {self.compare('eq', how, 1, 'i32')}, i64 {left}, i64 {after}")
+        self.set_mask(before, after)
+        self.emit(f"br label %{done}")
+        self.place(done)
+        end = self.label()
+        self.emit(f"br i1 {self.compare('eq', old, 0)}, label %{end}, label %{tell}")
+        self.place(tell)
+        self.emit(f"store i64 {before}, ptr {self.at('%arena', old)}, align 1")
+        self.emit(f"br label %{end}")
+        self.place(end)
+        self.finish("0")
+
+    def altstack(self) -> tuple[str, str, str]:
+        base, flags, size = (
+            self.v(f"load i64, ptr {self.at('%st', HEADER['altstack'] + 8 * i)}") for i in range(3)
+        )
+        return base, flags, size
+
+    def stack_pointer(self) -> str:
+        return self.register(self.abi.stack_word)
+
+    def op_tkill(self) -> None:
+        self.require(self.compare("eq", self.int_argument(0), self.own("tid"), "i32"))
+        self.raise_(self.int_argument(1), -6)
+
+    def op_tgkill(self) -> None:
+        self.require(self.compare("eq", self.int_argument(0), self.own("pid"), "i32"))
+        self.require(self.compare("eq", self.int_argument(1), self.own("tid"), "i32"))
+        self.raise_(self.int_argument(2), -6)
+
+    def op_kill(self) -> None:
+        self.require(self.compare("eq", self.int_argument(0), self.own("pid"), "i32"))
+        self.raise_(self.int_argument(1), 0)
+
+    def own(self, what: str) -> str:
+        if what == "tid":
+            return self.v(f"trunc i64 {self.load_header('tid')} to i32")
+        return self.v(f"load i32, ptr {self.at('%calls', 8 * Constant.PID)}")
+
+    def raise_(self, number: str, code: int) -> None:
+        """A signal of this thread for itself, which it handles now."""
+        self.require(self.compare("ult", self.v(f"add i32 {number}, -1"), 64, "i32"))
+        sender = self.v(f"load i64, ptr {self.at('%calls', 8 * Constant.UID)}")
+        sender = self.v(f"shl i64 {sender}, 32")
+        own = self.v(f"load i64, ptr {self.at('%calls', 8 * Constant.PID)}")
+        sender = self.v(f"or i64 {sender}, {own}")
+        result = self.abi.result_word
+        before = self.register(result)
+        self.set_register(result, "0")
+        wide = self.v(f"zext i32 {number} to i64")
+        to = self.v(
+            f"call i64 @deliver(ptr %st, ptr %arena, ptr %calls, i64 {wide}, i32 {code}, i64 {sender}, i64 %next)"
+        )
+        back, gone = self.label(), self.label()
+        self.emit(f"br i1 {self.compare('eq', to, -1)}, label %{back}, label %{gone}")
+        self.place(back)
+        self.set_register(result, before)
+        self.emit("br label %no")
+        self.place(gone)
+        self.count()
+        self.emit(f"ret i64 {to}")
+
+    def deliver(self) -> str:
+        """``deliver(state, arena, table, number, code, detail, pc)``: the signal's frame, and its handler's registers.
+
+        ``code`` and ``detail`` are si_code and what follows it, ``pc`` where the handler returns to. The result is where the
+        handler begins, or -1 with nothing changed if this is more than one handler that may run now.
+        """
+        abi = self.abi
+        assert isinstance(abi, Riscv64)
+        self.emit("%space = alloca i32")
+        mask = self.load_header("signal_mask")
+        bit = self.v(f"shl i64 1, {self.v('add i64 %number, -1')}")
+        self.require(self.compare("eq", self.v(f"and i64 {mask}, {bit}"), 0))
+        self.require(self.compare("eq", self.load_header("signal_pending"), 0))
+        self.require(self.compare("eq", self.load_header("attention"), 0))
+        generation = self.at("%calls", native.GENERATION)
+        first = self.v(f"load atomic i64, ptr {generation} acquire, align 8")
+        action = self.at("%calls", self.v(f"add i64 {self.v('shl i64 %number, 5')}, {native.ACTIONS}"))
+        handler, flags, masked = (
+            self.v(f"load atomic i64, ptr {self.at(action, 8 * i)} acquire, align 8") for i in range(3)
+        )
+        last = self.v(f"load atomic i64, ptr {generation} acquire, align 8")
+        self.require(self.compare("eq", first, last))
+        self.require(self.compare("eq", self.v(f"and i64 {first}, 1"), 0))
+        self.require(self.compare("ugt", handler, 1))
+        self.require(self.compare("eq", self.v(f"and i64 {flags}, {0x8000_0000}"), 0))  # SA_RESETHAND
+        base, how, size = self.altstack()
+        self.require(self.compare("ule", how, 2))
+        sp = self.stack_pointer()
+        on = self.compare("ult", self.v(f"sub i64 {sp}, {base}"), size)
+        wants = self.compare("ne", self.v(f"and i64 {flags}, {0x0800_0000}"), 0)  # SA_ONSTACK
+        has = self.compare("ne", size, 0)
+        switch = self.v(f"and i1 {self.v(f'and i1 {wants}, {has}')}, {self.v(f'xor i1 {on}, true')}")
+        stack = self.v(f"select i1 {switch}, i64 {self.v(f'add i64 {base}, {size}')}, i64 {sp}")
+        frame = self.v(f"and i64 {self.v(f'add i64 {stack}, {-abi.FRAME}')}, -16")
+        place = self.require_range(frame, abi.FRAME, _WRITE)
+        self.emit(f"call void @llvm.memset.p0.i64(ptr align 8 {place}, i8 0, i64 {abi.FRAME}, i1 false)")
+
+        def put(offset: int, value: str, type_: str = "i64") -> None:
+            self.emit(f"store {type_} {value}, ptr {self.at(place, offset)}, align 4")
+
+        put(0, self.v("trunc i64 %number to i32"), "i32")
+        put(8, "%code", "i32")
+        put(16, "%detail")
+        alt = abi.UCONTEXT + 16
+        shown = self.v(f"select i1 {on}, i64 1, i64 {how}")
+        put(alt, self.v(f"select i1 {has}, i64 {base}, i64 0"))
+        put(alt + 8, self.v(f"select i1 {has}, i64 {shown}, i64 2"))
+        put(alt + 16, size)
+        put(abi.UCONTEXT + 40, mask)
+        put(abi.REGISTERS, "%pc")
+        x = self.isa.layout.offset("x", 1)
+        self.copy(self.at(place, abi.REGISTERS + 8), self.at("%st", x), 31 * 8)
+        self.copy(self.at(place, abi.FP), self.at("%st", self.isa.layout.offset("f", 0)), 32 * 8)
+        self.emit("call void @llvm.x86.sse.stmxcsr(ptr %space) #1")
+        flags_now = guest_flags(self, self.v("load i32, ptr %space"))
+        sticky = self.v(f"or i64 {self.load_state('fp_flags')}, {flags_now}")
+        mode = self.v(f"and i64 {self.load_state('fp_rounding')}, 7")
+        fcsr = self.v(f"or i64 {self.v(f'and i64 {sticky}, 31')}, {self.v(f'shl i64 {mode}, 5')}")
+        put(abi.FP + 256, self.v(f"trunc i64 {fcsr} to i32"), "i32")
+        defers = self.compare("eq", self.v(f"and i64 {flags}, {0x4000_0000}"), 0)  # not SA_NODEFER
+        more = self.v(f"or i64 {masked}, {self.v(f'select i1 {defers}, i64 {bit}, i64 0')}")
+        after = self.v(f"or i64 {mask}, {more}")
+        self.emit(f"store atomic i64 {after}, ptr {self.header('signal_mask')} release, align 8")
+        trampoline = self.v(f"load i64, ptr {self.at('%calls', 8 * Constant.TRAMPOLINE)}")
+        context = self.v(f"add i64 {frame}, {abi.UCONTEXT}")
+        for index, value in ((1, trampoline), (2, frame), (10, "%number"), (11, frame), (12, context)):
+            self.set_register(x // 8 - 1 + index, value)
+        self.emit(f"ret i64 {self.v(f'and i64 {handler}, -2')}")
+        return self.function(
+            "i64 @deliver(ptr %st, ptr %arena, ptr %calls, i64 %number, i32 %code, i64 %detail, i64 %pc)"
+        )
+
+    def fault(self) -> str:
+        """``fault(state, arena, table, pc)``: SIGSEGV for the access that the header's fault words describe."""
+        address, access = self.load_state("fault_address"), self.load_state("fault_access")
+        need, size = self.v(f"trunc i64 {access} to i8"), self.v(f"lshr i64 {access}, 8")
+        start, look, behind, second, bad, wild, known = (self.label() for _ in range(7))
+        self.emit(f"br label %{start}")
+        self.place(start)
+        self.emit(f"br i1 {self.compare('ult', address, 1 << MAX_BITS)}, label %{look}, label %{wild}")
+        self.place(look)
+        ok = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 1, i8 {need})")
+        self.emit(f"br i1 {ok}, label %{behind}, label %{bad}")
+        # Only what lies in the next page may be refused.
+        self.place(behind)
+        edge = self.v(f"add i64 {self.v(f'or i64 {address}, 4095')}, 1")
+        self.require(self.compare("ult", edge, self.v(f"add i64 {address}, {size}")))
+        refused = self.v(f"call i1 @allowed(ptr %arena, i64 {edge}, i64 1, i8 {need})")
+        self.emit(f"br i1 {refused}, label %no, label %{second}")
+        self.place(second)
+        self.emit(f"br label %{bad}")
+        self.place(bad)
+        at = self.v(f"phi i64 [ {address}, %{look} ], [ {edge}, %{second} ]")
+        # The address behind the last page has a table entry, which is 0.
+        below = self.at("%arena", -TABLE_OFFSET)
+        byte = self.v(f"load i8, ptr {self.at(below, self.v(f'lshr i64 {at}, 12'))}")
+        mapped = self.compare("slt", byte, 0, "i8")
+        code = self.v(f"select i1 {mapped}, i32 2, i32 1")
+        self.emit(f"br label %{known}")
+        self.place(wild)
+        self.emit(f"br label %{known}")
+        self.place(known)
+        final = self.v(f"phi i64 [ {at}, %{bad} ], [ {address}, %{wild} ]")
+        why = self.v(f"phi i32 [ {code}, %{bad} ], [ 1, %{wild} ]")
+        to = self.v(
+            f"call i64 @deliver(ptr %st, ptr %arena, ptr %calls, i64 11, i32 {why}, i64 {final}, i64 %pc)"
+        )
+        self.emit(f"ret i64 {to}")
+        return self.function("i64 @fault(ptr %st, ptr %arena, ptr %calls, i64 %pc)")
+
+    def function(self, head: str) -> str:
+        """The text so far as a function."""
+        lines, self.lines = self.lines, []
+        if any("label %no" in line for line in lines):
+            lines += ["no:", "  ret i64 -1"]
+        return "\n".join([f"define internal {head} noinline #0 {{", "entry:", *lines, "}"])
+
+    def copy(self, to: str, source: str, size: int) -> None:
+        self.emit(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {to}, ptr align 8 {source}, i64 {size}, i1 false)"
+        )
+
+    def goto(self, pc: str) -> None:
+        """The call is done, and goes on elsewhere."""
+        self.count()
+        self.emit(f"ret i64 {pc}")
+
+    def op_rt_sigreturn(self) -> None:
+        abi = self.abi
+        assert isinstance(abi, Riscv64)
+        frame = self.stack_pointer()
+        place = self.require_range(frame, abi.FRAME, _READ)
+        self.require(self.compare("eq", self.v(f"and i64 {frame}, 7"), 0))
+
+        def get(offset: int, type_: str = "i64") -> str:
+            return self.v(f"load {type_}, ptr {self.at(place, offset)}, align 4")
+
+        # The alternative stack of the frame must be the one that there is, which Python would set again.
+        base, how, size = self.altstack()
+        alt = abi.UCONTEXT + 16
+        flags = get(alt + 8, "i32")
+        self.require(self.compare("ule", flags, 2, "i32"))
+        self.require(self.compare("eq", get(alt + 16), size))
+        has = self.compare("ne", size, 0)
+        there = self.v(f"and i1 {self.compare('eq', get(alt), base)}, {self.compare('ne', flags, 2, 'i32')}")
+        there = self.v(f"and i1 {there}, {self.compare('eq', how, 0)}")
+        absent = self.compare("eq", flags, 2, "i32")
+        self.require(self.v(f"select i1 {has}, i1 {there}, i1 {absent}"))
+        mask = self.v(f"and i64 {get(abi.UCONTEXT + 40)}, {~(1 << 8 | 1 << 18)}")
+        self.set_mask(self.load_header("signal_mask"), mask)
+        pc = get(abi.REGISTERS)
+        x = self.isa.layout.offset("x", 1)
+        self.copy(self.at("%st", x), self.at(place, abi.REGISTERS + 8), 31 * 8)
+        self.copy(self.at("%st", self.isa.layout.offset("f", 0)), self.at(place, abi.FP), 32 * 8)
+        fcsr = self.v(f"zext i32 {get(abi.FP + 256, 'i32')} to i64")
+        self.store_state("fp_flags", self.v(f"and i64 {fcsr}, 31"))
+        rounding = self.v(f"and i64 {self.v(f'lshr i64 {fcsr}, 5')}, 7")
+        self.store_state("fp_rounding", rounding)
+        control = self.v(f"load i32, ptr {self.v(f'getelementptr i32, ptr @roundings, i64 {rounding}')}")
+        slot = self.field_in_state(HEADER["host_fp"])
+        self.emit(f"store i32 {control}, ptr {slot}")
+        self.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {slot}) #1")
+        self.store_state("reservation", "-1")
+        self.goto(self.v(f"and i64 {pc}, -2"))
+
+    # -- all of it ----------------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        slot = self.header("native_count")
+        before = self.v(f"load i64, ptr {slot}")
+        self.emit(f"store i64 {self.v(f'add i64 {before}, 1')}, ptr {slot}")
+
+    def text(self) -> str:
+        parts = [_ALLOWED, _HOST_CALL]
+        if self.signals:
+            parts += [self.deliver(), self.fault()]
+        return "\n".join([*parts, self.native_call()])
+
+    def native_call(self) -> str:
+        self.emit("%space = alloca [160 x i8], align 16")
+        number = self.register(self.abi.number_word)
+        self.require(self.compare("ult", number, native.NUMBERS))
+        slot = self.at("%calls", self.v(f"add i64 {number}, {native.OPERATIONS}"))
+        operation = self.v(f"load i8, ptr {slot}")
+        self.require(self.compare("eq", self.load_header("attention"), 0))
+        patience = self.header("patience")
+        left = self.v(f"sub i64 {self.v(f'load i64, ptr {patience}')}, 1")
+        self.require(self.compare("sge", left, 0))
+        self.emit(f"store i64 {left}, ptr {patience}")
+        methods: dict[Operation, Callable[[], None]] = {
+            operation: getattr(self, "op_" + operation.name.lower())
+            for operation in Operation
+            if self.can(operation)
+        }
+        cases = " ".join(f"i8 {int(operation)}, label %{operation.name}" for operation in methods)
+        constants = " ".join(f"i8 {int(word)}, label %constant" for word in Constant)
+        self.emit(f"switch i8 {operation}, label %no [ {constants} {cases} ]")
+        self.place("constant")
+        offset = self.v(f"shl i64 {self.v(f'zext i8 {operation} to i64')}, 3")
+        self.finish(self.v(f"load i64, ptr {self.at('%calls', offset)}"))
+        for known, method in methods.items():
+            self.place(known.name)
+            method()
+        self.place("done")
+        self.goto("%next")
+        self.place("letgo")
+        self.end_call()
+        self.emit("br label %no")
+        return self.function("i64 @native_call(ptr %st, ptr %arena, ptr %calls, i64 %next)")
+
+    @property
+    def signals(self) -> bool:
+        """Whether handlers are entered natively. The frame holds the guest's sticky floating-point flags, which native
+        code keeps in x86's control word."""
+        return HOST.x86 and self.abi.plain_frame
+
+    def can(self, operation: Operation) -> bool:
+        return self.signals or operation not in (
+            Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL,
+        )  # fmt: skip
+
+
+def native_call(isa: Isa) -> str | None:
+    """The functions for an ISA, or None for one that has no Linux ABI here."""
+    calls = _calls(isa)
+    return None if calls is None else calls.text()
+
+
+def native_signals(isa: Isa) -> bool:
+    """Whether ``fault`` and ``deliver`` are among the functions."""
+    calls = _calls(isa)
+    return calls is not None and calls.signals
+
+
+def _calls(isa: Isa) -> _Calls | None:
+    try:
+        return _Calls(isa, abi_of(isa.name, isa.layout))
+    except KeyError:
+        return None
