@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENGINES = ("jit", "interp", "reference")
+ENGINES = ("jit", "baseline", "interp", "reference")
 BASE = 0x10000  # where an assembled program's code lies: ELF header and code share the first pages
 CODE = BASE + 0x1000
 DATA = BASE + 0x10000

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Assembler, Guests, Oracle
 
-ENGINES = ("jit", "interp", "reference")
+ENGINES = ("jit", "baseline", "interp", "reference")
 SEGV, ILL, TRAP = signal.SIGSEGV, signal.SIGILL, signal.SIGTRAP
 
 # name: (program, signal, address of the access or None for "the instruction's own"). The fault is at the label "at".
@@ -69,7 +69,7 @@ def test_same_signal_as_qemu(name: str, assembler: Assembler, qemu: Oracle, tmp_
     assert qemu.run([program.path], cwd=tmp_path).status == -CASES[name][1]
 
 
-@pytest.mark.parametrize("engine", ["jit", "interp"])
+@pytest.mark.parametrize("engine", ["jit", "baseline", "interp"])
 def test_fault_in_hot_code(engine: str, assembler: Assembler) -> None:
     """A loop that walks off the end of its memory after the JIT has compiled it: pc, address and count stay exact."""
     from vm_core.runner import run
@@ -127,7 +127,7 @@ def test_programs_that_end_badly(kind: str, guests: Guests, qemu: Oracle, tmp_pa
     program = guests.path("faults", "O2")
     want = qemu.run([program, kind], cwd=tmp_path)
     assert want.status < 0
-    for engine in ("jit", "interp"):
+    for engine in ("jit", "baseline", "interp"):
         result = run([str(program), kind], engine=engine, capture_output=True, env={}, cwd=tmp_path)
         assert result.returncode == want.status, engine
         assert isinstance(result.stdout, bytes)

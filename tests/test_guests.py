@@ -55,7 +55,7 @@ def check(
 def test_native_engines(
     program: str, variant: str, guests: Guests, qemu: Oracle, vm: Vm, tmp_path: Path
 ) -> None:
-    check(program, variant, "small", ("jit", "interp"), guests, qemu, vm, tmp_path)
+    check(program, variant, "small", ("jit", "baseline", "interp"), guests, qemu, vm, tmp_path)
 
 
 @pytest.mark.needs_cc
@@ -86,7 +86,7 @@ def test_same_as_native(program: str, guests: Guests, vm: Vm, tmp_path: Path) ->
     assert missing == []
 
 
-@pytest.mark.parametrize("engine", ["jit", "interp"])
+@pytest.mark.parametrize("engine", ["jit", "baseline", "interp"])
 def test_demo(engine: str, tmp_path: Path) -> None:
     """The bundled program needs no compiler, so this runs everywhere."""
     from vm_core.runner import run

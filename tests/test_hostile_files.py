@@ -63,7 +63,7 @@ def test_hostile_files(kind: str, count: int, batch: int) -> None:
     """In a process of their own, so that a crash is this test's failure and names the seed."""
     from vm_cli.demo import program
 
-    engine = ("jit", "interp")[batch % 2]
+    engine = ("jit", "baseline", "interp")[batch % 3]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, kind, str(batch), str(count), str(program()), engine],
         capture_output=True,

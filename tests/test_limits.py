@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Assembler, Guests
 
-ENGINES = ("jit", "interp", "reference")
+ENGINES = ("jit", "baseline", "interp", "reference")
 PAGE = 4096
 # Programs whose every instruction is settled by their input: no clock, no threads, no addresses that vary.
 SETTLED = ("fib", "sieve", "bytecode", "sha256", "icall", "longjmp", "intops", "printf", "floats")
@@ -92,7 +92,7 @@ def test_fuel_stops_exactly(engine: str, assembler: Assembler) -> None:
     assert run([program], engine=engine, fuel=10**15, capture_output=True).reason == "exit"
 
 
-@pytest.mark.parametrize("engine", ["jit", "interp"])
+@pytest.mark.parametrize("engine", ["jit", "baseline", "interp"])
 def test_fuel_stops_exactly_in_hot_code(engine: str, assembler: Assembler) -> None:
     """Long enough for the JIT to have taken over."""
     from vm_core.runner import run
@@ -135,10 +135,12 @@ def test_engines_count_alike(name: str, guests: Guests, tmp_path: Path) -> None:
     counts = {e: run(argv, engine=e, capture_output=True, env={}, cwd=tmp_path).instructions for e in ENGINES}
     assert len(set(counts.values())) == 1, counts
     argv = [argv[0], *guests.arguments(name, "small")]
-    whole = [run(argv, engine=e, capture_output=True, env={}, cwd=tmp_path) for e in ("jit", "interp")]
+    whole = [
+        run(argv, engine=e, capture_output=True, env={}, cwd=tmp_path) for e in ("jit", "baseline", "interp")
+    ]
     assert whole[0].instructions == whole[1].instructions
     fuel = whole[0].instructions * 2 // 3
-    for engine in ("jit", "interp"):
+    for engine in ("jit", "baseline", "interp"):
         cut = run(argv, engine=engine, fuel=fuel, capture_output=True, env={}, cwd=tmp_path)
         assert (cut.reason, cut.instructions) == ("fuel", fuel)
         assert isinstance(cut.stdout, bytes)
@@ -223,7 +225,7 @@ def test_memory_cap_is_exact_to_the_page(engine: str, assembler: Assembler) -> N
 
 
 @pytest.mark.needs_cc
-@pytest.mark.parametrize("engine", ["jit", "interp"])
+@pytest.mark.parametrize("engine", ["jit", "baseline", "interp"])
 def test_memory_cap_stops_a_greedy_program(engine: str, guests: Guests, tmp_path: Path) -> None:
     from vm_core.runner import run
 

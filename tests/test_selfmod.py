@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Assembler, Guests, Oracle
 
-ENGINES = ("jit", "interp", "reference")
+ENGINES = ("jit", "baseline", "interp", "reference")
 
 
 def status(program: Path, engine: str) -> int:
@@ -168,6 +168,6 @@ def test_code_writer(variant: str, guests: Guests, qemu: Oracle, tmp_path: Path)
     argv = [str(guests.path("selfmod", variant)), "400"]
     want = qemu.run(argv, cwd=tmp_path)
     assert want.status == 0
-    for engine in ("jit", "interp"):
+    for engine in ("jit", "baseline", "interp"):
         result = run(argv, engine=engine, capture_output=True, env={}, cwd=tmp_path)
         assert (result.returncode, result.stdout) == (want.status, want.stdout), engine

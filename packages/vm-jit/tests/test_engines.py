@@ -7,8 +7,8 @@ from pathlib import Path
 from vm_core.engine import Engine
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
-from vm_core.testing.engine_suite import EngineSuite
-from vm_jit.engine import InterpreterEngine, NativeEngine
+from vm_core.testing.engine_suite import CODE, EngineSuite, Machine
+from vm_jit.engine import BaselineEngine, InterpreterEngine, NativeEngine
 
 CASES = Path(__file__).parents[2] / "vm-core" / "tests" / "cases"
 
@@ -30,10 +30,39 @@ class TestRiscVInterpreter(_Interpreter):
     cases = CASES / "riscv64.txt"
 
 
+class TestRiscVBaseline(EngineSuite):
+    """The tier between: everything is compiled when it is first met."""
+
+    isa_name = "riscv64"
+    cases = CASES / "riscv64.txt"
+
+    def make_engine(self, isa: Isa, memory: GuestMemory) -> Engine:
+        return BaselineEngine(isa, memory, synchronous=True, eager=True)
+
+    def _same(
+        self, mine: Machine, expected: Machine, code: bytes, content: bytes, limit: int, at: int = CODE
+    ) -> str:
+        # A unit does no block that would use up the budget, so what is done once is followed by something.
+        if limit == 1:
+            code, limit = code + self.code("addi t3, t3, 1", "ecall"), 20
+        return super()._same(mine, expected, code, content, limit, at)
+
+
 class TestRiscVJit(_Jit):
     isa_name = "riscv64"
     cases = CASES / "riscv64.txt"
     samples = 1
+
+
+class TestRiscVRegions(EngineSuite):
+    """Regions without the baseline tier below them."""
+
+    isa_name = "riscv64"
+    cases = CASES / "riscv64.txt"
+    samples = 1
+
+    def make_engine(self, isa: Isa, memory: GuestMemory) -> Engine:
+        return NativeEngine(isa, memory, synchronous=True, eager=True, baseline=False)
 
 
 class TestAArch64Interpreter(_Interpreter):

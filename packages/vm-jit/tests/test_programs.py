@@ -10,13 +10,17 @@ from vm_core.engine import Engine
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 from vm_core.testing import EngineFactory, differential
-from vm_jit.engine import InterpreterEngine, NativeEngine
+from vm_jit.engine import BaselineEngine, InterpreterEngine, NativeEngine
 
 COUNT = int(os.environ.get("VM_ORACLE_COUNT", "350000"))
 
 
 def interpreter(isa: Isa, memory: GuestMemory) -> Engine:
     return InterpreterEngine(isa, memory)
+
+
+def baseline(isa: Isa, memory: GuestMemory) -> Engine:
+    return BaselineEngine(isa, memory, synchronous=True, eager=True)
 
 
 def eager(isa: Isa, memory: GuestMemory) -> Engine:
@@ -30,7 +34,9 @@ def background(isa: Isa, memory: GuestMemory) -> Engine:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("factory", "rounds"), [(interpreter, 1), (eager, 40), (background, 40)])
+@pytest.mark.parametrize(
+    ("factory", "rounds"), [(interpreter, 1), (baseline, 40), (eager, 40), (background, 40)]
+)
 def test_programs_do_what_qemu_does(factory: EngineFactory, rounds: int) -> None:
     """Without qemu the reference executor gives the answers, which takes some ten seconds more."""
     found = differential(factory, seed=rounds, count=COUNT, rounds=rounds)

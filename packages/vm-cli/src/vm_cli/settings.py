@@ -156,7 +156,7 @@ PATH: Final = Kind("path", "a path", _path, metavar="DIR")
 ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, metavar="K=V")
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
-ENGINE: Final = _choice("auto", "jit", "interp", "reference")
+ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
 

@@ -12,9 +12,10 @@ from vm_core.spec.isa import Isa
 
 __all__ = ["ENGINES", "available", "create"]
 
-ENGINES: Final = ("auto", "jit", "interp", "reference")
+ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference")
 _BUILT_IN: Final = {
     "jit": "vm_jit.engine:NativeEngine",
+    "baseline": "vm_jit.engine:BaselineEngine",
     "interp": "vm_jit.engine:InterpreterEngine",
     "reference": "vm_core.execute:ReferenceEngine",
 }

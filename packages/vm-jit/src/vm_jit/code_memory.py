@@ -163,6 +163,15 @@ class CodeMemory:
             self.used += size
             return CodeBlock(chunk, at, size)
 
+    def shrink(self, block: CodeBlock, size: int) -> None:
+        """Give back what is behind the first ``size`` bytes of a block."""
+        size = (size + _ALIGN - 1) & -_ALIGN
+        with self._lock:
+            if size < block.size:
+                block.chunk.release(block.at + size, block.size - size)
+                self.used -= block.size - size
+                block.size = size
+
     def free(self, block: CodeBlock) -> None:
         """Give a block back. No thread may be running, or be about to return to, code in it."""
         with self._lock:

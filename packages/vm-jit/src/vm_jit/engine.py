@@ -31,18 +31,19 @@ from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Pro
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit import faults
+from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory
 from vm_jit.decoder import NEEDS_PYTHON
 from vm_jit.prebuilt import Code, load
 from vm_jit.program import Program
-from vm_jit.records import HEAT, HOT, LAST, LENGTH, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
+from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
 from vm_jit.tiering import Tiering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["InterpreterEngine", "NativeEngine", "interpreter_for"]
+__all__ = ["BaselineEngine", "InterpreterEngine", "NativeEngine", "interpreter_for"]
 
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
@@ -144,7 +145,8 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``synchronous`` compiles in the running thread and ``eager`` what has been jumped to twice (for tests)."""
+    for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
+    in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs."""
 
     name = "jit"
 
@@ -154,6 +156,7 @@ class NativeEngine:
         memory: GuestMemory,
         *,
         jit: bool = True,
+        baseline: bool = True,
         cache: Cache | Path | str | bool | None = None,
         synchronous: bool = False,
         eager: bool = False,
@@ -202,14 +205,19 @@ class NativeEngine:
         self._miss = self.interpreter.address["h_miss"]
         self._illegal = self.interpreter.address["h_illegal"]
         self._length = MAX_LENGTH[isa.unit]
+        baseline = baseline and _CAN_COMPILE and Baseline.supports(isa)
+        jit = jit and _CAN_COMPILE
         self.tiering: Tiering | None = None
-        if jit and _CAN_COMPILE:
+        if jit or baseline:
             faults.add_arena(memory)
             faults.install(self.interpreter.address["fault_handler"])
             memory.enforce()
-            self.tiering = Tiering(self, _code, synchronous=synchronous)
+            self.tiering = Tiering(self, _code, synchronous=synchronous, optimising=jit)
+        self.baseline = Baseline(self, _code, heat=jit, synchronous=synchronous) if baseline else None
         self._started = False
-        self._heat = (HOT - 2).to_bytes(2, "little") if eager else bytes(2)
+        self._eager = eager
+        # Handlers report a place at LOW jumps. Without a baseline tier that would be too soon.
+        self._heat = (LOW - 2 if eager else 0 if baseline else LOW - HOT & 0xFFFF).to_bytes(2, "little")
         self.program: Program | None = None
         """What the cache keeps for the next run, from the first instruction on; None without a cache."""
 
@@ -288,9 +296,10 @@ class NativeEngine:
                     decoding += _now() - paused
                     if trap is not None:
                         return trap
+                    if self._eager and self.baseline is not None:
+                        self.baseline.request(cpu.pc)
                 elif reason == 5:
-                    if tiering is not None:
-                        tiering.request(cpu.pc)
+                    self._hot(cpu.pc)
                 else:
                     if reason == 6 and self._stopped_at.pop(vcpu, None) != cpu.pc:
                         self._stopped_at[vcpu] = cpu.pc
@@ -313,6 +322,15 @@ class NativeEngine:
                 stats.retired_jit += words[_JIT_RETIRED] - before
             if tiering is not None:
                 tiering.quiesce(vcpu)
+
+    def _hot(self, pc: int) -> None:
+        """Native code reports that ``pc`` is warm, for the baseline tier, or hot, for the optimising one."""
+        if self.baseline is not None and self.baseline.request(pc) and not self._eager:
+            at = self.record(pc)
+            if at is None or self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 < HOT:
+                return
+        if self.tiering is not None:
+            self.tiering.request(pc)
 
     def _adopt(self, cpu: CpuState) -> None:
         cpu.header("arena", self.memory.host_address)
@@ -411,16 +429,34 @@ class NativeEngine:
             None if at is None else int.from_bytes(self._bytes[at + LAST : at + LAST + 4], "little") or None
         )
 
-    def handler(self, pc: int) -> int:
+    def entry(self, pc: int) -> int:
+        """The address that the record of ``pc`` leads to."""
         at = self.record(pc)
         assert at is not None
         return self._words[at >> 3]
+
+    def handler(self, pc: int) -> int:
+        """The interpreter's handler of ``pc``, also where the baseline tier's code stands for it."""
+        found = self.entry(pc)
+        return found if self.baseline is None else self.baseline.originals.get(found, found)
 
     def set_handler(self, pc: int, address: int) -> None:
         """Make the record of ``pc`` go to a handler. One aligned 8-byte store: running threads see old or new."""
         at = self.record(pc)
         assert at is not None
         self._words[at >> 3] = address
+
+    def restore_handler(self, pc: int, own: int) -> None:
+        """Make the record of ``pc`` go to the baseline tier's code, or if it has none, to ``own``."""
+        at = self.record(pc)
+        assert at is not None
+        self._words[at >> 3] = own if self.baseline is None else self.baseline.handler(self._space + at, own)
+
+    def exchange(self, address: int, old: int, new: int) -> None:
+        """Make the record at a host address go to ``new`` if it went to ``old``."""
+        at = address - self._space >> 3
+        if self._words[at] == old:
+            self._words[at] = new
 
     def _page(self, number: int) -> int:
         page = self._records.get(number)
@@ -583,6 +619,8 @@ class NativeEngine:
                 handler = current
                 if self.tiering is not None and current == self.interpreter.address["h_region"]:
                     handler = self.tiering.original(pc)
+                elif self.baseline is not None:
+                    handler = self.baseline.originals.get(current, current)
                 if handler not in special:
                     at = page + slot * RECORD_BYTES
                     operands = bytes(self._bytes[at + 8 : at + 24])
@@ -596,6 +634,8 @@ class NativeEngine:
             if self._closed:
                 return
             first = max(start - self._length, 0) >> 12
+            if self.baseline is not None:
+                self.baseline.invalidate(max(start - self._length, 0), end)
             if self.tiering is not None:
                 self.tiering.invalidate(max(start - self._length, 0), end)
             for number in (
@@ -641,6 +681,8 @@ class NativeEngine:
         if self.program is not None:
             self.program.save()
         if self.tiering is not None:
+            if self.baseline is not None:
+                self.baseline.close()
             self.tiering.release()
             faults.drop_arena(self.memory)
         self._words.release()
@@ -656,6 +698,15 @@ class InterpreterEngine(NativeEngine):
     """The native interpreter alone."""
 
     name = "interp"
+
+    def __init__(self, isa: Isa, memory: GuestMemory, **options: Any) -> None:
+        super().__init__(isa, memory, **{**options, "jit": False, "baseline": False})
+
+
+class BaselineEngine(NativeEngine):
+    """The native interpreter and the baseline tier: no LLVM while the guest runs."""
+
+    name = "baseline"
 
     def __init__(self, isa: Isa, memory: GuestMemory, **options: Any) -> None:
         super().__init__(isa, memory, **{**options, "jit": False})

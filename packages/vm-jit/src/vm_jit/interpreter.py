@@ -26,7 +26,7 @@ from vm_jit.lowering import (
     guest_flags,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LAST, LENGTH, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
 
@@ -579,7 +579,7 @@ def _nowhere(isa: Isa) -> str:
     )
 
 
-def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str], dict[str, Plan]]:
+def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str], dict[str, Plan]]:
     """The interpreter as ``parts`` LLVM modules of about one size, and the plan of each handler by its key.
 
     Instructions whose templates native code does not support have no handler: they run in the reference executor.
@@ -625,7 +625,7 @@ def build(isa: Isa, *, threshold: int = HOT, parts: int = 2) -> tuple[list[str],
                             e.text(how.symbol)
                         )
     text += [
-        _enter_region(isa, threshold),
+        _enter_region(isa, HOT),
         _cross(isa),
         _leaving(isa, "h_miss", Reason.MISS),
         _leaving(isa, "h_emulate", Reason.EMULATE),

@@ -22,14 +22,15 @@ from vm_jit.sources import source_digest
 if TYPE_CHECKING:
     from vm_core.spec.isa import Isa
 
-__all__ = ["PARTS", "Code", "files", "load", "make"]
+__all__ = ["PARTS", "Code", "files", "find", "load", "make"]
 
 DIRECTORY: Final = "objects"
 """Where in the installed package the wheel's code is."""
 
 
-def _interpreter(isa: Isa) -> tuple[list[str], dict[str, bytes]]:
+def _interpreter(isa: Isa, cpu: str) -> dict[str, bytes]:
     import json
+    from concurrent.futures import ThreadPoolExecutor
 
     from vm_jit import decoder
     from vm_jit.interpreter import build
@@ -37,14 +38,26 @@ def _interpreter(isa: Isa) -> tuple[list[str], dict[str, bytes]]:
     modules, plans = build(isa)
     modules[-1] += decoder.function(isa)
     rows = {key: [one.symbol, one.slots, one.immediates] for key, one in plans.items()}
-    return modules, {
+    with ThreadPoolExecutor(len(modules)) as pool:
+        objects = list(pool.map(lambda text: _compile(text, cpu), modules))
+    return {
+        **{f"image{i}": link(data).pack() for i, data in enumerate(objects)},
         "plans": json.dumps(rows, separators=(",", ":")).encode(),
         **decoder.sections(isa, plans),
     }
 
 
-PARTS: Final[dict[str, Callable[[Isa], tuple[list[str], dict[str, bytes]]]]] = {"interp": _interpreter}
-"""Each kind of code: a function of the ISA that gives LLVM modules, and further sections to be kept with their code."""
+def _baseline(isa: Isa, cpu: str) -> dict[str, bytes]:
+    from vm_jit.baseline import Baseline, build
+
+    return build(isa, cpu) if Baseline.supports(isa) else {}
+
+
+PARTS: Final[dict[str, Callable[[Isa, str], dict[str, bytes]]]] = {
+    "interp": _interpreter,
+    "baseline": _baseline,
+}
+"""Each kind of code: a function of the ISA and the processor that gives the sections of its file; ``image...`` are code."""
 
 
 @record()
@@ -60,12 +73,7 @@ class Code:
 
 def make(part: str, isa: Isa, cpu: str = "") -> bytes:
     """Compile a part for a processor of LEVELS (empty: this one); returns the content of its file. Raises CompileError."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    modules, sections = PARTS[part](isa)
-    with ThreadPoolExecutor(len(modules)) as pool:
-        objects = list(pool.map(lambda text: _compile(text, cpu), modules))
-    return pack({**{f"image{i}": link(data).pack() for i, data in enumerate(objects)}, **sections})
+    return pack(PARTS[part](isa, cpu))
 
 
 def _compile(text: str, cpu: str) -> bytes:
@@ -81,12 +89,18 @@ def files(isas: Sequence[Isa]) -> Iterator[tuple[str, bytes]]:
     for isa in isas:
         for part in PARTS:
             for level in LEVELS:
-                yield f"{part}-{isa.name}-{source_digest(isa)[:16]}-{level}{SUFFIX}", make(part, isa, level)
+                if sections := PARTS[part](isa, level):
+                    yield f"{part}-{isa.name}-{source_digest(isa)[:16]}-{level}{SUFFIX}", pack(sections)
 
 
 def load(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code:
     """A part in ``memory``: from the wheel, else from the cache, else made now (a second or two), and stored in the
     cache. Raises EngineUnavailable."""
+    return find(part, isa, cache, memory) or _build(part, isa, cache, memory)
+
+
+def find(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code | None:
+    """A part in ``memory``, if the wheel or the cache has it."""
     begin = time.perf_counter()
     stem = f"{part}-{isa.name}-{source_digest(isa, cache)[:16]}"
     for read, origin in ((_from_wheel, "wheel"), (_from_cache, "cache")):
@@ -96,6 +110,12 @@ def load(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code:
                 return _place(found, memory, origin, begin)
         except CacheError as error:
             warn(f"the {origin}'s {part} is not used", error)
+    return None
+
+
+def _build(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code:
+    begin = time.perf_counter()
+    stem = f"{part}-{isa.name}-{source_digest(isa, cache)[:16]}"
     try:
         data = make(part, isa)
     except CompileError as error:

@@ -23,6 +23,7 @@ __all__ = [
     "HOT",
     "LAST",
     "LENGTH",
+    "LOW",
     "MAX_LENGTH",
     "RECORD_BYTES",
     "RECORD_PC",
@@ -36,8 +37,10 @@ LAST: Final = 20
 HEAT: Final = 24
 LENGTH: Final = 26
 RECORD_PC: Final = 28
-HOT: Final = 2000
-"""Jumps to one place before it is handed to the JIT."""
+LOW: Final = 64
+"""Jumps to one place before the baseline tier compiles it; a power of two."""
+HOT: Final = 2048
+"""Jumps to one place before it is handed to the optimising tier; a multiple of LOW."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
 """The longest instruction in bytes, by the ISA's unit."""
 

@@ -66,10 +66,13 @@ class _Compiled:
 
 
 class Tiering:
-    """The JIT of one engine. ``synchronous`` compiles in the requesting thread (for tests)."""
+    """The JIT of one engine. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
+    are no regions, and this only knows which retired code is in use."""
 
-    def __init__(self, engine: NativeEngine, code: CodeMemory, *, synchronous: bool = False) -> None:
-        self.engine, self.code, self.synchronous = engine, code, synchronous
+    def __init__(
+        self, engine: NativeEngine, code: CodeMemory, *, synchronous: bool = False, optimising: bool = True
+    ) -> None:
+        self.engine, self.code, self.synchronous, self.optimising = engine, code, synchronous, optimising
         self._tables: dict[int, Any] = {}  # guest page -> its entries (function, original handler)
         self._table_of = (
             memoryview((ctypes.c_uint64 * PAGES).from_address(engine.regions_address)).cast("B").cast("Q")
@@ -94,6 +97,8 @@ class Tiering:
 
     def restore(self, saved: list[Saved]) -> None:
         """Called before the guest's first instruction: put in use what earlier runs compiled."""
+        if not self.optimising:
+            return
         for one in saved:
             try:
                 if not all(self.engine.is_code(start, end) for start, end in one.spans):
@@ -166,7 +171,7 @@ class Tiering:
         """The guest address ``pc`` is hot, or still hot: make a region for it, or let the one that it belongs to
         grow. The interpreter reports a place at first after HOT jumps, then every 65,536."""
         with self._work_to_do:
-            if pc in self._at or self._closed or self._failures >= _MAX_FAILURES:
+            if not self.optimising or pc in self._at or self._closed or self._failures >= _MAX_FAILURES:
                 return
             self._pending[pc] = self._pending.get(pc, 0) + 1
             if not self.synchronous:
@@ -372,13 +377,18 @@ class Tiering:
         for pc in [pc for pc, at in self._at.items() if at is one]:
             number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
             if self.engine.is_decoded(pc):
-                self.engine.set_handler(pc, self.original(pc))
+                self.engine.restore_handler(pc, self.original(pc))
             self._table(number)[2 * slot] = self.engine.interpreter.address["nowhere"]
             del self._at[pc]
+        self.retire(one.block)
+
+    def retire(self, block: CodeBlock) -> None:
+        """Free code memory that nothing leads to any more, when no vCPU can be in it. Called with the engine's lock
+        held."""
         if self.running:
-            self.retired.append((set(self.running), one.block))
+            self.retired.append((set(self.running), block))
         else:
-            self.code.free(one.block)
+            self.code.free(block)
 
     def quiesce(self, vcpu: int) -> None:
         """The vCPU has left native code: it is in no retired region."""

@@ -1,0 +1,317 @@
+"""The baseline tier: code for what is warm, made by copying stencils, some microseconds after it was asked for.
+
+A unit's entries are records whose handler field is the address of its code: it has the convention of handlers, so the
+interpreter, units and regions go from one to the other by the same jump. This module says when a unit is made and when
+it goes; :mod:`vm_jit.stencils` and :mod:`vm_jit.copying` make the native parts, once for all runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from vm_core.errors import VmError
+from vm_core.log import Log
+from vm_core.record import record
+from vm_core.spec.isa import Isa
+from vm_jit.cache import Cache
+from vm_jit.code_memory import CodeBlock, CodeMemory, link
+from vm_jit.compiler import Compiler
+from vm_jit.prebuilt import Code, find, load
+
+if TYPE_CHECKING:
+    from vm_jit.engine import NativeEngine
+
+__all__ = ["Baseline", "Kit"]
+
+log = Log("vm.jit")
+
+_UNIT_BYTES: Final = 256 << 10
+"""The largest unit; what it does not need is given back at once."""
+_PARTS: Final = ("descriptors", "holes", "patches", "code", "tables")
+_kits: dict[str, Kit] = {}
+_kit_lock = threading.Lock()
+
+
+class Kit:
+    """The stencils of one ISA and the compiler that copies them, in this process.
+
+    ``numbers`` has the number of each instruction's stencil. ``work`` is the compiler's memory, used under ``lock``.
+    """
+
+    def __init__(self, made: Code, code: CodeMemory) -> None:
+        import json
+
+        meta = json.loads(bytes(made.sections["meta"]))
+        self.numbers: dict[str, int] = meta["numbers"]
+        self.fields: dict[str, int] = meta["fields"]
+        self.entry_bytes: int = meta["entry_bytes"]
+        self.lock = threading.Lock()
+        # SAFETY: the compiler's function in code memory, which is never freed; its arguments are checked by the caller.
+        self.compile: Callable[[int, int, int, int, int], int] = ctypes.CFUNCTYPE(
+            ctypes.c_uint64, *[ctypes.c_uint64] * 5
+        )(made.symbols["baseline"])
+        parts = {name: bytes(made.sections[name]) for name in _PARTS}
+        # The compiler copies 32 bytes at a time.
+        self._kept = [ctypes.create_string_buffer(parts[name], len(parts[name]) + 64) for name in _PARTS[:4]]
+        self.addresses = [ctypes.addressof(one) for one in self._kept]
+        tables = code.allocate(max(len(parts["tables"]), 1))
+        # SAFETY: the block is ours and as long as what is copied; nothing refers to it yet.
+        ctypes.memmove(tables.write, parts["tables"], len(parts["tables"]))
+        self.tables = tables.execute
+        self._work = (ctypes.c_uint64 * (meta["work_bytes"] // 8 + 8))()
+        self.work = ctypes.addressof(self._work)
+        self.words = memoryview(self._work).cast("B").cast("Q")
+
+    def set(self, name: str, value: int) -> None:
+        """Write a word of the compiler's memory."""
+        self.words[self.fields[name] >> 3] = value
+
+    def get(self, name: str) -> int:
+        return int(self.words[self.fields[name] >> 3])
+
+
+def build(isa: Isa, cpu: str) -> dict[str, bytes]:
+    """What a Kit is made of, as sections of a file: LLVM makes the stencils and the compiler (half a second, once)."""
+    import json
+    from concurrent.futures import ThreadPoolExecutor
+
+    from vm_jit import copying, stencils
+
+    compilers = [Compiler(cpu), Compiler(cpu)]
+    with ThreadPoolExecutor(len(compilers)) as pool:
+
+        def compile_all(modules: list[str]) -> list[bytes]:
+            return list(pool.map(Compiler.compile, compilers, modules))
+
+        try:
+            made, tables, numbers = stencils.build(isa, compile_all)
+            native = compilers[0].compile(copying.baseline_module(isa), passes="region")
+        finally:
+            for compiler in compilers:
+                compiler.close()
+    escape, returns = len(made), stencils.Flag.RETURN
+    made.append(stencils.Stencil(b"", (), stencils.Flag.ESCAPE))
+    numbers[""] = escape
+    for name, number in list(numbers.items()):
+        one = made[number]
+        if one.flags & stencils.Flag.INDIRECT:
+            numbers[name + "r"] = len(made)
+            made.append(
+                stencils.Stencil(
+                    one.code, one.holes, one.flags | returns, one.a, one.b, one.result, one.target, one.sizes
+                )  # it has no forms
+            )
+    code, holes, patches, descriptors = bytearray(), bytearray(), bytearray(), bytearray()
+    for one in made:
+        descriptors += struct.pack(
+            copying.DESCRIPTOR, len(code), len(holes) // 8, len(one.code), len(one.holes), one.flags, one.a, one.b,
+            one.result, one.target, *one.sizes, one.extra, *one.forms, len(patches) // 4, len(one.patches[0]),
+            len(one.patches[1]), one.refused, one.zero,
+        )  # fmt: skip
+        code += one.code
+        for hole in one.holes:
+            holes += struct.pack(copying.HOLE, hole.offset, hole.kind, hole.source, hole.addend)
+        for patch in (*one.patches[0], *one.patches[1]):
+            patches += struct.pack(copying.PATCH, patch.offset, *patch.masks)
+    meta: dict[str, Any] = {
+        "numbers": numbers,
+        "fields": copying.FIELDS,
+        "work_bytes": copying.WORK_BYTES,
+        "entry_bytes": copying.ENTRY_BYTES,
+    }
+    return {
+        "image0": link(native).pack(),
+        "meta": json.dumps(meta, separators=(",", ":")).encode(),
+        "descriptors": bytes(descriptors),
+        "holes": bytes(holes),
+        "patches": bytes(patches),
+        "code": bytes(code),
+        "tables": bytes(tables),
+    }
+
+
+def kit_for(isa: Isa, cache: Cache | None, code: CodeMemory, *, build: bool) -> Kit | None:
+    """The kit of an ISA: of this process, else from the wheel or the cache, else, if ``build`` says so, built now. Raises
+    VmError."""
+    with _kit_lock:
+        kit = _kits.get(isa.name)
+        if kit is None:
+            made = load("baseline", isa, cache, code) if build else find("baseline", isa, cache, code)
+            if made is not None:
+                kit = _kits[isa.name] = Kit(made, code)
+        return kit
+
+
+@record(eq=False)
+class _Unit:
+    """A unit in use: made from the guest bytes in [start, end); ``entries`` are (record, code, the record's own
+    handler)."""
+
+    start: int
+    end: int
+    entries: tuple[tuple[int, int, int], ...]
+    block: CodeBlock
+
+
+class Baseline:
+    """The baseline tier of one engine. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
+    for LLVM on the first run on a machine."""
+
+    def __init__(self, engine: NativeEngine, code: CodeMemory, *, heat: bool, synchronous: bool) -> None:
+        self.engine, self.code, self.heat, self.synchronous = engine, code, heat, synchronous
+        self.originals: dict[int, int] = {}
+        """The record's own handler, by the address of the code that stands for it."""
+        self._at: dict[int, int] = {}  # record -> code that stands for it
+        self._units: list[_Unit] = []
+        self._index: Any = None
+        self._kit: Kit | None = None
+        self._loading: threading.Thread | None = None
+        self._failed = False
+        self.instructions = 0
+        self.seconds = 0.0
+
+    @staticmethod
+    def supports(isa: Isa) -> bool:
+        """Whether the ISA says which registers are worth a host register, which the stencils start from."""
+        return bool(isa.pinned)
+
+    # -- the kit ------------------------------------------------------------------------------------------------
+
+    def prepare(self, *, wait: bool) -> None:
+        """Get the kit, if need be in the background (the first run on a machine)."""
+        if self._loading is not None or self._failed:
+            return
+        if not self._load(build=wait) and not wait:
+            self._loading = threading.Thread(
+                target=self._load, kwargs={"build": True}, name="vm-baseline", daemon=True
+            )
+            self._loading.start()
+
+    def _load(self, *, build: bool) -> bool:
+        """Whether there is a kit now, or never will be."""
+        try:
+            kit = kit_for(self.engine.isa, self.engine.cache, self.code, build=build)
+        except VmError as error:
+            self._failed = True
+            log.warning("there is no baseline tier: %s", error)
+            return True
+        if kit is None:
+            return False
+        self._fill_index(kit)
+        self._kit = kit
+        return True
+
+    def _fill_index(self, kit: Kit) -> None:
+        """The hash table that the compiler finds the stencil of a record's handler in."""
+        interpreter = self.engine.interpreter
+        known = {interpreter.address["h_emulate"]: kit.numbers[""]}
+        for name, plan in interpreter.plans.items():
+            base, _, length = name.rpartition("/")
+            number = kit.numbers.get(base)
+            if number is None:
+                number = kit.numbers[""]
+            elif length.endswith("r"):
+                number = kit.numbers.get(base + "r", number)
+            known[interpreter.address[plan.symbol]] = number
+        size = 1024
+        while size < 3 * len(known):
+            size *= 2
+        table = (ctypes.c_uint64 * (2 * size))()
+        for address, number in known.items():
+            at = (address >> 4) % size
+            while table[2 * at]:
+                at = (at + 1) % size
+            table[2 * at], table[2 * at + 1] = address, number
+        self._index = table
+
+    # -- units --------------------------------------------------------------------------------------------------
+
+    def request(self, pc: int) -> bool:
+        """The guest address ``pc`` is warm: make its unit. False if it has one, or cannot have one now."""
+        engine = self.engine
+        if self._kit is None:
+            self.prepare(wait=self.synchronous)
+            if self._kit is None:
+                return False
+        begin = time.thread_time()
+        with engine.lock:
+            at = engine.record(pc)
+            if at is None or engine.entry(pc) in self.originals:
+                return False
+            made = self._make(pc, self._kit)
+            self.seconds += time.thread_time() - begin
+            extra = engine.stats.extra
+            extra["baseline_units"] = len(self._units)
+            extra["baseline_instructions"], extra["baseline_cpu_seconds"] = self.instructions, self.seconds
+            return made
+
+    def _make(self, pc: int, kit: Kit) -> bool:
+        engine, isa = self.engine, self.engine.isa
+        block = self.code.allocate(_UNIT_BYTES)
+        with kit.lock:
+            file = isa.pinned[0][0]
+            layout = isa.layout
+            info = layout.files[file]
+            assert info.zero is not None
+            kit.set("pages", engine.pages_address)
+            kit.set("index", ctypes.addressof(self._index))
+            kit.set("index_mask", len(self._index) // 2 - 1)
+            for name, address in zip(_PARTS[:4], kit.addresses, strict=True):
+                kit.set(name, address)
+            kit.set("tables", kit.tables)
+            kit.set("main", layout.offset(file, 0))
+            kit.set("main_end", layout.offset(file, info.count))
+            kit.set("zero", layout.offset(file, info.zero))
+            kit.set("sink", layout.offset(file, info.write_slot(info.zero)))
+            kit.set("heat", int(self.heat))
+            # SAFETY: the block is ours; the tables named above live as long as the engine, whose lock is held.
+            size = kit.compile(kit.work, pc, block.write, block.execute, block.size)
+            if not size:
+                self.code.free(block)
+                return False
+            first = kit.fields["entry"] >> 3
+            words = kit.words[first : first + kit.get("entries") * (kit.entry_bytes >> 3)].tolist()
+            start, end, count = kit.get("low"), kit.get("high"), kit.get("count")
+        self.code.shrink(block, size)
+        entries = tuple(zip(words[::3], words[1::3], words[2::3], strict=True))
+        for at, address, original in entries:
+            self.originals[address] = original
+            self._at[at] = address
+        self._units.append(_Unit(start, end, entries, block))
+        self.instructions += count
+        return True
+
+    def handler(self, at: int, own: int) -> int:
+        """What the record at host address ``at`` should go to, if it is not to be ``own``, the interpreter's."""
+        return self._at.get(at, own)
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Drop the units made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
+        for one in [one for one in self._units if one.start < end and start < one.end]:
+            self._drop(one)
+
+    def _drop(self, one: _Unit) -> None:
+        """Take a unit out of use; its memory is freed when no vCPU can be in it."""
+        self._units.remove(one)
+        for at, address, original in one.entries:
+            self.engine.exchange(at, address, original)
+            del self.originals[address]
+            if self._at.get(at) == address:
+                del self._at[at]
+        tiering = self.engine.tiering
+        assert tiering is not None
+        tiering.retire(one.block)
+
+    def close(self) -> None:
+        if self._loading is not None:
+            self._loading.join()
+        for one in self._units:
+            self.code.free(one.block)
+        self._units.clear()
+        self.originals.clear()
+        self._at.clear()

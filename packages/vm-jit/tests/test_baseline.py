@@ -1,0 +1,243 @@
+"""The baseline tier: what its units do, when they are made and dropped, and how they share records with regions."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from vm_core import isa as isas
+from vm_core.engine import Breakpoint, Budget, Syscall
+from vm_core.execute import ReferenceEngine
+from vm_core.memory import GuestMemory, Prot
+from vm_core.state import CpuState
+from vm_jit.cache import SUFFIX, Cache
+from vm_jit.engine import BaselineEngine, NativeEngine
+
+CODE = 0x10000
+DATA = 0x20000
+ISA = isas.get("riscv64")
+
+
+def assemble(*lines: str) -> bytes:
+    return b"".join(ISA.assemble(line) for line in lines)
+
+
+LOOP = assemble("addi a1, a1, 3", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+
+
+@contextmanager
+def machine(
+    code: bytes = LOOP, make: type[NativeEngine] = BaselineEngine, **options: object
+) -> Iterator[tuple[NativeEngine, CpuState]]:
+    with GuestMemory(bits=24) as memory:
+        memory.map(CODE, 0x4000, Prot.RWX)
+        memory.map(DATA, 0x1000, Prot.RW)
+        memory.poke(CODE, code)
+        engine = make(ISA, memory, **{"synchronous": True, "cache": False, **options})
+        cpu = ISA.cpu()
+        cpu.pc = CODE
+        try:
+            yield engine, cpu
+        finally:
+            engine.close()
+
+
+def run(engine: NativeEngine, cpu: CpuState, count: int) -> int:
+    """Run the loop ``count`` times; the sum it made."""
+    cpu.pc, cpu["a0"], cpu["a1"] = CODE, count, 0
+    assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+    return cpu["a1"]
+
+
+def units(engine: NativeEngine) -> int:
+    assert engine.baseline is not None
+    return len(engine.baseline.originals)
+
+
+def test_a_warm_loop_becomes_a_unit() -> None:
+    with machine() as (engine, cpu):
+        assert run(engine, cpu, 40) == 120
+        assert units(engine) == 0
+        assert run(engine, cpu, 1000) == 3000
+        assert units(engine) == 1
+        assert engine.stats.retired == 3 * 1040 + 2
+        assert engine.stats.regions_compiled == 0
+
+
+def test_budget_is_exact() -> None:
+    with machine() as (engine, cpu):
+        run(engine, cpu, 1000)
+        rng = random.Random(1)
+        for limit in [*range(1, 40), *(rng.randrange(1, 10**6) for _ in range(20))]:
+            cpu.pc, cpu["a0"], cpu["a1"] = CODE, 10**9, 0
+            assert engine.run(cpu, engine.memory, limit) == Budget()
+            assert cpu.header("fuel") == 0
+            assert cpu["a1"] == 3 * ((limit + 2) // 3)
+            assert cpu.pc == CODE + 4 * (limit % 3)
+
+
+_THREE = ("add", "sub", "and", "or", "xor", "sll", "srl", "sra", "slt", "sltu", "addw", "subw", "sllw", "srlw",
+          "sraw", "mul", "mulhu", "div", "remu", "sh2add", "andn", "max", "rol")  # fmt: skip
+_TWO = ("addi", "andi", "ori", "xori", "slti", "sltiu", "addiw")
+_SHIFT = ("slli", "srli", "srai", "slliw", "srliw", "sraiw", "rori", "bexti", "bseti")
+
+
+def _line(rng: random.Random, registers: list[str]) -> str:
+    d, a, b = (rng.choice(registers) for _ in range(3))
+    kind = rng.randrange(5)
+    if kind < 2:
+        return f"{rng.choice(_THREE)} {d}, {a}, {b}"
+    if kind == 2:
+        return f"{rng.choice(_TWO)} {d}, {a}, {rng.choice((0, 0, 1, -1, -2048, 2047, rng.randrange(-2048, 2048)))}"
+    if kind == 3:
+        name = rng.choice(_SHIFT)
+        return f"{name} {d}, {a}, {rng.randrange(32 if name.endswith('w') else 64)}"
+    offset = rng.choice((0, 8, 16, 40))
+    if rng.random() < 0.5:
+        return f"{rng.choice(('ld', 'lw', 'lwu', 'lbu', 'lh'))} {d}, {offset}(s11)"
+    return f"{rng.choice(('sd', 'sw', 'sb'))} {a}, {offset}(s11)"
+
+
+@pytest.mark.parametrize("count", [3, 6, 9, 14])
+def test_operands_in_all_places(count: int) -> None:
+    """Random code on few registers: equal operands, in pins and in memory, in every combination."""
+    rng = random.Random(count)
+    names = ["zero", "ra", "a0", "a1", "a2", "a3", "a4", "a5", "s0", "s1", "t0", "t3", "s5", "s7"]
+    for _ in range(12):
+        registers = rng.sample(names, count)
+        lines = [_line(rng, registers) for _ in range(40)]
+        lines += [f"bne {registers[0]}, {registers[1]}, 8", f"addi {registers[2]}, {registers[2]}, 1"]
+        lines += [
+            f"bltu {registers[1]}, {registers[2]}, 8",
+            f"xor {registers[0]}, {registers[0]}, {registers[2]}",
+        ]
+        code = assemble(*lines)
+        code += assemble("addi s10, s10, -1", f"bne s10, zero, {-len(code) - 4}", "ecall")
+        with machine(code, eager=True) as (engine, cpu):
+            for name in names[1:]:
+                cpu[name] = rng.choice((0, 1, (1 << 64) - 1, rng.getrandbits(64), rng.getrandbits(31)))
+            cpu["s10"], cpu["s11"] = 20, DATA + 64
+            content = rng.randbytes(256)
+            expected = cpu.copy()
+            engine.memory.poke(DATA, content)
+            assert ReferenceEngine(ISA, engine.memory).run(expected, engine.memory, 1 << 20) == Syscall()
+            memory = bytes(engine.memory.view[DATA : DATA + 256])
+            engine.memory.poke(DATA, content)
+            assert engine.run(cpu, engine.memory, 1 << 20) == Syscall()
+            assert units(engine) > 0
+            assert cpu.snapshot() == expected.snapshot(), lines
+            assert bytes(engine.memory.view[DATA : DATA + 256]) == memory
+
+
+def test_code_memory_is_given_back() -> None:
+    with machine() as (engine, cpu):
+        assert engine.tiering is not None
+        used = []
+        for turn in range(60):
+            engine.memory.poke(CODE, assemble(f"addi a1, a1, {turn}"))
+            engine.synchronize(engine.memory)
+            assert run(engine, cpu, 500) == turn * 500
+            used.append(engine.tiering.code.used)
+        assert max(used[1:]) <= used[1] + 256
+
+
+def test_units_may_be_dropped_while_other_threads_run_them() -> None:
+    results: list[int] = []
+    with machine() as (engine, _):
+
+        def work() -> None:
+            cpu = ISA.cpu()
+            results.extend(run(engine, cpu, 200_000) for _ in range(20))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            engine.invalidate(CODE, CODE + 4)
+            threads[0].join(0.002)
+        for thread in threads:
+            thread.join()
+        assert results == [600_000] * 160
+        assert engine.stats.retired == 160 * 600_001
+
+
+def test_a_breakpoint_in_a_unit_stops() -> None:
+    with machine() as (engine, cpu):
+        run(engine, cpu, 1000)
+        engine.set_breakpoints(frozenset({CODE + 4}))
+        cpu.pc, cpu["a0"], cpu["a1"] = CODE, 10, 0
+        for turn in range(1, 4):
+            assert engine.run(cpu, engine.memory, 1000) == Breakpoint(CODE + 4)
+            assert cpu["a1"] == 3 * turn
+        engine.set_breakpoints(frozenset())
+        assert engine.run(cpu, engine.memory, 1000) == Syscall()
+        assert cpu["a1"] == 30
+
+
+def test_a_running_loop_goes_over_to_its_region() -> None:
+    with machine(make=NativeEngine) as (engine, cpu):
+        assert run(engine, cpu, 1_000_000) == 3_000_000
+        assert units(engine) == 1
+        assert engine.stats.regions_compiled == 1
+        assert engine.stats.retired_jit > 2_500_000
+        # Both go when the code changes, in whatever order, and what was there comes back.
+        for turn in range(3):
+            engine.memory.poke(CODE, assemble(f"addi a1, a1, {turn}"))
+            engine.synchronize(engine.memory)
+            assert units(engine) == 0
+            assert run(engine, cpu, 100_000) == turn * 100_000
+
+
+def test_a_call_through_a_far_page_finds_its_unit() -> None:
+    """The callee's page has nothing decoded when the caller's unit is made."""
+    code = bytearray(
+        assemble(
+            "andi t0, a0, 511",
+            "bne t0, zero, 8",
+            f"jal ra, {0x3000 - 8}",
+            "addi a0, a0, -1",
+            "bne a0, zero, -16",
+        )
+    )
+    code += assemble("ecall")
+    code += bytes(0x3000 - len(code)) + assemble("addi a1, a1, 3", "jalr zero, 0(ra)")
+    with machine(bytes(code)) as (engine, cpu):
+        assert run(engine, cpu, 512 * 500) == 1500
+
+
+def test_a_damaged_kit_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Cache(tmp_path / "code")
+    for _ in range(2):
+        monkeypatch.setattr("vm_jit.baseline._kits", {})
+        with machine(cache=cache) as (engine, cpu):
+            assert run(engine, cpu, 1000) == 3000
+            assert units(engine) == 1
+        (path,) = cache.directory.glob(f"baseline-*{SUFFIX}")
+        path.write_bytes(path.read_bytes()[:-1])
+    assert "torn" in caplog.text
+
+
+def test_the_second_process_does_not_load_llvm(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "sys.path[:0] = [sys.argv[1]]\n"
+        "from test_baseline import Cache, machine, run, units\n"
+        "with machine(cache=Cache(sys.argv[2])) as (engine, cpu):\n"
+        "    assert run(engine, cpu, 1000) == 3000 and units(engine) == 1\n"
+        "print('vm_jit.stencils' in sys.modules, 'llvmlite' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "code")]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)
+    )
+    assert first == ["True", "False"]
+    assert second == ["False", "False"]
