@@ -37,8 +37,12 @@ PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 1.5
 _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
-_GROWTH_INSTRUCTIONS: Final = 100
-"""A region of so many instructions grows at the second report, of twice as many at the third, ..."""
+_SHARE: Final = 0.25
+"""LLVM's time, over that of the run: no program pays much more for it than it can gain."""
+_REPORTS: Final = 12
+"""Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
+_GROWTH_INSTRUCTIONS: Final = 12
+"""A region of so many instructions grows after so many more reports of where it is left for."""
 _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
@@ -142,7 +146,7 @@ class Tiering:
             self._hurry = self.engine.stats.regions_cached > 0
             with self._work_to_do:
                 self._work_to_do.notify()
-            thread.join(_PATIENCE_SECONDS)
+            thread.join(min(_PATIENCE_SECONDS, _SHARE * (time.perf_counter() - self._begin)))
             self._hurry = True
         self._compiler.close()
         if thread is not None:
@@ -175,6 +179,8 @@ class Tiering:
                 return
             self._pending[pc] = self._pending.get(pc, 0) + 1
             if not self.synchronous:
+                if self._next() is None:
+                    return
                 if self.engine.stats.regions_cached and time.perf_counter() - self._begin < _SHORT_SECONDS:
                     # Most of it came from the cache: a run that ends soon is not worth a compiler process.
                     return
@@ -186,16 +192,23 @@ class Tiering:
         self._work_on(pc)
 
     def _next(self) -> int | None:
-        """The waiting address that is worth most: one that has no region yet, then one whose region costs more to
-        leave than to compile again, then, in the first run of a program, the most reported."""
-        warm = self.engine.stats.regions_cached > 0
-        best: tuple[int, int] | None = None
+        """The waiting address that is worth most: one that has no region yet, else one whose region costs more to leave
+        than to compile again. LLVM takes a while, so both must have been reported often, where the baseline tier's code does
+        meanwhile."""
+        best: tuple[bool, int] | None = None
         found = None
+        baseline = self.engine.baseline is not None and not self.synchronous
+        elapsed = time.perf_counter() - self._begin
+        if baseline and self.engine.stats.compile_seconds > _SHARE * elapsed:
+            return None
         for pc, count in self._pending.items():
             owner = self._owner(pc)
-            worth = 2 if owner is None else int(count > owner.instructions // _GROWTH_INSTRUCTIONS)
-            if (worth or not warm) and (best is None or (worth, count) > best):
-                best, found = (worth, count), pc
+            if owner is None:
+                least = _REPORTS if self.engine.baseline is not None else 1
+            else:
+                least = max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS)
+            if count >= least and (best is None or (owner is None, count) > best):
+                best, found = (owner is None, count), pc
         return found
 
     def _owner(self, pc: int) -> _Compiled | None:
