@@ -215,6 +215,7 @@ def test_a_call_through_a_far_page_finds_its_unit() -> None:
 def test_a_damaged_kit_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("vm_jit.prebuilt.DIRECTORY", str(tmp_path))  # not the wheel's
     cache = Cache(tmp_path / "code")
     for _ in range(2):
         monkeypatch.setattr("vm_jit.baseline._kits", {})
@@ -230,6 +231,8 @@ def test_the_second_process_does_not_load_llvm(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "sys.path[:0] = [sys.argv[1]]\n"
+        "from vm_jit import prebuilt\n"
+        "prebuilt.DIRECTORY = sys.argv[1]\n"  # not the wheel's
         "from test_baseline import Cache, machine, run, units\n"
         "with machine(cache=Cache(sys.argv[2])) as (engine, cpu):\n"
         "    assert run(engine, cpu, 1000) == 3000 and units(engine) == 1\n"

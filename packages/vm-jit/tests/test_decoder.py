@@ -164,7 +164,7 @@ from vm_jit.engine import NativeEngine
 memory = GuestMemory(bits=24)
 memory.map({CODE}, 4096, Prot.RX)
 memory.poke({CODE}, bytes.fromhex("{code.hex()}"))
-engine = NativeEngine(isa.get("riscv64"), memory, jit=False)
+engine = NativeEngine(isa.get("riscv64"), memory, jit=False, baseline=False)
 cpu = engine.isa.cpu()
 cpu.pc = {CODE}
 assert engine.run(cpu, memory, 1000) == Syscall()

@@ -192,6 +192,7 @@ def test_without_a_compiler_auto_is_the_reference_executor(
     """A worker that cannot start, or cannot import LLVM: one line says why, and the guest runs all the same."""
     monkeypatch.setattr("vm_jit.compiler.sys.executable", "/nonexistent/python")
     monkeypatch.setattr("vm_jit.engine._interpreters", {})
+    monkeypatch.setattr("vm_jit.prebuilt.DIRECTORY", "/nonexistent")  # nor a wheel's interpreter
     with GuestMemory(bits=24) as memory:
         engine = engines.create("auto", ISA, memory, cache=cache)
         assert engine.name == "reference"
