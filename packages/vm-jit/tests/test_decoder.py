@@ -13,7 +13,7 @@ import pytest
 from vm_core import isa as isas
 from vm_core.engine import Trap
 from vm_core.memory import PAGE, GuestMemory, Prot
-from vm_core.spec.isa import Isa
+from vm_core.spec.isa import Decoded, Isa
 from vm_jit import prebuilt
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory
@@ -35,7 +35,7 @@ def engine(request: pytest.FixtureRequest, cache: None) -> Iterator[NativeEngine
 
 def decode(engine: NativeEngine, offset: int, limit: int) -> int:
     """Decode natively at an offset of the page at CODE."""
-    context = engine._context(CODE >> 12)
+    context = engine._attach(CODE)._context(CODE >> 12, engine.memory)
     context[5] = limit
     assert engine.interpreter.decode is not None
     return engine.interpreter.decode(ctypes.addressof(context), offset)
@@ -45,11 +45,16 @@ def one(engine: NativeEngine, data: bytes) -> tuple[int, tuple[int, bytes, int]]
     """Decode one instruction natively: (what decode() returned, (handler, operands, length))."""
     engine.memory.poke(CODE, data)
     engine.invalidate(CODE, CODE + PAGE)
-    page = engine._space + engine._page(CODE >> 12)
+    image = engine._attach(CODE)
+    at = image._page(CODE >> 12, engine.memory)
     stopped = decode(engine, 0, 1)
-    at = page - engine._space
-    record = bytes(engine._bytes[at : at + RECORD_BYTES])
+    record = bytes(image._bytes[at : at + RECORD_BYTES])
     return stopped, (int.from_bytes(record[:8], "little"), record[8:24], record[26])
+
+
+def operands_of(engine: NativeEngine, insn: Decoded, pc: int) -> tuple[int, bytes, bool]:
+    """What Python makes of an instruction."""
+    return engine._attach(CODE)._operands(insn, engine.memory.peek(pc, insn.length))
 
 
 def check(engine: NativeEngine, data: bytes) -> bool:
@@ -57,11 +62,11 @@ def check(engine: NativeEngine, data: bytes) -> bool:
     stopped, found = one(engine, data)
     if stopped & NEEDS_PYTHON:
         assert stopped == NEEDS_PYTHON
-        assert found[0] == engine._miss
+        assert found[0] == engine._attach(CODE)._miss
         return False
-    insn = engine.decode(CODE)
+    insn = engine._attach(CODE).decode(CODE, engine.memory)
     assert not isinstance(insn, Trap), data.hex()
-    handler, operands, _ = engine._operands(insn, CODE)
+    handler, operands, _ = operands_of(engine, insn, CODE)
     names = {address: name for name, address in engine.interpreter.address.items()}
     assert (names[found[0]], found[1], found[2]) == (names[handler], operands, insn.length), insn.text()
     assert stopped == insn.length
@@ -74,8 +79,8 @@ def some(isa: Isa, rng: random.Random) -> bytes:
 
 def ends(engine: NativeEngine, data: bytes) -> bool:
     engine.memory.poke(CODE, data)
-    insn = engine.decode(CODE)
-    return isinstance(insn, Trap) or engine._operands(insn, CODE)[2]
+    insn = engine._attach(CODE).decode(CODE, engine.memory)
+    return isinstance(insn, Trap) or operands_of(engine, insn, CODE)[2]
 
 
 def test_random_instructions(engine: NativeEngine) -> None:
@@ -111,9 +116,9 @@ def test_what_an_instruction_ends(engine: NativeEngine) -> None:
         while pc < CODE + (stopped & PAGE - 1):
             assert not last
             assert count < limit
-            insn = engine.decode(pc)
+            insn = engine._attach(CODE).decode(pc, engine.memory)
             assert not isinstance(insn, Trap)
-            _, _, last = engine._operands(insn, pc)
+            _, _, last = operands_of(engine, insn, pc)
             pc, count = pc + insn.length, count + 1
         assert pc == CODE + (stopped & PAGE - 1)
         assert last or count == limit or stopped & NEEDS_PYTHON

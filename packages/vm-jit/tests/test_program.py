@@ -59,6 +59,14 @@ def kept(tmp_path: Path, cache: None) -> Cache:
     return made
 
 
+def slow(engine: NativeEngine) -> set[int]:
+    return engine._attach(CODE).slow
+
+
+def restore(program: Program, engine: NativeEngine) -> None:
+    program.restore(engine.memory)
+
+
 def content(cache: Cache) -> tuple[str, dict[str, bytes]]:
     (path,) = cache.directory.glob(f"program-*{SUFFIX}")
     name = path.name.removesuffix(SUFFIX)
@@ -74,7 +82,7 @@ def test_nothing_is_decoded_compiled_or_written_again(kept: Cache) -> None:
         assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
         assert cpu["a1"] == 300_000
         stats = engine.stats
-        assert (len(engine.slow), stats.regions_compiled, stats.regions_cached) == (1, 0, 1)
+        assert (len(slow(engine)), stats.regions_compiled, stats.regions_cached) == (1, 0, 1)
     assert path.stat().st_mtime_ns == before
 
 
@@ -82,12 +90,12 @@ def test_what_python_decodes_is_kept(kept: Cache) -> None:
     """Decoding in Python loads the instructions' texts, which takes longest of all."""
     for new in (1, 0):
         with machine(kept) as (engine, cpu):
-            program = Program(engine, kept)
-            program.restore()
-            before = set(engine.slow)
+            program = Program(engine._attach(CODE), kept, engine.memory)
+            restore(program, engine)
+            before = set(slow(engine))
             cpu.pc = CODE + len(FILLER + LOOP)
             assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
-            assert len(engine.slow - before) == new
+            assert len(slow(engine) - before) == new
 
 
 def test_where_there_is_no_native_decoder_all_blocks_are_kept(
@@ -99,7 +107,7 @@ def test_where_there_is_no_native_decoder_all_blocks_are_kept(
             monkeypatch.setattr(engine.interpreter, "decode", None)
             assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
             assert bool(engine.stats.blocks_decoded) == blocks
-            assert not engine.slow
+            assert not slow(engine)
 
 
 def test_pages_with_other_bytes_are_decoded_anew(kept: Cache) -> None:
@@ -107,10 +115,10 @@ def test_pages_with_other_bytes_are_decoded_anew(kept: Cache) -> None:
     name, _ = content(kept)
     other = FILLER + ISA.assemble("addi a1, a1, 4") + LOOP[4:]
     with machine(kept, other) as (engine, _):
-        program = Program(engine, kept)
+        program = Program(engine._attach(CODE), kept, engine.memory)
         program.name = name
-        program.restore()
-        assert not engine.is_decoded(CODE)
+        restore(program, engine)
+        assert not engine._attach(CODE).is_decoded(CODE)
         assert engine.stats.regions_cached == 0
 
 
@@ -119,7 +127,7 @@ def test_hostile_numbers_are_refused(kept: Cache) -> None:
     name, good = content(kept)
     rng = random.Random(5)
     with machine(kept) as (engine, _):
-        program = Program(engine, kept)
+        program = Program(engine._attach(CODE), kept, engine.memory)
         for turn in range(400):
             sections = dict(good)
             key = rng.choice(("symbols", "pages", "slots", "regions", "kinds"))
@@ -141,10 +149,10 @@ def test_hostile_numbers_are_refused(kept: Cache) -> None:
             if turn % 50 == 0:
                 del sections[key]
             kept.write(name, sections)
-            program.restore()
+            restore(program, engine)
         kept.write(name, good)
         before = engine.stats.regions_cached
-        program.restore()
+        restore(program, engine)
         assert engine.stats.regions_cached == before + 1
 
 

@@ -94,12 +94,12 @@ def test_a_damaged_cache_changes_nothing(cache: Cache, caplog: pytest.LogCapture
 
 def test_code_memory_is_given_back(cache: Cache) -> None:
     with machine(cache) as (engine, cpu):
-        assert engine.tiering is not None
         used = []
         for turn in range(60):
             engine.memory.poke(CODE, assemble(f"addi a1, a1, {turn}"))
             engine.synchronize(engine.memory)
             assert run(engine, cpu, 10_000) == turn * 10_000
+            assert engine.tiering is not None
             used.append(engine.tiering.code.used)
         assert engine.stats.regions_compiled == 60
         assert max(used[1:]) <= used[1] + 256

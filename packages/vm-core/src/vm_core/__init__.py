@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from vm_core.machine import Machine
     from vm_core.memory import GuestMemory, Prot
     from vm_core.runner import GuestFailed, RunResult, run
+    from vm_core.scheduler import Scheduler
 
-__all__ = ["GuestFailed", "GuestMemory", "Machine", "Prot", "RunResult", "VmError", "run"]
+__all__ = ["GuestFailed", "GuestMemory", "Machine", "Prot", "RunResult", "Scheduler", "VmError", "run"]
 
 _HOMES = {
     "GuestFailed": "runner",
@@ -27,6 +28,7 @@ _HOMES = {
     "Machine": "machine",
     "Prot": "memory",
     "RunResult": "runner",
+    "Scheduler": "scheduler",
     "VmError": "errors",
     "run": "runner",
 }

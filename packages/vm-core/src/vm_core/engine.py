@@ -112,7 +112,10 @@ class Engine(Protocol):
     """Runs vCPUs of one guest process. ``run`` may be called from several threads, one a vCPU."""
 
     name: str
-    stats: EngineStats
+
+    @property
+    def stats(self) -> EngineStats:
+        """What ran so far."""
 
     def run(
         self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
@@ -124,6 +127,9 @@ class Engine(Protocol):
         With ``call`` an engine may do system calls itself: where it would return Syscall it calls ``call``, and goes on
         if that returns False, or returns Interrupted if True. What ``call`` raises passes through.
         """
+
+    def add_vcpu(self) -> None:
+        """One more vCPU will run, beside those that do. Called before its first ``run``, by the thread of one of them."""
 
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted soon. Callable from any thread."""

@@ -347,6 +347,9 @@ class ReferenceEngine:
         self._decoded[pc] = insn
         return insn
 
+    def add_vcpu(self) -> None:
+        pass
+
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted soon. Callable from any thread."""
         self._interrupt = True

@@ -158,7 +158,7 @@ class GuestMemory:
         self.peak = 0
         self.lock = threading.RLock()
         self.code_changed: list[Callable[[int, int], None]] = []
-        """Called with (start, end) whenever executable pages are replaced, unmapped or protected."""
+        """Called with (start, end) before executable pages appear, are replaced, unmapped or protected."""
         self._starts: list[int] = []
         self._regions: list[Region] = []
         self._size = TABLE_OFFSET + self.size + HIGH_GUARD
@@ -243,7 +243,7 @@ class GuestMemory:
         start, end = self._range(address, length)
         with self.lock:
             self._account(start, end, prot)
-            self._cut(start, end)
+            self._cut(start, end, prot)
             self._zero(start, end)
             self._insert(Region(start, end, prot, name, shared, offset))
             self._set_table(start, end, MAPPED | int(prot))
@@ -254,7 +254,7 @@ class GuestMemory:
         start, end = self._range(address, length)
         with self.lock:
             self._account(start, end, Prot.NONE)
-            self._cut(start, end)
+            self._cut(start, end, Prot.NONE)
             self._set_table(start, end, 0)
             self._host_protect(start, end, 0)
             self._zero(start, end)
@@ -266,7 +266,7 @@ class GuestMemory:
             if not self.is_mapped(start, end - start):
                 return False
             self._account(start, end, prot)
-            old = self._cut(start, end)
+            old = self._cut(start, end, prot)
             for region in old:
                 self._insert(replace(region, prot=prot))
             self._set_table(start, end, MAPPED | int(prot))
@@ -360,13 +360,13 @@ class GuestMemory:
         self.committed = wanted
         self.peak = max(self.peak, wanted)
 
-    def _cut(self, start: int, end: int) -> list[Region]:
-        """Take ``[start, end)`` out of the region list and return the pieces taken."""
+    def _cut(self, start: int, end: int, prot: Prot) -> list[Region]:
+        """Take ``[start, end)`` out of the region list, for ``prot`` to come, and return the pieces taken."""
         first = max(bisect.bisect_right(self._starts, start) - 1, 0)
         keep: list[Region] = []
         cut: list[Region] = []
         last = first
-        executable = False
+        executable = bool(prot & Prot.EXEC)
         for region in self._regions[first:]:
             if region.start >= end:
                 break

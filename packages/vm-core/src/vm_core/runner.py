@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Final
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from vm_core.engine import EngineStats
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, GuestError, UsageError
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.linux.abi import SigInfo
-    from vm_core.linux.process import GuestThread
+    from vm_core.linux.process import GuestThread, Host
 
-__all__ = ["DEVNULL", "PIPE", "STDOUT", "GuestFailed", "RunResult", "run"]
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "GuestFailed", "ProgramRun", "RunResult", "run"]
 
 PIPE: Final = -1
 STDOUT: Final = -2
@@ -253,6 +253,121 @@ def _descriptor(stream: int | IO[Any]) -> int:
     return fd
 
 
+class ProgramRun:
+    """A program that is loaded, and its streams: what :func:`run` does before and after the guest runs.
+
+    The arguments are those of :func:`run`, and so are the errors; ``host`` is for :class:`Process`. ``process`` is None if
+    the memory cap was too small to load the program.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | bytes] | str,
+        *,
+        input: bytes | str | None = None,  # noqa: A002 - subprocess.run's name
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        fuel: int | None = None,
+        memory: int | None = None,
+        engine: str | EngineMaker = "auto",
+        engine_options: Mapping[str, object] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        binds: Sequence[Bind | str] = (),
+        net: bool = False,
+        argv0: str | None = None,
+        program: str | os.PathLike[str] | bytes | None = None,
+        strace: Callable[[str], None] | None = None,
+        syscall_hook: SyscallHook | None = None,
+        fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+        host: Host | None = None,
+    ) -> None:
+        words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
+        if not words:
+            raise UsageError("no program given")
+        if fuel is not None and fuel < 0:
+            raise UsageError(f"fuel must not be negative: {fuel}")
+        if timeout is not None and timeout < 0:
+            raise UsageError(f"the timeout must not be negative: {timeout}")
+        if memory is not None and memory <= 0:
+            raise UsageError(f"the memory cap must be positive: {memory}")
+        if capture_output:
+            if stdout is not None or stderr is not None:
+                raise UsageError("capture_output excludes stdout and stderr")
+            stdout = stderr = PIPE
+        if input is not None and stdin is not None:
+            raise UsageError("input excludes stdin")
+        _check_words(words, env)
+        textual = text or encoding is not None or errors is not None
+        asked = textual or isinstance(input, str)
+        codec, on_error = encoding or (_text_encoding() if asked else "utf-8"), errors or "strict"
+        data = input.encode(codec, on_error) if isinstance(input, str) else input
+        decode: Callable[[bytes], Any] = (
+            (lambda raw: raw.decode(codec, on_error)) if textual else (lambda raw: raw)
+        )
+        if program is None:
+            program = os.fsdecode(words[0])
+        if argv0 is not None:
+            words[0] = argv0
+        self.args = words
+        self.process: Process | None = None
+        self._streams = _Streams(data, stdin, stdout, stderr, decode=decode)
+        self._limited = ""
+        try:
+            self.process = Process(
+                words,
+                program=program,
+                env=env,
+                cwd=None if cwd is None else os.fspath(cwd),
+                stdio=self._streams.fds,
+                engine=engine,
+                engine_options=engine_options,
+                memory=memory,
+                fuel=fuel,
+                timeout=timeout,
+                root=None if root is None else os.fspath(root),
+                binds=binds,
+                net=net,
+                strace=strace,
+                syscall_hook=syscall_hook,
+                fault_hook=fault_hook,
+                host=host,
+            )
+        except MemoryLimit as limited:
+            self._limited = str(limited)
+        except BaseException:
+            self._streams.close()
+            raise
+
+    def result(self) -> RunResult:
+        """How it ended. The process is over."""
+        stdout, stderr = self._streams.text(1), self._streams.text(2)
+        if self.process is None:
+            return RunResult(self.args, EXIT_MEMORY, None, None, stdout, stderr, "memory", self._limited, 0)
+        return result_of(self.process, self.args, stdout, stderr)
+
+    def close(self) -> None:
+        """Give everything back."""
+        try:
+            if self.process is not None:
+                self.process.close()
+        finally:
+            self._streams.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def run(
     argv: Sequence[str | bytes] | str,
     *,
@@ -301,70 +416,24 @@ def run(
 
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
     """
-    words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
-    if not words:
-        raise UsageError("no program given")
-    if fuel is not None and fuel < 0:
-        raise UsageError(f"fuel must not be negative: {fuel}")
-    if timeout is not None and timeout < 0:
-        raise UsageError(f"the timeout must not be negative: {timeout}")
-    if memory is not None and memory <= 0:
-        raise UsageError(f"the memory cap must be positive: {memory}")
-    if capture_output:
-        if stdout is not None or stderr is not None:
-            raise UsageError("capture_output excludes stdout and stderr")
-        stdout = stderr = PIPE
-    if input is not None and stdin is not None:
-        raise UsageError("input excludes stdin")
-    _check_words(words, env)
-    textual = text or encoding is not None or errors is not None
-    asked = textual or isinstance(input, str)
-    codec, on_error = encoding or (_text_encoding() if asked else "utf-8"), errors or "strict"
-    data = input.encode(codec, on_error) if isinstance(input, str) else input
-    decode: Callable[[bytes], Any] = (
-        (lambda raw: raw.decode(codec, on_error)) if textual else (lambda raw: raw)
-    )
-    if program is None:
-        program = os.fsdecode(words[0])
-    if argv0 is not None:
-        words[0] = argv0
-    streams = _Streams(data, stdin, stdout, stderr, decode=decode)
     times = [time.perf_counter()]
-    try:
-        try:
-            process = Process(
-                words,
-                program=program,
-                env=env,
-                cwd=None if cwd is None else os.fspath(cwd),
-                stdio=streams.fds,
-                engine=engine,
-                engine_options=engine_options,
-                memory=memory,
-                fuel=fuel,
-                timeout=timeout,
-                root=None if root is None else os.fspath(root),
-                binds=binds,
-                net=net,
-                strace=strace,
-                syscall_hook=syscall_hook,
-                fault_hook=fault_hook,
-            )
-        except MemoryLimit as limited:
-            result = RunResult(
-                words, EXIT_MEMORY, None, None, streams.text(1), streams.text(2), "memory", str(limited), 0
-            )
-        else:
+    program_run = ProgramRun(
+        argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
+        encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
+        engine_options=engine_options, root=root, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
+        syscall_hook=syscall_hook, fault_hook=fault_hook,
+    )  # fmt: skip
+    times.append(time.perf_counter())
+    with program_run:
+        if program_run.process is not None:
+            with _passing(program_run.process, host_signals):
+                program_run.process.run()
             times.append(time.perf_counter())
-            with process, _passing(process, host_signals):
-                process.run()
-                times.append(time.perf_counter())
-                result = result_of(process, words, streams.text(1), streams.text(2))
-            times.append(time.perf_counter())
-            spent = (after - before for before, after in pairwise(times))
-            result.phases.update(zip(("prepare", "run", "finish"), spent, strict=True))
-    finally:
-        streams.close()
+        result = program_run.result()
+    times.append(time.perf_counter())
+    if len(times) == 4:
+        spent = (after - before for before, after in pairwise(times))
+        result.phases.update(zip(("prepare", "run", "finish"), spent, strict=True))
     if check:
         result.check_returncode()
     return result

@@ -24,7 +24,7 @@ from vm_jit.compiler import Compiler
 from vm_jit.prebuilt import Code, find, load
 
 if TYPE_CHECKING:
-    from vm_jit.engine import NativeEngine
+    from vm_jit.engine import CodeImage
 
 __all__ = ["Baseline", "Kit"]
 
@@ -159,10 +159,10 @@ class _Unit:
 
 
 class Baseline:
-    """The baseline tier of one engine. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
+    """The baseline tier of one code image, its ``engine``. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
     for LLVM on the first run on a machine."""
 
-    def __init__(self, engine: NativeEngine, code: CodeMemory, *, heat: bool, synchronous: bool) -> None:
+    def __init__(self, engine: CodeImage, code: CodeMemory, *, heat: bool, synchronous: bool) -> None:
         self.engine, self.code, self.heat, self.synchronous = engine, code, heat, synchronous
         self.originals: dict[int, int] = {}
         """The record's own handler, by the address of the code that stands for it."""

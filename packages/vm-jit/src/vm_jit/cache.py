@@ -115,26 +115,26 @@ class Cache:
 
     def __init__(self, directory: Path | str | None = None) -> None:
         # PERF: text, because pathlib is slow to load and a run reads its files without it.
-        self._directory = os.fspath(directory) if directory is not None else default_directory()
+        self.root = os.fspath(directory) if directory is not None else default_directory()
 
     @cached_property
     def directory(self) -> Path:
         from pathlib import Path
 
-        return Path(self._directory)
+        return Path(self.root)
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._directory, name + SUFFIX)
+        return os.path.join(self.root, name + SUFFIX)
 
     def _check_directory(self) -> None:
-        info = os.lstat(self._directory)
+        info = os.lstat(self.root)
         if not stat.S_ISDIR(info.st_mode):
             raise CacheError(
-                f"{self._directory} is not a directory",
+                f"{self.root} is not a directory",
                 hint="remove it, or set VM_CACHE_DIR",
-                directory=self._directory,
+                directory=self.root,
             )
-        self._check_owner(self._directory, info, directory=self._directory)
+        self._check_owner(self.root, info, directory=self.root)
 
     @staticmethod
     def _check_owner(path: str, info: os.stat_result, *, directory: str = "") -> None:
@@ -162,7 +162,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except PermissionError as error:
-            raise CacheError(f"{path}: {error.strerror}", directory=self._directory) from None
+            raise CacheError(f"{path}: {error.strerror}", directory=self.root) from None
         except OSError as error:
             raise CacheError(f"{path}: {error.strerror}") from None
         try:
@@ -181,10 +181,10 @@ class Cache:
         data = pack(sections)
         try:
             with contextlib.suppress(FileExistsError):
-                os.makedirs(self._directory, 0o700)
+                os.makedirs(self.root, 0o700)
             self._check_directory()
             # PERF: not tempfile, which takes 5 ms to load.
-            temporary = os.path.join(self._directory, f".{os.getpid()}.{os.urandom(8).hex()}")
+            temporary = os.path.join(self.root, f".{os.getpid()}.{os.urandom(8).hex()}")
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
@@ -199,9 +199,7 @@ class Cache:
                 raise
         except OSError as error:
             # A permission, a full disk, a file in the way: the next write would meet the same.
-            raise CacheError(
-                f"cannot write in {self._directory}: {error.strerror}", directory=self._directory
-            ) from None
+            raise CacheError(f"cannot write in {self.root}: {error.strerror}", directory=self.root) from None
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

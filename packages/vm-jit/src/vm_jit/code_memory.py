@@ -110,12 +110,13 @@ class _Chunk:
 @record()
 class CodeBlock:
     """``size`` bytes of code memory: written at ``write``, run at ``execute``. ``fixups`` are its entries in the chunk's
-    table of faults."""
+    table of faults; ``users`` have it in use."""
 
     chunk: _Chunk
     at: int
     size: int
     fixups: tuple[int, ...] = ()
+    users: int = 1
 
     @property
     def write(self) -> int:
@@ -172,9 +173,17 @@ class CodeMemory:
                 self.used -= block.size - size
                 block.size = size
 
-    def free(self, block: CodeBlock) -> None:
-        """Give a block back. No thread may be running, or be about to return to, code in it."""
+    def retain(self, block: CodeBlock) -> None:
+        """One more user of a block, who will free it too."""
         with self._lock:
+            block.users += 1
+
+    def free(self, block: CodeBlock) -> None:
+        """Give a block back; the last user does. No thread may be running, or be about to return to, code in it."""
+        with self._lock:
+            block.users -= 1
+            if block.users:
+                return
             for at in block.fixups:
                 block.chunk.fixups[at] = 0
             block.chunk.release(block.at, block.size)

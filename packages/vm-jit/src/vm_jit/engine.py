@@ -2,6 +2,14 @@
 
 One engine serves one guest process; its vCPUs run on as many host threads as call :meth:`NativeEngine.run`, really in
 parallel. Code tables are changed only under a lock, by single stores that running threads may see early or late.
+
+What is decoded and compiled is a function of the guest's code bytes, so it lies in a :class:`CodeImage` that all engines
+of this process whose guests have the same code share. An image that can be shared holds only pages that its guests can
+execute and not write. A guest that changes its code, has a breakpoint, runs code that it can write or starts a second
+thread goes on with an image of its own, which begins as a copy; so whatever it does, another guest never sees it, and a
+change reaches all its own vCPUs at once.
+
+Locks, outermost first: the guest memory's, the engine's, that of the images, an image's.
 """
 
 from __future__ import annotations
@@ -12,6 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +37,7 @@ from vm_core.engine import (
 )
 from vm_core.errors import DecodeError, HostError, VmError
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
+from vm_core.record import record
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit import faults
@@ -35,6 +45,7 @@ from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeMemory
 from vm_jit.decoder import NEEDS_PYTHON
+from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
 from vm_jit.program import Program
 from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
@@ -45,6 +56,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BaselineEngine", "InterpreterEngine", "NativeEngine", "interpreter_for"]
 
+_ARENA: Final = HEADER["arena"] // 8
+_REGIONS: Final = HEADER["regions"] // 8
+_FAULT_HANDLER: Final = HEADER["fault_handler"] // 8
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
 _HOST_FP: Final = HEADER["host_fp"] // 8
@@ -61,6 +75,8 @@ _BLOCK_LIMIT: Final = 128
 _CHUNK: Final = 8_000_000
 """Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
 _RECORD_SPACE: Final = 1 << 30
+_EXEC: Final = int(Prot.EXEC)
+_WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
 
 _CAN_COMPILE: Final = os.uname().machine in ("x86_64", "AMD64")
@@ -81,6 +97,36 @@ _code = CodeMemory()
 """Code memory of the interpreters, shared by all engines of this process."""
 _interpreters: dict[str, Interpreter] = {}
 _build_lock = threading.Lock()
+_images_lock = threading.RLock()
+"""Guards the following four, and who uses which image."""
+_images: dict[str, CodeImage] = {}
+"""The images that can be shared, by what they are made from; those that nobody uses now came first to be unused."""
+_engines: set[NativeEngine] = set()
+"""All engines that are not closed."""
+_texts: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+"""The executable region that was last hashed in each range of guest addresses, and its hash."""
+_MOST_IDLE: Final = 32
+"""Images that are kept for the next guest of their program while engines of other programs run."""
+_MOST_CHANGES: Final = 64
+"""Changes of its code after which an engine looks no more for others that have the same."""
+_COUNTED: Final = ("blocks_decoded", "compile_seconds", "regions_compiled", "regions_cached")
+"""What an image counts for the engines that use it."""
+
+
+@record(frozen=True)
+class ImageOptions:
+    """How an image makes code: ``jit`` and ``baseline`` say which tiers there are above the interpreter, ``synchronous``
+    that they work in the running thread, ``eager`` that they begin at once."""
+
+    jit: bool
+    baseline: bool
+    synchronous: bool
+    eager: bool
+
+    @property
+    def native(self) -> bool:
+        """Whether there is code that needs the host's protection of guest memory."""
+        return self.jit or self.baseline
 
 
 class Interpreter:
@@ -163,7 +209,7 @@ class NativeEngine:
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
-        self.stats = EngineStats()
+        self._stats = EngineStats()
         self.cache = (
             cache
             if isinstance(cache, Cache)
@@ -173,53 +219,38 @@ class NativeEngine:
         )
         known = isa.name in _interpreters
         self.interpreter = interpreter_for(isa, self.cache)
-        extra = self.stats.extra
+        extra = self._stats.extra
         extra["interpreter_seconds"] = 0.0 if known else self.interpreter.seconds
         extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
         extra["restore_seconds"] = extra["decode_seconds"] = 0.0
+        self.options = ImageOptions(
+            jit and _CAN_COMPILE,
+            baseline and _CAN_COMPILE and Baseline.supports(isa),
+            synchronous,
+            eager,
+        )
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
-        self.per_page = PAGE // isa.unit
-        self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
-        # SAFETY: these ranges belong to this engine until close(); native code reads them through the vCPU's header.
-        self._space = _anonymous(_RECORD_SPACE)
-        self.pages_address = _anonymous(_PAGES_COUNT * 8)
-        self.regions_address = _anonymous(_PAGES_COUNT * 8)
-        self._bytes = memoryview((ctypes.c_ubyte * _RECORD_SPACE).from_address(self._space)).cast("B")
-        self._words = self._bytes.cast("Q")
-        self._pages = (
-            memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
+        self._image: CodeImage | None = None
+        """The code tables in use: None before the first run, and from a change of the code to the next run."""
+        self._origin: CodeImage | None = (
+            None  # what the next image is a copy of, but for what has changed since
         )
-        self._used = 0
-        self._records: dict[int, int] = {}  # guest page number -> offset of its records
-        self._copies: dict[int, bytes] = {}  # guest page number -> its bytes when last decoded
-        self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
-        self._decoded: dict[bytes, Decoded] = {}
-        self._contexts: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
-        self.slow: set[int] = set()
-        """Where the native decoder needed Python. Empty for an ISA that has none."""
+        self._changed: list[tuple[int, int]] = []
+        self._changes = 0
+        self._alone = False  # the image must not be shared
+        self._counted: dict[str, float] = {}  # the image's figures when it came into use
+        self._digests: dict[tuple[int, int], bytes] = {}  # of the executable regions
         self.breakpoints: frozenset[int] = frozenset()
         self._stopped_at: dict[int, int] = {}
         self._interrupt = False
         self._closed = False
-        self._miss = self.interpreter.address["h_miss"]
-        self._illegal = self.interpreter.address["h_illegal"]
-        self._length = MAX_LENGTH[isa.unit]
-        baseline = baseline and _CAN_COMPILE and Baseline.supports(isa)
-        jit = jit and _CAN_COMPILE
-        self.tiering: Tiering | None = None
-        if jit or baseline:
+        if self.options.native:
             faults.add_arena(memory)
             faults.install(self.interpreter.address["fault_handler"])
             memory.enforce()
-            self.tiering = Tiering(self, _code, synchronous=synchronous, optimising=jit)
-        self.baseline = Baseline(self, _code, heat=jit, synchronous=synchronous) if baseline else None
-        self._started = False
-        self._eager = eager
-        # Handlers report a place at LOW jumps. Without a baseline tier that would be too soon.
-        self._heat = (LOW - 2 if eager else 0 if baseline else LOW - HOT & 0xFFFF).to_bytes(2, "little")
-        self.program: Program | None = None
-        """What the cache keeps for the next run, from the first instruction on; None without a cache."""
+        with _images_lock:
+            _engines.add(self)
 
     @staticmethod
     def probe() -> Availability:
@@ -240,23 +271,24 @@ class NativeEngine:
         chunk = min(limit, _CHUNK)
         words[_FUEL] = chunk
         held_back = limit - chunk
-        if words[_PAGES] != self.pages_address:
-            self._adopt(cpu)
         enter, address, vcpu = self.interpreter.enter, cpu.address, id(cpu)
-        stats, tiering = self.stats, self.tiering
+        stats, image = self._stats, self._enter(cpu, None)
         before = words[_JIT_RETIRED]
         if self._stopped_at and self._stopped_at.get(vcpu) != cpu.pc:
             # It stopped at a breakpoint, and has been moved elsewhere since.
             self._stopped_at.pop(vcpu, None)
-        # PERF: tiering's enter() and quiesce(), without two calls for each system call.
-        running = set() if tiering is None else tiering.running
+        # PERF: entering and leaving the image without two calls for each system call.
+        running = image.running
         begin = _now()
         away = decoding = 0.0
-        running.add(vcpu)
         try:
             while True:
+                if image is not self._image:
+                    image = self._enter(cpu, image)
+                    running = image.running
                 words[_HOST_FP] = _MXCSR[words[_ROUNDING] & 7]
-                # SAFETY: cpu.address is a live, pinned CpuState; its header points at this engine's live tables.
+                # SAFETY: cpu.address is a live, pinned CpuState; its header points at tables that live while the vCPU
+                # is among those that run there.
                 enter(address)
                 reason = words[_REASON]
                 if reason == 1:
@@ -264,8 +296,8 @@ class NativeEngine:
                         return _SYSCALL
                     # The call may block, and is not our time.
                     running.discard(vcpu)
-                    if tiering is not None and tiering.retired:
-                        tiering.quiesce(vcpu)
+                    if not image.members or ((tiering := image.tiering) is not None and tiering.retired):
+                        image.quiesce(vcpu)
                     paused = _now()
                     try:
                         leave = call()
@@ -292,19 +324,19 @@ class NativeEngine:
                         continue
                 if reason == 2:
                     paused = _now()
-                    trap = self.predecode(cpu.pc)
+                    trap = self._predecode(image, cpu.pc)
                     decoding += _now() - paused
                     if trap is not None:
                         return trap
-                    if self._eager and self.baseline is not None:
-                        self.baseline.request(cpu.pc)
+                    if self.options.eager and image.baseline is not None and image is self._image:
+                        image.baseline.request(cpu.pc)
                 elif reason == 5:
-                    self._hot(cpu.pc)
+                    image.hot(cpu.pc)
                 else:
                     if reason == 6 and self._stopped_at.pop(vcpu, None) != cpu.pc:
                         self._stopped_at[vcpu] = cpu.pc
                         return Breakpoint(cpu.pc)
-                    result = self._emulate(cpu)
+                    result = self._emulate(image, cpu)
                     if result is not None:
                         return result
                     if not words[_FUEL]:
@@ -320,41 +352,59 @@ class NativeEngine:
                 stats.extra["decode_seconds"] += decoding
                 stats.retired += limit - words[_FUEL]
                 stats.retired_jit += words[_JIT_RETIRED] - before
-            if tiering is not None:
-                tiering.quiesce(vcpu)
+            image.quiesce(vcpu)
 
-    def _hot(self, pc: int) -> None:
-        """Native code reports that ``pc`` is warm, for the baseline tier, or hot, for the optimising one."""
-        if self.baseline is not None and self.baseline.request(pc) and not self._eager:
-            at = self.record(pc)
-            if at is None or self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 < HOT:
-                return
-        if self.tiering is not None:
-            self.tiering.request(pc)
+    def _enter(self, cpu: CpuState, left: CodeImage | None) -> CodeImage:
+        """Make the vCPU run in the image that is in use. ``left`` is the one that it was in."""
+        vcpu = id(cpu)
+        if left is not None:
+            left.quiesce(vcpu)
+        while True:
+            image = self._image or self._attach(cpu.pc)
+            # First among those that run there, then the look whether it is still in use: leaving an image does it the
+            # other way round, so that one of the two sees the other.
+            image.running.add(vcpu)
+            if image is self._image:
+                break
+            image.quiesce(vcpu)
+        words = cpu.words
+        words[_ARENA], words[_PAGES], words[_REGIONS] = (
+            self.memory.host_address,
+            image.pages_address,
+            image.regions_address,
+        )
+        words[_FAULT_HANDLER] = self.interpreter.address["h_fault"]
+        return image
 
-    def _adopt(self, cpu: CpuState) -> None:
-        cpu.header("arena", self.memory.host_address)
-        cpu.header("regions", self.regions_address)
-        cpu.header("pages", self.pages_address)
-        cpu.header("fault_handler", self.interpreter.address["h_fault"])
+    @property
+    def stats(self) -> EngineStats:
+        """What ran. Decoding and compiling counts for every engine that used the image at that time."""
         with self.lock:
-            if not self._started:
-                self._started = True
-                if self.cache is not None:
-                    self.program = Program(self, self.cache)
-                    begin = _now()
-                    self.program.restore()
-                    self.stats.extra["restore_seconds"] += _now() - begin
+            if self._image is not None:
+                self._count(self._image)
+        return self._stats
 
-    def _emulate(self, cpu: CpuState) -> Exit | None:
+    def _count(self, image: CodeImage) -> None:
+        for name in _COUNTED:
+            now = getattr(image.stats, name)
+            setattr(self._stats, name, getattr(self._stats, name) + now - self._counted[name])
+            self._counted[name] = now
+        self._stats.extra |= image.stats.extra
+
+    @property
+    def tiering(self) -> Tiering | None:
+        """The JIT, once the guest has run."""
+        return None if self._image is None else self._image.tiering
+
+    def _emulate(self, image: CodeImage, cpu: CpuState) -> Exit | None:
         """Run one instruction in the reference executor, on the same state."""
         from vm_core.execute import execute
 
         pc = cpu.pc
-        insn = self.decode(pc)
+        insn = image.decode(pc, self.memory)
         if isinstance(insn, Trap):
             return insn
-        exits = self.stats.exits
+        exits = self._stats.exits
         exits[insn.insn.name] = exits.get(insn.insn.name, 0) + 1
         result = execute(self.isa, insn, cpu, self.memory)
         if isinstance(result, Trap):
@@ -366,23 +416,359 @@ class NativeEngine:
             self.synchronize(self.memory)
         return None
 
+    # -- the image ----------------------------------------------------------------------------------------------
+
+    def _attach(self, pc: int) -> CodeImage:
+        """Take the image into use that fits the guest's code now, and make it if there is none. The guest is at ``pc``."""
+        memory = self.memory
+        with memory.lock, self.lock:
+            if self._image is not None:
+                return self._image
+            origin = self._origin
+            with _images_lock:
+                if self._changes > _MOST_CHANGES or self.breakpoints or self._writes_code(pc):
+                    self._alone = True
+                identity = "" if self._alone else self._identity()
+                image = _images.get(identity)
+                self._counted = dict.fromkeys(_COUNTED, 0)
+                if image is not None:
+                    self._counted = {name: getattr(image.stats, name) for name in _COUNTED}
+                elif origin is not None:
+                    image = origin.copy(self._changed, memory if self._alone else None)
+                else:
+                    image = CodeImage(
+                        self.isa, self.interpreter, self.options, self.cache, memory if self._alone else None
+                    )
+                    begin = _now()
+                    image.start(memory, self.breakpoints)
+                    self._stats.extra["restore_seconds"] += _now() - begin
+                if self._alone:
+                    image.set_breakpoints(self.breakpoints)
+                else:
+                    _images[identity] = image
+                image.identity = identity
+                image.members.add(self)
+                if origin is not None:
+                    origin.members.discard(self)
+            self._origin = None
+            self._changed = []
+            self._image = image
+        if origin is not None:
+            _settle(origin)
+        return image
+
+    def _writes_code(self, pc: int) -> bool:
+        """Whether the guest can write the code of a block at ``pc``."""
+        # The next page too: an instruction may reach into it.
+        return any(prot & _WX == _WX for prot in self.memory.table[pc >> 12 : (pc >> 12) + 2])
+
+    def _identity(self) -> str:
+        """What an image is made from: all code that the guest cannot write, and how."""
+        digest = blake2b(f"{self.isa.name} {self.options} {self.cache and self.cache.root}".encode())
+        known, self._digests = self._digests, {}
+        for region in self.memory.regions():
+            if region.prot & Prot.EXEC and not region.prot & Prot.WRITE:
+                at = (region.start, region.end)
+                found = self._digests[at] = known.get(at) or self._region_digest(at)
+                digest.update(struct.pack("<QQ", *at) + found)
+        return digest.hexdigest()
+
+    def _region_digest(self, at: tuple[int, int]) -> bytes:
+        """A hash of the guest bytes in a range. The lock of the images is held."""
+        text = self.memory.view[at[0] : at[1]]
+        if len(_engines) == 1:
+            return bytes(blake2b(text).digest())
+        # PERF: the next guest of a program has the same, and comparing takes a tenth of the time.
+        now = bytes(text)
+        kept = _texts.get(at)
+        if kept is None or kept[0] != now:
+            kept = _texts[at] = now, bytes(blake2b(now).digest())
+        return kept[1]
+
+    def _leave(self, image: CodeImage, *, alone: bool) -> None:
+        """Use an image no more that others may use too: go on with a copy of it, which others can share unless
+        ``alone``. The engine's lock is held."""
+        self._alone |= alone
+        with _images_lock:
+            if image.members == {self} and (alone or len(_engines) == 1):
+                # Nobody else is there: no need to copy.
+                del _images[image.identity]
+                image.identity = ""
+                image.own(self.memory)
+                return
+        self._count(image)
+        self._origin, self._image = image, None
+
+    def _predecode(self, image: CodeImage, pc: int) -> Trap | None:
+        """As CodeImage.predecode, unless the guest needs another image first."""
+        if image.owner is None and self._writes_code(pc):
+            with self.lock:
+                if image is self._image:
+                    self._leave(image, alone=True)
+            return None
+        with image.lock:
+            return image.predecode(pc, self.memory) if image is self._image else None
+
+    # -- change -------------------------------------------------------------------------------------------------
+
+    def invalidate(self, start: int, end: int) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            self._digests = {at: kept for at, kept in self._digests.items() if at[1] <= start or end <= at[0]}
+            image = self._image
+            if image is not None and image.owner is None:
+                self._changes += 1
+                # Where nothing has run it is a library that is being loaded, and others load the same.
+                self._leave(image, alone=image.has_run(start, end))
+                image = self._image
+            if image is not None:
+                image.invalidate(start, end)
+            elif self._origin is not None:
+                self._changed.append((start, end))
+
+    def synchronize(self, memory: GuestMemory) -> None:
+        with self.lock:
+            # An image that is shared has no code that a guest can write.
+            if self._image is not None and self._image.owner is not None:
+                self._image.synchronize()
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        if addresses == self.breakpoints:
+            return
+        with self.lock:
+            self.breakpoints = addresses
+            image = self._image
+            if image is not None and image.owner is None:
+                self._leave(image, alone=True)
+                image = self._image
+            if image is not None:
+                image.set_breakpoints(addresses)
+
+    def add_vcpu(self) -> None:
+        with self.lock:
+            # A change must reach all vCPUs at once, also one that is in native code.
+            self._alone = True
+            if self._image is not None and self._image.owner is None:
+                self._leave(self._image, alone=True)
+
+    def interrupt(self) -> None:
+        """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
+        self._interrupt = True
+
+    def close(self) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            used = [image for image in (self._image, self._origin) if image is not None]
+            if self._image is not None:
+                self._count(self._image)
+            self._image = self._origin = None
+        with _images_lock:
+            _engines.discard(self)
+            for image in used:
+                image.members.discard(self)
+            if not _engines:
+                _texts.clear()
+                used += [image for image in _images.values() if image not in used]
+        for image in used:
+            _settle(image)
+        if self.options.native:
+            faults.drop_arena(self.memory)
+
+
+def _settle(image: CodeImage) -> None:
+    """Give an image back that nobody uses, or keep it for the next guest of its program while other guests run."""
+    with _images_lock:
+        if image.closed or image.members or image.running:
+            return
+        going = [image]
+        if image.identity and _engines:
+            # To the end: the first has been idle for longest.
+            _images[image.identity] = _images.pop(image.identity)
+            going = [one for one in _images.values() if not one.members and not one.running][:-_MOST_IDLE]
+        for one in going:
+            one.closed = True
+            if one.identity:
+                del _images[one.identity]
+    for one in going:
+        one.close()
+
+
+class CodeImage:
+    """The code tables of all engines whose guests have the same code: records, regions, and the tables that lead to
+    them. With an ``owner`` it belongs to that memory's engine alone, and follows its changes; without, it holds only
+    what no guest can change.
+    """
+
+    def __init__(
+        self,
+        isa: Isa,
+        interpreter: Interpreter,
+        options: ImageOptions,
+        cache: Cache | None,
+        owner: GuestMemory | None,
+    ) -> None:
+        self.isa, self.interpreter, self.options = isa, interpreter, options
+        self.cache, self.owner = cache, owner
+        self.identity = ""
+        """What it is made from, if it can be shared."""
+        self.members: set[NativeEngine] = set()
+        """The engines that use it."""
+        self.running: set[int] = set()
+        """The vCPUs that are in native code."""
+        self.closed = False
+        self.lock = threading.RLock()
+        self.stats = EngineStats()
+        self.per_page = PAGE // isa.unit
+        self.record_page = (self.per_page + MAX_LENGTH[isa.unit] // isa.unit) * RECORD_BYTES
+        # SAFETY: these ranges belong to this image until close(); native code reads them through the vCPU's header.
+        self._space = _anonymous(_RECORD_SPACE)
+        self.pages_address = _anonymous(_PAGES_COUNT * 8)
+        self.regions_address = _anonymous(_PAGES_COUNT * 8)
+        self._bytes = memoryview((ctypes.c_ubyte * _RECORD_SPACE).from_address(self._space)).cast("B")
+        self._words = self._bytes.cast("Q")
+        self._pages = (
+            memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
+        )
+        self._used = 0
+        self._records: dict[int, int] = {}  # guest page number -> offset of its records
+        self._copies: dict[
+            int, bytes
+        ] = {}  # guest page number -> its bytes when last decoded, and a few behind
+        self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
+        self._decoded: dict[bytes, Decoded] = {}
+        self._source = owner  # where code is read: while it starts, from the engine's memory
+        self._contexts: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self.slow: set[int] = set()
+        """Where the native decoder needed Python. Empty for an ISA that has none."""
+        self.breakpoints: frozenset[int] = frozenset()
+        self._miss = interpreter.address["h_miss"]
+        self._illegal = interpreter.address["h_illegal"]
+        self._length = MAX_LENGTH[isa.unit]
+        # Handlers report a place at LOW jumps. Without a baseline tier that would be too soon.
+        heat = LOW - 2 if options.eager else 0 if options.baseline else LOW - HOT & 0xFFFF
+        self._heat = heat.to_bytes(2, "little")
+        self.program: Program | None = None
+        """What the cache keeps for the next run, once there is code; None without a cache."""
+        self.tiering: Tiering | None = None
+        if options.native:
+            self.tiering = Tiering(self, _code, synchronous=options.synchronous, optimising=options.jit)
+        self.baseline: Baseline | None = None
+        if options.baseline:
+            self.baseline = Baseline(self, _code, heat=options.jit, synchronous=options.synchronous)
+
+    def start(self, memory: GuestMemory, breakpoints: frozenset[int]) -> None:
+        """Take from the cache what earlier runs made of the code in ``memory``."""
+        self.breakpoints = breakpoints
+        if self.cache is not None:
+            self.program = Program(self, self.cache, memory)
+            self.program.restore(memory)
+
+    @contextmanager
+    def reading(self, memory: GuestMemory) -> Iterator[None]:
+        """Inside, code that has not been decoded is read there: in the memory of a guest for whom it is right."""
+        self._source = memory
+        try:
+            yield
+        finally:
+            self._source = self.owner
+
+    def copy(self, changed: list[tuple[int, int]], owner: GuestMemory | None) -> CodeImage:
+        """Another image with the same code, but for what comes from guest bytes in the ranges ``changed``."""
+        # One that is its guest's alone is nothing for the cache: other runs start as this one did.
+        out = CodeImage(
+            self.isa, self.interpreter, self.options, self.cache if owner is None else None, owner
+        )
+        if out.cache is not None and self.program is not None:
+            out.program = Program(out, out.cache, name=self.program.name)
+        out.slow = set(self.slow)
+        changed = [(max(start - self._length, 0), end) for start, end in changed]
+        with self.lock:
+            for number, page in self._records.items():
+                if any(start < number + 1 << 12 and number << 12 < end for start, end in changed):
+                    continue
+                at = out._records[number] = out._allocate()
+                # SAFETY: both are record_page bytes long; stores into ours that happen meanwhile are heat, which may tear.
+                ctypes.memmove(out._space + at, self._space + page, self.record_page)
+                if self.baseline is not None:
+                    # Its code knows the records that it was made from by their addresses.
+                    at >>= 3
+                    for word, handler in enumerate(out._words[at : at + self.per_page * 4 : 4].tolist()):
+                        own = self.baseline.originals.get(handler)
+                        if own is not None:
+                            out._words[at + 4 * word] = own
+                    at <<= 3
+                out._copies[number] = self._copies[number]
+                out._pages[number] = out._space + at
+            if self.tiering is not None and out.tiering is not None:
+                out.tiering.copy(self.tiering, changed)
+        return out
+
+    def own(self, memory: GuestMemory) -> None:
+        """From now on it is for one guest alone."""
+        with self.lock:
+            self.owner = self._source = memory
+
+    def quiesce(self, vcpu: int) -> None:
+        """The vCPU has left native code."""
+        if self.tiering is None:
+            self.running.discard(vcpu)
+        else:
+            self.tiering.quiesce(vcpu)
+        if not self.members:
+            _settle(self)
+
+    def text(self, start: int, end: int) -> bytes:
+        """The code bytes in ``[start, end)``, as they were decoded if the image can be shared; fewer where there are
+        none, or where the image must not hold them."""
+        memory = self._source
+        if memory is not None:
+            end = min(end, memory.size)
+            for number in range(start >> 12, end + PAGE - 1 >> 12):
+                prot = memory.table[number]
+                if not prot & _EXEC or (self.owner is None and prot & _WX == _WX):
+                    end = max(number << 12, start)
+                    break
+            return bytes(memory.view[start:end])
+        out = bytearray()
+        while start < end:
+            number = start >> 12
+            copy = self._copies.get(number, b"")
+            last = PAGE if number + 1 in self._copies else len(copy)
+            part = copy[start - (number << 12) : min(end - (number << 12), last)]
+            if not part:
+                break
+            out += part
+            start += len(part)
+        return bytes(out)
+
     # -- decoding -----------------------------------------------------------------------------------------------
 
-    def decode(self, pc: int) -> Decoded | Trap:
-        """The instruction at a guest address, or the trap that fetching it is."""
+    def decode(self, pc: int, memory: GuestMemory | None = None) -> Decoded | Trap:
+        """The instruction at a guest address of ``memory``, or the trap that fetching it is. Without a memory, that of
+        which the image is made."""
+        memory = memory or self._source
+        if memory is None:
+            data = self.text(pc, pc + self._length)
+            try:
+                return self._decoded.get(data) or self.isa.decode(data, pc)
+            except DecodeError:
+                return Trap(Cause.ILLEGAL, pc, pc)
         try:
-            if pc % self.isa.unit == 0 and PAGE - pc % PAGE >= self._length and pc < self.memory.size:
-                data = bytes(self.memory.view[pc : pc + self._length])
-                if self.memory.table[pc >> 12] & Prot.EXEC:
-                    known = self._decoded.get(data)
-                    if known is None:
-                        known = self.isa.decode(data, pc)
-                        known.template  # noqa: B018  trace now: an Unimplemented is a decode error
-                        self._decoded[data] = known
-                    return known
+            inside = pc % self.isa.unit == 0 and PAGE - pc % PAGE >= self._length and pc < memory.size
+            if inside and memory.table[pc >> 12] & _EXEC:
+                data = bytes(memory.view[pc : pc + self._length])
+                known = self._decoded.get(data)
+                if known is None:
+                    known = self.isa.decode(data, pc)
+                    known.template  # noqa: B018  trace now: an Unimplemented is a decode error
+                    self._decoded[data] = known
+                return known
             from vm_core.execute import fetch
 
-            return fetch(self.isa, self.memory, pc)
+            return fetch(self.isa, memory, pc)
         except MemoryFault as fault:
             return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)
         except DecodeError:
@@ -458,13 +844,17 @@ class NativeEngine:
         if self._words[at] == old:
             self._words[at] = new
 
-    def _page(self, number: int) -> int:
+    def _allocate(self) -> int:
+        page = self._used
+        if page + self.record_page > _RECORD_SPACE:
+            raise VmError("the guest has executed more code than the record space holds (64 MiB of code)")
+        self._used += (self.record_page + 63) & -64
+        return page
+
+    def _page(self, number: int, memory: GuestMemory) -> int:
         page = self._records.get(number)
         if page is None:
-            if self._used + self.record_page > _RECORD_SPACE:
-                raise VmError("the guest has executed more code than the record space holds (64 MiB of code)")
-            page = self._records[number] = self._used
-            self._used += (self.record_page + 63) & -64
+            page = self._records[number] = self._allocate()
             self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
             tail = self.per_page * RECORD_BYTES
             self.interpreter.fill(
@@ -473,34 +863,45 @@ class NativeEngine:
                 MAX_LENGTH[self.isa.unit] // self.isa.unit,
                 self.interpreter.address["h_cross"],
             )
-            self._copies[number] = bytes(self.memory.view[number * PAGE : (number + 1) * PAGE])
+            self._copies[number] = self._copy(number, memory)
             self._pages[number] = self._space + page
         return page
 
-    def _context(self, number: int) -> ctypes.Array[ctypes.c_uint64]:
+    def _copy(self, number: int, memory: GuestMemory) -> bytes:
+        """The code of a page, and the start of the next, into which an instruction may reach."""
+        following = number + 1 < len(memory.table) and memory.table[number + 1] & _EXEC
+        end = (number + 1) * PAGE + (self._length if following else 0)
+        return bytes(memory.view[number * PAGE : end]) if memory.table[number] & _EXEC else b""
+
+    def _context(self, number: int, memory: GuestMemory) -> ctypes.Array[ctypes.c_uint64]:
         """What the native decoder is told of a page."""
-        tables, handlers = self.interpreter.tables
-        made = self._contexts[number] = (ctypes.c_uint64 * 7)(
-            self.memory.host_address + number * PAGE,
-            self._space + self._page(number),
-            self.memory.table_address + number,
-            ctypes.addressof(tables),
-            ctypes.addressof(handlers),
-            _BLOCK_LIMIT,
-            int.from_bytes(self._heat, "little"),
-        )
+        made = self._contexts.get(number)
+        if made is None:
+            tables, handlers = self.interpreter.tables
+            made = self._contexts[number] = (ctypes.c_uint64 * 7)(
+                0,
+                self._space + self._page(number, memory),
+                0,
+                ctypes.addressof(tables),
+                ctypes.addressof(handlers),
+                _BLOCK_LIMIT,
+                int.from_bytes(self._heat, "little"),
+            )
+        made[0], made[2] = memory.host_address + number * PAGE, memory.table_address + number
         return made
 
-    def predecode(self, pc: int) -> Trap | None:
-        """Decode the block at ``pc`` into records. A trap only if its first instruction cannot be fetched."""
+    def predecode(self, pc: int, memory: GuestMemory | None = None) -> Trap | None:
+        """Decode the block at ``pc`` of ``memory`` into records. A trap only if its first instruction cannot be fetched.
+        Without a memory, what the image is made of."""
         with self.lock:
+            memory = memory or self._source
+            if memory is None:
+                return Trap(Cause.FETCH, pc, pc)
             first = pc
             number = pc >> 12
             decode = self.interpreter.decode
-            if decode is not None and not (
-                self.breakpoints or pc & self.isa.unit - 1 or pc >= self.memory.size
-            ):
-                context = self._contexts.get(number) or self._context(number)
+            if decode is not None and not (self.breakpoints or pc & self.isa.unit - 1 or pc >= memory.size):
+                context = self._context(number, memory)
                 # SAFETY: the context names the page's bytes in the arena and its records, which live as long as this.
                 stopped = decode(ctypes.addressof(context), pc & PAGE - 1)
                 if stopped < NEEDS_PYTHON:
@@ -508,7 +909,7 @@ class NativeEngine:
                     return None
                 pc = number * PAGE + (stopped & NEEDS_PYTHON - 1)
             for _ in range(_BLOCK_LIMIT):
-                insn = self.decode(pc)
+                insn = self.decode(pc, memory)
                 if isinstance(insn, Trap):
                     if pc != first:
                         return None
@@ -517,13 +918,13 @@ class NativeEngine:
                         # The next time, native code may enter the guest's signal handler.
                         self._words[at_ >> 3] = self._illegal
                     return insn
-                page = self._page(number)
+                page = self._page(number, memory)
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
                     return None
                 if decode is not None:
                     self.slow.add(pc)
-                handler, operands, ends = self._operands(insn, pc)
+                handler, operands, ends = self._operands(insn, bytes(memory.view[pc : pc + insn.length]))
                 self._bytes[at + 8 : at + 27] = operands + self._heat + insn.length.to_bytes(1, "little")
                 self._words[at >> 3] = (
                     self.interpreter.address["h_breakpoint"] if pc in self.breakpoints else handler
@@ -534,8 +935,7 @@ class NativeEngine:
             self.stats.blocks_decoded += 1
             return None
 
-    def _operands(self, insn: Decoded, pc: int) -> tuple[int, bytes, bool]:
-        key = bytes(self.memory.view[pc : pc + insn.length])
+    def _operands(self, insn: Decoded, key: bytes) -> tuple[int, bytes, bool]:
         known = self._memo.get(key)
         if known is not None:
             return known
@@ -564,6 +964,15 @@ class NativeEngine:
         known = self._memo[key] = handler, bytes(packed), ends
         return known
 
+    def hot(self, pc: int) -> None:
+        """Native code reports that ``pc`` is warm, for the baseline tier, or hot, for the optimising one."""
+        if self.baseline is not None and self.baseline.request(pc) and not self.options.eager:
+            at = self.record(pc)
+            if at is None or self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 < HOT:
+                return
+        if self.tiering is not None:
+            self.tiering.request(pc)
+
     # -- what the cache keeps ------------------------------------------------------------------------------------
 
     @property
@@ -574,7 +983,8 @@ class NativeEngine:
     def restore_page(self, number: int, kinds: bytes, slots: bytes, count: int) -> None:
         """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
         32 bits (slot in the page, index in ``kinds``), both checked."""
-        self.interpreter.restore(self._space + self._page(number), kinds, slots, count)
+        assert self._source is not None
+        self.interpreter.restore(self._space + self._page(number, self._source), kinds, slots, count)
         if self.interpreter.decode is not None:
             first = number * PAGE
             self.slow.update(
@@ -582,9 +992,8 @@ class NativeEngine:
             )
 
     def is_code(self, start: int, end: int) -> bool:
-        """Whether the guest can execute, and so the host can read, all of a range."""
-        pages = self.memory.table[start >> 12 : (end + PAGE - 1) >> 12]
-        return 0 <= start < end <= self.memory.size and all(page & Prot.EXEC for page in pages)
+        """Whether all of a range is code that the image may hold. While it starts."""
+        return 0 <= start < end and len(self.text(start, end)) == end - start
 
     def decode_range(self, start: int, end: int) -> None:
         """Decode the instructions in ``[start, end)``, which an earlier run had executed."""
@@ -605,9 +1014,7 @@ class NativeEngine:
         for number, page in self._records.items():
             if self.interpreter.decode is not None and number not in slow:
                 continue
-            if not self.memory.table[number] & Prot.EXEC:
-                continue
-            if self._copies[number] != self.memory.view[number * PAGE : (number + 1) * PAGE]:
+            if self._copies[number][:PAGE] != self.text(number * PAGE, (number + 1) * PAGE):
                 continue
             found = []
             for slot, current in enumerate(
@@ -629,10 +1036,15 @@ class NativeEngine:
 
     # -- change -------------------------------------------------------------------------------------------------
 
-    def invalidate(self, start: int, end: int) -> None:
+    def has_run(self, start: int, end: int) -> bool:
+        """Whether there is code from guest bytes in ``[start, end)``."""
+        first, last = max(start - self._length, 0) >> 12, end - 1 >> 12
         with self.lock:
-            if self._closed:
-                return
+            return any(first <= number <= last for number in self._records)
+
+    def invalidate(self, start: int, end: int) -> None:
+        """Forget what was made from guest bytes in ``[start, end)``. For an image with an owner."""
+        with self.lock:
             first = max(start - self._length, 0) >> 12
             if self.baseline is not None:
                 self.baseline.invalidate(max(start - self._length, 0), end)
@@ -650,45 +1062,41 @@ class NativeEngine:
         page = self._records[number]
         # In place: another thread may be among these records, and meets the miss handler at its next step.
         self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
-        self._copies[number] = bytes(self.memory.view[number * PAGE : (number + 1) * PAGE])
+        assert self.owner is not None
+        self._copies[number] = self._copy(number, self.owner)
 
-    def synchronize(self, memory: GuestMemory) -> None:
+    def synchronize(self) -> None:
+        """Forget what was made from guest bytes that have changed since. For an image with an owner."""
+        memory = self.owner
+        assert memory is not None
         with self.lock:
             for number, old in list(self._copies.items()):
                 now = memory.view[number * PAGE : (number + 1) * PAGE]
-                if memory.table[number] & Prot.WRITE and old != now:
+                if memory.table[number] & _WX == _WX and old[:PAGE] != now:
                     self.invalidate(number * PAGE, (number + 1) * PAGE)
-                    self._copies[number] = bytes(now)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """As Engine.set_breakpoints. For an image with an owner."""
         with self.lock:
             changed = addresses ^ self.breakpoints
             self.breakpoints = addresses
             for pc in changed:
                 self.invalidate(pc, pc + 1)
 
-    def interrupt(self) -> None:
-        """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
-        self._interrupt = True
-
     def close(self) -> None:
-        with self.lock:
-            if self._closed:
-                return
-            self._closed = True
+        """Give the tables back. Nobody uses them any more."""
         if self.tiering is not None:
             self.tiering.close()
         if self.program is not None:
             self.program.save()
+        if self.baseline is not None:
+            self.baseline.close()
         if self.tiering is not None:
-            if self.baseline is not None:
-                self.baseline.close()
             self.tiering.release()
-            faults.drop_arena(self.memory)
         self._words.release()
         self._bytes.release()
         self._pages.release()
-        # SAFETY: the views are released and no vCPU runs any more (the protocol's condition).
+        # SAFETY: the views are released and no vCPU runs there (_settle).
         _libc.munmap(self._space, _RECORD_SPACE)
         _libc.munmap(self.pages_address, _PAGES_COUNT * 8)
         _libc.munmap(self.regions_address, _PAGES_COUNT * 8)

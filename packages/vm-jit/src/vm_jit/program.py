@@ -20,8 +20,9 @@ from vm_jit.digest import blake2b
 from vm_jit.sources import source_digest
 
 if TYPE_CHECKING:
+    from vm_core.memory import GuestMemory
     from vm_jit.cache import Cache
-    from vm_jit.engine import NativeEngine
+    from vm_jit.engine import CodeImage
 
 __all__ = ["Program", "Saved", "pack_regions", "unpack_regions"]
 
@@ -93,18 +94,21 @@ def unpack_regions(sections: dict[str, memoryview]) -> list[Saved]:
 
 
 class Program:
-    """The cache's file for the program that an engine is about to run."""
+    """The cache's file for the code of an image, its ``engine``: that of a program which is about to run in ``memory``, or one
+    whose ``name`` is known."""
 
-    def __init__(self, engine: NativeEngine, cache: Cache) -> None:
-        self.engine, self.cache = engine, cache
-        translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
-        self.name = f"program-{engine.isa.name}-{self._key()}-{translation}"
+    def __init__(
+        self, engine: CodeImage, cache: Cache, memory: GuestMemory | None = None, *, name: str = ""
+    ) -> None:
+        self.engine, self.cache, self.name = engine, cache, name
+        if memory is not None:
+            translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
+            self.name = f"program-{engine.isa.name}-{self._key(memory)}-{translation}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
 
-    def _key(self) -> str:
+    def _key(self, memory: GuestMemory) -> str:
         """Where the executable memory lies, all of it if it is small, and samples if it is large."""
-        memory = self.engine.memory
         digest = blake2b(digest_size=12)
         for region in memory.regions():
             if region.prot & Prot.EXEC:
@@ -117,7 +121,7 @@ class Program:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def restore(self) -> None:
+    def restore(self, memory: GuestMemory) -> None:
         """Decode and compile at once what earlier runs of this program did. Called before its first instruction."""
         engine = self.engine
         if engine.breakpoints:
@@ -126,14 +130,15 @@ class Program:
             sections = self.cache.read(self.name)
             if sections is None:
                 return
-            self._restore_blocks(sections)
-            self._kept = self._decoded()
-            if engine.tiering is not None:
-                engine.tiering.restore(unpack_regions(sections))
+            with engine.reading(memory):
+                self._restore_blocks(sections, memory)
+                self._kept = self._decoded()
+                if engine.tiering is not None:
+                    engine.tiering.restore(unpack_regions(sections))
         except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
             warn("what is cached of the program is not used", error)
 
-    def _restore_blocks(self, sections: dict[str, memoryview]) -> None:
+    def _restore_blocks(self, sections: dict[str, memoryview], memory: GuestMemory) -> None:
         engine, address = self.engine, self.engine.interpreter.address
         if not sections["pages"]:
             return
@@ -152,20 +157,19 @@ class Program:
             max(both[1::2].tolist(), default=0) >= limit
             or max(both[::2].tolist(), default=0) >= engine.per_page
             or 8 * sum(count for _, count, _ in pages) != len(slots)
-            or any(number >= engine.memory.size // PAGE for number, _, _ in pages)
+            or any(number >= memory.size // PAGE for number, _, _ in pages)
         ):
             raise CacheError("a number of what was decoded is out of range")
         for number, count, digest in pages:
             pairs = slots[at : at + 8 * count]
             at += 8 * count
-            if engine.memory.table[number] & Prot.EXEC and self._digest(number) == digest:
+            if engine.is_code(number * PAGE, (number + 1) * PAGE) and self._digest(number) == digest:
                 engine.restore_page(number, kinds, pairs, count)
 
     def _digest(self, number: int) -> bytes:
         # The next page too: an instruction may reach into it.
-        memory, start = self.engine.memory, number * PAGE
-        with memory.opened(start, min(PAGE + self.engine.reach, memory.size - start)) as data:
-            return blake2b(data, digest_size=16).digest()
+        data = self.engine.text(number * PAGE, (number + 1) * PAGE + self.engine.reach)
+        return blake2b(data, digest_size=16).digest()
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ then has come out (its ``run`` has returned to Python since).
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import threading
 import time
@@ -17,7 +18,7 @@ from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
 from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE
-from vm_core.record import record
+from vm_core.record import record, replace
 from vm_core.spec.isa import Decoded
 from vm_jit.cache import warn
 from vm_jit.code_memory import CodeBlock, CodeMemory, Image, link
@@ -26,7 +27,7 @@ from vm_jit.digest import blake2b
 from vm_jit.program import Saved
 
 if TYPE_CHECKING:
-    from vm_jit.engine import NativeEngine
+    from vm_jit.engine import CodeImage
     from vm_jit.region import Region
 
 __all__ = ["Tiering"]
@@ -52,6 +53,13 @@ _GAP: Final = 1024
 _FULL: Final = 1000
 """Instructions beyond which a region does not grow."""
 
+_pool_lock = threading.Lock()
+_pool: list[Compiler] = []
+"""Compiler processes that wait for work. Many guests do not need more of them than there are CPUs."""
+_pool_users: set[Tiering] = set()
+"""Who is not closed. The last one closes the processes."""
+_turns: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
+
 
 @record(eq=False)
 class _Compiled:
@@ -70,11 +78,11 @@ class _Compiled:
 
 
 class Tiering:
-    """The JIT of one engine. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
+    """The JIT of one code image, its ``engine``. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
     are no regions, and this only knows which retired code is in use."""
 
     def __init__(
-        self, engine: NativeEngine, code: CodeMemory, *, synchronous: bool = False, optimising: bool = True
+        self, engine: CodeImage, code: CodeMemory, *, synchronous: bool = False, optimising: bool = True
     ) -> None:
         self.engine, self.code, self.synchronous, self.optimising = engine, code, synchronous, optimising
         self._tables: dict[int, Any] = {}  # guest page -> its entries (function, original handler)
@@ -88,14 +96,16 @@ class Tiering:
         self._thread: threading.Thread | None = None
         self._generation = 0
         self.retired: list[tuple[set[int], CodeBlock]] = []
-        self.running: set[int] = set()
-        """The vCPUs that are in native code. The engine keeps it: one system call must not cost two method calls."""
+        self.running = engine.running
         self._failures = 0
         self.unsaved = 0
         self._begin = time.perf_counter()
         self._closed = False
         self._hurry = False
-        self._compiler = Compiler()
+        self._warm = False  # an earlier run left regions in the cache
+        self._compiler: Compiler | None = None  # the one that works for us now
+        with _pool_lock:
+            _pool_users.add(self)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +126,7 @@ class Tiering:
                     one.roots, one.entries, frozenset(one.exits), one.spans, one.image, one.instructions
                 ):
                     self.engine.stats.regions_cached += 1
+                    self._warm = True
             except (CacheError, KeyError) as error:
                 warn("a cached region is not used", error)
 
@@ -136,6 +147,28 @@ class Tiering:
                 for one in self._all
             ]
 
+    def copy(self, other: Tiering, changed: list[tuple[int, int]]) -> None:
+        """Take over the regions of another image, whose lock is held and whose records ours have copies of, but not
+        those made from guest bytes in the ranges ``changed``."""
+        self._warm = other._warm
+        kept: dict[_Compiled, _Compiled] = {}
+        for one in other._all:
+            if not any(a < end and start < b for a, b in one.spans for start, end in changed):
+                kept[one] = replace(one)
+                self.code.retain(one.block)
+                self._all.append(kept[one])
+        for number, table in other._tables.items():
+            # SAFETY: both tables have one size.
+            ctypes.memmove(self._table(number), table, ctypes.sizeof(table))
+        nowhere = self.engine.interpreter.address["nowhere"]
+        for pc, owner in other._at.items():
+            if owner in kept:
+                self._at[pc] = kept[owner]
+                continue
+            if self.engine.is_decoded(pc):
+                self.engine.set_handler(pc, self.original(pc))
+            self._table(pc >> 12)[2 * ((pc & PAGE - 1) // self.engine.isa.unit)] = nowhere
+
     def close(self) -> None:
         with self.engine.lock:
             self._closed = True
@@ -143,12 +176,19 @@ class Tiering:
         if thread is not None:
             # The first run of a program takes a moment to finish what waits, so that the second finds it in the cache.
             # Later runs finish only what they are at: each then adds to the cache, so this comes to an end.
-            self._hurry = self.engine.stats.regions_cached > 0
+            self._hurry = self._warm or self.engine.cache is None
             with self._work_to_do:
                 self._work_to_do.notify()
             thread.join(min(_PATIENCE_SECONDS, _SHARE * (time.perf_counter() - self._begin)))
             self._hurry = True
-        self._compiler.close()
+        with _pool_lock:
+            _pool_users.discard(self)
+            doomed = [self._compiler] if self._compiler is not None else []
+            if not _pool_users:
+                doomed += _pool
+                _pool.clear()
+        for compiler in doomed:
+            compiler.close()
         if thread is not None:
             thread.join()
 
@@ -181,7 +221,7 @@ class Tiering:
             if not self.synchronous:
                 if self._next() is None:
                     return
-                if self.engine.stats.regions_cached and time.perf_counter() - self._begin < _SHORT_SECONDS:
+                if self._warm and time.perf_counter() - self._begin < _SHORT_SECONDS:
                     # Most of it came from the cache: a run that ends soon is not worth a compiler process.
                     return
                 if self._thread is None:
@@ -223,7 +263,7 @@ class Tiering:
         return None
 
     def _work(self) -> None:
-        self._compiler.start()
+        self._start_compiler()
         while not self._hurry:
             with self._work_to_do:
                 while (pc := self._next()) is None and not self._closed and not self.unsaved:
@@ -304,7 +344,7 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = link(self._compiler.compile(regions.emit(engine.isa, region), passes="region"))
+        image = link(self._compile_text(regions.emit(engine.isa, region)))
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
@@ -319,13 +359,43 @@ class Tiering:
             engine.stats.regions_compiled += 1
             self.unsaved += 1
 
+    def _start_compiler(self) -> None:
+        """PERF: a compiler process gets ready while its first text is being written."""
+        if _turns.acquire(blocking=False):
+            with _pool_lock:
+                if self in _pool_users and not _pool:
+                    compiler = Compiler()
+                    compiler.start()
+                    _pool.append(compiler)
+            _turns.release()
+
+    def _compile_text(self, text: str) -> bytes:
+        """Have a module compiled, by one of the processes that all images share."""
+        while not _turns.acquire(timeout=0.1):
+            if self._closed and self._hurry:
+                raise CompileError("the compiler was closed")
+        try:
+            with _pool_lock:
+                if self not in _pool_users:
+                    raise CompileError("the compiler was closed")
+                compiler = self._compiler = _pool.pop() if _pool else Compiler()
+            try:
+                return compiler.compile(text, passes="region")
+            finally:
+                with _pool_lock:
+                    self._compiler = None
+                    if self in _pool_users:
+                        _pool.append(compiler)
+        finally:
+            _turns.release()
+
     # -- tables -------------------------------------------------------------------------------------------------
 
     def _digest(self, spans: tuple[tuple[int, int], ...]) -> bytes:
         digest = blake2b(digest_size=16)
         for start, end in spans:
             digest.update(struct.pack("<QQ", start, end))
-            digest.update(self.engine.memory.view[start:end])
+            digest.update(self.engine.text(start, end))
         return digest.digest()
 
     def _table(self, number: int) -> Any:

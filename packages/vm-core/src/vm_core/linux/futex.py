@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32
 from vm_core.linux.files import RESTART
+from vm_core.linux.system import Parked
 from vm_core.memory import Access, GuestMemory, MemoryFault
 from vm_core.state import HEADER
 
@@ -32,6 +33,7 @@ __all__ = [
     "SLICE_SECONDS",
     "FutexTable",
     "HostFutexes",
+    "Waiter",
     "can_wait_for_two",
     "futex",
     "host_wake",
@@ -47,7 +49,9 @@ _RESTART_TIMED: Final = -516
 _WAITERS, _OWNER_DIED, _TID_MASK = 0x8000_0000, 0x4000_0000, 0x3FFF_FFFF
 
 
-class _Waiter:
+class Waiter:
+    """A thread in a queue."""
+
     __slots__ = ("bitset", "thread", "woken")
 
     def __init__(self, thread: GuestThread, bitset: int) -> None:
@@ -61,7 +65,7 @@ class FutexTable:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.queues: dict[int, deque[_Waiter]] = {}
+        self.queues: dict[int, deque[Waiter]] = {}
 
     def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
         """Wake up to ``count`` waiters in order; returns how many."""
@@ -77,7 +81,7 @@ class FutexTable:
         if queue is None:
             return 0
         woken = 0
-        kept: list[_Waiter] = []
+        kept: list[Waiter] = []
         while queue and woken < count:
             waiter = queue.popleft()
             if waiter.bitset & bitset:
@@ -102,20 +106,28 @@ class FutexTable:
         deadline: float | None,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
-        waiter = _Waiter(thread, bitset)
-        with self.lock:
-            queue = self.queues.setdefault(address, deque())
-            queue.append(waiter)
-            try:
-                same = memory.load(address, 4) == value
-            except MemoryFault:
-                self._leave(waiter, address, queue)
-                raise
-            if not same:
-                self._leave(waiter, address, queue)
-                return -errno.EAGAIN
+        waiter = thread.waiter
+        thread.waiter = None
+        if waiter is None:
+            # Else the call has been here before.
+            waiter = Waiter(thread, bitset)
+            with self.lock:
+                queue = self.queues.setdefault(address, deque())
+                queue.append(waiter)
+                try:
+                    same = memory.load(address, 4) == value
+                except MemoryFault:
+                    self._leave(waiter, address, queue)
+                    raise
+                if not same:
+                    self._leave(waiter, address, queue)
+                    return -errno.EAGAIN
         while True:
-            reason = thread.block(deadline, lambda: waiter.woken)
+            try:
+                reason = thread.block(deadline, lambda: waiter.woken)
+            except Parked:
+                thread.waiter = waiter
+                raise
             if waiter.woken:
                 return 0
             if reason == 0:
@@ -132,7 +144,7 @@ class FutexTable:
                 return reason
             return RESTART if deadline is None else _RESTART_TIMED
 
-    def _leave(self, waiter: _Waiter, address: int, queue: deque[_Waiter]) -> None:
+    def _leave(self, waiter: Waiter, address: int, queue: deque[Waiter]) -> None:
         """Take a waiter out of the queue of an address. The lock is held."""
         queue.remove(waiter)
         if not queue:

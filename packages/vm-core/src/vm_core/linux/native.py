@@ -24,6 +24,7 @@ import ctypes
 import enum
 import os
 import stat
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import Abi
@@ -119,6 +120,7 @@ _CONSTANTS: Final = {
     "getegid": Constant.GID,
 }
 _WAITS: Final = frozenset({Operation.FUTEX})
+_YIELDS: Final = frozenset({Operation.SCHED_YIELD, Operation.NANOSLEEP, Operation.CLOCK_NANOSLEEP})
 _SIGNALS: Final = frozenset({Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL})
 
 
@@ -134,8 +136,9 @@ class NativeCalls:
         self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
         self.words[Constant.UID], self.words[Constant.GID] = uid, gid
 
-    def serve(self, calls: dict[int, Entry], abi: Abi, *, waits: bool) -> None:
-        """Let engines answer what they can of these calls; without ``waits``, none that may wait."""
+    def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
+        """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is
+        ``hosted`` with others in one host thread, none that gives it up."""
         for number, (_, _, row) in calls.items():
             operation: int | None = _CONSTANTS.get(row.name)
             if operation is None:
@@ -144,6 +147,7 @@ class NativeCalls:
                 operation is None
                 or number >= NUMBERS
                 or (operation in _WAITS and not waits)
+                or (operation in _YIELDS and hosted)
                 or (operation in _SIGNALS and not abi.plain_frame)
             ):
                 continue

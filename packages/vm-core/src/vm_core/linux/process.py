@@ -17,7 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
@@ -25,12 +26,13 @@ from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
 from vm_core.linux import table
-from vm_core.linux.abi import MASK64, Abi, SigInfo, abi_of
+from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
     HostFutexes,
+    Waiter,
     can_wait_for_two,
     host_wake,
     release_robust_list,
@@ -39,7 +41,7 @@ from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.strace import traced
-from vm_core.linux.system import ThreadEnd
+from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.loader import Image, load, machine_of
 from vm_core.log import Log
@@ -49,7 +51,7 @@ from vm_core.state import HEADER, CpuState
 if TYPE_CHECKING:
     from vm_core.spec.isa import Isa
 
-__all__ = ["GuestThread", "Process", "SyscallHook"]
+__all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
 
 SyscallHook = Callable[["GuestThread", str, tuple[int, ...]], "int | None"]
 """Called before each system call with its name and arguments; a number returned is its result, None lets it run."""
@@ -60,7 +62,16 @@ _GUARD_BYTES: Final = 1 << 20
 _FIRST_SLICE: Final = 1_000
 _MAX_SLICE: Final = 8_000_000
 """Instructions between looks at the clock: 2 ms of compiled code, 30 ms interpreted. More gains nothing measurable."""
+_MAX_HOSTED_SLICE: Final = 64_000_000
+"""The same for a thread that shares its host thread with others."""
 _SLICE_SECONDS: Final = 0.01
+_PARKABLE: Final = frozenset(
+    {
+        "accept", "accept4", "clock_nanosleep", "epoll_pwait", "epoll_wait", "futex", "nanosleep", "pause", "poll",
+        "ppoll", "pselect6", "read", "readv", "recvfrom", "recvmsg", "rt_sigsuspend", "select",
+    }
+)  # fmt: skip
+"""System calls that have done nothing when they come to their wait, or can tell: they may be made again instead."""
 _MAX_THREADS: Final = 4096
 _MAX_SAID: Final = 100
 _FUEL: Final = HEADER["fuel"] // 8
@@ -109,7 +120,21 @@ class _Switching:
                 sys.setswitchinterval(self._before)
 
 
-_switching = _Switching()
+switching = _Switching()
+"""One for the process: its users are the guests with several threads, and the schedulers."""
+
+
+class Host(Protocol):
+    """What runs the threads of many processes, a slice of instructions at a time (:meth:`GuestThread.run_slice`)."""
+
+    def ready(self, thread: GuestThread) -> None:
+        """A thread that waits has been woken. Callable from anywhere, under any lock of the process."""
+
+    def start_thread(self, thread: GuestThread) -> None:
+        """The guest has started a thread."""
+
+    def blocking(self) -> AbstractContextManager[None]:
+        """While the calling host thread waits for the sake of a guest."""
 
 
 class FuelPool:
@@ -177,7 +202,12 @@ class GuestThread:
         self._retired = 0
         self._granted = cpu.words[_FUEL]
         self.exit_code = 0
+        self.resumed: Parked | None = None
+        """What the current system call waited for, if it is made again after that."""
+        self.waiter: Waiter | None = None
+        """Where the system call that is to be made again stands in a queue of futexes."""
         self._slice = _FIRST_SLICE
+        self._most = _MAX_SLICE
         self._last_budget = 0.0
         self._baton = threading.Lock()
         self._baton.acquire()
@@ -265,6 +295,61 @@ class GuestThread:
             else:
                 self._other_exit(exit_)
 
+    def run_slice(self) -> Parked | None:
+        """Run until a slice of instructions is used up (None), or a system call waits (what for). Raises ThreadEnd when
+        the thread is over. Each call may come from another host thread.
+        """
+        try:
+            if self.resumed is not None:
+                self.call()
+                self.resumed = None
+            if self.attention:
+                self._attend()
+            if self.process.fuel is None:
+                self._run_slice()
+            else:
+                self._run_slice_fuel(self.process.fuel)
+        except Parked as wait:
+            self.phase -= 1
+            self.resumed = wait
+            return wait
+        except BaseException:
+            self._leave()
+            raise
+        return None
+
+    def _run_slice(self) -> None:
+        self._most = _MAX_HOSTED_SLICE
+        limit = self._slice
+        self._grant(limit)
+        self._last_budget = time.perf_counter()
+        exit_ = self.process.engine.run(self.cpu, self.memory, limit, self.call)
+        if type(exit_) is Syscall:
+            self.call()
+        else:
+            self._other_exit(exit_)
+
+    def _run_slice_fuel(self, fuel: FuelPool) -> None:
+        """As one round of _loop_fuel, but for as long as the slice lasts."""
+        process, words = self.process, self.cpu.words
+        left = self._slice
+        self._last_budget = time.perf_counter()
+        while left > 0 and not self.attention:
+            limit = fuel.take(left, lambda: process.stopping)
+            if not limit:
+                process.end("fuel")
+                raise ThreadEnd
+            self._grant(limit)
+            try:
+                exit_ = process.engine.run(self.cpu, self.memory, limit)
+            finally:
+                fuel.give(words[_FUEL])
+            left -= limit - words[_FUEL]
+            if type(exit_) is Syscall:
+                self.call()
+            elif type(exit_) is not Budget or not left:
+                self._other_exit(exit_)
+
     def _grant(self, limit: int) -> None:
         """A slice of instructions begins; what the last one left over was not used."""
         words = self.cpu.words
@@ -332,7 +417,7 @@ class GuestThread:
             if elapsed < 1:
                 # Never more than 8 times at once: what was just measured may have been a burst.
                 wanted = int(self._slice * _SLICE_SECONDS / max(elapsed, 1e-6))
-                self._slice = max(_FIRST_SLICE // 4, min(wanted, self._slice * 8, _MAX_SLICE))
+                self._slice = max(_FIRST_SLICE // 4, min(wanted, self._slice * 8, self._most))
         elif kind is Trap:
             assert isinstance(exit_, Trap)
             self._trap(exit_)
@@ -407,6 +492,9 @@ class GuestThread:
 
     def wake(self) -> None:
         """End one block() or poll() of the thread, or the next one."""
+        host = self.process.host
+        if host is not None:
+            host.ready(self)
         try:  # noqa: SIM105 - PERF: suppress costs as much as the rest of a futex wake
             self._baton.release()
         except RuntimeError:
@@ -436,8 +524,33 @@ class GuestThread:
                     return True
         return False
 
+    def first_deadline(self, deadline: float | None) -> float | None:
+        """The deadline of a system call's wait: if it is made again, the one that it had the first time."""
+        first = None if self.resumed is None else self.resumed.deadline
+        return first if deadline is None or (first is not None and first < deadline) else deadline
+
+    def _can_park(self) -> bool:
+        entry = self.process.calls.get(self.cpu.words[self.abi.number_word])
+        return entry is not None and entry[2].name in _PARKABLE
+
     def block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
         """Wait until ``done()`` after a wake(): 0; the deadline (time.monotonic): -ETIMEDOUT; a signal: -EINTR."""
+        host = self.process.host
+        if host is None:
+            return self._block(deadline, done)
+        if not self._can_park():
+            with host.blocking():
+                return self._block(deadline, done)
+        deadline = self.first_deadline(deadline)
+        if done is not None and done():
+            return 0
+        if self.attention and self.must_return():
+            return -errno.EINTR
+        if deadline is not None and time.monotonic() >= deadline:
+            return -errno.ETIMEDOUT
+        raise Parked(deadline, [])
+
+    def _block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
         self.waiting = True
         try:
             while True:
@@ -464,6 +577,23 @@ class GuestThread:
 
         A caller must not use a descriptor number from before the wait: the file may have been closed meanwhile.
         """
+        host = self.process.host
+        if host is None:
+            return self._poll(wanted, deadline)
+        if not self._can_park():
+            with host.blocking():
+                return self._poll(wanted, deadline)
+        deadline = self.first_deadline(deadline)
+        if self.attention and self.must_return():
+            return None
+        poller = select.poll()
+        for fd, events in wanted:
+            poller.register(fd, events)
+        if (ready := poller.poll(0)) or (deadline is not None and time.monotonic() >= deadline):
+            return ready
+        raise Parked(deadline, wanted)
+
+    def _poll(self, wanted: list[tuple[int, int]], deadline: float | None) -> list[tuple[int, int]] | None:
         if self._wake_fd < 0:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         poller = select.poll()
@@ -503,7 +633,8 @@ class GuestThread:
 
 
 class Process:
-    """A loaded guest program. :meth:`run` runs it in this thread; :meth:`start` and :meth:`wait` in another one.
+    """A loaded guest program. :meth:`run` runs it in this thread; :meth:`start` and :meth:`wait` in another one; or it is
+    for a ``host``, which runs it with others.
 
     ``files`` are the host descriptors or None (absent) of guest 0, 1 and 2; they are duplicated, not taken over.
     Raises LoadError, UsageError and EngineUnavailable; MemoryLimit if the program itself is over the cap.
@@ -532,7 +663,9 @@ class Process:
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+        host: Host | None = None,
     ) -> None:
+        self.host = host
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
@@ -580,9 +713,10 @@ class Process:
             self.program = program
             isa_name = machine_of(program)
             self.isa = isas.get(isa_name)
-            self.abi: Abi = abi_of(isa_name, self.isa.layout)
+            self.abi: Abi
+            self.abi, self._table = table.bound(isa_name, self.isa.layout)
             self.memory = GuestMemory(limit=memory)
-            self.futexes = HostFutexes(self.memory) if can_wait_for_two() else FutexTable()
+            self.futexes = HostFutexes(self.memory) if host is None and can_wait_for_two() else FutexTable()
         except BaseException:
             namespace.close()
             raise
@@ -597,7 +731,7 @@ class Process:
         self.calls = self._bind_calls(strace, syscall_hook)
         # A thread that waits must not hold a slice of a budget, which native code cannot give back.
         waits = fuel is None and isinstance(self.futexes, HostFutexes)
-        self.native.serve(self.calls, self.abi, waits=waits)
+        self.native.serve(self.calls, self.abi, waits=waits, hosted=host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
 
@@ -738,15 +872,17 @@ class Process:
 
     def _bind_calls(
         self, strace: Callable[[str], None] | None, hook: SyscallHook | None
-    ) -> dict[int, table.Entry]:
-        calls = table.bind(self.abi)
+    ) -> Mapping[int, table.Entry]:
+        self._strace = strace
+        if hook is None and strace is None:
+            return self._table
+        calls = dict(self._table)
         if hook is not None:
             for number, (handler, arguments, row) in calls.items():
                 calls[number] = (_hooked(row.name, handler, hook), arguments, row)
         if strace is not None:
             for number, (handler, arguments, row) in calls.items():
                 calls[number] = (traced(row, handler, strace), arguments, row)
-        self._strace = strace
         return calls
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -757,8 +893,7 @@ class Process:
         KeyboardInterrupt stops all guest threads and is raised again; so is an error in vm itself.
         """
         try:
-            if self.timeout is not None:
-                self.clock.at(time.monotonic() + self.timeout, lambda: self.end("timeout"))
+            self._start_clock()
             self._run_thread(self.main)
             with self._all_left:
                 while self.threads and not self.stopping:
@@ -771,6 +906,28 @@ class Process:
             self._finish()
         if self.failure is not None:
             raise self.failure
+
+    def _start_clock(self) -> None:
+        if self.timeout is not None:
+            self.clock.at(time.monotonic() + self.timeout, lambda: self.end("timeout"))
+
+    def start_hosted(self, clock: AlarmClock) -> None:
+        """Begin to run in the host, which from now on calls run_slice() of ``main`` and of the threads that it is given,
+        and at last finish_hosted(). ``clock`` counts the time for all its guests."""
+        self.clock = AlarmClock(clock)
+        self._start_clock()
+
+    def finish_hosted(self) -> None:
+        """All threads are over. Raises the error in vm that ended the process, if there was one."""
+        self.end("exit", code=self.main.exit_code)
+        self._finish()
+        if self.failure is not None:
+            raise self.failure
+
+    def fail(self, error: BaseException) -> None:
+        """A thread met an error in vm itself."""
+        self.failure = error
+        self.end("stopped")
 
     def start(self) -> None:
         """Run in a host thread of its own."""
@@ -806,8 +963,7 @@ class Process:
         except BaseException as error:
             if thread is self.main:
                 raise
-            self.failure = error
-            self.end("stopped")
+            self.fail(error)
 
     def end(
         self, reason: str, *, code: int | None = None, signal: int | None = None, message: str = ""
@@ -831,7 +987,7 @@ class Process:
         self.clock.close()
         if self._parallel:
             self._parallel = False
-            _switching.leave()
+            switching.leave()
         if not any(host.is_alive() for host in self._host_threads):
             mapping.flush_all(self)
         self._sweep_limbo(everything=True)
@@ -873,10 +1029,14 @@ class Process:
 
     def start_thread(self, thread: GuestThread) -> bool:
         """Give a registered thread its host thread."""
+        self.engine.add_vcpu()
+        if self.host is not None:
+            self.host.start_thread(thread)
+            return True
         with self.lock:
             if not self._parallel and not self.stopping:
                 self._parallel = True
-                _switching.enter()
+                switching.enter()
         host = threading.Thread(
             target=self._run_thread, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
         )
@@ -1050,7 +1210,7 @@ class Process:
 
 def _hooked(name: str, handler: table.Handler, hook: SyscallHook) -> table.Handler:
     def call(t: GuestThread, *args: int) -> int | None:
-        result = hook(t, name, args)
+        result = hook(t, name, args) if t.resumed is None else None
         return handler(t, *args) if result is None else result
 
     return call

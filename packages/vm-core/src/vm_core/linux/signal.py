@@ -313,6 +313,8 @@ def pause(t: GuestThread) -> int:
 def swap_mask(t: GuestThread, mask: int) -> None:
     """Use another mask until the call is over: delivery restores the old one. Raises MemoryFault."""
     wanted = t.memory.load(mask, 8) & ~_UNBLOCKABLE
+    if t.resumed is not None:
+        return  # the call had done it before it had to wait
     t.saved_mask, t.mask = t.mask, wanted
     t.attention = True
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import MASK64, errno_name, s32, s64
 from vm_core.linux.signal import signal_name
+from vm_core.linux.system import Parked
 from vm_core.memory import MemoryFault
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def traced(row: Row, handler: Handler, write: Callable[[str], None], *, times: b
         try:
             result = handler(t, *args)
             ended = False
+        except Parked:
+            ended = False
+            raise
         except OSError as error:
             result = -(error.errno or 5)
             ended = False

@@ -16,7 +16,7 @@ from vm_core.memory import Access
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["ThreadEnd", "clone"]
+__all__ = ["Parked", "ThreadEnd", "clone"]
 
 _FD: Final = 0xFFFF_FFFF
 _CLONE_VM, _CLONE_SIGHAND, _CLONE_THREAD = 0x100, 0x800, 0x10000
@@ -31,6 +31,17 @@ _yield.argtypes = []
 
 class ThreadEnd(BaseException):
     """Unwinds a guest thread's run loop. Never leaves it."""
+
+
+class Parked(BaseException):
+    """Unwinds a system call that has to wait, of a guest thread that a Host runs. It is made again, from its start, when
+    the thread has been woken, one of ``wanted`` (host descriptor, poll events) is ready or it is ``deadline`` (seconds
+    of time.monotonic)."""
+
+    def __init__(self, deadline: float | None, wanted: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.deadline = deadline
+        self.wanted = wanted
 
 
 def nosys(_t: GuestThread) -> int:
@@ -272,7 +283,10 @@ def getrandom(t: GuestThread, address: int, count: int, _flags: int) -> int:
     return count
 
 
-def sched_yield(_t: GuestThread) -> int:
+def sched_yield(t: GuestThread) -> int:
+    if t.process.host is not None:
+        t.attention = True  # ends its slice
+        return 0
     # Not os.sched_yield, which keeps the GIL, nor a sleep of 0, which may be a long one.
     # SAFETY: no pointers.
     _yield()

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vm_core.linux import files, futex, metadata, mmap, poll, signal, system, time
-from vm_core.linux.abi import Abi
+from vm_core.linux.abi import Abi, abi_of
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
+    from vm_core.state import StateLayout
 
-__all__ = ["ROWS", "Row", "bind", "main", "markdown"]
+__all__ = ["ROWS", "Row", "bind", "bound", "main", "markdown"]
 
 Handler = Callable[..., "int | None"]
 Entry = tuple[Handler, Callable[..., tuple[int, ...]], "Row"]
@@ -308,6 +310,13 @@ def _getter(words: tuple[int, ...]) -> Callable[..., tuple[int, ...]]:
         only = words[0]
         return lambda registers: (registers[only],)
     return lambda _registers: ()
+
+
+@cache
+def bound(isa: str, layout: StateLayout) -> tuple[Abi, Mapping[int, Entry]]:
+    """The ABI of an ISA, and :func:`bind` of it: all processes share them."""
+    abi = abi_of(isa, layout)
+    return abi, bind(abi)
 
 
 def bind(abi: Abi) -> dict[int, Entry]:

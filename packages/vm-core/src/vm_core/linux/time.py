@@ -108,6 +108,7 @@ def clock_nanosleep(t: GuestThread, clock: int, flags: int, request: int, remain
 
 
 def _sleep_until(t: GuestThread, deadline: float, remaining: int) -> int:
+    deadline = t.first_deadline(deadline) or deadline
     if t.block(deadline, None) == -errno.ETIMEDOUT:
         return 0
     if remaining:
@@ -117,9 +118,14 @@ def _sleep_until(t: GuestThread, deadline: float, remaining: int) -> int:
 
 
 class AlarmClock:
-    """One host thread that calls functions at given times (seconds of time.monotonic). It starts when first needed."""
+    """One host thread that calls functions at given times (seconds of time.monotonic). It starts when first needed.
 
-    def __init__(self) -> None:
+    With a ``parent`` there is no thread: what is asked of this clock the other one does.
+    """
+
+    def __init__(self, parent: AlarmClock | None = None) -> None:
+        self._parent = parent
+        self._given: set[int] = set()  # numbers of the parent
         self._condition = threading.Condition()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -128,6 +134,18 @@ class AlarmClock:
 
     def at(self, deadline: float, action: Callable[[], None]) -> int:
         """Call ``action`` then; returns a number for cancel()."""
+        parent = self._parent
+        if parent is not None:
+
+            def act() -> None:
+                with self._condition:
+                    self._given.discard(number)
+                action()
+
+            with self._condition:
+                number = parent.at(deadline, act)
+                self._given.add(number)
+                return number
         with self._condition:
             number = next(self._numbers)
             heapq.heappush(self._heap, (deadline, number, action))
@@ -138,11 +156,17 @@ class AlarmClock:
             return number
 
     def cancel(self, number: int) -> None:
+        if self._parent is not None:
+            self._given.discard(number)
+            self._parent.cancel(number)
+            return
         with self._condition:
             self._heap = [entry for entry in self._heap if entry[1] != number]
             heapq.heapify(self._heap)
 
     def close(self) -> None:
+        for number in list(self._given):
+            self.cancel(number)
         with self._condition:
             self._closed = True
             self._heap.clear()
