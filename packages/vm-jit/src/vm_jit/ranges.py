@@ -64,7 +64,8 @@ State = dict["Cell", Interval]
 
 
 class Ranges:
-    """The analysis of one region. ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
+    """The analysis of one region. ``order`` are its blocks, each behind all that lead to it but for jumps back in loops;
+    ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
     values must be in the arena when control enters a loop at ``head`` from outside it."""
 
     def __init__(
@@ -77,6 +78,9 @@ class Ranges:
         self.isa, self.blocks = isa, blocks
         self.successors = {pc: successors(block) for pc, block in blocks.items()}
         self.before: dict[int, State] = {}
+        roots = tuple(roots)
+        self.order = self._order(roots)
+        self._place = {label: i for i, label in enumerate(self.order)}
         self.loops = self._loops()
         self.looks: dict[int, set[Cell]] = {head: self._bases(body) for head, body in self.loops.items()}
         self._roots = set(roots)
@@ -97,6 +101,29 @@ class Ranges:
 
     # -- loops --------------------------------------------------------------------------------------------------
 
+    def _order(self, roots: tuple[int, ...]) -> tuple[int, ...]:
+        """Reverse postorder."""
+        out: list[int] = []
+        seen: set[int] = set()
+        for root in (*roots, *self.blocks):
+            if root in seen:
+                continue
+            seen.add(root)
+            stack = [(root, iter(self.successors[root]))]
+            part: list[int] = []
+            while stack:
+                label, rest = stack[-1]
+                for to in rest:
+                    if to not in seen:
+                        seen.add(to)
+                        stack.append((to, iter(self.successors[to])))
+                        break
+                else:
+                    part.append(label)
+                    stack.pop()
+            out += part
+        return tuple(reversed(out))
+
     def _loops(self) -> dict[int, set[int]]:
         """The blocks of each loop, by its head: where a jump backward goes."""
         before: dict[int, list[int]] = {pc: [] for pc in self.blocks}
@@ -104,7 +131,7 @@ class Ranges:
         for pc, out in self.successors.items():
             for to in out:
                 before[to].append(pc)
-                if to <= pc:
+                if self._place[to] <= self._place[pc]:
                     backward.setdefault(to, []).append(pc)
         bodies = {}
         for head, tails in backward.items():
@@ -159,7 +186,7 @@ class Ranges:
     def _solve(self) -> None:
         self.before = {pc: dict.fromkeys(self.looks.get(pc, ()), ARENA) for pc in self._roots}
         visits: dict[int, int] = {}
-        work = sorted(self._roots, reverse=True)
+        work = sorted(self._roots, key=self._place.__getitem__, reverse=True)
         while work:
             pc = work.pop()
             block = self.blocks[pc]
@@ -190,7 +217,7 @@ class Ranges:
                     self.before[to] = merged
                     if to not in work:
                         work.append(to)
-                        work.sort(reverse=True)
+                        work.sort(key=self._place.__getitem__, reverse=True)
 
     def step(self, insn: Decoded, pc: int, state: State) -> dict[int, bool]:
         """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Final
 
 from vm_core.memory import PAGE
@@ -48,7 +49,8 @@ Cell = tuple[str, int]
 class Block:
     """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call (maybe of ``guess``,
     which is part of the region), inline (a call of a function that is part of the region), ret (to one of ``returns``, or
-    out), indirect, leave (the instruction at ``end`` is the interpreter's)."""
+    out), indirect, leave (the instruction at ``end`` is the interpreter's). ``start``, ``follow``, ``guess``, ``returns`` and, but
+    for calls, ``target`` are labels (:func:`address`)."""
 
     start: int
     insns: list[tuple[int, Decoded]] = field(default_factory=list)
@@ -109,8 +111,6 @@ def discover(
     """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None; ``guess`` where a
     jump to a computed address went last."""
     code: dict[int, Decoded] = {}
-    inlined: dict[int | None, frozenset[int]] = {}
-    guesses: dict[int, int] = {}
     leaders = set(roots)
     entries = set(roots)
     work = list(roots)
@@ -140,13 +140,6 @@ def discover(
                 entries.add(pc)
                 leaders.add(pc)
                 work.append(pc)
-                if target is None and (target := guess(at)) is not None:
-                    guesses[at] = target
-                if target is not None and target not in inlined and target not in roots:
-                    inlined[target] = _small_function(isa, target, decode)
-                if target is not None and inlined.get(target):
-                    leaders.add(target)
-                    work.append(target)
                 break
             if target is not None and not _is_tail_call(jump, at, target):
                 leaders.add(target)
@@ -156,36 +149,94 @@ def discover(
             leaders.add(pc)
     if not code or roots[0] not in code:
         return None
-    blocks: dict[int, Block] = {}
-    for start in sorted(leaders):
-        if start in code:
-            blocks[start] = _block(isa, start, code, leaders)
+    blocks = {start: _block(isa, start, code, leaders) for start in sorted(leaders) if start in code}
+    kept = tuple(sorted(pc for pc in entries if pc in blocks))
+    exits = {pc for block in blocks.values() for pc in (block.target, block.follow) if pc is not None}
+    exits -= blocks.keys()
+    _take_in_calls(isa, blocks, decode, guess)
+    bounds = sorted({(pc, pc + insn.length) for block in blocks.values() for pc, insn in block.insns})
     spans: list[tuple[int, int]] = []
-    for pc in sorted(code):
-        end = pc + code[pc].length
+    for pc, end in bounds:
         if spans and spans[-1][1] >= pc:
             spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
         else:
             spans.append((pc, end))
-    _connect(blocks, inlined, guesses)
-    kept = tuple(sorted(pc for pc in entries if pc in blocks))
-    exits = {pc for block in blocks.values() for pc in (block.target, block.follow) if pc is not None}
     return Region(
-        tuple(pc for pc in roots if pc in blocks),
-        blocks,
-        kept,
-        frozenset(exits - blocks.keys()),
-        tuple(spans),
+        tuple(pc for pc in roots if pc in blocks), blocks, kept, frozenset(exits), tuple(spans)
     )
 
 
-_SMALL: Final = 80
+_CONTEXT: Final = 1 << 40
+"""Blocks of a function that was taken into a region have labels of its address plus a multiple of this."""
+_SMALL: Final = 120
 """Instructions of a function that is made part of its callers."""
+_TAKEN: Final = 320
+"""Instructions that all calls of a region may take in."""
 
 
-def _small_function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> frozenset[int]:
-    """The addresses of a function's instructions that have run, if it is short, calls nothing and comes back; else none."""
-    code: set[int] = set()
+def address(label: int) -> int:
+    """The guest address of a block."""
+    return label % _CONTEXT
+
+
+def _take_in_calls(
+    isa: Isa,
+    blocks: dict[int, Block],
+    decode: Callable[[int], Decoded | None],
+    guess: Callable[[int], int | None],
+) -> None:
+    """Put a copy of the called function in the place of calls, with what that calls in its turn, until there is enough:
+    then the call and the return are jumps, and registers stay where they are."""
+    bodies: dict[int, dict[int, Block] | None] = {}
+    queue: list[tuple[int, int, int]] = []  # depth, instructions, label of the calling block
+    targets: dict[int, int] = {}
+
+    def calls(labels: Iterable[int], depth: int) -> None:
+        for label in labels:
+            block = blocks[label]
+            if block.kind != "call" or block.follow not in blocks:
+                continue
+            target = block.target if block.target is not None else guess(block.insns[-1][0])
+            if target is None:
+                continue
+            if target not in bodies:
+                bodies[target] = _function(isa, target, decode)
+            body = bodies[target]
+            if body is not None:
+                targets[label] = target
+                heappush(queue, (depth, sum(len(one.insns) for one in body.values()), label))
+
+    calls(sorted(blocks), 0)
+    taken = context = 0
+    while queue:
+        depth, size, label = heappop(queue)
+        if taken + size > _TAKEN:
+            break
+        taken += size
+        context += _CONTEXT
+        caller, body = blocks[label], bodies[targets[label]]
+        assert body is not None
+        if caller.target is None:
+            caller.guess = context + targets[label]
+        else:
+            caller.kind, caller.target = "inline", context + targets[label]
+        for start, block in body.items():
+            blocks[context + start] = Block(
+                context + start,
+                block.insns,
+                block.kind,
+                block.target if block.kind == "call" or block.target is None else context + block.target,
+                context + block.follow,
+                block.end,
+                (caller.follow,) if block.kind == "ret" else (),
+            )
+        calls([context + start for start in body], depth + 1)
+
+
+def _function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> dict[int, Block] | None:
+    """The blocks of a function that have run, if it is short and comes back; else None."""
+    code: dict[int, Decoded] = {}
+    leaders = {start}
     work, returns = [start], False
     while work:
         pc = work.pop()
@@ -193,43 +244,27 @@ def _small_function(isa: Isa, start: int, decode: Callable[[int], Decoded | None
             insn = decode(pc)
             if insn is None:
                 break
-            code.add(pc)
+            code[pc] = insn
             if len(code) > _SMALL or not _belongs(insn.template, insn, pc):
-                return frozenset()
+                return None
             jumps = [op for op in insn.template.ops if op.code == "setpc"]
             at, pc = pc, pc + insn.length
             if not jumps:
                 continue
             kind = _kind(isa, insn, jumps[-1])
-            target = static_value(insn.template, jumps[-1].args[0], insn, at)
             if kind == "ret":
                 returns = True
                 break
-            if kind == "call" or target is None or _is_tail_call(jumps[-1], at, target) or target == start:
-                return frozenset()
-            work.append(target)
-            if jumps[-1].guard is None:
-                break
-    return frozenset(code) if returns else frozenset()
-
-
-def _connect(
-    blocks: dict[int, Block], inlined: dict[int | None, frozenset[int]], guesses: dict[int, int]
-) -> None:
-    """Make calls of functions that are part of the region jumps, and their returns jumps back to where they may come from."""
-    for block in blocks.values():
-        if block.kind != "call" or block.follow not in blocks:
-            continue
-        target = guesses.get(block.insns[-1][0], block.target)
-        body = inlined.get(target)
-        if body and target in blocks:
-            if block.target is None:
-                block.guess = target
-            else:
-                block.kind = "inline"
-            for start in body & blocks.keys():
-                if blocks[start].kind == "ret":
-                    blocks[start].returns += (block.follow,)
+            if kind != "call":
+                target = static_value(insn.template, jumps[-1].args[0], insn, at)
+                if target is None or _is_tail_call(jumps[-1], at, target):
+                    return None
+                leaders.add(target)
+                work.append(target)
+                if jumps[-1].guard is None:
+                    break
+            leaders.add(pc)
+    return {pc: _block(isa, pc, code, leaders) for pc in sorted(leaders) if pc in code} if returns else None
 
 
 def _belongs(template: Template, insn: Decoded, pc: int) -> bool:
@@ -399,8 +434,10 @@ class _Emit(Emitter):
         self.done = False
         self.rounding_checked = True
         self._cells()
-        self.ranges = Ranges(isa, region.blocks, region.entries, self._successors)
-        self.stops = set(region.entries) | self.ranges.loops.keys()
+        self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors)
+        self.order = self.ranges.order
+        behind = {block.follow for block in region.blocks.values() if block.kind == "call"}
+        self.stops = set(region.entries) | self.ranges.loops.keys() | (behind & region.blocks.keys())
         self.longest = self._longest()
 
     # -- registers ----------------------------------------------------------------------------------------------
@@ -467,10 +504,11 @@ class _Emit(Emitter):
                 put |= self._writes(insn)
             uses[pc], sets[pc] = need - self.pinned, put
         live = {pc: set(need) for pc, need in uses.items()}
+        order = sorted(live, reverse=True)
         changed = True
         while changed:
             changed = False
-            for pc in sorted(live, reverse=True):
+            for pc in order:
                 block = self.region.blocks[pc]
                 out: set[Cell] = set()
                 for to in self._successors(block):
@@ -484,9 +522,9 @@ class _Emit(Emitter):
     def _longest(self) -> dict[int, int]:
         """For each block, the most instructions that run from its beginning until the fuel is looked at again."""
         out: dict[int, int] = {}
-        for pc in sorted(self.region.blocks, reverse=True):
+        for pc in reversed(self.order):
             block = self.region.blocks[pc]
-            # What lies behind in address order and is no stop is done already: all jumps backward go to stops.
+            # What lies behind in this order and is no stop is done already: all jumps backward go to stops.
             behind = [out[to] for to in self._successors(block) if to not in self.stops]
             out[pc] = len(block.insns) + max(behind, default=0)
         return out
@@ -693,12 +731,12 @@ class _Emit(Emitter):
     def where(self, target: int) -> str:
         """The label of a block, or one that leaves for it."""
         if target not in self.region.blocks:
-            return self.leave_to(str(target))
+            return self.leave_to(str(address(target)))
         body = self.ranges.loops.get(target)
         if body is not None and self.block.start not in body:
             cells = [c for c in sorted(self.ranges.looks[target]) if not is_near(self.known.get(c, ANY))]
             if cells:
-                return self.looking(cells, f"B{target:x}", str(target))
+                return self.looking(cells, f"B{target:x}", str(address(target)))
         return f"B{target:x}"
 
     def looking(self, cells: list[Cell], label: str, pc: str) -> str:
@@ -786,11 +824,13 @@ class _Emit(Emitter):
         other = self.label()
         # The unit is taken off, so that the table is dense.
         shift = self.isa.unit.bit_length() - 1
-        base = min(places)
+        base = min(map(address, places))
         number = self.v(f"sub i64 {target}, {base}")
         if shift:
             number = self.v(f"call i64 @llvm.fshr.i64(i64 {number}, i64 {number}, i64 {shift})")
-        cases = " ".join(f"i64 {pc - base >> shift}, label %{self.where(pc)}" for pc in dict.fromkeys(places))
+        cases = " ".join(
+            f"i64 {address(pc) - base >> shift}, label %{self.where(pc)}" for pc in dict.fromkeys(places)
+        )
         self.emit(f"switch i64 {number}, label %{other} [ {cases} ]")
         self.place(other)
 
@@ -810,7 +850,7 @@ class _Emit(Emitter):
         expected = self.block.follow
         if self.block.guess is not None:
             other = self.label()
-            right = self.v(f"icmp eq i64 {target}, {self.block.guess}")
+            right = self.v(f"icmp eq i64 {target}, {address(self.block.guess)}")
             self.emit(f"br i1 {right}, label %{self.where(self.block.guess)}, label %{other}, {LIKELY}")
             self.place(other)
         self.flush(self.now_dirty)
@@ -822,7 +862,7 @@ class _Emit(Emitter):
         result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
         came, astray = self.label(), self.label()
         returned = self.v(f"extractvalue {self.type} {result}, 0")
-        fine = self.v(f"icmp eq i64 {returned}, {expected}")
+        fine = self.v(f"icmp eq i64 {returned}, {address(expected)}")
         wanted = self.live.get(expected, set())
         for cell in sorted(wanted & self.preserved):
             # What a function keeps by convention stays where it is; where one does not, the interpreter goes on.
@@ -843,7 +883,7 @@ class _Emit(Emitter):
             self.known = {}
             self.emit(f"br label %{self.where(expected)}")
         else:
-            self.emit(f"br label %{self.leave_to(str(expected))}")
+            self.emit(f"br label %{self.leave_to(str(address(expected)))}")
 
     # -- blocks -------------------------------------------------------------------------------------------------
 
@@ -853,7 +893,7 @@ class _Emit(Emitter):
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
         self.leaving = frozenset(self.now_dirty)
-        self.at = block.start
+        self.at = address(block.start)
         points, quiet = restart_points(block), quiet_compares(block)
         if count:
             left = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
@@ -888,15 +928,14 @@ class _Emit(Emitter):
         self.leaving = frozenset(self.now_dirty)
         if block.kind == "leave" or block.follow not in self.region.blocks:
             # What follows has not run, or is the interpreter's.
-            self.emit(f"br label %{self.leave_to(str(block.follow - FORCE))}")
+            self.emit(f"br label %{self.leave_to(str(address(block.follow) - FORCE))}")
         else:
             self.emit(f"br label %{self.where(block.follow)}")
 
     def text(self) -> str:
         region = self.region
-        order = sorted(region.blocks)
-        for pc in order:
-            self.emit_block(region.blocks[pc])
+        for label in self.order:
+            self.emit_block(region.blocks[label])
         body, self.lines = self.lines, []
         # entry
         self.emit("%left = alloca i64")
