@@ -183,19 +183,19 @@ def test_hostile_tables_of_sections_are_refused(kept: Cache) -> None:
 def test_regions_survive_packing() -> None:
     image = link(compile_text(REGION))
     saved = [
-        Saved((16,), (16, 20), (64, 80), ((16, 24), (32, 48)), 6, bytes(range(16)), image),
-        Saved((8, 4), (4,), (), ((4, 12),), 2, bytes(16), image),
+        Saved((16,), (16, 20), (64, 80), ((16, 24), (32, 48)), ((16, 24),), 6, bytes(range(16)), image),
+        Saved((8, 4), (4,), (), ((4, 12),), ((4, 12),), 2, bytes(16), image),
     ]
     sections = {key: memoryview(value) for key, value in pack_regions(saved).items()}
     for before, after in zip(saved, unpack_regions(sections), strict=True):
-        for key in ("roots", "entries", "exits", "spans", "instructions", "digest"):
+        for key in ("roots", "entries", "exits", "spans", "own", "instructions", "digest"):
             assert getattr(before, key) == getattr(after, key)
         assert bytes(after.image.code) == before.image.code
     with pytest.raises(CacheError, match="outside of itself"):
         unpack_regions(
             {
                 k: memoryview(v)
-                for k, v in pack_regions([Saved((99,), (), (), ((4, 12),), 2, bytes(16), image)]).items()
+                for k, v in pack_regions([Saved((99,), (), (), ((4, 12),), ((4, 12),), 2, bytes(16), image)]).items()
             }
         )
 

@@ -30,8 +30,9 @@ _KIND: Final = struct.Struct("<Q16sB7x")
 """A way to decode: the index of the handler's name, the operands, the instruction's length in bytes."""
 _PAGE: Final = struct.Struct("<II16s")
 """The number of a guest page, how many records of it are decoded, and the digest of its bytes."""
-_REGION: Final = struct.Struct("<6Q16s")
-"""How many roots, entries, exits and spans follow as 64-bit words, instructions, bytes of code, the digest of the spans."""
+_REGION: Final = struct.Struct("<7Q16s")
+"""How many roots, entries, exits, spans and own spans follow as 64-bit words, instructions, bytes of code, the digest of the
+spans."""
 _WHOLE: Final = 256 << 10
 _SAMPLED: Final = 8
 """Of a range of code, so many bytes at its start and then one page in so many name the program."""
@@ -39,13 +40,14 @@ _SAMPLED: Final = 8
 
 @record(eq=False)
 class Saved:
-    """A compiled region as it is kept. Addresses are guest addresses; ``spans`` are (start, end); ``digest`` is that of the
-    spans and the bytes in them."""
+    """A compiled region as it is kept. Addresses are guest addresses; ``spans`` are (start, end), ``own`` those without taken-in
+    functions; ``digest`` is that of the spans and the bytes in them."""
 
     roots: tuple[int, ...]
     entries: tuple[int, ...]
     exits: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    own: tuple[tuple[int, int], ...]
     instructions: int
     digest: bytes
     image: Image
@@ -56,9 +58,9 @@ def pack_regions(regions: list[Saved]) -> dict[str, bytes]:
     rows, code = [], []
     for one in regions:
         image = one.image.pack()
-        flat = [word for span in one.spans for word in span]
+        flat = [word for span in (*one.spans, *one.own) for word in span]
         words = (*one.roots, *one.entries, *one.exits, *flat)
-        counts = (len(one.roots), len(one.entries), len(one.exits), len(one.spans))
+        counts = (len(one.roots), len(one.entries), len(one.exits), len(one.spans), len(one.own))
         rows.append(_REGION.pack(*counts, one.instructions, len(image), one.digest))
         rows.append(struct.pack(f"<{len(words)}Q", *words))
         code.append(image)
@@ -74,7 +76,7 @@ def unpack_regions(sections: dict[str, memoryview]) -> list[Saved]:
         try:
             *counts, instructions, size, digest = _REGION.unpack_from(rows, at)
             at += _REGION.size
-            total = sum(counts) + counts[3]
+            total = sum(counts) + counts[3] + counts[4]
             if total > len(rows) // 8 or size > len(code) - start or not counts[0] or not counts[3]:
                 raise CacheError("a region's numbers are out of range")
             words = struct.unpack_from(f"<{total}Q", rows, at)
@@ -82,13 +84,14 @@ def unpack_regions(sections: dict[str, memoryview]) -> list[Saved]:
             raise CacheError(f"not a table of regions: {error}") from None
         at += 8 * total
         i, j, k = counts[0], counts[0] + counts[1], sum(counts[:3])
-        spans = tuple(zip(words[k::2], words[k + 1 :: 2], strict=True))
+        every = tuple(zip(words[k::2], words[k + 1 :: 2], strict=True))
+        spans, own = every[: counts[3]], every[counts[3] :]
         if any(not any(start <= pc < end for start, end in spans) for pc in words[:j]):
             raise CacheError("a region begins outside of itself")
         image = Image.unpack(code[start : start + size])
         if "region" not in image.symbols:
             raise CacheError("a region has no code")
-        out.append(Saved(words[:i], words[i:j], words[j:k], spans, instructions, digest, image))
+        out.append(Saved(words[:i], words[i:j], words[j:k], spans, own, instructions, digest, image))
         start += size
     return out
 

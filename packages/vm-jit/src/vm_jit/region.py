@@ -13,7 +13,7 @@ interpreter does that instruction (FORCE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
@@ -38,7 +38,7 @@ from vm_jit.lowering import (
 )
 from vm_jit.ranges import ANY, Interval, Ranges, is_near
 
-__all__ = ["MAX_INSTRUCTIONS", "Block", "Region", "discover", "emit"]
+__all__ = ["MAX_INSTRUCTIONS", "REACH", "Block", "Region", "discover", "emit", "surroundings"]
 
 MAX_INSTRUCTIONS: Final = 1200
 _FUNCTION_BYTES: Final = 4096
@@ -64,18 +64,24 @@ class Block:
 
 @dataclass(slots=True)
 class Region:
-    """``roots`` are the hot addresses that it was made for, ``entries`` all where it can be entered; ``exits`` are
-    the places it leaves for that had not run; ``spans`` the guest bytes that it is made from."""
+    """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered; ``exits`` are
+    the places it leaves for that had not run; ``spans`` the guest bytes that it is made from, ``own`` those without the functions
+    that were taken in."""
 
     roots: tuple[int, ...]
     blocks: dict[int, Block]
     entries: tuple[int, ...]
     exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
+    own: tuple[tuple[int, int], ...]
 
     @property
     def size(self) -> int:
         return sum(len(block.insns) for block in self.blocks.values())
+
+
+def _jumps(insn: Decoded) -> list[Op]:
+    return [op for op in insn.template.ops if op.code == "setpc"]
 
 
 def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int | None:
@@ -107,9 +113,10 @@ def discover(
     *,
     limit: int = MAX_INSTRUCTIONS,
     guess: Callable[[int], int | None] = lambda _: None,
+    warm: Callable[[int], bool] = lambda _: True,
 ) -> Region | None:
     """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None; ``guess`` where a
-    jump to a computed address went last."""
+    jump to a computed address went last; ``warm`` whether control came to a place often."""
     code: dict[int, Decoded] = {}
     leaders = set(roots)
     entries = set(roots)
@@ -129,7 +136,7 @@ def discover(
                 work.append(after)
                 break
             code[pc] = insn
-            jumps = [op for op in template.ops if op.code == "setpc"]
+            jumps = _jumps(insn)
             pc += insn.length
             if not jumps:
                 continue
@@ -151,19 +158,88 @@ def discover(
         return None
     blocks = {start: _block(isa, start, code, leaders) for start in sorted(leaders) if start in code}
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
-    exits = {pc for block in blocks.values() for pc in (block.target, block.follow) if pc is not None}
-    exits -= blocks.keys()
-    _take_in_calls(isa, blocks, decode, guess)
-    bounds = sorted({(pc, pc + insn.length) for block in blocks.values() for pc, insn in block.insns})
-    spans: list[tuple[int, int]] = []
-    for pc, end in bounds:
-        if spans and spans[-1][1] >= pc:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+    exits = {pc for block in blocks.values() for pc in _ways(block)} - blocks.keys()
+    own = _spans(blocks.values())
+    _take_in_calls(isa, blocks, decode, guess, warm)
+    kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
+    return Region(kept_roots, blocks, kept, frozenset(exits), _spans(blocks.values()), own)
+
+
+def _ways(block: Block) -> set[int]:
+    """Where a block goes, but for calls and computed addresses."""
+    out = {block.follow} if block.kind in ("fall", "branch", "call", "leave") else set()
+    if block.target is not None and block.kind in ("jump", "branch"):
+        pc, insn = block.insns[-1]
+        if not _is_tail_call(_jumps(insn)[-1], pc, block.target):
+            out.add(block.target)
+    return out
+
+
+def _spans(blocks: Iterable[Block]) -> tuple[tuple[int, int], ...]:
+    """The guest bytes of blocks."""
+    out: list[tuple[int, int]] = []
+    for pc, end in sorted({(pc, pc + insn.length) for block in blocks for pc, insn in block.insns}):
+        if out and out[-1][1] >= pc:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
         else:
-            spans.append((pc, end))
-    return Region(
-        tuple(pc for pc in roots if pc in blocks), blocks, kept, frozenset(exits), tuple(spans)
-    )
+            out.append((pc, end))
+    return tuple(out)
+
+
+REACH: Final = 2048
+"""Bytes around an address in which :func:`surroundings` looks."""
+
+
+def surroundings(
+    isa: Isa, pc: int, code: Mapping[int, Decoded], warm: Callable[[int], bool], hot: Collection[int]
+) -> tuple[tuple[int, ...], set[int], bool]:
+    """What to compile for the hot address ``pc``: the places to enter at, the instructions around it, and whether it is these
+    only. ``code`` are the instructions that have run within REACH of ``pc``; ``warm`` says whether control came to a place often.
+
+    The function around it, entered at its beginning and at those loops that are ``hot``; but if it was called seldom, only the
+    outermost loop.
+    """
+    before: dict[int, list[int]] = {}
+    after: dict[int, list[int]] = {}
+    called: set[int] = set()
+    for at, insn in code.items():
+        out = after[at] = []
+        behind = at + insn.length
+        jumps = _jumps(insn)
+        if not jumps:
+            out.append(behind)
+        else:
+            target = static_value(insn.template, jumps[-1].args[0], insn, at)
+            call = _kind(isa, insn, jumps[-1]) == "call"
+            if call or jumps[-1].guard is not None:
+                out.append(behind)
+            if target is not None:
+                if call or _is_tail_call(jumps[-1], at, target):
+                    called.add(target)
+                else:
+                    out.append(target)
+        for to in out:
+            before.setdefault(to, []).append(at)
+
+    def reach(*ways: Mapping[int, list[int]]) -> set[int]:
+        seen, work = {pc}, [pc]
+        for at in work:
+            for way in ways:
+                for to in way.get(at, ()):
+                    if to in code and to not in seen:
+                        seen.add(to)
+                        work.append(to)
+        return seen
+
+    members = reach(before, after)
+    starts = sorted(at for at in members if (at not in before or at in called) and warm(at))
+    loop = set() if starts else reach(before) & reach(after)
+    if len(loop) > 1:
+        members = loop
+    heads = {at for at in members if any(tail >= at and tail in members for tail in before.get(at, ()))}
+    around = sorted(head for head in heads if head <= pc <= max(before[head]))
+    roots = [*around[-1:], *starts, *sorted(head for head in heads if head in hot)]
+    return tuple(dict.fromkeys(roots or [pc])), members, len(loop) > 1
 
 
 _CONTEXT: Final = 1 << 40
@@ -184,8 +260,9 @@ def _take_in_calls(
     blocks: dict[int, Block],
     decode: Callable[[int], Decoded | None],
     guess: Callable[[int], int | None],
+    warm: Callable[[int], bool],
 ) -> None:
-    """Put a copy of the called function in the place of calls, with what that calls in its turn, until there is enough:
+    """Put a copy of the called function in the place of frequent calls, with what that calls in its turn, until there is enough:
     then the call and the return are jumps, and registers stay where they are."""
     bodies: dict[int, dict[int, Block] | None] = {}
     queue: list[tuple[int, int, int]] = []  # depth, instructions, label of the calling block
@@ -197,7 +274,7 @@ def _take_in_calls(
             if block.kind != "call" or block.follow not in blocks:
                 continue
             target = block.target if block.target is not None else guess(block.insns[-1][0])
-            if target is None:
+            if target is None or not warm(target):
                 continue
             if target not in bodies:
                 bodies[target] = _function(isa, target, decode)
@@ -247,7 +324,7 @@ def _function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> 
             code[pc] = insn
             if len(code) > _SMALL or not _belongs(insn.template, insn, pc):
                 return None
-            jumps = [op for op in insn.template.ops if op.code == "setpc"]
+            jumps = _jumps(insn)
             at, pc = pc, pc + insn.length
             if not jumps:
                 continue
@@ -256,8 +333,9 @@ def _function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> 
                 returns = True
                 break
             if kind != "call":
+                # A tail call's target becomes part of it.
                 target = static_value(insn.template, jumps[-1].args[0], insn, at)
-                if target is None or _is_tail_call(jumps[-1], at, target):
+                if target is None:
                     return None
                 leaders.add(target)
                 work.append(target)
@@ -307,7 +385,7 @@ def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) ->
             block.kind, block.follow = "fall", pc
             return block
         block.insns.append((pc, insn))
-        jumps = [op for op in insn.template.ops if op.code == "setpc"]
+        jumps = _jumps(insn)
         at, pc = pc, pc + insn.length
         if jumps:
             jump = jumps[-1]

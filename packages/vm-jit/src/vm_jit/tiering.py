@@ -69,6 +69,7 @@ class _Compiled:
     entries: tuple[int, ...]
     exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
+    own: tuple[tuple[int, int], ...]
     block: CodeBlock
     address: int
     digest: bytes
@@ -123,7 +124,13 @@ class Tiering:
                     # What has run before may become part of a larger region.
                     self.engine.decode_range(start, end)
                 if self._install(
-                    one.roots, one.entries, frozenset(one.exits), one.spans, one.image, one.instructions
+                    one.roots,
+                    one.entries,
+                    frozenset(one.exits),
+                    one.spans,
+                    one.own,
+                    one.image,
+                    one.instructions,
                 ):
                     self.engine.stats.regions_cached += 1
                     self._warm = True
@@ -140,6 +147,7 @@ class Tiering:
                     one.entries,
                     tuple(sorted(one.exits)),
                     one.spans,
+                    one.own,
                     one.instructions,
                     one.digest,
                     one.image,
@@ -252,11 +260,11 @@ class Tiering:
         return found
 
     def _owner(self, pc: int) -> _Compiled | None:
-        """The region that should grow to hold ``pc``: one that leaves for it, or lies around it."""
+        """The region that should grow to hold ``pc``, or to be entered there: one that leaves for it, has it, or lies around it."""
         for one in self._all:
-            inside = any(
+            inside = any(start <= pc < end for start, end in one.own) or any(
                 before[1] <= pc < after[0] < before[1] + _GAP
-                for before, after in zip(one.spans, one.spans[1:], strict=False)
+                for before, after in zip(one.own, one.own[1:], strict=False)
             )
             if (pc in one.exits or inside) and one.grown < _MAX_GROWTH and one.instructions < _FULL:
                 return one
@@ -312,6 +320,9 @@ class Tiering:
                         places.discard(static_value(insn.template, op.args[0], insn, pc) or 0)
         return sorted(places)[:_MAX_PLACES]
 
+    def _is_warm(self, pc: int) -> bool:
+        return bool(self.engine.warm_places(range(pc, pc + 1), _WARM))
+
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
         if not engine.is_decoded(pc) or pc in engine.breakpoints:
@@ -327,19 +338,32 @@ class Tiering:
         with engine.lock:
             if pc in self._at:
                 return
-            owner = self._owner(pc)
-            roots: tuple[int, ...] = (pc,)
-            if owner is not None:
-                # Others that wait for the same region come along.
-                more = [
-                    other for other in sorted(self._pending) if other == pc or self._owner(other) is owner
-                ]
-                roots = (*owner.roots, *(other for other in more if other not in owner.roots))
+            near = engine.decoded_places(range(max(pc - regions.REACH, 0), pc + regions.REACH))
+            code = {at: insn for at in near if (insn := self._executed(at)) is not None}
+            hot = [other for other, count in self._pending.items() if count >= _REPORTS]
+            roots, members, only = regions.surroundings(engine.isa, pc, code, self._is_warm, hot)
+            old = [
+                one
+                for one in self._all
+                if pc in one.exits or any(start <= at < end for at in roots for start, end in one.own)
+            ]
+            known = [at for one in old for at in one.roots if at in members or not only]
+            roots = tuple(dict.fromkeys((*known, *roots)))
+            if any(set(roots) <= set(one.roots) and pc not in one.exits for one in old):
+                # It is still run elsewhere, so let it be entered here as well.
+                roots = (*roots, pc)
             generation = self._generation
-            region = regions.discover(engine.isa, roots, self._executed, guess=engine.last_target)
+
+            def decode(at: int) -> Decoded | None:
+                return self._executed(at) if at in members or not only else None
+
+            region = regions.discover(
+                engine.isa, roots, decode, guess=engine.last_target, warm=self._is_warm
+            )
             if region is not None and (more := self._jumped_to(region)):
+                roots = (*roots, *more)
                 region = regions.discover(
-                    engine.isa, (*roots, *more), self._executed, guess=engine.last_target
+                    engine.isa, roots, self._executed, guess=engine.last_target, warm=self._is_warm
                 )
             if region is None:
                 return
@@ -350,14 +374,25 @@ class Tiering:
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
             if not self._install(
-                region.roots, region.entries, region.exits, region.spans, image, region.size
+                region.roots,
+                region.entries,
+                region.exits,
+                region.spans,
+                region.own,
+                image,
+                region.size,
             ):
                 return
-            if owner is not None and owner in self._all:
-                self._all[-1].grown = owner.grown + 1
-                self._drop(owner)
+            for one in old:
+                if one in self._all and set(one.roots) <= set(region.roots):
+                    self._all[-1].grown = max(self._all[-1].grown, one.grown + 1)
+                    self._drop(one)
             engine.stats.regions_compiled += 1
             self.unsaved += 1
+            for other in [other for other in self._pending if other != pc]:
+                # It may have waited for what is there now. If not, it will be reported again.
+                if any(start <= other < end for start, end in region.own):
+                    del self._pending[other]
 
     def _start_compiler(self) -> None:
         """PERF: a compiler process gets ready while its first text is being written."""
@@ -416,6 +451,7 @@ class Tiering:
         entries: tuple[int, ...],
         exits: frozenset[int],
         spans: tuple[tuple[int, int], ...],
+        own: tuple[tuple[int, int], ...],
         image: Image,
         size: int,
     ) -> bool:
@@ -427,7 +463,7 @@ class Tiering:
             loaded = self.code.place(image)
             address = loaded.symbols["region"]
             one = _Compiled(
-                roots, entries, exits, spans, loaded.block, address, self._digest(spans), image, size
+                roots, entries, exits, spans, own, loaded.block, address, self._digest(spans), image, size
             )
             self._all.append(one)
             for pc in (*roots, *(pc for pc in entries if pc not in roots)):
