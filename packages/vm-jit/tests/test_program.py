@@ -195,7 +195,9 @@ def test_regions_survive_packing() -> None:
         unpack_regions(
             {
                 k: memoryview(v)
-                for k, v in pack_regions([Saved((99,), (), (), ((4, 12),), ((4, 12),), 2, bytes(16), image)]).items()
+                for k, v in pack_regions(
+                    [Saved((99,), (), (), ((4, 12),), ((4, 12),), 2, bytes(16), image)]
+                ).items()
             }
         )
 

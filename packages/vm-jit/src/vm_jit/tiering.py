@@ -357,9 +357,7 @@ class Tiering:
             def decode(at: int) -> Decoded | None:
                 return self._executed(at) if at in members or not only else None
 
-            region = regions.discover(
-                engine.isa, roots, decode, guess=engine.last_target, warm=self._is_warm
-            )
+            region = regions.discover(engine.isa, roots, decode, guess=engine.last_target, warm=self._is_warm)
             if region is not None and (more := self._jumped_to(region)):
                 roots = (*roots, *more)
                 region = regions.discover(
