@@ -831,10 +831,10 @@ class _Emit(Emitter):
 
     def pack(self, pc: str, fuel: str) -> str:
         last = self.v(f"insertvalue {self.type} undef, i64 {pc}, 0")
-        last = self.v(f"insertvalue {self.type} {last}, i64 {fuel}, 1")
+        last = self.v(f"insertvalue {self.type} {last}, i64 {fuel}, 2")
         for i, cell in enumerate(self.pins):
             value = self.v(f"load i64, ptr {self.name(cell)}")
-            last = self.v(f"insertvalue {self.type} {last}, i64 {value}, {2 + i}")
+            last = self.v(f"insertvalue {self.type} {last}, i64 {value}, {3 + i}")
         return last
 
     def arguments(self, pc: str) -> str:
@@ -940,21 +940,24 @@ class _Emit(Emitter):
         result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
         came, astray = self.label(), self.label()
         returned = self.v(f"extractvalue {self.type} {result}, 0")
-        fine = self.v(f"icmp eq i64 {returned}, {address(expected)}")
+        changed = self.v(f"xor i64 {returned}, {address(expected)}")
         wanted = self.live.get(expected, set())
         for cell in sorted(wanted & self.preserved):
             # What a function keeps by convention stays where it is; where one does not, the interpreter goes on.
-            kept = self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")
-            fine = self.v(
-                f"and i1 {fine}, {self.v(f'icmp eq i{self.width(cell)} {self.in_state(cell)}, {kept}')}"
-            )
+            width = self.width(cell)
+            kept = self.v(f"load i{width}, ptr {self.name(cell)}")
+            differs = self.v(f"xor i{width} {self.in_state(cell)}, {kept}")
+            if width < 64:
+                differs = self.v(f"zext i{width} {differs} to i64")
+            changed = self.v(f"or i64 {changed}, {differs}")
+        fine = self.v(f"icmp eq i64 {changed}, 0")
         self.emit(f"br i1 {fine}, label %{came}, label %{astray}, {LIKELY}")
         self.cold += [f"{astray}:", f"  ret {self.type} {result}"]
         self.place(came)
-        self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 1')}, ptr %left")
+        self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 2')}, ptr %left")
         for i, cell in enumerate(self.pins):
             self.emit(
-                f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}"
+                f"store i64 {self.v(f'extractvalue {self.type} {result}, {3 + i}')}, ptr {self.name(cell)}"
             )
         if expected in self.region.blocks:
             self.reload(sorted(wanted - self.preserved))
