@@ -64,13 +64,15 @@ class Block:
 
 @dataclass(slots=True)
 class Region:
-    """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered; ``exits`` are
+    """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered, ``places`` where its jumps to computed
+    addresses go; ``exits`` are
     the places it leaves for that had not run; ``spans`` the guest bytes that it is made from, ``own`` those without the functions
     that were taken in."""
 
     roots: tuple[int, ...]
     blocks: dict[int, Block]
     entries: tuple[int, ...]
+    places: tuple[int, ...]
     exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
     own: tuple[tuple[int, int], ...]
@@ -111,16 +113,18 @@ def discover(
     roots: Sequence[int],
     decode: Callable[[int], Decoded | None],
     *,
+    places: Sequence[int] = (),
     limit: int = MAX_INSTRUCTIONS,
     guess: Callable[[int], int | None] = lambda _: None,
     warm: Callable[[int], bool] = lambda _: True,
 ) -> Region | None:
-    """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None; ``guess`` where a
-    jump to a computed address went last; ``warm`` whether control came to a place often."""
+    """The region at ``roots``; ``places`` are where its jumps to computed addresses may go. ``decode`` gives the instruction at an
+    address that has run, else None; ``guess`` where a jump to a computed address went last; ``warm`` whether control came to
+    a place often."""
     code: dict[int, Decoded] = {}
-    leaders = set(roots)
+    leaders = {*roots, *places}
     entries = set(roots)
-    work = list(roots)
+    work = [*roots, *places]
     while work and len(code) < limit:
         pc = work.pop(0)
         while pc not in code:
@@ -162,7 +166,8 @@ def discover(
     own = _spans(blocks.values())
     _take_in_calls(isa, blocks, decode, guess, warm)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
-    return Region(kept_roots, blocks, kept, frozenset(exits), _spans(blocks.values()), own)
+    goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
+    return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own)
 
 
 def _ways(block: Block) -> set[int]:
@@ -540,11 +545,7 @@ class _Emit(Emitter):
 
     def _successors(self, block: Block) -> list[int]:
         if block.kind == "indirect":
-            return (
-                [pc for pc in self.region.roots if pc in self.region.blocks]
-                if len(self.region.roots) > 1
-                else []
-            )
+            return list(self.region.places)
         out = [] if block.kind in ("jump", "inline", "ret", "leave") else [block.follow]
         if block.target is not None and block.kind in ("jump", "branch", "inline"):
             out.append(block.target)
@@ -914,8 +915,8 @@ class _Emit(Emitter):
 
     def indirect(self, target: str) -> None:
         """Go to the region at an address known only now."""
-        if self.block.kind == "indirect" and len(self.region.roots) > 1:
-            self.switch(target, [pc for pc in self.region.roots if pc in self.region.blocks])
+        if self.block.kind == "indirect" and self.region.places:
+            self.switch(target, self.region.places)
         self.flush(self.now_dirty)
         self.leaving = self.clean
         function = self.find(target, self.leave_to(target))

@@ -48,6 +48,8 @@ _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
 """Jumps to computed addresses: places so many bytes around them that were jumped to so often become part of the region."""
+_SAMPLES: Final = 400
+"""How often it is looked where jumps to computed addresses go."""
 _GAP: Final = 1024
 """Code that has not run, up to so many bytes, between two parts of a region belongs to its function."""
 _FULL: Final = 1000
@@ -303,13 +305,22 @@ class Tiering:
             self._pending.pop(pc, None)
 
     def _jumped_to(self, region: Region) -> list[int]:
-        """Where the region's jumps to computed addresses go: places near them that are often jumped to, but by no other jump."""
+        """Where the region's jumps to computed addresses go: what is seen of it while the guest runs on; else places near them that
+        are often jumped to, but by no other jump."""
         from vm_jit.region import static_value
 
         ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
         if not ends:
             return []
         engine = self.engine
+        if not self.synchronous:
+            seen: dict[int, int] = {}
+            for _ in range(_SAMPLES):
+                for pc in ends:
+                    target = engine.last_target(pc)
+                    if target is not None:
+                        seen[target] = seen.get(target, 0) + 1
+            return sorted(sorted(seen, key=seen.__getitem__)[-_MAX_PLACES:])
         near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
         places = {pc for pc in engine.warm_places(near, _WARM) if pc not in region.blocks}
         if places:
@@ -330,43 +341,57 @@ class Tiering:
         found = engine.decode(pc)
         return None if isinstance(found, Trap) else found
 
+    def _region_around(self, pc: int) -> tuple[Region | None, list[_Compiled]]:
+        """What to compile for a hot address, and the regions in use that this replaces. Called with the engine's lock held."""
+        from vm_jit.region import REACH, discover, surroundings
+
+        engine = self.engine
+        near = engine.decoded_places(range(max(pc - REACH, 0), pc + REACH))
+        code = {at: insn for at in near if (insn := self._executed(at)) is not None}
+        hot = [other for other, count in self._pending.items() if count >= _REPORTS]
+        roots, members, only = surroundings(engine.isa, pc, code, self._is_warm, hot)
+
+        def decode(at: int) -> Decoded | None:
+            return self._executed(at) if at in members or not only else None
+
+        places: tuple[int, ...] = ()
+        region, old = None, []
+        for _ in range(_MAX_GROWTH):
+            region = discover(
+                engine.isa, roots, decode, places=places, guess=engine.last_target, warm=self._is_warm
+            )
+            if region is None:
+                break
+            # One that has some of this code grows.
+            old = [
+                one
+                for one in self._all
+                if one.grown < _MAX_GROWTH and any(at in region.blocks for at in one.roots)
+            ]
+            known = dict.fromkeys(at for one in old for at in one.roots)
+            if any(set(roots) <= set(one.roots) and pc not in one.exits for one in old):
+                known[pc] = None  # it is still run elsewhere, so let it be entered here as well
+            more = [at for at in self._jumped_to(region) if at not in places]
+            if known.keys() <= set(roots) and not more:
+                break
+            roots, places = tuple(dict.fromkeys((*known, *roots))), (*places, *more)
+            only = only and not more
+        return region, old
+
     def _compile(self, pc: int) -> None:
         engine = self.engine
-        from vm_jit import region as regions
+        from vm_jit.region import emit
 
         begin = time.perf_counter()
         with engine.lock:
             if pc in self._at:
                 return
-            near = engine.decoded_places(range(max(pc - regions.REACH, 0), pc + regions.REACH))
-            code = {at: insn for at in near if (insn := self._executed(at)) is not None}
-            hot = [other for other, count in self._pending.items() if count >= _REPORTS]
-            roots, members, only = regions.surroundings(engine.isa, pc, code, self._is_warm, hot)
-            old = [
-                one
-                for one in self._all
-                if pc in one.exits or any(start <= at < end for at in roots for start, end in one.own)
-            ]
-            known = [at for one in old for at in one.roots if at in members or not only]
-            roots = tuple(dict.fromkeys((*known, *roots)))
-            if any(set(roots) <= set(one.roots) and pc not in one.exits for one in old):
-                # It is still run elsewhere, so let it be entered here as well.
-                roots = (*roots, pc)
             generation = self._generation
-
-            def decode(at: int) -> Decoded | None:
-                return self._executed(at) if at in members or not only else None
-
-            region = regions.discover(engine.isa, roots, decode, guess=engine.last_target, warm=self._is_warm)
-            if region is not None and (more := self._jumped_to(region)):
-                roots = (*roots, *more)
-                region = regions.discover(
-                    engine.isa, roots, self._executed, guess=engine.last_target, warm=self._is_warm
-                )
+            region, old = self._region_around(pc)
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = link(self._compile_text(regions.emit(engine.isa, region)))
+        image = link(self._compile_text(emit(engine.isa, region)))
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
