@@ -116,12 +116,14 @@ _COUNTED: Final = ("blocks_decoded", "compile_seconds", "regions_compiled", "reg
 @record(frozen=True)
 class ImageOptions:
     """How an image makes code: ``jit`` and ``baseline`` say which tiers there are above the interpreter, ``synchronous``
-    that they work in the running thread, ``eager`` that they begin at once."""
+    that they work in the running thread, ``eager`` that they begin at once; ``lines`` that regions know what each piece of
+    their code came from (:mod:`vm_jit.lines`)."""
 
     jit: bool
     baseline: bool
     synchronous: bool
     eager: bool
+    lines: bool = False
 
     @property
     def native(self) -> bool:
@@ -191,7 +193,8 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
+    for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter; ``lines`` is for the profiler
+    (:mod:`vm_jit.lines`). For tests: ``synchronous`` compiles
     in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs."""
 
     name = "jit"
@@ -206,6 +209,7 @@ class NativeEngine:
         cache: Cache | Path | str | bool | None = None,
         synchronous: bool = False,
         eager: bool = False,
+        lines: bool = False,
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
@@ -228,6 +232,7 @@ class NativeEngine:
             baseline and _CAN_COMPILE and Baseline.supports(isa),
             synchronous,
             eager,
+            lines,
         )
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
@@ -778,6 +783,12 @@ class CodeImage:
         """The offset of a guest address's record in the record space, if its page has records."""
         page = self._records.get(pc >> 12)
         return None if page is None else page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
+
+    def records(self) -> tuple[int, int, dict[int, int]]:
+        """Where the records lie: the host address of the first page of them, the bytes of a page, and by its offset the
+        guest page that it is of."""
+        with self.lock:
+            return self._space, self.record_page, {at: number for number, at in self._records.items()}
 
     def is_decoded(self, pc: int) -> bool:
         """Whether the instruction at ``pc`` has been decoded, that is, its block has run."""

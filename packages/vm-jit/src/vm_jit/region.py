@@ -25,6 +25,7 @@ from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import entry_signature, region_type
+from vm_jit.lines import MARK
 from vm_jit.lowering import (
     DECLARATIONS,
     FORCE,
@@ -972,6 +973,7 @@ class _Emit(Emitter):
     def emit_block(self, block: Block) -> None:
         self.block, self.done = block, False
         self.place(f"B{block.start:x}")
+        self.emit(f"{MARK} {block.start:x}")
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
         self.leaving = frozenset(self.now_dirty)
@@ -990,6 +992,7 @@ class _Emit(Emitter):
         self.known = dict(self.ranges.before.get(block.start, {}))
         for i, (pc, insn) in enumerate(block.insns):
             self.insn, self.at = insn, pc
+            self.emit(f"{MARK} {pc:x}")
             if i in points and (i or block.start not in self.stops):
                 self.start_over(block, i, points)
             self.now_dirty |= self._writes(insn)
@@ -1077,6 +1080,7 @@ class _Emit(Emitter):
                 f"define dso_local {HOST.region_convention} {self.type} @region({entry_signature(self.isa)}) #0 {{",
                 *head,
                 *body,
+                f"  {MARK}",
                 *self.cold,
                 *tail,
                 "}",

@@ -24,6 +24,7 @@ from vm_jit.cache import warn
 from vm_jit.code_memory import CodeBlock, CodeMemory, Image, link
 from vm_jit.compiler import CompileError, Compiler
 from vm_jit.digest import blake2b
+from vm_jit.lines import places_of
 from vm_jit.program import Saved
 
 if TYPE_CHECKING:
@@ -391,7 +392,7 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = link(self._compile_text(emit(engine.isa, region)))
+        image = self._image(emit(engine.isa, region))
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
@@ -426,6 +427,14 @@ class Tiering:
                     compiler.start()
                     _pool.append(compiler)
             _turns.release()
+
+    def _image(self, text: str) -> Image:
+        if not self.engine.options.lines:
+            return link(self._compile_text(text))
+        from vm_jit import lines
+
+        data = self._compile_text(lines.annotate(text))
+        return lines.attach(link(data), data)
 
     def _compile_text(self, text: str) -> bytes:
         """Have a module compiled, by one of the processes that all images share."""
@@ -489,6 +498,7 @@ class Tiering:
                 roots, entries, exits, spans, own, loaded.block, address, self._digest(spans), image, size
             )
             self._all.append(one)
+            self.code.tell(one.block, "llvm", lambda: places_of(image, roots[0]))
             for pc in (*roots, *(pc for pc in entries if pc not in roots)):
                 if pc in self._at and pc not in roots:
                     continue
