@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -17,6 +17,7 @@ from vm_cli.report import printable
 
 if TYPE_CHECKING:
     from vm_cli.doctor import Finding
+    from vm_cli.profile import Profile
     from vm_core.runner import RunResult
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "show_comparison",
     "show_findings",
     "show_info",
+    "show_profile",
     "show_stats",
     "show_system_calls",
     "size",
@@ -216,6 +218,74 @@ def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) 
 def ratio_of(slow: RunResult, fast: RunResult) -> float:
     """How many times faster the second run was, by time in the guest."""
     return slow.stats.seconds / fast.stats.seconds if fast.stats.seconds else 0.0
+
+
+# -- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def show_profile(
+    profile: Profile, result: RunResult, engine: str, top: int, colours: Mapping[str, str]
+) -> None:
+    """``vm profile``, on standard error: what vm was doing, and the functions that took longest."""
+    console = _console(error=True)
+    total = profile.total or 1.0
+    stats = result.stats
+    head = _grid(
+        [
+            ("engine", f"[bold]{_clean(engine)}[/]"),
+            ("instructions", f"[bold]{result.instructions:,}[/], {stats.retired_jit:,} in optimised code"),
+            ("time", f"{_fine(profile.wall)} from start to end, {_fine(total)} of processor time"),
+            ("samples", f"{profile.samples:,}" + (f", {profile.lost:,} lost" if profile.lost else "")),
+        ]
+    )
+    where = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "right", "left"):
+        where.add_column(justify=justify, no_wrap=True)
+    for kind, spent in sorted(profile.tiers.items(), key=lambda one: -one[1]):
+        where.add_row(
+            f"[{colours[kind]}]■[/] {_clean(profile.names[kind])}",
+            _fine(spent),
+            f"{spent / total:.1%}",
+            _coloured([(spent, colours[kind])], total, 30),
+        )
+    console.print(
+        Panel(
+            Group(head, "", where), title="vm profile", title_align="left", border_style="cyan", expand=False
+        )
+    )
+    table = Table("function", "time", "share", "", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    ordered = profile.ordered()
+    most = ordered[0][1] if ordered else 1.0
+    for name, spent, row in ordered[:top]:
+        parts = [(part, colours[kind]) for kind, part in sorted(row.items(), key=lambda one: -one[1])]
+        table.add_row(_clean(name), _fine(spent), f"{spent / total:.1%}", _coloured(parts, most, 30))
+    console.print(table)
+    if len(ordered) > top:
+        rest = sum(spent for _, spent, _ in ordered[top:])
+        console.print(f"[dim]{len(ordered) - top} more: {_fine(rest)}, {rest / total:.1%}[/]")
+    guests = [
+        (name, sum(seconds for _, seconds in rows))
+        for name, rows in profile.threads.items()
+        if name == "MainThread" or name.startswith("vm-guest")
+    ]
+    if len(guests) > 1:
+        busiest = max(guests, key=lambda one: one[1])
+        console.print(
+            f"[dim]{len(guests)} guest threads; the busiest, {_clean(busiest[0])}: {_fine(busiest[1])}[/]"
+        )
+
+
+def _coloured(parts: Sequence[tuple[float, str]], whole: float, width: int) -> str:
+    """A bar in pieces."""
+    out, at = "", 0.0
+    for value, colour in parts:
+        end = at + value
+        cells = round(end / whole * width) - round(at / whole * width)
+        out += f"[{colour}]{'━' * cells}[/]" if cells else ""
+        at = end
+    return out
 
 
 # -- this host --------------------------------------------------------------------------------------------------------

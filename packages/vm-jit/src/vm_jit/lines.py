@@ -51,8 +51,7 @@ def annotate(text: str) -> str:
         "!900 = distinct !DICompileUnit(language: DW_LANG_C, file: !902, emissionKind: LineTablesOnly)",
         '!901 = !{i32 2, !"Debug Info Version", i32 3}',
         '!902 = !DIFile(filename: "guest", directory: "")',
-        '!903 = distinct !DISubprogram(name: "region", scope: !902, file: !902, type: !904, unit: !900, '
-        "spFlags: DISPFlagDefinition)",
+        '!903 = distinct !DISubprogram(name: "region", file: !902, type: !904, unit: !900, spFlags: DISPFlagDefinition)',
         "!904 = !DISubroutineType(types: !11)",
         '!905 = !{i32 2, !"Dwarf Version", i32 4}',
         *(f"!{number} = !DILocation(line: {pc}, scope: !903)" for pc, number in numbers.items()),
@@ -123,7 +122,9 @@ def _line_table(data: bytes) -> Places:
             if program[at] == 1:  # the end of a sequence
                 rows[address] = 0
                 address, line = 0, 1
-            elif program[at] == 2:  # the address is a relocation's; the function lies at the start of its section
+            elif (
+                program[at] == 2
+            ):  # the address is a relocation's; the function lies at the start of its section
                 address = 0
             at += size
         elif opcode == 1:

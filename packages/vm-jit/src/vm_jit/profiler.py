@@ -83,7 +83,14 @@ _FLAGS: Final = 4 | 0x08000000 | 0x10000000  # SA_SIGINFO | SA_ONSTACK | SA_REST
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
@@ -110,13 +117,13 @@ _START, _RUN, _FINISH, _JIT, _OTHER = range(5)
 
 
 def _field(name: str, value: str, at: int) -> str:
-    return (
-        f"  %{name}.to = getelementptr i8, ptr %next, i64 {8 * at}\n  store i64 {value}, ptr %{name}.to"
-    )
+    return f"  %{name}.to = getelementptr i8, ptr %next, i64 {8 * at}\n  store i64 {value}, ptr %{name}.to"
 
 
 def _loaded(name: str, base: str, offset: int | str, type_: str = "i64") -> str:
-    return f"  %{name}.of = getelementptr i8, ptr {base}, i64 {offset}\n  %{name} = load {type_}, ptr %{name}.of"
+    return (
+        f"  %{name}.of = getelementptr i8, ptr {base}, i64 {offset}\n  %{name} = load {type_}, ptr %{name}.of"
+    )
 
 
 HANDLER: Final = f"""\
@@ -299,6 +306,7 @@ class Profiler:
         self._pieces: list[_Piece] = []
         self._records: dict[int, _Records] = {}
         self._number = 0
+        self._slow = False  # the engine has no native code
         self._stopped = False
         self._install(cache)
         self._python = _mapping_of(ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 0)
@@ -392,6 +400,7 @@ class Profiler:
             from vm_core.linux.abi import abi_of
 
             self._number = 8 * abi_of(isa.name, isa.layout).number_word
+        self._slow = not isinstance(engine, engines.NativeEngine)
         local = self._local
 
         def watched(cpu: CpuState, memory: GuestMemory, limit: int, call: Any = None) -> Any:
@@ -465,7 +474,7 @@ class Profiler:
                 yield self._sample(one.name, words, piece_at, name_at)
 
     def _sample(self, thread: str, words: tuple[int, ...], piece_at: Any, name_at: Any) -> Sample:
-        _, rip, r12, r13, count, phase, pc, reason, number, *hits = words
+        _, rip, _, r13, count, phase, pc, reason, number, *hits = words
         seconds = count * self.interval
         piece = piece_at(rip)
         if piece is not None:
@@ -501,7 +510,9 @@ class Profiler:
                     return Sample(thread, "decoding", (), -1, seconds)
                 case Reason.HOT:
                     return Sample(thread, "tiering", (), -1, seconds)
-                case Reason.EMULATE | 0:
+                case Reason.EMULATE:
+                    return Sample(thread, "emulation", (pc,), -1, seconds)
+                case _ if self._slow:
                     return Sample(thread, "emulation", (pc,), -1, seconds)
                 case _:
                     return Sample(thread, "engine", (), -1, seconds)
