@@ -255,7 +255,7 @@ def _finish(result: RunResult, engine: str, settings: Settings, *, as_json: bool
     if as_json:
         import json
 
-        from vm_cli.show import result_facts
+        from vm_cli.facts import result_facts
 
         sys.stderr.write(json.dumps({"exit_status": status, **result_facts(result, engine)}) + "\n")
     elif settings.stats:

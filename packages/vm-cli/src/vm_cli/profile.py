@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from vm_cli.facts import result_facts
 from vm_cli.launch import read_settings, run_guest, status_of
 from vm_cli.options import PROFILE_OPTIONS, RunLine, help_text, parse_run
 from vm_core.errors import HostError, UsageError
@@ -261,7 +262,7 @@ def profile_command(words: Sequence[str]) -> int:
     from vm_cli import show
 
     if line.json:
-        facts = {"exit_status": status, **profile.facts(), "run": show.result_facts(result, engine)}
+        facts = {"exit_status": status, **profile.facts(), "run": result_facts(result, engine)}
         sys.stderr.write(json.dumps(facts) + "\n")
     else:
         show.show_profile(profile, result, engine, top, _COLOURS)

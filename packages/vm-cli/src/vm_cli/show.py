@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vm_cli.facts import result_facts, time_rows
 from vm_cli.report import printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ratio_of",
-    "result_facts",
     "seconds",
     "show_cache",
     "show_comparison",
@@ -32,7 +32,6 @@ __all__ = [
     "show_stats",
     "show_system_calls",
     "size",
-    "time_rows",
 ]
 
 _MARKS = {"ok": "[green]✓[/]", "note": "[blue]·[/]", "degraded": "[yellow]![/]", "failed": "[red]✗[/]"}
@@ -76,25 +75,6 @@ def size(value: float) -> str:
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def result_facts(result: RunResult, engine: str) -> dict[str, Any]:
-    """A result without its output, as ``--json`` prints it."""
-    import dataclasses
-
-    return {
-        "engine": engine,
-        "args": [os.fsdecode(word) for word in result.args],
-        "reason": result.reason,
-        "exit_code": result.exit_code,
-        "signal": result.signal,
-        "instructions": result.instructions,
-        "message": result.message,
-        "system_calls": result.system_calls,
-        "peak_memory": result.peak_memory,
-        "phases": result.phases,
-        "stats": dataclasses.asdict(result.stats),
-    }
-
-
 def show_stats(result: RunResult, engine: str) -> None:
     """What ran where, and what it took, on standard error."""
     panel = Panel(
@@ -134,30 +114,8 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
     return rows
 
 
-def time_rows(result: RunResult) -> list[tuple[str, float, str]]:
-    """Where the time of a run went: what, seconds, a remark. Without what had no part in it. The rows add up to the
-    whole but for compiling, which is done beside, and for guests with several threads, whose times are sums."""
-    stats, phases = result.stats, result.phases
-    extra = stats.extra
-    built = extra.get("interpreter_build_seconds", 0.0)
-    ready = extra.get("interpreter_seconds", 0.0)
-    restored, decoded = extra.get("restore_seconds", 0.0), extra.get("decode_seconds", 0.0)
-    rows = [
-        ("Python, vm's modules", phases.get("launch", 0.0), "processor time"),
-        ("program and memory", phases.get("prepare", 0.0) - ready, ""),
-        ("interpreter", ready, "built by LLVM, for later runs too" if built else "ready-made"),
-        ("what earlier runs left", restored, ""),
-        ("decoding", decoded, f"{stats.blocks_decoded:,} blocks"),
-        ("guest code", stats.seconds - decoded, ""),
-        ("system calls", stats.call_seconds, f"{result.system_calls:,}"),
-        ("saving and closing", phases.get("finish", 0.0), ""),
-        ("compiling, beside it", stats.compile_seconds, f"{stats.regions_compiled:,} regions"),
-    ]
-    return [row for row in rows if row[1] > 0]
-
-
 def _times(result: RunResult) -> Table:
-    rows = time_rows(result)
+    rows = time_rows(result_facts(result, ""))
     top = max((spent for _, spent, _ in rows), default=0.0)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
