@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from vm_cli.options import EXTRAS, PROFILE_OPTIONS, Extra
+from vm_cli.options import BENCH_OPTIONS, EXTRAS, PROFILE_OPTIONS, Extra
 from vm_cli.settings import ROWS
 from vm_core.errors import EXIT_USAGE, UsageError
 
@@ -162,6 +162,12 @@ def _words() -> list[str]:
     return ["--json", *words] if context.find_root().params.get("as_json") else words
 
 
+def _bench() -> int:
+    from vm_cli.bench import bench_command
+
+    return bench_command(_words())
+
+
 def _profile() -> int:
     from vm_cli.profile import profile_command
 
@@ -186,6 +192,17 @@ cli.add_command(
         params=_run_parameters(PROFILE_OPTIONS),
         add_help_option=False,
         short_help="Run a program and show where its time goes.",
+    )
+)
+
+
+cli.add_command(
+    _RunCommand(
+        "bench",
+        callback=_bench,
+        params=_run_parameters(BENCH_OPTIONS),
+        add_help_option=False,
+        short_help="Time a program natively, under qemu and under vm's engines.",
     )
 )
 

@@ -13,7 +13,7 @@ from vm_cli.settings import ROWS, Row
 from vm_core.errors import UsageError
 from vm_core.record import field, record
 
-__all__ = ["EXTRAS", "PROFILE_OPTIONS", "Extra", "RunLine", "help_text", "parse_run"]
+__all__ = ["BENCH_OPTIONS", "EXTRAS", "PROFILE_OPTIONS", "Extra", "RunLine", "help_text", "parse_run"]
 
 
 @record(frozen=True)
@@ -56,6 +56,24 @@ PROFILE_OPTIONS: Final = (
     Extra("interval", ("--interval",), "MS", "Milliseconds of processor time between samples (1)."),
 )
 """What ``vm profile`` takes beside the options of ``vm run``."""
+
+BENCH_OPTIONS: Final = (
+    Extra(
+        "native",
+        ("--native",),
+        "PATH",
+        "The same program built for this host: what the others are compared with.",
+    ),
+    Extra("rounds", ("-n", "--rounds"), "N", "Runs of each column (5)."),
+    Extra(
+        "column",
+        ("-c", "--column"),
+        "COLUMN",
+        "native, qemu, ENGINE cold, ENGINE warm, or NAME=OPTIONS of vm run. Repeatable; without it, all there are.",
+    ),
+    Extra("output", ("-o", "--output"), "FILE", "Also write a chart (.svg)."),
+)
+"""What ``vm bench`` takes beside the options of ``vm run``."""
 
 _OPTIONS: Final[tuple[Row | Extra, ...]] = (*ROWS, *EXTRAS)
 

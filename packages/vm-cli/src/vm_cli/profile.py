@@ -45,6 +45,7 @@ _COLOURS: Final = {
     "other": "#cccccc",
     _CHILDREN: "#4c78a8",
 }
+_DEEPEST, _SHOWN = 90, 40
 _MOST_SWEPT: Final = 4 << 20
 """Bytes of code that are searched for calls in a program without symbols."""
 
@@ -154,6 +155,10 @@ class Profile:
             stack = known.get(key)
             if stack is None:
                 frames = [(name(pc), sample.tier) for pc in sample.stack]
+                # A function that calls itself is shown once; of the deepest stacks, the innermost part is known.
+                frames = [one for i, one in enumerate(frames) if i == 0 or one != frames[i - 1]]
+                if len(sample.stack) > _DEEPEST:
+                    frames[:-_SHOWN] = [("…", sample.tier)]
                 if sample.call >= 0:
                     frames.append((f"syscall {call(sample.call)}", sample.tier))
                 stack = known[key] = tuple(frames) or ((f"[{self.names[sample.tier]}]", sample.tier),)

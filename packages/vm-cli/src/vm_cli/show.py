@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from vm_cli.facts import result_facts, time_rows
 from vm_cli.report import printable
 
 if TYPE_CHECKING:
+    from vm_cli.bench import Comparison
     from vm_cli.doctor import Finding
     from vm_cli.profile import Profile
     from vm_core.runner import RunResult
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ratio_of",
     "seconds",
+    "show_bench",
     "show_cache",
     "show_comparison",
     "show_findings",
@@ -233,6 +234,56 @@ def show_profile(
         console.print(
             f"[dim]{len(guests)} guest threads; the busiest, {_clean(busiest[0])}: {_fine(busiest[1])}[/]"
         )
+
+
+def show_bench(found: Comparison) -> None:
+    """``vm bench``: the times, then where those of vm went."""
+    from vm_cli.measure import spread
+
+    console = _console()
+    table = Table(
+        "",
+        "CPU",
+        "",
+        "wall",
+        "",
+        f"over {found.base}",
+        "",
+        "MIPS",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    for column in (*table.columns[1:6], table.columns[7]):
+        column.justify = "right"
+    top = max(found.ratio(name) or 0.0 for name in found.runs)
+    for name in found.runs:
+        cells = []
+        for what in ("cpu", "wall"):
+            cells += [_fine(found.median(name, what)), f"[dim]±{spread(found.values(name, what)):.0f}%[/]"]
+        ratio, speed = found.ratio(name), found.speed(name)
+        table.add_row(
+            _clean(name),
+            *cells,
+            "" if ratio is None else f"[bold]{ratio:.2f}[/]",
+            "" if ratio is None else _meter(ratio, top, 12),
+            "" if speed is None else f"{speed / 1e6:,.0f}",
+        )
+    console.print(table)
+    names = [name for name in found.runs if found.phases(name)]
+    if names:
+        rows = {name: {phase: spent for phase, spent, _ in found.phases(name)} for name in names}
+        table = Table("where it went", *map(_clean, names), box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for phase in dict.fromkeys(phase for row in rows.values() for phase in row):
+            table.add_row(
+                f"[dim]{phase}[/]", *(_fine(row[phase]) if phase in row else "" for row in rows.values())
+            )
+        console.print()
+        console.print(table)
+    for name, why in found.absent.items():
+        console.print(f"[dim]{name}: not run; {_clean(why)}[/]")
 
 
 def _coloured(parts: Sequence[tuple[float, str]], whole: float, width: int) -> str:
