@@ -973,7 +973,7 @@ class _Emit(Emitter):
     def emit_block(self, block: Block) -> None:
         self.block, self.done = block, False
         self.place(f"B{block.start:x}")
-        self.emit(f"{MARK} {block.start:x}")
+        self.emit(f"{MARK} {address(block.start):x}")
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
         self.leaving = frozenset(self.now_dirty)

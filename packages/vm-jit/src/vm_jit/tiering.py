@@ -303,7 +303,9 @@ class Tiering:
             self._failures += 1
             log.exception("code at %#x stays interpreted", pc)
         finally:
-            self._pending.pop(pc, None)
+            # Guest threads that report go through it meanwhile.
+            with self.engine.lock:
+                self._pending.pop(pc, None)
 
     def _jumped_to(self, region: Region) -> list[int]:
         """Where the region's jumps to computed addresses go: what is seen of it while the guest runs on; else places near them that
