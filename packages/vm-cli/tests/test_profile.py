@@ -137,7 +137,7 @@ def test_the_reference_executor_too(tmp_path: Path) -> None:
 def test_what_json_holds(tmp_path: Path) -> None:
     found = profile("--engine", "baseline", guest(tmp_path, 30_000_000))
     assert set(found) == {
-        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "system_calls", "threads", "run",
+        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "lines", "system_calls", "threads", "run",
     }  # fmt: skip
     assert found["exit_status"] == 7
     for rows in (found["tiers"], found["functions"]):
@@ -216,6 +216,29 @@ def test_own_options_are_no_options_of_run() -> None:
     assert line.program == ["prog", "--top", "3"]
     with pytest.raises(UsageError):
         parse_run(["--top", "3", "prog"])
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("options", [("-gdwarf-4",), ("-gdwarf-5",), ("-gdwarf-5", "-static-pie"), ()])
+def test_lines_of_the_source(tmp_path: Path, options: tuple[str, ...]) -> None:
+    compiler = shutil.which("riscv64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("riscv64-linux-gnu-gcc is not installed")
+    source = tmp_path / "loop.c"
+    source.write_text(
+        "int main(void) {\n"
+        "    volatile unsigned long n = 0;\n"
+        "    for (unsigned long i = 0; i < 10000000; i++)\n"
+        "        n += i;\n"
+        "    return 7;\n"
+        "}\n"
+    )
+    subprocess.run(
+        [compiler, "-O1", "-static", *options, "-o", tmp_path / "loop", source], check=True, timeout=100
+    )
+    found = profile("--engine", "interp", tmp_path / "loop")
+    assert of_guest(found)[0] == "main"
+    assert {row["line"] for row in found["lines"][:2]} == ({"loop.c:3", "loop.c:4"} if options else set())
 
 
 @pytest.mark.needs_cc

@@ -6,6 +6,7 @@ import bisect
 import json
 import os
 import resource
+import struct
 import sys
 import time
 from collections import defaultdict
@@ -64,8 +65,11 @@ class Functions:
         self._ends: list[int] = []
         self._names: list[str] = []
         inside = os.path.join(root.removesuffix(":ro"), path.lstrip("/")) if root else path
+        self._path = inside if os.path.exists(inside) else path
+        self._rows: tuple[list[int], list[str]] | None = None
         with GuestMemory() as memory:
-            image = load(inside if os.path.exists(inside) else path, memory)
+            image = load(self._path, memory)
+            self._base = image.base
             self.isa_name = image.isa_name
             code = [(r.start, r.end) for r in memory.regions() if r.prot & Prot.EXEC]
             for start, size, name in image.symbols.entries:
@@ -88,6 +92,27 @@ class Functions:
         """The function at a guest address, or the address."""
         at = bisect.bisect_right(self._starts, pc) - 1
         return self._names[at] if at >= 0 and pc < self._ends[at] else f"{pc:#x}"
+
+    def line(self, pc: int) -> str:
+        """``file.c:12`` for a guest address; empty without debug information."""
+        if self._rows is None:
+            self._rows = self._read_lines()
+        at = bisect.bisect_right(self._rows[0], pc) - 1
+        return self._rows[1][at] if at >= 0 else ""
+
+    def _read_lines(self) -> tuple[list[int], list[str]]:
+        from vm_jit import dwarf
+
+        found: dict[int, str] = {}
+        try:
+            # Of two rows at one address, the second is what is there, but for an end.
+            for address, file, line in dwarf.rows(Path(self._path).read_bytes()):
+                if line or address not in found:
+                    found[address + self._base] = f"{os.path.basename(file)}:{line}" if line else ""
+        except (OSError, ValueError, IndexError, struct.error):
+            found.clear()  # damaged: as if there were none
+        addresses = sorted(found)
+        return addresses, [found[address] for address in addresses]
 
 
 def _called(isa_name: str, data: bytes, start: int) -> set[int]:
@@ -128,6 +153,7 @@ class Profile:
     stacks: dict[tuple[Frame, ...], float] = field(default_factory=_seconds)
     tiers: dict[str, float] = field(default_factory=_seconds)
     functions: dict[str, dict[str, float]] = field(default_factory=dict)
+    lines: dict[str, float] = field(default_factory=_seconds)
     calls: dict[str, float] = field(default_factory=_seconds)
     threads: dict[str, list[tuple[tuple[Frame, ...], float]]] = field(default_factory=dict)
     samples: int = 0
@@ -146,8 +172,15 @@ class Profile:
         self.functions.setdefault(label, _seconds())[kind] += seconds
         self.threads.setdefault(thread, []).append((stack, seconds))
 
-    def take(self, found: Iterable[Sample], name: Callable[[int], str], call: Callable[[int], str]) -> None:
-        """Add samples. ``name`` gives the function at a guest address, ``call`` the name of a system call."""
+    def take(
+        self,
+        found: Iterable[Sample],
+        name: Callable[[int], str],
+        call: Callable[[int], str],
+        line: Callable[[int], str] = lambda _pc: "",
+    ) -> None:
+        """Add samples. ``name`` gives the function at a guest address, ``line`` the line of its source or nothing, ``call`` the name
+        of a system call."""
         known: dict[tuple[str, tuple[int, ...], int], tuple[Frame, ...]] = {}
         for sample in found:
             self.samples += 1
@@ -164,6 +197,8 @@ class Profile:
                 stack = known[key] = tuple(frames) or ((f"[{self.names[sample.tier]}]", sample.tier),)
             if sample.call >= 0:
                 self.calls[stack[-1][0].removeprefix("syscall ")] += sample.seconds
+            elif sample.stack and (source := line(sample.stack[-1])):
+                self.lines[source] += sample.seconds
             self.add(sample.thread, stack, sample.seconds)
 
     def ordered(self) -> list[tuple[str, float, dict[str, float]]]:
@@ -241,6 +276,10 @@ class Profile:
             "functions": [
                 {"function": name, "seconds": spent, "share": spent / total, "tiers": dict(row)}
                 for name, spent, row in self.ordered()
+            ],
+            "lines": [
+                {"line": source, "seconds": spent, "share": spent / total}
+                for source, spent in _most(self.lines)
             ],
             "system_calls": [{"name": name, "seconds": spent} for name, spent in _most(self.calls)],
             "threads": [
@@ -335,7 +374,9 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
     finally:
         profiler.stop()
     profile.wall, profile.cpu = time.perf_counter() - wall, time.process_time() - cpu
-    profile.take(profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)))
+    profile.take(
+        profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)), functions.line
+    )
     profile.lost = profiler.lost
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime

@@ -224,6 +224,14 @@ def show_profile(
     if len(ordered) > top:
         rest = sum(spent for _, spent, _ in ordered[top:])
         console.print(f"[dim]{len(ordered) - top} more: {_fine(rest)}, {rest / total:.1%}[/]")
+    if profile.lines:
+        table = Table("line", "time", "share", box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for line, spent in sorted(profile.lines.items(), key=lambda one: -one[1])[:top]:
+            table.add_row(_clean(line), _fine(spent), f"{spent / total:.1%}")
+        console.print()
+        console.print(table)
     guests = [
         (name, sum(seconds for _, seconds in rows))
         for name, rows in profile.threads.items()

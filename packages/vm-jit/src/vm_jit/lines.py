@@ -13,6 +13,7 @@ from typing import Final
 
 from vm_core.errors import CacheError
 from vm_core.record import replace
+from vm_jit import dwarf
 from vm_jit.code_memory import Image, Places
 
 __all__ = ["MARK", "annotate", "attach", "place_at", "places_of"]
@@ -92,93 +93,15 @@ def place_at(places: Places, offset: int) -> int:
     return places[1][max(bisect.bisect_right(places[0], offset) - 1, 0)]
 
 
-# -- DWARF ------------------------------------------------------------------------------------------------------------
-
-
 def _line_table(data: bytes) -> Places:
-    """The rows of an object's .debug_line: one program, for one function. DWARF 4, section 6.2."""
-    program = _section(data, ".debug_line")
-    if not program:
-        return [], []
-    length, version, header = struct.unpack_from("<IHI", program)
-    if version != 4:
-        raise ValueError(f"DWARF version {version}")
-    end = 4 + length
-    minimum, _, _, base, span, opcode_base = struct.unpack_from("<BBBbBB", program, 10)
-    lengths = program[16 : 16 + opcode_base - 1]
-    at = 10 + header
-    rows: dict[int, int] = {}
-    address, line = 0, 1
-    while at < end:
-        opcode = program[at]
-        at += 1
-        if opcode >= opcode_base:
-            step = opcode - opcode_base
-            address += step // span * minimum
-            line += base + step % span
-            rows[address] = line
-        elif opcode == 0:
-            size, at = _uleb(program, at)
-            if program[at] == 1:  # the end of a sequence
-                rows[address] = 0
-                address, line = 0, 1
-            elif (
-                program[at] == 2
-            ):  # the address is a relocation's; the function lies at the start of its section
-                address = 0
-            at += size
-        elif opcode == 1:
-            rows[address] = line
-        elif opcode == 2:
-            step, at = _uleb(program, at)
-            address += step * minimum
-        elif opcode == 3:
-            step, at = _sleb(program, at)
-            line += step
-        elif opcode == 8:
-            address += (255 - opcode_base) // span * minimum
-        elif opcode == 9:
-            address += struct.unpack_from("<H", program, at)[0]
-            at += 2
-        else:
-            for _ in range(lengths[opcode - 1]):
-                _, at = _uleb(program, at)
-    offsets, lines = [], []
+    """The rows of an object of one function, at the start of its section (the relocation is not applied, so it is at 0)."""
+    found = {address: line for address, _, line in dwarf.rows(data)}
+    offsets, addresses = [], []
     last = -1
-    for offset in sorted(rows):
+    for offset in sorted(found):
         # Line 0 is code of no single line: it most likely belongs to what is in front of it.
-        if rows[offset] not in (0, last) or offset == max(rows):
-            last = rows[offset]
+        if found[offset] not in (0, last) or offset == max(found):
+            last = found[offset]
             offsets.append(offset)
-            lines.append(last & 0xFFFF_FFFF)
-    return offsets, lines
-
-
-def _section(data: bytes, wanted: str) -> bytes:
-    offset = struct.unpack_from("<Q", data, 40)[0]
-    _, count, names = struct.unpack_from("<HHH", data, 58)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + 64 * i) for i in range(count)]
-    strings = sections[names][4]
-    for name, _, _, _, at, size, *_ in sections:
-        start = strings + name
-        if data[start : data.index(b"\0", start)] == wanted.encode():
-            return data[at : at + size]
-    return b""
-
-
-def _uleb(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at
-
-
-def _sleb(data: bytes, at: int) -> tuple[int, int]:
-    begin = at
-    value, at = _uleb(data, at)
-    bits = 7 * (at - begin)
-    return (value - (1 << bits) if value >> bits - 1 else value), at
+            addresses.append(last)
+    return offsets, addresses
