@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -399,6 +399,22 @@ def summary(data: Data) -> Mapping[str, Any]:
     return {name: getattr(data, name) for name in data.__slots__} | {"tables": tables}
 
 
+def caches_of(data: Path) -> Path:
+    """Where the caches are kept until all samples of a file are there."""
+    return data.with_name(data.name + ".caches")
+
+
+@contextlib.contextmanager
+def keeping(data: Path | None) -> Iterator[Path]:
+    """A directory for caches: for as long as ``data`` is not complete, else for this run."""
+    if data is not None:
+        caches_of(data).mkdir(exist_ok=True)
+        yield caches_of(data)
+        return
+    with tempfile.TemporaryDirectory(prefix="vm-bench-caches-") as place:
+        yield Path(place)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit status 1: a program failed or printed something else than in another column; 3: --minutes are over."""
     parser = argparse.ArgumentParser(
@@ -446,11 +462,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rounds > 0:
             data.failures.clear()
             data.machine = data.machine or machine(options.variant)
-            with tempfile.TemporaryDirectory(prefix="vm-bench-caches-") as caches, progress() as say:
+            with keeping(options.data) as caches, progress() as say:
                 say("building the programs")
-                bench = Bench(
-                    programs, columns, data, options.variant, options.timeout, Path(caches), deadline
-                )
+                bench = Bench(programs, columns, data, options.variant, options.timeout, caches, deadline)
                 for problem in bench.problems:
                     print(f"benchmarks: {problem}", file=sys.stderr)
 
@@ -459,6 +473,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         data.save(options.data)
 
                 finished = all(bench.round(number, say, keep) for number in range(rounds))
+            if finished and options.data:
+                shutil.rmtree(caches_of(options.data), ignore_errors=True)
     except Failed as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

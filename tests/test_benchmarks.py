@@ -110,6 +110,17 @@ def test_run(tmp_path: Path) -> None:
         p: {"native": 1, "interp warm": 1, "mine": 1} for p in ("hello", "fib")
     }
     assert "| hello, cpu |" in (tmp_path / "benchmarks.md").read_text()
+    # It goes on where it was, up to so many rounds.
+    words[5] = "2"
+    done = script("benchmarks/run.py", *words, *columns, "--minutes", "0.0001")
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "data.json.caches").is_dir()
+    for _ in range(2):
+        done = script("benchmarks/run.py", *words, *columns)
+        assert done.returncode == 0, done.stderr
+        samples = json.loads((tmp_path / "data.json").read_text())["samples"]
+        assert {len(s) for row in samples.values() for s in row.values()} == {2}
+    assert not (tmp_path / "data.json.caches").exists()
 
 
 @pytest.mark.needs_cc

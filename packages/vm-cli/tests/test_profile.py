@@ -210,6 +210,22 @@ def test_help_lists_its_own_options() -> None:
     assert "--engine" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"), [("vm profile --inter", "plain,--interval"), ("vm bench --rou", "plain,--rounds")]
+)
+def test_completion(words: str, wanted: str) -> None:
+    variables = {"_VM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vm_cli"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == [wanted]
+
+
 def test_own_options_are_no_options_of_run() -> None:
     line = parse_run(["-o", "x.svg", "--net", "prog", "--top", "3"], more=PROFILE_OPTIONS)
     assert line.more == [("output", "x.svg")]

@@ -269,6 +269,7 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        refresh_per_second=2,  # drawing takes a processor's time too
     ) as bar:
         task = bar.add_task("", total=None)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Functions", "Profile", "profile_command"]
 
 _CHILDREN: Final = "children"
-_NAMES: Final = {_CHILDREN: "LLVM and other child processes"}
+_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own"}
 _COLOURS: Final = {
     "llvm": "#7bc67e",
     "baseline": "#72b7b2",

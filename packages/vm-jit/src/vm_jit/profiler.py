@@ -10,7 +10,7 @@ mean is worked out after the run. Until then no code memory is given back, so th
     profiler.stop()
     samples = profiler.samples()
 
-SIGPROF is the profiler's from the first start on. Processes that the guest forks are not sampled.
+SIGPROF is the profiler's from the first start on. Other processes, such as those that compile, are not sampled.
 """
 
 from __future__ import annotations
