@@ -230,7 +230,9 @@ class Tiering:
                 return
             self._pending[pc] = self._pending.get(pc, 0) + 1
             if not self.synchronous:
-                if self._next() is None:
+                # PERF: reports are frequent, so only what this one changes is looked at. Another address that waits for its
+                # turn is reported again as well.
+                if self._spent() or self._worth(pc) is None:
                     return
                 if self._warm and time.perf_counter() - self._begin < _SHORT_SECONDS:
                     # Most of it came from the cache: a run that ends soon is not worth a compiler process.
@@ -246,21 +248,27 @@ class Tiering:
         """The waiting address that is worth most: one that has no region yet, else one whose region costs more to leave
         than to compile again. LLVM takes a while, so both must have been reported often, where the baseline tier's code does
         meanwhile."""
-        best: tuple[bool, int] | None = None
-        found = None
-        baseline = self.engine.baseline is not None and not self.synchronous
-        elapsed = time.perf_counter() - self._begin
-        if baseline and self.engine.stats.compile_seconds > _SHARE * elapsed:
+        if self._spent():
             return None
-        for pc, count in self._pending.items():
-            owner = self._owner(pc)
-            if owner is None:
-                least = _REPORTS if self.engine.baseline is not None else 1
-            else:
-                least = max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS)
-            if count >= least and (best is None or (owner is None, count) > best):
-                best, found = (owner is None, count), pc
-        return found
+        worth = {pc: value for pc in self._pending if (value := self._worth(pc)) is not None}
+        return max(worth, key=worth.__getitem__, default=None)
+
+    def _spent(self) -> bool:
+        """Whether LLVM has had its share of the time."""
+        if self.engine.baseline is None or self.synchronous:
+            return False
+        elapsed = time.perf_counter() - self._begin
+        return self.engine.stats.compile_seconds > _SHARE * elapsed
+
+    def _worth(self, pc: int) -> tuple[bool, int] | None:
+        """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
+        count = self._pending[pc]
+        if count < (_REPORTS if self.engine.baseline is not None else 1):
+            return None
+        owner = self._owner(pc)
+        if owner is not None and count < max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS):
+            return None
+        return owner is None, count
 
     def _owner(self, pc: int) -> _Compiled | None:
         """The region that should grow to hold ``pc``, or to be entered there: one that leaves for it, has it, or lies around it."""
