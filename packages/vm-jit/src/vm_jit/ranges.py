@@ -112,10 +112,11 @@ class Ranges:
     # -- loops --------------------------------------------------------------------------------------------------
 
     def _order(self, roots: tuple[int, ...]) -> tuple[int, ...]:
-        """Reverse postorder."""
+        """Reverse postorder, first from where only the outside leads to: a loop that is entered in its middle has its head there."""
         out: list[int] = []
         seen: set[int] = set()
-        for root in (*roots, *self.blocks):
+        inner = {to for ways in self.successors.values() for to in ways}
+        for root in (*(root for root in roots if root not in inner), *roots, *self.blocks):
             if root in seen:
                 continue
             seen.add(root)
