@@ -117,14 +117,15 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 class _EngineChoice:
     """Makes the engine that was asked for, and remembers in ``made`` which one ``auto`` became."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, isolation: str) -> None:
+        self.name, self.isolation = name, isolation
         self.made = ""
 
     def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
         from vm_core.engines import create
 
-        engine = create(self.name, isa, memory)
+        options = {} if self.isolation == "on" else {"isolation": self.isolation}
+        engine = create(self.name, isa, memory, **options)
         self.made = engine.name
         # PERF: what is loaded by now stays; no collection need look at it again.
         gc.freeze()
@@ -149,7 +150,7 @@ def run_guest(
 
     launched = time.process_time()
     _show_log(settings.log)
-    chosen = _EngineChoice(engine_name(settings))
+    chosen = _EngineChoice(engine_name(settings), settings.isolation)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
@@ -164,6 +165,7 @@ def run_guest(
             root=settings.root,
             binds=settings.bind,
             net=settings.net,
+            isolation=settings.isolation,
             argv0=argv0,
             strace=_strace if settings.strace else None,
             host_signals=_PASSED,

@@ -116,12 +116,14 @@ _COUNTED: Final = ("blocks_decoded", "compile_seconds", "regions_compiled", "reg
 @record(frozen=True)
 class ImageOptions:
     """How an image makes code: ``jit`` and ``baseline`` say which tiers there are above the interpreter, ``synchronous``
-    that they work in the running thread, ``eager`` that they begin at once."""
+    that they work in the running thread, ``eager`` that they begin at once, ``isolated`` that regions look where an address
+    leads before they use it."""
 
     jit: bool
     baseline: bool
     synchronous: bool
     eager: bool
+    isolated: bool = True
 
     @property
     def native(self) -> bool:
@@ -192,7 +194,10 @@ def _anonymous(size: int) -> int:
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
     for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
-    in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs."""
+    in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs.
+
+    ``isolation`` "off" is UNSAFE: regions believe the guest's addresses, and a wild one may read or write anything of this
+    process. It is there to measure what isolation costs; the other tiers check each access in any case."""
 
     name = "jit"
 
@@ -206,6 +211,7 @@ class NativeEngine:
         cache: Cache | Path | str | bool | None = None,
         synchronous: bool = False,
         eager: bool = False,
+        isolation: str = "on",
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
@@ -228,6 +234,7 @@ class NativeEngine:
             baseline and _CAN_COMPILE and Baseline.supports(isa),
             synchronous,
             eager,
+            isolated=isolation != "off",
         )
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()

@@ -106,7 +106,8 @@ class Program:
         self.engine, self.cache, self.name = engine, cache, name
         if memory is not None:
             translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
-            self.name = f"program-{engine.isa.name}-{self._key(memory)}-{translation}"
+            kind = "program" if engine.options.isolated else "unsafe"
+            self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
 

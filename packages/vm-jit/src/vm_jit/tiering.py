@@ -366,7 +366,7 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = link(self._compile_text(regions.emit(engine.isa, region)))
+        image = link(self._compile_text(regions.emit(engine.isa, region, isolated=engine.options.isolated)))
         with engine.lock:
             engine.stats.compile_seconds += time.perf_counter() - begin
             if generation != self._generation and self._digest(region.spans) != digest:
