@@ -117,15 +117,19 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 class _EngineChoice:
     """Makes the engine that was asked for, and remembers in ``made`` which one ``auto`` became."""
 
-    def __init__(self, name: str, isolation: str) -> None:
-        self.name, self.isolation = name, isolation
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.options: dict[str, object] = {}
+        if settings.isolation != "on":
+            self.options["isolation"] = settings.isolation
+        if settings.code_memory is not None:
+            self.options["code_memory"] = settings.code_memory
         self.made = ""
 
     def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
         from vm_core.engines import create
 
-        options = {} if self.isolation == "on" else {"isolation": self.isolation}
-        engine = create(self.name, isa, memory, **options)
+        engine = create(self.name, isa, memory, **self.options)
         self.made = engine.name
         # PERF: what is loaded by now stays; no collection need look at it again.
         gc.freeze()
@@ -150,7 +154,7 @@ def run_guest(
 
     launched = time.process_time()
     _show_log(settings.log)
-    chosen = _EngineChoice(engine_name(settings), settings.isolation)
+    chosen = _EngineChoice(engine_name(settings), settings)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir

@@ -40,6 +40,7 @@ class Settings:
     fuel: int | None = None
     timeout: float | None = None
     memory: int | None = None
+    code_memory: int | None = None
     sysroot: str | None = None
     root: str | None = None
     bind: tuple[str, ...] = ()
@@ -185,6 +186,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),
     Row("timeout", SECONDS, ("VM_TIMEOUT",), ("--timeout",), "Stop after this much wall time (exit status 124)."),
     Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
+    Row("code_memory", SIZE, ("VM_CODE_MEMORY",), ("--code-memory",), "Cap on compiled code; beyond it what was compiled longest ago goes (256M)."),
     Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first."),
     Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
     Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),

@@ -157,6 +157,9 @@ class _Unit:
     entries: tuple[tuple[int, int, int], ...]
     block: CodeBlock
 
+    def records(self, image: CodeImage) -> list[int]:
+        return [image.record_at(at) for at, _, _ in self.entries]
+
 
 class Baseline:
     """The baseline tier of one code image, its ``engine``. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
@@ -282,8 +285,9 @@ class Baseline:
         for at, address, original in entries:
             self.originals[address] = original
             self._at[at] = address
-        self._units.append(_Unit(start, end, entries, block))
+        self._units.append(one := _Unit(start, end, entries, block))
         self.instructions += count
+        engine.made(one, self._drop)
         return True
 
     def handler(self, at: int, own: int) -> int:
@@ -298,6 +302,7 @@ class Baseline:
     def _drop(self, one: _Unit) -> None:
         """Take a unit out of use; its memory is freed when no vCPU can be in it."""
         self._units.remove(one)
+        self.engine.dropped(one)
         for at, address, original in one.entries:
             self.engine.exchange(at, address, original)
             del self.originals[address]

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.engine import (
     Availability,
@@ -43,7 +43,7 @@ from vm_core.state import HEADER, CpuState
 from vm_jit import faults
 from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
-from vm_jit.code_memory import CodeMemory
+from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.decoder import NEEDS_PYTHON
 from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
@@ -75,6 +75,8 @@ _BLOCK_LIMIT: Final = 128
 _CHUNK: Final = 8_000_000
 """Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
 _RECORD_SPACE: Final = 1 << 30
+CODE_MEMORY: Final = 256 << 20
+"""The default limit of compiled code, in bytes."""
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
@@ -124,11 +126,22 @@ class ImageOptions:
     synchronous: bool
     eager: bool
     isolated: bool = True
+    code_memory: int = CODE_MEMORY
+    """Bytes of compiled code beyond which what was made longest ago goes."""
 
     @property
     def native(self) -> bool:
         """Whether there is code that needs the host's protection of guest memory."""
         return self.jit or self.baseline
+
+
+class Evictable(Protocol):
+    """A piece of compiled code: a unit of the baseline tier, or a region."""
+
+    block: CodeBlock
+
+    def records(self, image: CodeImage) -> list[int]:
+        """The offsets in the image's record space of the records where it could be entered."""
 
 
 class Interpreter:
@@ -193,7 +206,8 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
+    for none. ``code_memory`` is the most bytes of compiled code that are kept for guests with this one's code (but for the newest
+    piece): beyond it, what was made longest ago goes, and is made again if it is still hot. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
     in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs.
 
     ``isolation`` "off" is UNSAFE: regions believe the guest's addresses, and a wild one may read or write anything of this
@@ -212,6 +226,7 @@ class NativeEngine:
         synchronous: bool = False,
         eager: bool = False,
         isolation: str = "on",
+        code_memory: int = CODE_MEMORY,
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
@@ -235,6 +250,7 @@ class NativeEngine:
             synchronous,
             eager,
             isolated=isolation != "off",
+            code_memory=code_memory,
         )
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
@@ -640,6 +656,9 @@ class CodeImage:
             memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
         )
         self._used = 0
+        self._made: dict[Evictable, Callable[[Any], None]] = {}
+        """All compiled code in use, oldest first, and how each piece is taken out of use."""
+        self.code_bytes = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
         self._copies: dict[
             int, bytes
@@ -780,6 +799,10 @@ class CodeImage:
             return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)
         except DecodeError:
             return Trap(Cause.ILLEGAL, pc, pc)
+
+    def record_at(self, address: int) -> int:
+        """The offset in the record space of the record at a host address."""
+        return address - self._space
 
     def record(self, pc: int) -> int | None:
         """The offset of a guest address's record in the record space, if its page has records."""
@@ -1089,6 +1112,39 @@ class CodeImage:
             self.breakpoints = addresses
             for pc in changed:
                 self.invalidate(pc, pc + 1)
+
+    # -- eviction -----------------------------------------------------------------------------------------------
+
+    def made(self, one: Evictable, drop: Callable[[Any], None]) -> None:
+        """A unit or a region has come into use; ``drop`` takes it out again, and calls :meth:`dropped`. If there is too
+        much code now, the oldest goes. The lock is held."""
+        self._made[one] = drop
+        self.code_bytes += one.block.size
+        while self.code_bytes > self.options.code_memory and len(self._made) > 1:
+            self.evict(next(iter(self._made)))
+
+    def dropped(self, one: Evictable) -> None:
+        """A unit or a region is out of use. The lock is held."""
+        del self._made[one]
+        self.code_bytes -= one.block.size
+
+    def evict(self, one: Evictable) -> None:
+        """Take a piece of code out of use for want of room. What is still hot is soon reported again. The lock is held."""
+        self._made[one](one)
+        for at in one.records(self):
+            self._bytes[at + HEAT : at + HEAT + 2] = self._heat
+        extra = self.stats.extra
+        extra["evicted"] = extra.get("evicted", 0) + 1
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The numbers of the guest pages that have records."""
+        return tuple(self._records)
+
+    @property
+    def compiled(self) -> tuple[Evictable, ...]:
+        """The units and regions in use, oldest first."""
+        return tuple(self._made)
 
     def close(self) -> None:
         """Give the tables back. Nobody uses them any more."""

@@ -77,6 +77,10 @@ class _Compiled:
     instructions: int
     grown: int = 0
 
+    def records(self, image: CodeImage) -> list[int]:
+        found = (image.record(pc) for pc in (*self.roots, *self.entries))
+        return [at for at in found if at is not None]
+
 
 class Tiering:
     """The JIT of one code image, its ``engine``. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
@@ -165,6 +169,7 @@ class Tiering:
                 kept[one] = replace(one)
                 self.code.retain(one.block)
                 self._all.append(kept[one])
+                self.engine.made(kept[one], self._drop)
         for number, table in other._tables.items():
             # SAFETY: both tables have one size.
             ctypes.memmove(self._table(number), table, ctypes.sizeof(table))
@@ -476,6 +481,7 @@ class Tiering:
                 table[2 * slot] = address
                 self._at[pc] = one
                 engine.set_handler(pc, engine.interpreter.address["h_region"])
+            engine.made(one, self._drop)
             return True
 
     def original(self, pc: int) -> int:
@@ -491,6 +497,7 @@ class Tiering:
     def _drop(self, one: _Compiled) -> None:
         """Take a region out of use; its memory is freed when no vCPU can be in it."""
         self._all.remove(one)
+        self.engine.dropped(one)
         for pc in [pc for pc, at in self._at.items() if at is one]:
             number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
             if self.engine.is_decoded(pc):
