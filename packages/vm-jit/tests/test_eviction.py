@@ -189,7 +189,7 @@ def baseline(isa: Isa, memory: GuestMemory) -> Engine:
 
 
 def eager(isa: Isa, memory: GuestMemory) -> Engine:
-    return ChaosEngine(isa, memory, synchronous=True, eager=True, every=20_000)
+    return ChaosEngine(isa, memory, synchronous=True, eager=True, every=60_000)
 
 
 def background(isa: Isa, memory: GuestMemory) -> Engine:
