@@ -187,11 +187,25 @@ class Program:
                 return
             self._kept = decoded
             sections = self._pack_blocks()
-            sections |= pack_regions(engine.tiering.saved() if engine.tiering is not None else [])
+            optimising = engine.tiering is not None and engine.tiering.optimising
+            if engine.tiering is not None and optimising:
+                sections |= pack_regions(engine.tiering.saved())
         try:
+            if not optimising:
+                sections |= self._regions_of_others()
             self.cache.write(self.name, sections)
         except CacheError as error:
             warn("what was decoded and compiled is not cached", error)
+
+    def _regions_of_others(self) -> dict[str, bytes]:
+        """The sections for regions as they are in the file: an engine that has none must not throw them away."""
+        try:
+            before = self.cache.read(self.name)
+        except CacheError:
+            before = None
+        if before is None or not {"regions", "code"} <= before.keys():
+            return pack_regions([])
+        return {name: bytes(before[name]) for name in ("regions", "code")}
 
     def _decoded(self) -> int:
         """Blocks that Python decoded, or instructions where it helped the native decoder. What that does alone is done
