@@ -601,6 +601,19 @@ class NativeEngine:
             faults.drop_arena(self.memory)
 
 
+def _difference(old: bytes, new: bytes) -> tuple[int, int]:
+    """The range in which ``new`` differs from the start of ``old``: to the byte at its beginning, to 64 at its end."""
+    start, size = 0, 1 << 11
+    while size:
+        if old.startswith(new[start : start + size], start):
+            start += size
+        size >>= 1
+    end = len(new)
+    while end - 64 > start and old.startswith(new[end - 64 : end], end - 64):
+        end -= 64
+    return start, end
+
+
 def _settle(image: CodeImage) -> None:
     """Give an image back that nobody uses, or keep it for the next guest of its program while other guests run."""
     with _images_lock:
@@ -663,6 +676,9 @@ class CodeImage:
         self._copies: dict[
             int, bytes
         ] = {}  # guest page number -> its bytes when last decoded, and a few behind
+        self._written: set[int] = set()
+        """Pages whose bytes may have changed since they were decoded: those that the guest could write then, and, since another
+        thread may decode a page while its protection changes, those that have been invalidated."""
         self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
         self._decoded: dict[bytes, Decoded] = {}
         self._source = owner  # where code is read: while it starts, from the engine's memory
@@ -709,7 +725,7 @@ class CodeImage:
         )
         if out.cache is not None and self.program is not None:
             out.program = Program(out, out.cache, name=self.program.name)
-        out.slow = set(self.slow)
+        out.slow, out._written = set(self.slow), set(self._written)
         changed = [(max(start - self._length, 0), end) for start, end in changed]
         with self.lock:
             for number, page in self._records.items():
@@ -905,6 +921,8 @@ class CodeImage:
 
     def _context(self, number: int, memory: GuestMemory) -> ctypes.Array[ctypes.c_uint64]:
         """What the native decoder is told of a page."""
+        if memory.table[number] & _WX == _WX:
+            self._written.add(number)
         made = self._contexts.get(number)
         if made is None:
             tables, handlers = self.interpreter.tables
@@ -949,6 +967,8 @@ class CodeImage:
                         self._words[at_ >> 3] = self._illegal
                     return insn
                 page = self._page(number, memory)
+                if memory.table[number] & _WX == _WX:
+                    self._written.add(number)
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
                     return None
@@ -1014,6 +1034,8 @@ class CodeImage:
         """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
         32 bits (slot in the page, index in ``kinds``), both checked."""
         assert self._source is not None
+        if self._source.table[number] & _WX == _WX:
+            self._written.add(number)
         self.interpreter.restore(self._space + self._page(number, self._source), kinds, slots, count)
         if self.interpreter.decode is not None:
             first = number * PAGE
@@ -1086,24 +1108,44 @@ class CodeImage:
                 else list(self._records)
             ):
                 if first <= number < (end + PAGE - 1) >> 12 and number in self._records:
-                    self._forget(number)
+                    self._forget(number, start, end)
 
-    def _forget(self, number: int) -> None:
-        page = self._records[number]
-        # In place: another thread may be among these records, and meets the miss handler at its next step.
-        self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
+    def _forget(self, number: int, start: int, end: int) -> None:
+        """Forget what was decoded from guest bytes in ``[start, end)`` on a page."""
         assert self.owner is not None
-        self._copies[number] = self._copy(number, self.owner)
+        self._written.add(number)
+        base, unit = number * PAGE, self.isa.unit
+        old, new = self._copies[number], self._copy(number, self.owner)
+        if len(old) == len(new):
+            low = max(start - self._length - base, 0) // unit * unit
+            high = min(end - base, PAGE)
+            # Other bytes may have changed too, but nobody has said so yet.
+            changed = slice(max(start - base, 0), max(end - base, 0))
+            new = old[: changed.start] + new[changed] + old[changed.stop :]
+        else:
+            low, high = 0, PAGE
+        count = (high - low + unit - 1) // unit
+        # In place: another thread may be among these records, and meets the miss handler at its next step.
+        self.interpreter.fill(
+            self._space + self._records[number] + low // unit * RECORD_BYTES, base + low, count, self._miss
+        )
+        self._copies[number] = new
 
     def synchronize(self) -> None:
         """Forget what was made from guest bytes that have changed since. For an image with an owner."""
         memory = self.owner
         assert memory is not None
         with self.lock:
-            for number, old in list(self._copies.items()):
-                now = memory.view[number * PAGE : (number + 1) * PAGE]
-                if memory.table[number] & _WX == _WX and old[:PAGE] != now:
-                    self.invalidate(number * PAGE, (number + 1) * PAGE)
+            view, table = memory.view, memory.table
+            for number in list(self._written):
+                if table[number] & _WX != _WX:
+                    continue
+                old, at = self._copies[number], number << 12
+                # PERF: bytes are compared by memcmp, views one by one.
+                now = bytes(view[at : at + PAGE])
+                if not old.startswith(now):
+                    start, end = _difference(old, now)
+                    self.invalidate(at + start, at + end)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """As Engine.set_breakpoints. For an image with an owner."""

@@ -953,9 +953,7 @@ def read_object(data: bytes, base: int) -> tuple[dict[str, _Code], bytes]:
             where, how, addend = struct.unpack_from("<QQq", data, spot)
             name, section, value, _ = symbols[how >> 32]
             found = _KINDS.get(how & 0xFFFFFFFF)
-            if found is None:
-                holes.append((where, None))
-            elif name in ("pc", "next_pc") and how & 0xFFFFFFFF == _SIGN_EXTENDED:
+            if found is None or name in ("pc", "next_pc") and how & 0xFFFFFFFF == _SIGN_EXTENDED:
                 holes.append((where, None))
             elif name in SOURCES:
                 holes.append((where, Hole(0, found, SOURCES.index(name), addend)))

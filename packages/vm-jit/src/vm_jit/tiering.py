@@ -491,6 +491,8 @@ class Tiering:
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
+        for pc in [pc for pc in self._pending if start <= pc < end]:
+            del self._pending[pc]
         for one in [one for one in self._all if any(a < end and start < b for a, b in one.spans)]:
             self._drop(one)
 
