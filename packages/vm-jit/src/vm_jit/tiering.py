@@ -103,6 +103,7 @@ class Tiering:
         self.retired: list[tuple[set[int], CodeBlock]] = []
         self.running = engine.running
         self._failures = 0
+        self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
         self._begin = time.perf_counter()
         self._closed = False
@@ -373,7 +374,9 @@ class Tiering:
             digest = self._digest(region.spans)
         image = link(self._compile_text(regions.emit(engine.isa, region, isolated=engine.options.isolated)))
         with engine.lock:
-            engine.stats.compile_seconds += time.perf_counter() - begin
+            self._latencies.append(time.perf_counter() - begin)
+            engine.stats.compile_seconds += self._latencies[-1]
+            self._say_latencies()
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
             if not self._install(
@@ -396,6 +399,12 @@ class Tiering:
                 # It may have waited for what is there now. If not, it will be reported again.
                 if any(start <= other < end for start, end in region.own):
                     del self._pending[other]
+
+    def _say_latencies(self) -> None:
+        """How long regions took, in seconds: the median, the 99th percentile and the longest."""
+        ordered, extra = sorted(self._latencies), self.engine.stats.extra
+        for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            extra[f"compile_{name}_seconds"] = ordered[max(-int(-part * len(ordered) // 1), 1) - 1]
 
     def _start_compiler(self) -> None:
         """PERF: a compiler process gets ready while its first text is being written."""
