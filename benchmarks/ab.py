@@ -30,6 +30,7 @@ from measure import (
     choose,
     environment,
     geomean,
+    installed,
     print_table,
     progress,
     run_once,
@@ -39,7 +40,7 @@ from measure import (
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two. ``tree`` is a checkout; ``options`` are for ``vm run``; caches and bytecode are kept in ``keep``."""
+    """One of the two. ``tree`` is a checkout; ``options`` are for ``vm run``; caches are kept in ``keep``."""
 
     name: str
     tree: Path
@@ -47,13 +48,7 @@ class Side:
     keep: Path
 
     def run(self, program: str, arguments: Sequence[str], place: Path, *, cold: bool, timeout: float) -> Run:
-        env = environment()
-        packages = sorted((self.tree / "packages").glob("*/src"))
-        env["PYTHONPATH"] = ":".join(map(str, packages))
-        # A user's Python has compiled the modules when it installed them, so that must not count: not into __pycache__, since a
-        # checkout may be read-only, nor each time anew.
-        env["PYTHONPYCACHEPREFIX"] = str(self.keep / "pyc")
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        env = environment() | installed(self.tree)
         cache = self.keep / "cache"
         if cold:
             shutil.rmtree(cache, ignore_errors=True)
@@ -107,7 +102,7 @@ def measure(sides: Sequence[Side], options: argparse.Namespace) -> int:
         seconds: dict[str, tuple[list[float], list[float]]] = {}
         failures: list[str] = []
         for side in sides:
-            # Compiles the modules, and makes the interpreter where that is not shipped.
+            # A revision that ships no interpreter makes it now.
             with workplace("hello") as place:
                 hello = str(build_guests.build("hello", options.variant))
                 side.run(hello, [], place, cold=True, timeout=options.timeout)

@@ -1,23 +1,19 @@
-"""What the scripts here share: one timed run of a process tree, the working directory of a guest, and means."""
+"""What the scripts here share beside :mod:`vm_cli.measure`: the guest programs, their working directories, and tables."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
-import math
-import os
+import functools
+import hashlib
 import shutil
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from vm_cli.measure import Column, Failed, Run, environment, geomean, run_once, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -26,12 +22,14 @@ import build_guests  # noqa: E402 - found beside this directory, not installed
 
 __all__ = [
     "ROOT",
+    "Column",
     "Failed",
     "Run",
     "build_guests",
     "choose",
     "environment",
     "geomean",
+    "installed",
     "markdown_table",
     "print_table",
     "progress",
@@ -41,74 +39,60 @@ __all__ = [
 ]
 
 
-class Failed(Exception):
-    """A run that went wrong, so that its time means nothing."""
+_MAKE_PREBUILT = """
+import sys
+from pathlib import Path
+from vm_core import isa
+try:
+    from vm_jit import prebuilt
+except ImportError:
+    sys.exit(0)  # a revision before there was such a thing
+place = Path(sys.argv[1], "vm_jit", prebuilt.DIRECTORY)
+place.mkdir()
+for name, data in prebuilt.files([isa.get("riscv64")]):
+    (place / name).write_bytes(data)
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run. ``wall`` and ``cpu`` are seconds, from start to exit, ``cpu`` of the whole process tree, user and system."""
-
-    wall: float
-    cpu: float
-    output: bytes
-    facts: Mapping[str, Any]
-
-
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-
-
-def run_once(command: Sequence[str], env: Mapping[str, str], cwd: str | Path, timeout: float) -> Run:
-    """Run a command to its end; ``facts`` are the line of JSON that ``vm run --json`` adds to the standard error.
-
-    CPU time counts every process of the tree, also one that its parent did not wait for and that outlives it: this process
-    becomes the one that inherits them, waits, and takes no other children meanwhile.
+@functools.cache
+def installed(tree: Path = ROOT) -> dict[str, str]:
+    """The environment variables for running the packages of a checkout as pip would install them: compiled to bytecode, and with the native
+    code that vm-jit's wheel brings (for riscv64). It is made once for each content, below build/installed/.
 
     Raises:
-        Failed: an exit status other than 0, or no end of all processes within ``timeout`` seconds.
+        Failed: it cannot be made.
     """
-    # SAFETY: prctl with an option that takes one integer; the others must be 0. Fails before Linux 3.4, then orphans are lost.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        # A group of its own, so that a run that does not end can be killed with all it started.
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, cwd=cwd, process_group=0
-        )
-        deadline = start + timeout
-        wall = cpu = 0.0
-        try:
-            while True:
-                try:
-                    # wait4 gives the usage of one child and what it waited for; getrusage would add up all there ever were.
-                    pid, status, usage = os.wait4(-1, os.WNOHANG)
-                except ChildProcessError:
-                    break
-                if pid:
-                    cpu += usage.ru_utime + usage.ru_stime
-                if pid == child.pid:
-                    wall = time.perf_counter() - start
-                    child.returncode = os.waitstatus_to_exitcode(status)  # Popen must not wait again
-                elif not pid:
-                    if time.perf_counter() > deadline:
-                        raise Failed(f"no end after {timeout:g} s: {' '.join(map(str, command))}")
-                    time.sleep(0.0005)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            if child.returncode is None:
-                child.wait()
-        out.seek(0)
-        err.seek(0)
-        said = err.read().decode(errors="replace")
-        if child.returncode != 0:
-            raise Failed(f"exit status {child.returncode}: {said.strip()[-300:]}")
-        facts: dict[str, Any] = {}
-        for line in said.splitlines():
-            if line.startswith("{"):
-                with contextlib.suppress(json.JSONDecodeError):
-                    facts = json.loads(line)
-        return Run(wall, cpu, out.read(), facts)
+    sources = sorted(
+        path
+        for path in tree.glob("packages/*/src/**/*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    digest = hashlib.blake2b(digest_size=12)
+    for path in sources:
+        digest.update(f"{path.relative_to(tree)}\0".encode() + path.read_bytes())
+    above = ROOT / "build" / "installed"
+    site = above / digest.hexdigest()
+    # Empty: the bytecode is in its usual place.
+    variables = {"PYTHONPATH": str(site), "PYTHONPYCACHEPREFIX": "", "PYTHONDONTWRITEBYTECODE": ""}
+    if site.is_dir():
+        return variables
+    above.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=above, prefix="partial-") as name:
+        for path in sources:
+            target = Path(name, *path.relative_to(tree).parts[3:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        for words in (["-c", _MAKE_PREBUILT, name], ["-m", "compileall", "-q", name]):
+            env = {**environment(), **variables, "PYTHONPATH": name}
+            done = subprocess.run(
+                [sys.executable, *words], env=env, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise Failed(f"{tree}: the packages cannot be installed: {done.stderr.strip()[-300:]}")
+        with contextlib.suppress(FileExistsError):
+            Path(name).rename(site)
+            Path(name).mkdir()  # which is what will be removed
+    return variables
 
 
 @contextlib.contextmanager
@@ -118,11 +102,6 @@ def workplace(program: str) -> Iterator[Path]:
         for file in build_guests.PROGRAMS[program].files:
             shutil.copy(build_guests.SOURCES / file, name)
         yield Path(name)
-
-
-def environment() -> dict[str, str]:
-    """This process's environment, without what would change how vm runs: its variables and its configuration file."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("VM_")} | {"VM_CONFIG": ""}
 
 
 def choose(names: str | None) -> list[str]:
@@ -141,19 +120,6 @@ def choose(names: str | None) -> list[str]:
             raise Failed(f"no program or group for timing is named {name!r}")
         chosen += [p for p in group or [name] if p not in chosen]
     return chosen
-
-
-def geomean(values: Sequence[float]) -> float:
-    """The geometric mean; nan of nothing."""
-    if not values or min(values) <= 0:
-        return math.nan
-    return math.exp(statistics.fmean(math.log(v) for v in values))
-
-
-def spread(values: Sequence[float]) -> float:
-    """Half the range in percent of the median."""
-    middle = statistics.median(values)
-    return 50 * (max(values) - min(values)) / middle if middle else 0.0
 
 
 @contextlib.contextmanager

@@ -4,14 +4,15 @@
     python benchmarks/run.py --programs compute           # the twelve by which the engines are judged
     python benchmarks/run.py --quick --programs sha256,fp # smaller sizes, two rounds
     python benchmarks/run.py --columns native "jit warm" "open=--no-jit --net"
-    python benchmarks/run.py --data figures.json          # keeps every sample there, and goes on from what is there
+    python benchmarks/run.py --data figures.json          # keeps every sample there; when it was interrupted, goes on
+    python benchmarks/run.py --data figures.json --minutes 9                 # a part at a time: status 3 until all is there
     python benchmarks/run.py --data figures.json --rounds 0 --docs docs      # writes the page and its plots from it
 
 Every round runs every column of a program once, one after the other, so that a slow minute of the machine falls on all
 of them. A figure is the median over the rounds; behind it stands the spread, half the distance from the fastest to the
 slowest round in percent of the median. CPU time is user and system time of the whole process tree (so also what vm's
 compiler thread or process used), wall time is from start to exit. "cold" starts with an empty code cache in a new
-directory, every time; "warm" is the next run with that cache (without a cold column: with a cache filled by a run that is not
+directory, every time, with what the wheel of vm-jit brings; "warm" is the next run with that cache (without a cold column: with a cache filled by a run that is not
 counted). What a program prints must be the same in each column, else it counts as failed.
 """
 
@@ -21,27 +22,29 @@ import argparse
 import contextlib
 import datetime as dt
 import json
+import math
 import os
 import platform
-import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import chart
 from measure import (
     ROOT,
+    Column,
     Failed,
     build_guests,
     choose,
     environment,
     geomean,
+    installed,
     markdown_table,
     print_table,
     progress,
@@ -50,8 +53,9 @@ from measure import (
     workplace,
 )
 
-ENGINES = ("jit", "interp", "reference")
-COLUMNS = ("native", "qemu", "jit cold", "jit warm", "interp warm")
+from vm_cli import chart
+
+COLUMNS = ("native", "qemu", "jit cold", "jit warm", "baseline warm", "interp warm")
 GROUPS = {
     "compute": "the twelve compute programs",
     "fp": "floating point",
@@ -60,32 +64,6 @@ GROUPS = {
 }
 SLOWER = "programs slower than under qemu"
 SHORT = 0.02  # seconds; below this a program's native time is mostly that of starting, so ratios to it say nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One way to run a program. ``options`` are those of ``vm run``; None is not vm."""
-
-    name: str
-    options: tuple[str, ...] | None = None
-    cold: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Column:
-        """``native``, ``qemu``, ``ENGINE cold``, ``ENGINE warm`` or ``NAME=OPTIONS``; a NAME that ends in "cold" is one.
-
-        Raises:
-            Failed: none of these.
-        """
-        name, equals, options = text.partition("=")
-        if equals:
-            return cls(name, tuple(shlex.split(options)), name.endswith("cold"))
-        if text in ("native", "qemu"):
-            return cls(text)
-        engine, _, state = text.partition(" ")
-        if engine not in ENGINES or state not in ("cold", "warm"):
-            raise Failed(f"no column named {text!r}: native, qemu, ENGINE cold, ENGINE warm or NAME=OPTIONS")
-        return cls(text, ("--engine", engine), state == "cold")
 
 
 @dataclass(slots=True)
@@ -163,55 +141,55 @@ class Bench:
         variant: str,
         timeout: float,
         caches: Path,
+        deadline: float = math.inf,
     ) -> None:
         self.columns, self.data, self.timeout, self.caches = columns, data, timeout, caches
+        self.deadline = deadline
         self.expected: dict[tuple[str, bool], bytes] = {}
         wanted = [variant, *("native" for c in columns if c.name == "native")]
         self.built, self.problems = build_guests.build_all(programs, wanted)
         self.variant = variant
         self.programs = [p for p in programs if (p, variant) in self.built]
         self.qemu = shutil.which("qemu-riscv64")
-        self.commands: dict[tuple[str, ...], Path] = {}
+        self.variables = installed()
 
-    def round(self, number: int, say: Callable[[str], None], keep: Callable[[], None]) -> None:
-        """Every column of every program once, ``keep`` after each program.
+    def round(self, number: int, say: Callable[[str], None], keep: Callable[[], None]) -> bool:
+        """The samples number ``number`` of every column of every program that lacks them, ``keep`` after each; whether there was
+        time for that.
 
         A program that fails is left out from then on; the others go on.
         """
         for program in self.programs:
             if program in self.data.failures:
                 continue
+            missing = [c for c in self.columns if len(self.data.values(program, c.name, "cpu")) <= number]
             with workplace(program) as place:
                 try:
-                    for column in self.columns:
+                    for column in missing:
+                        if time.monotonic() > self.deadline:
+                            return False
                         say(f"round {number + 1}: {program}, {column.name}")
-                        self._run(program, column, place, number)
+                        self._run(program, column, place)
+                        keep()
                 except Failed as error:
                     self.data.failures[program] = f"{program}, {column.name}: {error}"
-            keep()
+                    keep()
+        return True
 
-    def _run(self, program: str, column: Column, place: Path, number: int) -> None:
-        arguments = build_guests.PROGRAMS[program].args[self.data.size]
-        guest, env = str(self.built[program, self.variant]), environment()
-        if column.name == "native":
-            if (program, "native") not in self.built:
-                return
-            command = [str(self.built[program, "native"]), *arguments]
-        elif column.options is None:
-            if self.qemu is None:
-                return
-            command = [self.qemu, guest, *arguments]
-        else:
-            command = [sys.executable, "-m", "vm_cli", "run", *column.options, "--json", "--", guest]
-            # One cache for all columns with these options: a cold run empties it, the warm one of this round finds it filled.
-            cache = self.caches / program / "-".join(column.options).replace("/", "_")
-            env["VM_CACHE_DIR"] = str(cache)
-            if column.cold:
-                shutil.rmtree(cache, ignore_errors=True)
-            elif not cache.exists():
-                run_once([*command, *arguments], env, place, self.timeout)
-            command += arguments
-        done = run_once(command, env, place, self.timeout)
+    def _run(self, program: str, column: Column, place: Path) -> None:
+        native = self.built.get((program, "native"))
+        done = column.run(
+            str(self.built[program, self.variant]),
+            build_guests.PROGRAMS[program].args[self.data.size],
+            native=None if native is None else str(native),
+            qemu=self.qemu,
+            caches=self.caches / program,
+            cwd=place,
+            timeout=self.timeout,
+            variables=self.variables,
+        )
+        if done is None:
+            return
         if self.expected.setdefault((program, column.name == "native"), done.output) != done.output:
             raise Failed("the output differs from the other columns'")
         self.data.add(program, column.name, done.wall, done.cpu)
@@ -421,14 +399,32 @@ def summary(data: Data) -> Mapping[str, Any]:
     return {name: getattr(data, name) for name in data.__slots__} | {"tables": tables}
 
 
+def caches_of(data: Path) -> Path:
+    """Where the caches are kept until all samples of a file are there."""
+    return data.with_name(data.name + ".caches")
+
+
+@contextlib.contextmanager
+def keeping(data: Path | None) -> Iterator[Path]:
+    """A directory for caches: for as long as ``data`` is not complete, else for this run."""
+    if data is not None:
+        caches_of(data).mkdir(exist_ok=True)
+        yield caches_of(data)
+        return
+    with tempfile.TemporaryDirectory(prefix="vm-bench-caches-") as place:
+        yield Path(place)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exit status 1: a program failed or printed something else than in another column."""
+    """The command line. Exit status 1: a program failed or printed something else than in another column; 3: --minutes are over."""
     parser = argparse.ArgumentParser(
         description="Time the guest programs natively, under qemu-riscv64 and under vm."
     )
     groups = sorted({g for p in build_guests.PROGRAMS.values() for g in p.groups})
     parser.add_argument("--programs", help=f"comma-separated names and groups ({', '.join(groups)}); all")
-    parser.add_argument("--rounds", type=int, help="runs of each column (5)")
+    parser.add_argument(
+        "--rounds", type=int, help="runs of each column, with those in --data (5); 0: no more"
+    )
     parser.add_argument("--size", choices=("tiny", "small", "quick", "bench"), help="how much work (bench)")
     parser.add_argument("--quick", action="store_true", help="the same as --size quick --rounds 2")
     parser.add_argument(
@@ -441,12 +437,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--variant", default="O2", choices=variants, help="guest build (O2)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one run (300)")
     parser.add_argument(
-        "--data", type=Path, help="file that keeps the samples; those in it count, --rounds are added"
+        "--data",
+        type=Path,
+        help="file that keeps the samples: what is in it is not run again, up to --rounds",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="stop after so many, with status 3; the same command with --data goes on",
     )
     parser.add_argument("--docs", type=Path, help="write benchmarks.md and images/ into this directory")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     options = parser.parse_args(arguments)
     rounds = options.rounds if options.rounds is not None else (2 if options.quick else 5)
+    deadline = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
+    finished = True
     try:
         programs = choose(options.programs)
         columns = [Column.parse(text) for text in options.columns]
@@ -456,10 +461,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data = Data.load(options.data, size, revision() if rounds > 0 else None)
         if rounds > 0:
             data.failures.clear()
-            data.machine = machine(options.variant)
-            with tempfile.TemporaryDirectory(prefix="vm-bench-caches-") as caches, progress() as say:
+            data.machine = data.machine or machine(options.variant)
+            with keeping(options.data) as caches, progress() as say:
                 say("building the programs")
-                bench = Bench(programs, columns, data, options.variant, options.timeout, Path(caches))
+                bench = Bench(programs, columns, data, options.variant, options.timeout, caches, deadline)
                 for problem in bench.problems:
                     print(f"benchmarks: {problem}", file=sys.stderr)
 
@@ -467,8 +472,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if options.data:
                         data.save(options.data)
 
-                for number in range(rounds):
-                    bench.round(number, say, keep)
+                finished = all(bench.round(number, say, keep) for number in range(rounds))
+            if finished and options.data:
+                shutil.rmtree(caches_of(options.data), ignore_errors=True)
     except Failed as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
@@ -489,6 +495,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_table(head, body)
     for failure in data.failures.values():
         print(f"benchmarks: {failure}", file=sys.stderr)
+    if not finished:
+        print("benchmarks: not finished; the same command goes on", file=sys.stderr)
+        return 3
     return 1 if data.failures else 0
 
 

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from vm_cli import chart
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,7 +32,7 @@ def tools() -> dict[str, ModuleType]:
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        return {name: importlib.import_module(name) for name in ("chart", "measure", "run")}
+        return {name: importlib.import_module(name) for name in ("measure", "run")}
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
 
@@ -44,9 +46,9 @@ def test_the_suite(tools: dict[str, ModuleType]) -> None:
         measure.choose("echo")  # it exists, but is not for timing
 
 
-def test_a_chart_is_well_formed_and_has_every_bar(tools: dict[str, ModuleType]) -> None:
+def test_a_chart_is_well_formed_and_has_every_bar() -> None:
     rows = {"a<b": {"one": 0.5, "two": 20.0}, "c": {"one": 1.0}}
-    text = tools["chart"].bars("T & U", "axis", ["one", "two"], rows)
+    text = chart.bars("T & U", "axis", ["one", "two"], rows)
     root = ET.fromstring(text)
     titles = [t.text for t in root.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == ["T & U", "a<b, one: 0.50", "a<b, two: 20.00", "c, one: 1.00"]
@@ -87,7 +89,7 @@ def test_cpu_time_of_an_orphan_counts() -> None:
     """A process that outlives the one that started it, as a compiler in the background may."""
     orphan = "import os, time\nif os.fork() == 0:\n    while time.process_time() < 0.3:\n        pass"
     text = (
-        "import os, sys; from measure import run_once\n"
+        "import os, sys; from vm_cli.measure import run_once\n"
         f"run = run_once([sys.executable, '-c', {orphan!r}], os.environ, '.', 60)\n"
         "assert run.cpu >= 0.3, run"
     )
@@ -108,6 +110,17 @@ def test_run(tmp_path: Path) -> None:
         p: {"native": 1, "interp warm": 1, "mine": 1} for p in ("hello", "fib")
     }
     assert "| hello, cpu |" in (tmp_path / "benchmarks.md").read_text()
+    # It goes on where it was, up to so many rounds.
+    words[5] = "2"
+    done = script("benchmarks/run.py", *words, *columns, "--minutes", "0.0001")
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "data.json.caches").is_dir()
+    for _ in range(2):
+        done = script("benchmarks/run.py", *words, *columns)
+        assert done.returncode == 0, done.stderr
+        samples = json.loads((tmp_path / "data.json").read_text())["samples"]
+        assert {len(s) for row in samples.values() for s in row.values()} == {2}
+    assert not (tmp_path / "data.json.caches").exists()
 
 
 @pytest.mark.needs_cc

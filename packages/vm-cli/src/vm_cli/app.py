@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from vm_cli.options import EXTRAS
+from vm_cli.options import BENCH_OPTIONS, EXTRAS, PROFILE_OPTIONS, Extra
 from vm_cli.settings import ROWS
 from vm_core.errors import EXIT_USAGE, UsageError
 
@@ -124,7 +124,7 @@ class _RunCommand(click.Command):
         return []
 
 
-def _run_parameters() -> list[click.Parameter]:
+def _run_parameters(more: Sequence[Extra] = ()) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for row in ROWS:
         names = [flag for flag in row.flags if flag.startswith("--") or len(flag) == 2]
@@ -136,9 +136,16 @@ def _run_parameters() -> list[click.Parameter]:
                 [*names, row.name], is_flag=kind.is_flag, multiple=kind.repeated, type=path, help=row.doc
             )
         )
-    for extra in EXTRAS:
+    for extra in (*more, *EXTRAS):
         names = [flag for flag in extra.flags if flag.startswith("--") or len(flag) == 2]
-        parameters.append(click.Option([*names, extra.name], is_flag=not extra.metavar, help=extra.doc))
+        parameters.append(
+            click.Option(
+                [*names, extra.name],
+                is_flag=not extra.metavar,
+                type=click.Path() if extra.metavar in ("FILE", "PATH") else None,
+                help=extra.doc,
+            )
+        )
     parameters.append(click.Argument(["program"], nargs=-1, type=click.Path()))
     return parameters
 
@@ -146,9 +153,25 @@ def _run_parameters() -> list[click.Parameter]:
 def _run() -> int:
     from vm_cli.launch import run_command
 
+    return run_command(_words())
+
+
+def _words() -> list[str]:
     context = click.get_current_context()
     words: list[str] = context.obj
-    return run_command(["--json", *words] if context.find_root().params.get("as_json") else words)
+    return ["--json", *words] if context.find_root().params.get("as_json") else words
+
+
+def _bench() -> int:
+    from vm_cli.bench import bench_command
+
+    return bench_command(_words())
+
+
+def _profile() -> int:
+    from vm_cli.profile import profile_command
+
+    return profile_command(_words())
 
 
 cli.add_command(
@@ -158,6 +181,28 @@ cli.add_command(
         params=_run_parameters(),
         add_help_option=False,
         short_help="Run a Linux program; its exit status becomes that of vm.",
+    )
+)
+
+
+cli.add_command(
+    _RunCommand(
+        "profile",
+        callback=_profile,
+        params=_run_parameters(PROFILE_OPTIONS),
+        add_help_option=False,
+        short_help="Run a program and show where its time goes.",
+    )
+)
+
+
+cli.add_command(
+    _RunCommand(
+        "bench",
+        callback=_bench,
+        params=_run_parameters(BENCH_OPTIONS),
+        add_help_option=False,
+        short_help="Time a program natively, under qemu and under vm's engines.",
     )
 )
 

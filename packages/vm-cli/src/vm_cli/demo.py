@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+from vm_cli.facts import result_facts
 from vm_cli.launch import run_guest, status_of
 from vm_cli.report import colour
 from vm_cli.settings import Settings, load
@@ -65,9 +66,9 @@ def measure(*, as_json: bool) -> int:
         facts = {
             "program": path,
             "stdout": _text(first.stdout),
-            "interpreted": show.result_facts(interpreted, "interp"),
-            "jit": show.result_facts(first, "jit"),
-            "jit_again": show.result_facts(again, "jit"),
+            "interpreted": result_facts(interpreted, "interp"),
+            "jit": result_facts(first, "jit"),
+            "jit_again": result_facts(again, "jit"),
             "ratio": show.ratio_of(interpreted, again),
         }
         print(json.dumps(facts, indent=2, default=str))

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from vm_core.runner import RunResult
     from vm_core.spec.isa import Isa
 
-__all__ = ["engine_name", "guest_environment", "run_command", "run_guest", "run_multicall", "status_of"]
+__all__ = [
+    "engine_name",
+    "guest_environment",
+    "read_settings",
+    "run_command",
+    "run_guest",
+    "run_multicall",
+    "status_of",
+]
 
 _PASSED = (
     signal.SIGINT,
@@ -79,10 +87,15 @@ def _version() -> int:
     return 0
 
 
-def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Settings]:
+def read_settings(line: RunLine, environ: Mapping[str, str]) -> Settings:
+    """The settings in force for a command line. Raises ConfigError and UsageError."""
     configuration = load(environ)
     apply_flags(configuration, line.flags)
-    settings = configuration.settings
+    return configuration.settings
+
+
+def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Settings]:
+    settings = read_settings(line, environ)
     if not line.program:
         raise UsageError("no program is named", hint="vm run [OPTIONS] PROGRAM [ARGUMENTS]...")
     if line.cpu not in (None, "max", "any", "rv64", "help"):
@@ -115,15 +128,13 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
 
 class _EngineChoice:
-    """Makes the engine that was asked for, and remembers in ``made`` which one ``auto`` became."""
+    """Makes the engine that was asked for, with ``options``, and remembers in ``made`` which one ``auto`` became; ``watch`` is
+    shown it."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.name = name
-        self.options: dict[str, object] = {}
-        if settings.isolation != "on":
-            self.options["isolation"] = settings.isolation
-        if settings.code_memory is not None:
-            self.options["code_memory"] = settings.code_memory
+    def __init__(
+        self, name: str, options: Mapping[str, object], watch: Callable[[Engine], Engine] | None
+    ) -> None:
+        self.name, self.options, self.watch = name, options, watch
         self.made = ""
 
     def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
@@ -131,6 +142,8 @@ class _EngineChoice:
 
         engine = create(self.name, isa, memory, **self.options)
         self.made = engine.name
+        if self.watch is not None:
+            engine = self.watch(engine)
         # PERF: what is loaded by now stays; no collection need look at it again.
         gc.freeze()
         gc.enable()
@@ -143,18 +156,25 @@ def run_guest(
     environ: Mapping[str, str],
     *,
     argv0: str | None = None,
+    watch: Callable[[Engine], Engine] | None = None,
+    engine_options: Mapping[str, object] | None = None,
     **options: Any,
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
-    ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
+    ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
     seconds, of this process before.
     """
     from vm_core.runner import run
 
     launched = time.process_time()
     _show_log(settings.log)
-    chosen = _EngineChoice(engine_name(settings), settings)
+    engine_options = dict(engine_options or {})
+    if settings.isolation != "on":
+        engine_options["isolation"] = settings.isolation
+    if settings.code_memory is not None:
+        engine_options["code_memory"] = settings.code_memory
+    chosen = _EngineChoice(engine_name(settings), engine_options, watch)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
@@ -241,7 +261,7 @@ def _finish(result: RunResult, engine: str, settings: Settings, *, as_json: bool
     if as_json:
         import json
 
-        from vm_cli.show import result_facts
+        from vm_cli.facts import result_facts
 
         sys.stderr.write(json.dumps({"exit_status": status, **result_facts(result, engine)}) + "\n")
     elif settings.stats:

@@ -13,7 +13,7 @@ from vm_cli.settings import ROWS, Row
 from vm_core.errors import UsageError
 from vm_core.record import field, record
 
-__all__ = ["EXTRAS", "Extra", "RunLine", "help_text", "parse_run"]
+__all__ = ["BENCH_OPTIONS", "EXTRAS", "PROFILE_OPTIONS", "Extra", "RunLine", "help_text", "parse_run"]
 
 
 @record(frozen=True)
@@ -45,6 +45,36 @@ EXTRAS: Final = (
     Extra("version", ("-version", "--version"), "", "Show the version and exit."),
 )
 
+PROFILE_OPTIONS: Final = (
+    Extra(
+        "output",
+        ("-o", "--output"),
+        "FILE",
+        "Also write FILE: .svg is a flame graph, .json for speedscope, .folded one line a stack. Repeatable.",
+    ),
+    Extra("top", ("--top",), "N", "Show so many functions (20)."),
+    Extra("interval", ("--interval",), "MS", "Milliseconds of processor time between samples (1)."),
+)
+"""What ``vm profile`` takes beside the options of ``vm run``."""
+
+BENCH_OPTIONS: Final = (
+    Extra(
+        "native",
+        ("--native",),
+        "PATH",
+        "The same program built for this host: what the others are compared with.",
+    ),
+    Extra("rounds", ("-n", "--rounds"), "N", "Runs of each column (5)."),
+    Extra(
+        "column",
+        ("-c", "--column"),
+        "COLUMN",
+        "native, qemu, ENGINE cold, ENGINE warm, or NAME=OPTIONS of vm run. Repeatable; without it, all there are.",
+    ),
+    Extra("output", ("-o", "--output"), "FILE", "Also write a chart (.svg)."),
+)
+"""What ``vm bench`` takes beside the options of ``vm run``."""
+
 _OPTIONS: Final[tuple[Row | Extra, ...]] = (*ROWS, *EXTRAS)
 
 # What qemu-user has and vm does not, with the reason.
@@ -64,7 +94,8 @@ _REFUSED: Final[dict[str, str]] = {
 
 @record()
 class RunLine:
-    """A parsed command line. ``flags`` is what :func:`vm_cli.settings.apply_flags` takes."""
+    """A parsed command line. ``flags`` is what :func:`vm_cli.settings.apply_flags` takes; ``more`` are the options of one command
+    only, by name, with their values."""
 
     program: list[str] = field(default_factory=list)
     flags: list[tuple[str, str, str]] = field(default_factory=list)
@@ -73,22 +104,23 @@ class RunLine:
     help: bool = False
     version: bool = False
     cpu: str | None = None
+    more: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _table() -> dict[str, Row | Extra]:
+def _table(more: Sequence[Extra]) -> dict[str, Row | Extra]:
     table: dict[str, Row | Extra] = {}
-    for entry in _OPTIONS:
+    for entry in (*_OPTIONS, *more):
         for flag in entry.flags:
             table[flag] = entry
     return table
 
 
-def parse_run(words: Sequence[str], *, qemu: bool = False) -> RunLine:
-    """Read the words behind ``vm run``, or with ``qemu`` behind ``vm-riscv64``.
+def parse_run(words: Sequence[str], *, qemu: bool = False, more: Sequence[Extra] = ()) -> RunLine:
+    """Read the words behind ``vm run``, or with ``qemu`` behind ``vm-riscv64``, or behind a command that takes ``more`` options.
 
     ``qemu`` splits ``-E A=1,B=2`` at commas as qemu does. Raises UsageError.
     """
-    table = _table()
+    table = _table(more)
     line = RunLine()
     rest = list(words)
     while rest:
@@ -110,7 +142,7 @@ def parse_run(words: Sequence[str], *, qemu: bool = False) -> RunLine:
         if not _takes_value(entry):
             if equals or (negated and isinstance(entry, Extra)):
                 raise UsageError(f"{name} takes no value" if equals else f"there is no option {name}")
-            _take(line, entry, "0" if negated else "1", name, qemu=qemu)
+            _take(line, entry, "0" if negated else "1", name, qemu=qemu, own=entry in more)
             continue
         if negated:
             raise _unknown(name, table)
@@ -118,7 +150,7 @@ def parse_run(words: Sequence[str], *, qemu: bool = False) -> RunLine:
             if not rest:
                 raise UsageError(f"{name} needs a value ({_metavar(entry)})")
             value = rest.pop(0)
-        _take(line, entry, value, name, qemu=qemu)
+        _take(line, entry, value, name, qemu=qemu, own=entry in more)
     line.program = rest
     return line
 
@@ -137,8 +169,10 @@ def _metavar(entry: Row | Extra) -> str:
     return (entry.kind.metavar or entry.kind.name.upper()) if isinstance(entry, Row) else entry.metavar
 
 
-def _take(line: RunLine, entry: Row | Extra, value: str, spelling: str, *, qemu: bool) -> None:
-    if isinstance(entry, Row):
+def _take(line: RunLine, entry: Row | Extra, value: str, spelling: str, *, qemu: bool, own: bool) -> None:
+    if own:
+        line.more.append((entry.name, value))
+    elif isinstance(entry, Row):
         parts = value.split(",") if qemu and entry.name in ("env", "unset_env") else [value]
         line.flags.extend((entry.name, part, spelling) for part in parts)
     elif entry.name == "gdb":
@@ -165,16 +199,13 @@ def _unknown(name: str, table: dict[str, Row | Extra]) -> UsageError:
     )
 
 
-def help_text(usage: str) -> str:
-    """The options, one a line."""
-    lines = [
-        f"Usage: {usage}",
-        "",
-        "Run a Linux program of another machine. Its exit status becomes that of vm.",
-        "",
-        "Options:",
-    ]
-    for entry in _OPTIONS:
+_ABOUT: Final = "Run a Linux program of another machine. Its exit status becomes that of vm."
+
+
+def help_text(usage: str, about: str = _ABOUT, more: Sequence[Extra] = ()) -> str:
+    """The options, one a line; ``more`` first."""
+    lines = [f"Usage: {usage}", "", about, "", "Options:"]
+    for entry in (*more, *_OPTIONS):
         metavar = f" {_metavar(entry)}" if _takes_value(entry) else ""
         flags = (
             [f"--[no-]{f[2:]}" if f.startswith("--") else f for f in entry.flags]

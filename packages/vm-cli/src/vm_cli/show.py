@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -13,24 +12,27 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vm_cli.facts import result_facts, time_rows
 from vm_cli.report import printable
 
 if TYPE_CHECKING:
+    from vm_cli.bench import Comparison
     from vm_cli.doctor import Finding
+    from vm_cli.profile import Profile
     from vm_core.runner import RunResult
 
 __all__ = [
     "ratio_of",
-    "result_facts",
     "seconds",
+    "show_bench",
     "show_cache",
     "show_comparison",
     "show_findings",
     "show_info",
+    "show_profile",
     "show_stats",
     "show_system_calls",
     "size",
-    "time_rows",
 ]
 
 _MARKS = {"ok": "[green]✓[/]", "note": "[blue]·[/]", "degraded": "[yellow]![/]", "failed": "[red]✗[/]"}
@@ -72,25 +74,6 @@ def size(value: float) -> str:
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
-
-
-def result_facts(result: RunResult, engine: str) -> dict[str, Any]:
-    """A result without its output, as ``--json`` prints it."""
-    import dataclasses
-
-    return {
-        "engine": engine,
-        "args": [os.fsdecode(word) for word in result.args],
-        "reason": result.reason,
-        "exit_code": result.exit_code,
-        "signal": result.signal,
-        "instructions": result.instructions,
-        "message": result.message,
-        "system_calls": result.system_calls,
-        "peak_memory": result.peak_memory,
-        "phases": result.phases,
-        "stats": dataclasses.asdict(result.stats),
-    }
 
 
 def show_stats(result: RunResult, engine: str) -> None:
@@ -136,30 +119,8 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
     return rows
 
 
-def time_rows(result: RunResult) -> list[tuple[str, float, str]]:
-    """Where the time of a run went: what, seconds, a remark. Without what had no part in it. The rows add up to the
-    whole but for compiling, which is done beside, and for guests with several threads, whose times are sums."""
-    stats, phases = result.stats, result.phases
-    extra = stats.extra
-    built = extra.get("interpreter_build_seconds", 0.0)
-    ready = extra.get("interpreter_seconds", 0.0)
-    restored, decoded = extra.get("restore_seconds", 0.0), extra.get("decode_seconds", 0.0)
-    rows = [
-        ("Python, vm's modules", phases.get("launch", 0.0), "processor time"),
-        ("program and memory", phases.get("prepare", 0.0) - ready, ""),
-        ("interpreter", ready, "built by LLVM, for later runs too" if built else "ready-made"),
-        ("what earlier runs left", restored, ""),
-        ("decoding", decoded, f"{stats.blocks_decoded:,} blocks"),
-        ("guest code", stats.seconds - decoded, ""),
-        ("system calls", stats.call_seconds, f"{result.system_calls:,}"),
-        ("saving and closing", phases.get("finish", 0.0), ""),
-        ("compiling, beside it", stats.compile_seconds, f"{stats.regions_compiled:,} regions"),
-    ]
-    return [row for row in rows if row[1] > 0]
-
-
 def _times(result: RunResult) -> Table:
-    rows = time_rows(result)
+    rows = time_rows(result_facts(result, ""))
     top = max((spent for _, spent, _ in rows), default=0.0)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
@@ -220,6 +181,132 @@ def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) 
 def ratio_of(slow: RunResult, fast: RunResult) -> float:
     """How many times faster the second run was, by time in the guest."""
     return slow.stats.seconds / fast.stats.seconds if fast.stats.seconds else 0.0
+
+
+# -- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def show_profile(
+    profile: Profile, result: RunResult, engine: str, top: int, colours: Mapping[str, str]
+) -> None:
+    """``vm profile``, on standard error: what vm was doing, and the functions that took longest."""
+    console = _console(error=True)
+    total = profile.total or 1.0
+    stats = result.stats
+    head = _grid(
+        [
+            ("engine", f"[bold]{_clean(engine)}[/]"),
+            ("instructions", f"[bold]{result.instructions:,}[/], {stats.retired_jit:,} in optimised code"),
+            ("time", f"{_fine(profile.wall)} from start to end, {_fine(total)} of processor time"),
+            ("samples", f"{profile.samples:,}" + (f", {profile.lost:,} lost" if profile.lost else "")),
+        ]
+    )
+    where = Table.grid(padding=(0, 2))
+    for justify in ("left", "right", "right", "left"):
+        where.add_column(justify=justify, no_wrap=True)
+    for kind, spent in sorted(profile.tiers.items(), key=lambda one: -one[1]):
+        where.add_row(
+            f"[{colours[kind]}]■[/] {_clean(profile.names[kind])}",
+            _fine(spent),
+            f"{spent / total:.1%}",
+            _coloured([(spent, colours[kind])], total, 30),
+        )
+    console.print(
+        Panel(
+            Group(head, "", where), title="vm profile", title_align="left", border_style="cyan", expand=False
+        )
+    )
+    table = Table("function", "time", "share", "", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    ordered = profile.ordered()
+    most = ordered[0][1] if ordered else 1.0
+    for name, spent, row in ordered[:top]:
+        parts = [(part, colours[kind]) for kind, part in sorted(row.items(), key=lambda one: -one[1])]
+        table.add_row(_clean(name), _fine(spent), f"{spent / total:.1%}", _coloured(parts, most, 30))
+    console.print(table)
+    if len(ordered) > top:
+        rest = sum(spent for _, spent, _ in ordered[top:])
+        console.print(f"[dim]{len(ordered) - top} more: {_fine(rest)}, {rest / total:.1%}[/]")
+    if profile.lines:
+        table = Table("line", "time", "share", box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for line, spent in sorted(profile.lines.items(), key=lambda one: -one[1])[:top]:
+            table.add_row(_clean(line), _fine(spent), f"{spent / total:.1%}")
+        console.print()
+        console.print(table)
+    guests = [
+        (name, sum(seconds for _, seconds in rows))
+        for name, rows in profile.threads.items()
+        if name == "MainThread" or name.startswith("vm-guest")
+    ]
+    if len(guests) > 1:
+        busiest = max(guests, key=lambda one: one[1])
+        console.print(
+            f"[dim]{len(guests)} guest threads; the busiest, {_clean(busiest[0])}: {_fine(busiest[1])}[/]"
+        )
+
+
+def show_bench(found: Comparison) -> None:
+    """``vm bench``: the times, then where those of vm went."""
+    from vm_cli.measure import spread
+
+    console = _console()
+    table = Table(
+        "",
+        "CPU",
+        "",
+        "wall",
+        "",
+        f"over {found.base}",
+        "",
+        "MIPS",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    for column in (*table.columns[1:6], table.columns[7]):
+        column.justify = "right"
+    top = max(found.ratio(name) or 0.0 for name in found.runs)
+    for name in found.runs:
+        cells = []
+        for what in ("cpu", "wall"):
+            cells += [_fine(found.median(name, what)), f"[dim]±{spread(found.values(name, what)):.0f}%[/]"]
+        ratio, speed = found.ratio(name), found.speed(name)
+        table.add_row(
+            _clean(name),
+            *cells,
+            "" if ratio is None else f"[bold]{ratio:.2f}[/]",
+            "" if ratio is None else _meter(ratio, top, 12),
+            "" if speed is None else f"{speed / 1e6:,.0f}",
+        )
+    console.print(table)
+    names = [name for name in found.runs if found.phases(name)]
+    if names:
+        rows = {name: {phase: spent for phase, spent, _ in found.phases(name)} for name in names}
+        table = Table("where it went", *map(_clean, names), box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for phase in dict.fromkeys(phase for row in rows.values() for phase in row):
+            table.add_row(
+                f"[dim]{phase}[/]", *(_fine(row[phase]) if phase in row else "" for row in rows.values())
+            )
+        console.print()
+        console.print(table)
+    for name, why in found.absent.items():
+        console.print(f"[dim]{name}: not run; {_clean(why)}[/]")
+
+
+def _coloured(parts: Sequence[tuple[float, str]], whole: float, width: int) -> str:
+    """A bar in pieces."""
+    out, at = "", 0.0
+    for value, colour in parts:
+        end = at + value
+        cells = round(end / whole * width) - round(at / whole * width)
+        out += f"[{colour}]{'━' * cells}[/]" if cells else ""
+        at = end
+    return out
 
 
 # -- this host --------------------------------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
+_HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
 _FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -315,6 +316,12 @@ class GuestMemory:
         if at >= 0 and self._regions[at].end > start:
             return False
         return at + 1 >= len(self._regions) or self._regions[at + 1].start >= start + length
+
+    def prefer_huge_pages(self, start: int, length: int) -> None:
+        """Ask the host for large pages in a range that will be used densely; it may refuse."""
+        if _HUGE is not None:
+            # SAFETY: advice; the range is in the arena.
+            _libc.madvise(self.host_address + start, length, _HUGE)
 
     def regions(self) -> Iterator[Region]:
         """The mapped regions by address, neighbours that differ in nothing joined."""

@@ -74,6 +74,15 @@ class Kit:
     def get(self, name: str) -> int:
         return int(self.words[self.fields[name] >> 3])
 
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where the blocks of the unit that was made last begin in its code, and their guest addresses."""
+        # What the blocks have in common got its label behind theirs.
+        count = self.get("refusal")
+        halves = self.words.cast("B").cast("I")
+        first, second = (self.fields[name] >> 2 for name in ("label", "origin"))
+        pairs = sorted(zip(halves[first : first + count], halves[second : second + count], strict=True))
+        return [at for at, _ in pairs], [pc for _, pc in pairs]
+
 
 def build(isa: Isa, cpu: str) -> dict[str, bytes]:
     """What a Kit is made of, as sections of a file: LLVM makes the stencils and the compiler (half a second, once)."""
@@ -286,6 +295,7 @@ class Baseline:
             first = kit.fields["entry"] >> 3
             words = kit.words[first : first + kit.get("entries") * (kit.entry_bytes >> 3)].tolist()
             start, end, count = kit.get("low"), kit.get("high"), kit.get("count")
+            self.code.tell(block, "baseline", kit.places)
         self.code.shrink(block, size)
         entries = tuple(zip(words[::3], words[1::3], words[2::3], strict=True))
         for at, address, original in entries:

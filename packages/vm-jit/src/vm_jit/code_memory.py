@@ -15,6 +15,7 @@ import mmap as _mmap
 import os
 import struct
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from vm_core.errors import CacheError, HostError
@@ -28,6 +29,9 @@ _LARGE: Final = 64 << 10
 _ALIGN: Final = 64
 _MAX_ALIGN: Final = 4096
 _MAX_OBJECT: Final = 256 << 20
+
+Places = tuple[list[int], list[int]]
+"""Offsets in a block, ascending, and the guest address that what begins there was made from; 0 for none."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -144,6 +148,13 @@ class CodeMemory:
         self._chunks: list[_Chunk] = []
         self._lock = threading.Lock()
         self.used = 0
+        self.listener: Callable[[CodeBlock, str, Places], None] | None = None
+        """Told of each block of guest code that comes into use, of the tier that made it, and of what it was made."""
+
+    def tell(self, block: CodeBlock, tier: str, places: Callable[[], Places]) -> None:
+        """Tell the listener, if there is one."""
+        if self.listener is not None:
+            self.listener(block, tier, places())
 
     @property
     def reserved(self) -> int:

@@ -54,6 +54,8 @@ def _machine(cpu: str) -> tuple[Any, Any]:
     if not _machines:
         # Sparse tables: the targets of a guest's jump lie some instructions apart.
         llvm.set_option("vm", "-jump-table-density=2")
+        # The addresses of cold exits would be computed on the hot path.
+        llvm.set_option("vm", "-disable-constant-hoisting")
     if cpu not in _machines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()

@@ -78,6 +78,7 @@ def _layout() -> _Layout:
     out.add("depth", (WINDOW + 16) * 4)  # where loops begin and, negative, end
     out.add("stack", 4 * 4 * MAX_INSTRUCTIONS)
     out.add("label", 4 * _MAX_LABELS)
+    out.add("origin", 4 * _MAX_LABELS)  # the guest address of each block's label
     out.add("stub", 32 * _MAX_LABELS)
     out.add("fixup", 16 * _MAX_LABELS)
     out.add("entry", ENTRY_BYTES * MAX_INSTRUCTIONS)
@@ -679,6 +680,7 @@ class _Builder:
         at = self.map_of(f, f["pc"])
         entry = f.load(at, 32)
         f.store(self.element(f, "label", entry >> 8, 4), self.get(f, "at"), 32)
+        f.store(self.element(f, "origin", entry >> 8, 4), f["pc"], 32)
         self.set(f, "cached_a", _NONE)
         self.set(f, "cached_b", _NONE)
         count, pc, last = f.variable(0), f.variable(f["pc"]), f.variable(0)

@@ -118,13 +118,14 @@ _COUNTED: Final = ("blocks_decoded", "compile_seconds", "regions_compiled", "reg
 @record(frozen=True)
 class ImageOptions:
     """How an image makes code: ``jit`` and ``baseline`` say which tiers there are above the interpreter, ``synchronous``
-    that they work in the running thread, ``eager`` that they begin at once, ``isolated`` that regions look where an address
-    leads before they use it."""
+    that they work in the running thread, ``eager`` that they begin at once; ``lines`` that regions know what each piece of
+    their code came from (:mod:`vm_jit.lines`); ``isolated`` that they look where an address leads before they use it."""
 
     jit: bool
     baseline: bool
     synchronous: bool
     eager: bool
+    lines: bool = False
     isolated: bool = True
     code_memory: int = CODE_MEMORY
     """Bytes of compiled code beyond which what was made longest ago goes."""
@@ -206,9 +207,11 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``code_memory`` is the most bytes of compiled code that are kept for guests with this one's code (but for the newest
-    piece): beyond it, what was made longest ago goes, and is made again if it is still hot. ``baseline`` and ``jit`` say which tiers there are above the interpreter. For tests: ``synchronous`` compiles
-    in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs.
+    for none. ``code_memory`` is the most bytes of compiled code that are kept for guests with this one's code (but for the
+    newest piece): beyond it, what was made longest ago goes, and is made again if it is still hot. ``baseline`` and ``jit``
+    say which tiers there are above the interpreter; ``lines`` is for the profiler (:mod:`vm_jit.lines`). For tests:
+    ``synchronous`` compiles in the running thread, ``eager`` regions of what has been jumped to twice and units of all that
+    runs.
 
     ``isolation`` "off" is UNSAFE: regions believe the guest's addresses, and a wild one may read or write anything of this
     process. It is there to measure what isolation costs; the other tiers check each access in any case."""
@@ -225,6 +228,7 @@ class NativeEngine:
         cache: Cache | Path | str | bool | None = None,
         synchronous: bool = False,
         eager: bool = False,
+        lines: bool = False,
         isolation: str = "on",
         code_memory: int = CODE_MEMORY,
         **_options: object,
@@ -249,6 +253,7 @@ class NativeEngine:
             baseline and _CAN_COMPILE and Baseline.supports(isa),
             synchronous,
             eager,
+            lines,
             isolated=isolation != "off",
             code_memory=code_memory,
         )
@@ -824,6 +829,12 @@ class CodeImage:
         """The offset of a guest address's record in the record space, if its page has records."""
         page = self._records.get(pc >> 12)
         return None if page is None else page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
+
+    def records(self) -> tuple[int, int, dict[int, int]]:
+        """Where the records lie: the host address of the first page of them, the bytes of a page, and by its offset the
+        guest page that it is of."""
+        with self.lock:
+            return self._space, self.record_page, {at: number for number, at in self._records.items()}
 
     def is_decoded(self, pc: int) -> bool:
         """Whether the instruction at ``pc`` has been decoded, that is, its block has run."""

@@ -361,9 +361,10 @@ class _Handler(Emitter):
 
 
 def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
-    """The type that a compiled region returns, and the registers that travel in it: pc, fuel, then each of those."""
+    """The type that a compiled region returns, and the registers that travel in it: pc, nothing, fuel, then each of those. So
+    fuel and registers come back in the host registers in which they were handed over."""
     pins = [(file, slot) for file, slot in isa.pinned][: HOST.pins]
-    return "{ " + ", ".join(["i64"] * (2 + len(pins))) + " }", pins
+    return "{ " + ", ".join(["i64"] * (3 + len(pins))) + " }", pins
 
 
 def entry_signature(isa: Isa) -> str:
@@ -394,9 +395,9 @@ def _enter_region(isa: Isa, threshold: int) -> str:
         arguments.append("i64 " + e.get(file, index, 64))
     result = e.v(f"call {HOST.region_convention} {type_} {function}({', '.join(arguments)})")
     returned = e.v(f"extractvalue {type_} {result}, 0")
-    left = e.v(f"extractvalue {type_} {result}, 1")
+    left = e.v(f"extractvalue {type_} {result}, 2")
     for i, (file, index) in enumerate(pins):
-        value = e.v(f"extractvalue {type_} {result}, {2 + i}")
+        value = e.v(f"extractvalue {type_} {result}, {3 + i}")
         e.emit(f"store i64 {value}, ptr {e.field_in_state(isa.layout.offset(file, index))}, {STATE}")
     e.store_state(
         "jit_retired", e.v(f"add i64 {e.load_state('jit_retired')}, {e.v(f'sub i64 %fuel, {left}')}")
@@ -566,7 +567,7 @@ def _nowhere(isa: Isa) -> str:
     type_, pins = region_type(isa)
     lines = []
     last = "undef"
-    for i, value in enumerate(["%pc", "%fuel", *(f"%p{i}" for i in range(len(pins)))]):
+    for i, value in enumerate(["%pc", "undef", "%fuel", *(f"%p{i}" for i in range(len(pins)))]):
         lines.append(f"  %r{i} = insertvalue {type_} {last}, i64 {value}, {i}")
         last = f"%r{i}"
     return "\n".join(

@@ -106,8 +106,10 @@ class Program:
         self.engine, self.cache, self.name = engine, cache, name
         if memory is not None:
             translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
+            # Code that knows its lines is larger: only runs that ask for it use it.
+            lines = "-lines" if engine.options.lines else ""
             kind = "program" if engine.options.isolated else "unsafe"
-            self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}"
+            self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}{lines}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
 

@@ -66,7 +66,7 @@ State = dict["Cell", Interval]
 class Ranges:
     """The analysis of one region. ``order`` are its blocks, each behind all that lead to it but for jumps back in loops;
     ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
-    values must be in the arena when control enters a loop at ``head`` from outside it."""
+    values must be in the arena when control enters a loop at ``head`` from outside it, ``looks[root]`` when it enters the region."""
 
     def __init__(
         self,
@@ -84,6 +84,16 @@ class Ranges:
         self.loops = self._loops()
         self.looks: dict[int, set[Cell]] = {head: self._bases(body) for head, body in self.loops.items()}
         self._roots = set(roots)
+        self._far: set[tuple[int, Cell]] = set()
+        self._solve()
+        for label, cell in self._far:
+            for head, body in self.loops.items():
+                if label in body:
+                    self.looks[head].add(cell)
+        for root in self._roots - self.loops.keys():
+            self.looks[root] = set().union(
+                *(self.looks[head] for head, body in self.loops.items() if root in body)
+            )
         for _ in range(4):
             self._solve()
             bad = {
@@ -96,7 +106,7 @@ class Ranges:
             if not any(bad.values()):
                 break
         else:
-            self.looks = {head: set() for head in self.loops}
+            self.looks = {label: set() for label in self.looks}
             self._solve()
 
     # -- loops --------------------------------------------------------------------------------------------------
@@ -191,14 +201,14 @@ class Ranges:
             pc = work.pop()
             block = self.blocks[pc]
             state = dict(self.before[pc])
+            origins: dict[Cell, Cell] = {}
             for at, insn in block.insns:
-                self.step(insn, at, state)
+                for cell in self._step(insn, at, state, origins)[1]:
+                    self._far.add((pc, cell))
             for to in self.successors[pc]:
                 new = {} if block.kind == "call" and to == block.follow else state
                 if to in self.loops and pc not in self.loops[to]:
                     new = new | {cell: ARENA for cell in self.looks[to] if not is_near(new.get(cell, ANY))}
-                elif to in self._roots and to not in self.loops:
-                    new = {}
                 old = self.before.get(to)
                 if old is None:
                     merged = dict(new)
@@ -221,8 +231,16 @@ class Ranges:
 
     def step(self, insn: Decoded, pc: int, state: State) -> dict[int, bool]:
         """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look."""
+        return self._step(insn, pc, state, {})[0]
+
+    def _step(
+        self, insn: Decoded, pc: int, state: State, origins: dict[Cell, Cell]
+    ) -> tuple[dict[int, bool], list[Cell]]:
+        """As :meth:`step`; and which registers would have to be in the arena for the other accesses to need no look.
+        ``origins`` says of a register which other one it is not far from."""
         values: list[Interval] = []
         near: dict[int, bool] = {}
+        wanted: list[Cell] = []
         template = insn.template
         for number, op in enumerate(template.ops):
             code = op.code
@@ -234,6 +252,12 @@ class Ranges:
                         state[cell] = value
                     else:
                         state.pop(cell, None)
+                    origin = self._origin(insn, op.args[0], values)
+                    for other in [other for other, one in origins.items() if one == cell]:
+                        del origins[other]
+                    origins.pop(cell, None)
+                    if origin is not None and origin != cell:
+                        origins[cell] = origins.get(origin, origin)
                 values.append(ANY)
                 continue
             if code in ("load", "store") and op.guard is None:
@@ -241,10 +265,26 @@ class Ranges:
                 base = self._base(insn, op.args[0])
                 if base is not None:
                     cell, offset = base
+                    if not near[number] and cell in origins:
+                        wanted.append(origins[cell])
                     low, high = state.get(cell, ANY)
                     state[cell] = max(low, -offset), min(high, ARENA[1] - offset)
             values.append(self._value(op, insn, pc, values, state))
-        return near
+        return near, wanted
+
+    def _origin(self, insn: Decoded, number: int, values: list[Interval]) -> Cell | None:
+        """The register that an op's value is the sum of with something small."""
+        ops = insn.template.ops
+        op = ops[number]
+        if op.code != "add" or op.width != 64:
+            return None
+        for one, other in (op.args, op.args[::-1]):
+            if (
+                ops[one].code == "reg"
+                and -LOW_GUARD // 4 <= values[other][0] <= values[other][1] <= LOW_GUARD // 4
+            ):
+                return self.cell(insn, ops[one].attr)
+        return None
 
     def _value(self, op: Op, insn: Decoded, pc: int, values: list[Interval], state: State) -> Interval:
         code, width, attr, args = op.code, op.width, op.attr, op.args

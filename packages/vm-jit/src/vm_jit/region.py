@@ -25,6 +25,7 @@ from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import entry_signature, region_type
+from vm_jit.lines import MARK
 from vm_jit.lowering import (
     DECLARATIONS,
     FORCE,
@@ -64,13 +65,15 @@ class Block:
 
 @dataclass(slots=True)
 class Region:
-    """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered; ``exits`` are
+    """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered, ``places`` where its jumps to computed
+    addresses go; ``exits`` are
     the places it leaves for that had not run; ``spans`` the guest bytes that it is made from, ``own`` those without the functions
     that were taken in."""
 
     roots: tuple[int, ...]
     blocks: dict[int, Block]
     entries: tuple[int, ...]
+    places: tuple[int, ...]
     exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
     own: tuple[tuple[int, int], ...]
@@ -111,16 +114,18 @@ def discover(
     roots: Sequence[int],
     decode: Callable[[int], Decoded | None],
     *,
+    places: Sequence[int] = (),
     limit: int = MAX_INSTRUCTIONS,
     guess: Callable[[int], int | None] = lambda _: None,
     warm: Callable[[int], bool] = lambda _: True,
 ) -> Region | None:
-    """The region at ``roots``. ``decode`` gives the instruction at an address that has run, else None; ``guess`` where a
-    jump to a computed address went last; ``warm`` whether control came to a place often."""
+    """The region at ``roots``; ``places`` are where its jumps to computed addresses may go. ``decode`` gives the instruction at an
+    address that has run, else None; ``guess`` where a jump to a computed address went last; ``warm`` whether control came to
+    a place often."""
     code: dict[int, Decoded] = {}
-    leaders = set(roots)
+    leaders = {*roots, *places}
     entries = set(roots)
-    work = list(roots)
+    work = [*roots, *places]
     while work and len(code) < limit:
         pc = work.pop(0)
         while pc not in code:
@@ -162,7 +167,8 @@ def discover(
     own = _spans(blocks.values())
     _take_in_calls(isa, blocks, decode, guess, warm)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
-    return Region(kept_roots, blocks, kept, frozenset(exits), _spans(blocks.values()), own)
+    goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
+    return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own)
 
 
 def _ways(block: Block) -> set[int]:
@@ -542,11 +548,7 @@ class _Emit(Emitter):
 
     def _successors(self, block: Block) -> list[int]:
         if block.kind == "indirect":
-            return (
-                [pc for pc in self.region.roots if pc in self.region.blocks]
-                if len(self.region.roots) > 1
-                else []
-            )
+            return list(self.region.places)
         out = [] if block.kind in ("jump", "inline", "ret", "leave") else [block.follow]
         if block.target is not None and block.kind in ("jump", "branch", "inline"):
             out.append(block.target)
@@ -833,10 +835,10 @@ class _Emit(Emitter):
 
     def pack(self, pc: str, fuel: str) -> str:
         last = self.v(f"insertvalue {self.type} undef, i64 {pc}, 0")
-        last = self.v(f"insertvalue {self.type} {last}, i64 {fuel}, 1")
+        last = self.v(f"insertvalue {self.type} {last}, i64 {fuel}, 2")
         for i, cell in enumerate(self.pins):
             value = self.v(f"load i64, ptr {self.name(cell)}")
-            last = self.v(f"insertvalue {self.type} {last}, i64 {value}, {2 + i}")
+            last = self.v(f"insertvalue {self.type} {last}, i64 {value}, {3 + i}")
         return last
 
     def arguments(self, pc: str) -> str:
@@ -916,8 +918,8 @@ class _Emit(Emitter):
 
     def indirect(self, target: str) -> None:
         """Go to the region at an address known only now."""
-        if self.block.kind == "indirect" and len(self.region.roots) > 1:
-            self.switch(target, [pc for pc in self.region.roots if pc in self.region.blocks])
+        if self.block.kind == "indirect" and self.region.places:
+            self.switch(target, self.region.places)
         self.flush(self.now_dirty)
         self.leaving = self.clean
         function = self.find(target, self.leave_to(target))
@@ -942,21 +944,24 @@ class _Emit(Emitter):
         result = self.v(f"call {HOST.region_convention} {self.type} {function}({self.arguments(target)})")
         came, astray = self.label(), self.label()
         returned = self.v(f"extractvalue {self.type} {result}, 0")
-        fine = self.v(f"icmp eq i64 {returned}, {address(expected)}")
+        changed = self.v(f"xor i64 {returned}, {address(expected)}")
         wanted = self.live.get(expected, set())
         for cell in sorted(wanted & self.preserved):
             # What a function keeps by convention stays where it is; where one does not, the interpreter goes on.
-            kept = self.v(f"load i{self.width(cell)}, ptr {self.name(cell)}")
-            fine = self.v(
-                f"and i1 {fine}, {self.v(f'icmp eq i{self.width(cell)} {self.in_state(cell)}, {kept}')}"
-            )
+            width = self.width(cell)
+            kept = self.v(f"load i{width}, ptr {self.name(cell)}")
+            differs = self.v(f"xor i{width} {self.in_state(cell)}, {kept}")
+            if width < 64:
+                differs = self.v(f"zext i{width} {differs} to i64")
+            changed = self.v(f"or i64 {changed}, {differs}")
+        fine = self.v(f"icmp eq i64 {changed}, 0")
         self.emit(f"br i1 {fine}, label %{came}, label %{astray}, {LIKELY}")
         self.cold += [f"{astray}:", f"  ret {self.type} {result}"]
         self.place(came)
-        self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 1')}, ptr %left")
+        self.emit(f"store i64 {self.v(f'extractvalue {self.type} {result}, 2')}, ptr %left")
         for i, cell in enumerate(self.pins):
             self.emit(
-                f"store i64 {self.v(f'extractvalue {self.type} {result}, {2 + i}')}, ptr {self.name(cell)}"
+                f"store i64 {self.v(f'extractvalue {self.type} {result}, {3 + i}')}, ptr {self.name(cell)}"
             )
         if expected in self.region.blocks:
             self.reload(sorted(wanted - self.preserved))
@@ -970,6 +975,7 @@ class _Emit(Emitter):
     def emit_block(self, block: Block) -> None:
         self.block, self.done = block, False
         self.place(f"B{block.start:x}")
+        self.emit(f"{MARK} {address(block.start):x}")
         count = len(block.insns)
         self.now_dirty = set(self.dirty[block.start])
         self.leaving = frozenset(self.now_dirty)
@@ -988,6 +994,7 @@ class _Emit(Emitter):
         self.known = dict(self.ranges.before.get(block.start, {}))
         for i, (pc, insn) in enumerate(block.insns):
             self.insn, self.at = insn, pc
+            self.emit(f"{MARK} {pc:x}")
             if i in points and (i or block.start not in self.stops):
                 self.start_over(block, i, points)
             self.now_dirty |= self._writes(insn)
@@ -1075,6 +1082,7 @@ class _Emit(Emitter):
                 f"define dso_local {HOST.region_convention} {self.type} @region({entry_signature(self.isa)}) #0 {{",
                 *head,
                 *body,
+                f"  {MARK}",
                 *self.cold,
                 *tail,
                 "}",

@@ -24,6 +24,7 @@ from vm_jit.cache import warn
 from vm_jit.code_memory import CodeBlock, CodeMemory, Image, link
 from vm_jit.compiler import CompileError, Compiler
 from vm_jit.digest import blake2b
+from vm_jit.lines import places_of
 from vm_jit.program import Saved
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
 """Jumps to computed addresses: places so many bytes around them that were jumped to so often become part of the region."""
+_SAMPLES: Final = 400
+"""How often it is looked where jumps to computed addresses go."""
 _GAP: Final = 1024
 """Code that has not run, up to so many bytes, between two parts of a region belongs to its function."""
 _FULL: Final = 1000
@@ -233,7 +236,9 @@ class Tiering:
                 return
             self._pending[pc] = self._pending.get(pc, 0) + 1
             if not self.synchronous:
-                if self._next() is None:
+                # PERF: reports are frequent, so only what this one changes is looked at. Another address that waits for its
+                # turn is reported again as well.
+                if self._spent() or self._worth(pc) is None:
                     return
                 if self._warm and time.perf_counter() - self._begin < _SHORT_SECONDS:
                     # Most of it came from the cache: a run that ends soon is not worth a compiler process.
@@ -249,21 +254,27 @@ class Tiering:
         """The waiting address that is worth most: one that has no region yet, else one whose region costs more to leave
         than to compile again. LLVM takes a while, so both must have been reported often, where the baseline tier's code does
         meanwhile."""
-        best: tuple[bool, int] | None = None
-        found = None
-        baseline = self.engine.baseline is not None and not self.synchronous
-        elapsed = time.perf_counter() - self._begin
-        if baseline and self.engine.stats.compile_seconds > _SHARE * elapsed:
+        if self._spent():
             return None
-        for pc, count in self._pending.items():
-            owner = self._owner(pc)
-            if owner is None:
-                least = _REPORTS if self.engine.baseline is not None else 1
-            else:
-                least = max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS)
-            if count >= least and (best is None or (owner is None, count) > best):
-                best, found = (owner is None, count), pc
-        return found
+        worth = {pc: value for pc in self._pending if (value := self._worth(pc)) is not None}
+        return max(worth, key=worth.__getitem__, default=None)
+
+    def _spent(self) -> bool:
+        """Whether LLVM has had its share of the time."""
+        if self.engine.baseline is None or self.synchronous:
+            return False
+        elapsed = time.perf_counter() - self._begin
+        return self.engine.stats.compile_seconds > _SHARE * elapsed
+
+    def _worth(self, pc: int) -> tuple[bool, int] | None:
+        """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
+        count = self._pending[pc]
+        if count < (_REPORTS if self.engine.baseline is not None else 1):
+            return None
+        owner = self._owner(pc)
+        if owner is not None and count < max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS):
+            return None
+        return owner is None, count
 
     def _owner(self, pc: int) -> _Compiled | None:
         """The region that should grow to hold ``pc``, or to be entered there: one that leaves for it, has it, or lies around it."""
@@ -306,16 +317,27 @@ class Tiering:
             self._failures += 1
             log.exception("code at %#x stays interpreted", pc)
         finally:
-            self._pending.pop(pc, None)
+            # Guest threads that report go through it meanwhile.
+            with self.engine.lock:
+                self._pending.pop(pc, None)
 
     def _jumped_to(self, region: Region) -> list[int]:
-        """Where the region's jumps to computed addresses go: places near them that are often jumped to, but by no other jump."""
+        """Where the region's jumps to computed addresses go: what is seen of it while the guest runs on; else places near them that
+        are often jumped to, but by no other jump."""
         from vm_jit.region import static_value
 
         ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
         if not ends:
             return []
         engine = self.engine
+        if not self.synchronous:
+            seen: dict[int, int] = {}
+            for _ in range(_SAMPLES):
+                for pc in ends:
+                    target = engine.last_target(pc)
+                    if target is not None:
+                        seen[target] = seen.get(target, 0) + 1
+            return sorted(sorted(seen, key=seen.__getitem__)[-_MAX_PLACES:])
         near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
         places = {pc for pc in engine.warm_places(near, _WARM) if pc not in region.blocks}
         if places:
@@ -336,43 +358,57 @@ class Tiering:
         found = engine.decode(pc)
         return None if isinstance(found, Trap) else found
 
+    def _region_around(self, pc: int) -> tuple[Region | None, list[_Compiled]]:
+        """What to compile for a hot address, and the regions in use that this replaces. Called with the engine's lock held."""
+        from vm_jit.region import REACH, discover, surroundings
+
+        engine = self.engine
+        near = engine.decoded_places(range(max(pc - REACH, 0), pc + REACH))
+        code = {at: insn for at in near if (insn := self._executed(at)) is not None}
+        hot = [other for other, count in self._pending.items() if count >= _REPORTS]
+        roots, members, only = surroundings(engine.isa, pc, code, self._is_warm, hot)
+
+        def decode(at: int) -> Decoded | None:
+            return self._executed(at) if at in members or not only else None
+
+        places: tuple[int, ...] = ()
+        region, old = None, []
+        for _ in range(_MAX_GROWTH):
+            region = discover(
+                engine.isa, roots, decode, places=places, guess=engine.last_target, warm=self._is_warm
+            )
+            if region is None:
+                break
+            # One that has some of this code grows.
+            old = [
+                one
+                for one in self._all
+                if one.grown < _MAX_GROWTH and any(at in region.blocks for at in one.roots)
+            ]
+            known = dict.fromkeys(at for one in old for at in one.roots)
+            if any(set(roots) <= set(one.roots) and pc not in one.exits for one in old):
+                known[pc] = None  # it is still run elsewhere, so let it be entered here as well
+            more = [at for at in self._jumped_to(region) if at not in places]
+            if known.keys() <= set(roots) and not more:
+                break
+            roots, places = tuple(dict.fromkeys((*known, *roots))), (*places, *more)
+            only = only and not more
+        return region, old
+
     def _compile(self, pc: int) -> None:
         engine = self.engine
-        from vm_jit import region as regions
+        from vm_jit.region import emit
 
         begin = time.perf_counter()
         with engine.lock:
             if pc in self._at:
                 return
-            near = engine.decoded_places(range(max(pc - regions.REACH, 0), pc + regions.REACH))
-            code = {at: insn for at in near if (insn := self._executed(at)) is not None}
-            hot = [other for other, count in self._pending.items() if count >= _REPORTS]
-            roots, members, only = regions.surroundings(engine.isa, pc, code, self._is_warm, hot)
-            old = [
-                one
-                for one in self._all
-                if pc in one.exits or any(start <= at < end for at in roots for start, end in one.own)
-            ]
-            known = [at for one in old for at in one.roots if at in members or not only]
-            roots = tuple(dict.fromkeys((*known, *roots)))
-            if any(set(roots) <= set(one.roots) and pc not in one.exits for one in old):
-                # It is still run elsewhere, so let it be entered here as well.
-                roots = (*roots, pc)
             generation = self._generation
-
-            def decode(at: int) -> Decoded | None:
-                return self._executed(at) if at in members or not only else None
-
-            region = regions.discover(engine.isa, roots, decode, guess=engine.last_target, warm=self._is_warm)
-            if region is not None and (more := self._jumped_to(region)):
-                roots = (*roots, *more)
-                region = regions.discover(
-                    engine.isa, roots, self._executed, guess=engine.last_target, warm=self._is_warm
-                )
+            region, old = self._region_around(pc)
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = link(self._compile_text(regions.emit(engine.isa, region, isolated=engine.options.isolated)))
+        image = self._image(emit(engine.isa, region, isolated=engine.options.isolated))
         with engine.lock:
             self._latencies.append(time.perf_counter() - begin)
             engine.stats.compile_seconds += self._latencies[-1]
@@ -415,6 +451,14 @@ class Tiering:
                     compiler.start()
                     _pool.append(compiler)
             _turns.release()
+
+    def _image(self, text: str) -> Image:
+        if not self.engine.options.lines:
+            return link(self._compile_text(text))
+        from vm_jit import lines
+
+        data = self._compile_text(lines.annotate(text))
+        return lines.attach(link(data), data)
 
     def _compile_text(self, text: str) -> bytes:
         """Have a module compiled, by one of the processes that all images share."""
@@ -478,6 +522,7 @@ class Tiering:
                 roots, entries, exits, spans, own, loaded.block, address, self._digest(spans), image, size
             )
             self._all.append(one)
+            self.code.tell(one.block, "llvm", lambda: places_of(image, roots[0]))
             for pc in (*roots, *(pc for pc in entries if pc not in roots)):
                 if pc in self._at and pc not in roots:
                     continue

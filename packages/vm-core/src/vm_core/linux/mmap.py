@@ -23,7 +23,9 @@ __all__ = ["Shared", "flush_all", "write_back"]
 
 _FD: Final = 0xFFFF_FFFF
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
-_FIXED, _ANONYMOUS, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x40000, 0x100000
+_FIXED, _ANONYMOUS, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x20000, 0x40000, 0x100000
+_LARGE: Final = 4 << 20
+"""Bytes of a mapping from which on it gets large pages of the host."""
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
 _COPY: Final = 16 << 20
@@ -170,6 +172,9 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
         shared = kind != _PRIVATE
         if file is None:
             memory.map(place, length, _prot(prot), shared=shared)
+            if length >= _LARGE and prot & 2 and not flags & _STACK:
+                # PERF: where the guest's table is larger than what the host's translation buffer covers.
+                memory.prefer_huge_pages(place, length)
             return place
         memory.map(place, length, _prot(prot), name=file.path, shared=shared, offset=offset)
         _fill(t.process, file, place, length, offset)

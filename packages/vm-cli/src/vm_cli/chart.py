@@ -1,4 +1,4 @@
-"""Bar charts as SVG text: as much of a plotting library as the benchmarks need."""
+"""Charts as SVG text: as much of a plotting library as benchmarks and profiles need."""
 
 from __future__ import annotations
 
@@ -71,5 +71,84 @@ def bars(title: str, axis: str, series: Sequence[str], rows: Mapping[str, Mappin
                 f'<text x="{x(max(value, 1)) + 3:.1f}" y="{y + k * BAR + 8}" font-family="sans-serif" '
                 f'font-size="8" fill="#444444">{value:.2f}</text>'
             )
+    out.append("</svg>")
+    return "\n".join(out) + "\n"
+
+
+ROW, FLAME_WIDTH, NARROW = 18, 1000, 0.6
+"""Of a flame graph: the height of a row, the width, and the narrowest box that is drawn, in pixels."""
+
+Frame = tuple[str, str]
+"""What a box of a flame graph says, and its kind, which gives the colour."""
+
+
+class _Box:
+    """A box of a flame graph: its own and its children's weight."""
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self.children: dict[Frame, _Box] = {}
+
+    def depth(self) -> int:
+        return 1 + max((child.depth() for child in self.children.values()), default=0)
+
+
+def flame(
+    title: str,
+    unit: str,
+    stacks: Mapping[tuple[Frame, ...], float],
+    kinds: Mapping[str, tuple[str, str]],
+) -> str:
+    """An upside-down flame graph: a row for each depth of the stacks, a box as wide as what is in it and below it weighs.
+
+    ``stacks`` has the outermost frame first; ``kinds`` gives the name of each kind and its colour. The title of a box, which a browser
+    shows where the mouse is, says its weight in ``unit``.
+    """
+    root = _Box()
+    for stack, weight in stacks.items():
+        box = root
+        box.weight += weight
+        for frame in stack:
+            box = box.children.setdefault(frame, _Box())
+            box.weight += weight
+    used = list(dict.fromkeys(kind for stack in stacks for _, kind in stack))
+    top = 84
+    height = top + ROW * root.depth() + 12
+    size = f'viewBox="0 0 {FLAME_WIDTH + 20} {height}" width="{FLAME_WIDTH + 20}" height="{height}"'
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
+        f"<title>{escape(title)}</title>",
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
+        f'<text x="10" y="20" font-family="sans-serif" font-size="14" font-weight="bold">{escape(title)}</text>',
+    ]
+    at, y = 10, 32
+    for kind in kinds:
+        if kind in used:
+            name, colour = kinds[kind]
+            if at + 24 + 7 * len(name) > FLAME_WIDTH:
+                at, y = 10, y + 18
+            out.append(f'<rect x="{at}" y="{y}" width="10" height="10" fill="{colour}"/>')
+            out.append(f'<text x="{at + 14}" y="{y + 9}" {FONT}>{escape(name)}</text>')
+            at += 30 + 7 * len(name)
+    scale = FLAME_WIDTH / root.weight if root.weight else 0.0
+
+    def draw(box: _Box, label: str, colour: str, x: float, row: int) -> None:
+        wide = box.weight * scale
+        if wide < NARROW:
+            return
+        y = top + ROW * row
+        share = box.weight / root.weight
+        room = int((wide - 6) / 6.4)
+        text = label if len(label) <= room else label[: room - 1] + "…" if room > 3 else ""
+        out.append(
+            f"<g><title>{escape(f'{label}: {box.weight:.3f} {unit}, {share:.1%}')}</title>"
+            f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{ROW - 1}" fill="{colour}" stroke="#ffffff" stroke-width="0.5"/>'
+            f'<text x="{x + 3:.1f}" y="{y + 13}" {FONT}>{escape(text)}</text></g>'
+        )
+        for (name, kind), child in sorted(box.children.items(), key=lambda item: -item[1].weight):
+            draw(child, name, kinds[kind][1], x, row + 1)
+            x += child.weight * scale
+
+    draw(root, "all", "#dddddd", 10, 0)
     out.append("</svg>")
     return "\n".join(out) + "\n"

@@ -1,0 +1,385 @@
+"""``vm profile``: run a program and show where its time went, by guest function and by what vm was doing."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import resource
+import struct
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vm_cli.facts import result_facts
+from vm_cli.launch import read_settings, run_guest, status_of
+from vm_cli.options import PROFILE_OPTIONS, RunLine, help_text, parse_run
+from vm_core.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from vm_cli.chart import Frame
+    from vm_core.runner import RunResult
+    from vm_jit.profiler import Sample
+
+__all__ = ["Functions", "Profile", "profile_command"]
+
+_CHILDREN: Final = "children"
+_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own"}
+_COLOURS: Final = {
+    "llvm": "#7bc67e",
+    "baseline": "#72b7b2",
+    "interpreter": "#f2cf5b",
+    "native call": "#e79bd0",
+    "call": "#b279a2",
+    "signal": "#d67195",
+    "emulation": "#e45756",
+    "decoding": "#f58518",
+    "tiering": "#9ecae9",
+    "compiling": "#88a0d8",
+    "engine": "#bab0ac",
+    "start": "#d8b5a5",
+    "finish": "#9d755d",
+    "other": "#cccccc",
+    _CHILDREN: "#4c78a8",
+}
+_DEEPEST, _SHOWN = 90, 40
+_MOST_SWEPT: Final = 4 << 20
+"""Bytes of code that are searched for calls in a program without symbols."""
+
+
+class Functions:
+    """The functions of a program by guest address: by its symbols, or where it has none by the places that its code calls.
+
+    ``path`` is a static program; ``root`` as for ``vm run``.
+    """
+
+    def __init__(self, path: str, root: str | None = None) -> None:
+        from vm_core.loader import load
+        from vm_core.memory import GuestMemory, Prot
+
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._names: list[str] = []
+        inside = os.path.join(root.removesuffix(":ro"), path.lstrip("/")) if root else path
+        self._path = inside if os.path.exists(inside) else path
+        self._rows: tuple[list[int], list[str]] | None = None
+        with GuestMemory() as memory:
+            image = load(self._path, memory)
+            self._base = image.base
+            self.isa_name = image.isa_name
+            code = [(r.start, r.end) for r in memory.regions() if r.prot & Prot.EXEC]
+            for start, size, name in image.symbols.entries:
+                if any(low <= start < high for low, high in code):
+                    if self._starts and self._starts[-1] == start:
+                        continue
+                    self._starts.append(start)
+                    self._ends.append(start + size if size else start + (1 << 16))
+                    self._names.append(name)
+            self.stripped = not self._starts
+            if self.stripped:
+                found = {image.entry}
+                for low, high in code:
+                    found |= _called(image.isa_name, memory.peek(low, min(high - low, _MOST_SWEPT)), low)
+                self._starts = sorted(pc for pc in found if any(low <= pc < high for low, high in code))
+                self._ends = [*self._starts[1:], max((high for _, high in code), default=0)]
+                self._names = [f"{pc:#x}" for pc in self._starts]
+
+    def name(self, pc: int) -> str:
+        """The function at a guest address, or the address."""
+        at = bisect.bisect_right(self._starts, pc) - 1
+        return self._names[at] if at >= 0 and pc < self._ends[at] else f"{pc:#x}"
+
+    def line(self, pc: int) -> str:
+        """``file.c:12`` for a guest address; empty without debug information."""
+        if self._rows is None:
+            self._rows = self._read_lines()
+        at = bisect.bisect_right(self._rows[0], pc) - 1
+        return self._rows[1][at] if at >= 0 else ""
+
+    def _read_lines(self) -> tuple[list[int], list[str]]:
+        from vm_jit import dwarf
+
+        found: dict[int, str] = {}
+        try:
+            # Of two rows at one address, the second is what is there, but for an end.
+            for address, file, line in dwarf.rows(Path(self._path).read_bytes()):
+                if line or address not in found:
+                    found[address + self._base] = f"{os.path.basename(file)}:{line}" if line else ""
+        except (OSError, ValueError, IndexError, struct.error):
+            found.clear()  # damaged: as if there were none
+        addresses = sorted(found)
+        return addresses, [found[address] for address in addresses]
+
+
+def _called(isa_name: str, data: bytes, start: int) -> set[int]:
+    """The addresses that calls in some code go to."""
+    from vm_core import isa as isas
+    from vm_core.errors import VmError
+    from vm_jit.region import static_value
+
+    isa, found, at = isas.get(isa_name), set(), 0
+    while at < len(data):
+        try:
+            insn = isa.decode(data[at : at + 15], start + at)
+            if isa.flow(insn) == "call":
+                for op in insn.template.ops:
+                    if op.code == "setpc":
+                        found.add(static_value(insn.template, op.args[0], insn, start + at) or 0)
+            at += insn.length
+        except VmError:
+            at += isa.unit
+    return found
+
+
+def _seconds() -> defaultdict[Any, float]:
+    return defaultdict(float)
+
+
+def _most(row: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The largest first."""
+    return sorted(row.items(), key=lambda item: -item[1])
+
+
+@dataclass(slots=True)
+class Profile:
+    """What was sampled, in seconds of processor time. A stack is its frames, the outermost first: a label and a kind, which is a key of
+    vm_jit.profiler.TIERS."""
+
+    names: Mapping[str, str]
+    stacks: dict[tuple[Frame, ...], float] = field(default_factory=_seconds)
+    tiers: dict[str, float] = field(default_factory=_seconds)
+    functions: dict[str, dict[str, float]] = field(default_factory=dict)
+    lines: dict[str, float] = field(default_factory=_seconds)
+    calls: dict[str, float] = field(default_factory=_seconds)
+    threads: dict[str, list[tuple[tuple[Frame, ...], float]]] = field(default_factory=dict)
+    samples: int = 0
+    lost: int = 0
+    cpu: float = 0.0
+    wall: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(self.tiers.values())
+
+    def add(self, thread: str, stack: tuple[Frame, ...], seconds: float) -> None:
+        label, kind = stack[-1]
+        self.stacks[stack] += seconds
+        self.tiers[kind] += seconds
+        self.functions.setdefault(label, _seconds())[kind] += seconds
+        self.threads.setdefault(thread, []).append((stack, seconds))
+
+    def take(
+        self,
+        found: Iterable[Sample],
+        name: Callable[[int], str],
+        call: Callable[[int], str],
+        line: Callable[[int], str] = lambda _pc: "",
+    ) -> None:
+        """Add samples. ``name`` gives the function at a guest address, ``line`` the line of its source or nothing, ``call`` the name
+        of a system call."""
+        known: dict[tuple[str, tuple[int, ...], int], tuple[Frame, ...]] = {}
+        for sample in found:
+            self.samples += 1
+            key = (sample.tier, sample.stack, sample.call)
+            stack = known.get(key)
+            if stack is None:
+                frames = [(name(pc), sample.tier) for pc in sample.stack]
+                # A function that calls itself is shown once; of the deepest stacks, the innermost part is known.
+                frames = [one for i, one in enumerate(frames) if i == 0 or one != frames[i - 1]]
+                if len(sample.stack) > _DEEPEST:
+                    frames[:-_SHOWN] = [("…", sample.tier)]
+                if sample.call >= 0:
+                    frames.append((f"syscall {call(sample.call)}", sample.tier))
+                stack = known[key] = tuple(frames) or ((f"[{self.names[sample.tier]}]", sample.tier),)
+            if sample.call >= 0:
+                self.calls[stack[-1][0].removeprefix("syscall ")] += sample.seconds
+            elif sample.stack and (source := line(sample.stack[-1])):
+                self.lines[source] += sample.seconds
+            self.add(sample.thread, stack, sample.seconds)
+
+    def ordered(self) -> list[tuple[str, float, dict[str, float]]]:
+        """The functions, what took longest first, each with its seconds, and these by kind."""
+        rows = [(name, sum(row.values()), row) for name, row in self.functions.items()]
+        return sorted(rows, key=lambda row: -row[1])
+
+    # -- as files -----------------------------------------------------------------------------------------------
+
+    def svg(self, title: str) -> str:
+        """A flame graph."""
+        from vm_cli import chart
+
+        kinds = {kind: (self.names[kind], colour) for kind, colour in _COLOURS.items()}
+        return chart.flame(title, "s", self.stacks, kinds)
+
+    def folded(self) -> str:
+        """One line a stack: its frames between semicolons, and its microseconds."""
+        rows: defaultdict[str, int] = defaultdict(int)
+        for stack, seconds in self.stacks.items():
+            rows[";".join(label.replace(";", ":") for label, _ in stack)] += round(seconds * 1e6)
+        return "".join(f"{row} {value}\n" for row, value in sorted(rows.items()))
+
+    def speedscope(self, title: str) -> dict[str, Any]:
+        """The file format of speedscope.app: the samples of each thread in their order."""
+        frames: dict[Frame, int] = {}
+        profiles = []
+        for thread, rows in self.threads.items():
+            profiles.append(
+                {
+                    "type": "sampled",
+                    "name": thread,
+                    "unit": "seconds",
+                    "startValue": 0,
+                    "endValue": sum(seconds for _, seconds in rows),
+                    "samples": [
+                        [frames.setdefault(frame, len(frames)) for frame in stack] for stack, _ in rows
+                    ],
+                    "weights": [seconds for _, seconds in rows],
+                }
+            )
+        return {
+            "$schema": "https://www.speedscope.app/file-format-schema.json",
+            "exporter": "vm profile",
+            "name": title,
+            "shared": {"frames": [{"name": label, "file": self.names[kind]} for label, kind in frames]},
+            "profiles": profiles,
+        }
+
+    def write(self, path: str, title: str) -> None:
+        """One of the three, by the name's ending. Raises UsageError for another one, HostError."""
+        _, ending = os.path.splitext(path)
+        try:
+            match ending:
+                case ".svg":
+                    Path(path).write_text(self.svg(title))
+                case ".json":
+                    Path(path).write_text(json.dumps(self.speedscope(title)) + "\n")
+                case ".folded":
+                    Path(path).write_text(self.folded())
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror}") from None
+
+    def facts(self) -> dict[str, Any]:
+        """For ``--json``."""
+        total = self.total or 1.0
+        return {
+            "seconds": {"wall": self.wall, "cpu": self.cpu, "sampled": self.total},
+            "samples": self.samples,
+            "lost": self.lost,
+            "tiers": [
+                {"tier": kind, "name": self.names[kind], "seconds": spent, "share": spent / total}
+                for kind, spent in _most(self.tiers)
+            ],
+            "functions": [
+                {"function": name, "seconds": spent, "share": spent / total, "tiers": dict(row)}
+                for name, spent, row in self.ordered()
+            ],
+            "lines": [
+                {"line": source, "seconds": spent, "share": spent / total}
+                for source, spent in _most(self.lines)
+            ],
+            "system_calls": [{"name": name, "seconds": spent} for name, spent in _most(self.calls)],
+            "threads": [
+                {"thread": name, "seconds": sum(seconds for _, seconds in rows)}
+                for name, rows in self.threads.items()
+            ],
+        }
+
+
+def profile_command(words: Sequence[str]) -> int:
+    """``vm profile``: run the program, report to standard error, and return the exit status, which is the guest's."""
+    line = parse_run(words, more=PROFILE_OPTIONS)
+    if line.help:
+        print(help_text("vm profile [OPTIONS] [--] PROGRAM [ARGUMENTS]...", _ABOUT, PROFILE_OPTIONS))
+        return 0
+    if not line.program:
+        raise UsageError("no program is named", hint="vm profile [OPTIONS] PROGRAM [ARGUMENTS]...")
+    outputs, top, interval = _options(line)
+    result, engine, profile = run_profiled(line, interval)
+    title = " ".join([os.path.basename(line.program[0]), *line.program[1:]])
+    for path in outputs:
+        profile.write(path, title)
+    status = status_of(result)
+    from vm_cli import show
+
+    if line.json:
+        facts = {"exit_status": status, **profile.facts(), "run": result_facts(result, engine)}
+        sys.stderr.write(json.dumps(facts) + "\n")
+    else:
+        show.show_profile(profile, result, engine, top, _COLOURS)
+        for path in outputs:
+            print(f"vm: written: {path}", file=sys.stderr)
+    return status
+
+
+_ABOUT: Final = """\
+Run a Linux program of another machine and show where its time went: by guest function, and by what vm was doing (its tiers of
+code, system calls, start). The report goes to standard error. Compiled code that knows where it came from is cached apart
+from that of vm run, so the first profile of a program compiles anew."""
+
+
+def _options(line: RunLine) -> tuple[list[str], int, float]:
+    """Output files, functions to show, seconds between samples. Raises UsageError before anything runs."""
+    outputs, top, interval = [], 20, 0.001
+    for name, value in line.more:
+        try:
+            if name == "output":
+                if os.path.splitext(value)[1] not in (".svg", ".json", ".folded"):
+                    raise UsageError(f"--output: {value!r} ends in none of .svg, .json and .folded")
+                outputs.append(value)
+            elif name == "top":
+                top = int(value)
+            elif name == "interval":
+                interval = float(value) / 1000
+            if top < 1 or not 0.0001 <= interval <= 1:
+                raise ValueError
+        except ValueError:
+            raise UsageError(f"--{name}: {value!r} is out of range or no number") from None
+    return outputs, top, interval
+
+
+def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profile]:
+    """Run ``line``'s program; its result, the engine's name, and the profile. ``interval`` is in seconds.
+
+    Raises what :func:`vm_core.run` does.
+    """
+    from vm_core import isa as isas
+    from vm_core.linux.abi import abi_of
+    from vm_core.linux.table import ROWS
+    from vm_jit.cache import Cache
+    from vm_jit.profiler import TIERS, Profiler
+
+    settings = read_settings(line, os.environ)
+    functions = Functions(line.program[0], settings.root)
+    isa = isas.get(functions.isa_name)
+    abi = abi_of(isa.name, isa.layout)
+    numbers = {row.number(abi): row.name for row in ROWS}
+    profile = Profile({**TIERS, **_NAMES})
+    profiler = Profiler(interval, Cache(settings.cache_dir))
+    wall, cpu = time.perf_counter(), time.process_time()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    profiler.start()
+    try:
+        result, engine = run_guest(
+            line.program,
+            settings,
+            os.environ,
+            argv0=line.argv0,
+            watch=profiler.watch,
+            engine_options={"lines": True},
+        )
+    finally:
+        profiler.stop()
+    profile.wall, profile.cpu = time.perf_counter() - wall, time.process_time() - cpu
+    profile.take(
+        profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)), functions.line
+    )
+    profile.lost = profiler.lost
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+    if spent > 0:
+        profile.add("processes", ((f"[{_NAMES[_CHILDREN]}]", _CHILDREN),), spent)
+    return result, engine, profile
