@@ -357,3 +357,12 @@ def test_closed_standard_descriptors_stay_closed(assemble: Make) -> None:
         assert closing(number, "run", guest) == errno.EBADF
     assert closing(1, "info") == 0
     assert closing(2, "run", "/nonexistent") == 127
+
+
+def test_isolation_can_be_given_up_but_not_together_with_a_root(greeting: Path) -> None:
+    want = vm("run", greeting)
+    assert vm("run", "--isolation", "off", greeting).stdout == want.stdout
+    done = vm("run", "--isolation", "off", "--root", greeting.parent, greeting)
+    assert done.returncode == 2
+    assert "exclude each other" in done.stderr
+    assert "UNSAFE" in vm("run", "--help").stdout

@@ -192,3 +192,15 @@ def test_a_fifo_in_a_hostile_directory_is_not_waited_for(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "vm.toml", 0o600)
     with pytest.raises(ConfigError, match="not a regular file"):
         load(environ(tmp_path))
+
+
+def test_isolation_is_turned_off_by_a_flag_only(tmp_path: Path) -> None:
+    """Nothing that lies about, or that is inherited, may take a guest's walls away."""
+    write(tmp_path / "vm.toml", 'isolation = "off"\n')
+    with pytest.raises(ConfigError, match="cannot be set in a file"):
+        load(environ(tmp_path))
+    (tmp_path / "vm.toml").unlink()
+    found = load(environ(tmp_path, VM_ISOLATION="off"))
+    assert found.settings.isolation == "on"
+    apply_flags(found, [("isolation", "off", "--isolation")])
+    assert found.settings.isolation == "off"

@@ -246,3 +246,30 @@ def test_the_second_process_does_not_load_llvm(tmp_path: Path) -> None:
     )
     assert first == ["True", "False"]
     assert second == ["False", "False"]
+
+
+@pytest.mark.parametrize("kind", [BaselineEngine, NativeEngine])
+def test_what_llvm_knows_of_one_immediate_or_address_does_not_hold_for_all(kind: type[NativeEngine]) -> None:
+    """A shift by 0 extends the sign of its result, and an address beyond 2 GiB has no sign."""
+    base = 0xFF6EE000
+    code = b"".join(
+        ISA.assemble(line)
+        for line in (
+            "srliw a1, a0, 0", "srliw a2, a0, 1", "roriw a3, a0, 0", "auipc a4, 0", "auipc a5, 16", "jal a6, 4",
+            "addi t6, t6, 1", "ecall",
+        )
+    )  # fmt: skip
+    with GuestMemory() as memory:
+        memory.map(base, 0x1000, Prot.RX)
+        memory.poke(base, code)
+        engine = kind(ISA, memory, cache=False, synchronous=True, eager=True)
+        for _ in range(5):
+            cpu = ISA.cpu()
+            cpu.pc, cpu["a0"] = base, 0x1234_FFFF_FFFF
+            assert engine.run(cpu, memory, 1000) == Syscall()
+            assert cpu["a1"] == cpu["a3"] == (1 << 64) - 1
+            assert (cpu["a2"], cpu["a4"], cpu["a5"], cpu["a6"]) == (
+                0x7FFF_FFFF, base + 12, base + 16 + 0x10000, base + 24,
+            )  # fmt: skip
+        assert engine.stats.extra["baseline_units"]
+        engine.close()

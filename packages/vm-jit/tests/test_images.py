@@ -322,3 +322,32 @@ def test_slices_of_many_guests_are_exact() -> None:
         total = 31 * sum(range(1, 40))
         assert {guest.engine.stats.retired for guest in everyone} == {total}
         assert len({(guest.cpu.pc, guest.cpu["a0"], guest.cpu["a1"]) for guest in everyone}) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"jit": False}, {"jit": False, "baseline": False}, {"baseline": False}]
+)
+def test_a_fence_forgets_what_was_written_and_only_that(options: dict[str, bool]) -> None:
+    """Three loops on one page that its guest can write. Without a fence nothing is promised; with one the new code runs."""
+    with guests(1, Prot.RWX, **options) as (guest,):
+        places = [CODE + 0x100, CODE + 0x800, CODE + 0xFF0]
+        for step, at in enumerate(places):
+            guest.memory.write(at, loop(step))
+        for step, at in enumerate(places):
+            assert guest.run(at=at) == 100 * step
+        decoded = guest.engine.stats.blocks_decoded
+        for turn in range(6):
+            guest.memory.write(places[turn % 3], loop(turn + 7)[:4])
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(at=places[turn % 3]) == 100 * (turn + 7)
+        # One block anew each time, or a few where a fence splits one that had been decoded whole.
+        assert guest.engine.stats.blocks_decoded - decoded <= 3 * 6
+        for turn, at in zip((3, 4, 5), places, strict=True):
+            assert guest.run(at=at) == 100 * (turn + 7)
+        guest.memory.write(places[1], loop(50)[:4])
+        guest.memory.protect(CODE, 0x1000, Prot.RX)
+        assert guest.run(at=places[1]) == 5000
+        guest.memory.protect(CODE, 0x1000, Prot.RWX)
+        guest.memory.write(places[1], loop(60)[:4])
+        guest.engine.synchronize(guest.memory)
+        assert guest.run(at=places[1]) == 6000

@@ -21,7 +21,7 @@ from vm_jit.cache import SUFFIX, Cache, pack
 from vm_jit.code_memory import CodeMemory, Image, link
 from vm_jit.compiler import compile_text
 from vm_jit.digest import blake2b
-from vm_jit.engine import NativeEngine
+from vm_jit.engine import BaselineEngine, InterpreterEngine, NativeEngine
 from vm_jit.program import Program, Saved, pack_regions, unpack_regions
 from vm_jit.sources import source_digest
 
@@ -96,6 +96,24 @@ def test_what_python_decodes_is_kept(kept: Cache) -> None:
             cpu.pc = CODE + len(FILLER + LOOP)
             assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
             assert len(slow(engine) - before) == new
+
+
+@pytest.mark.parametrize("kind", [BaselineEngine, InterpreterEngine])
+def test_engines_without_regions_leave_those_of_others_alone(kept: Cache, kind: type[NativeEngine]) -> None:
+    (file,) = kept.directory.glob(f"program-*{SUFFIX}")
+    before = file.read_bytes()
+    with GuestMemory(bits=24) as memory:
+        memory.map(CODE, 0x4000, Prot.RX)
+        memory.poke(CODE, FILLER + LOOP + RARE)
+        engine = kind(ISA, memory, cache=kept, synchronous=True)
+        cpu = ISA.cpu()
+        cpu.pc = CODE + len(FILLER + LOOP)
+        assert engine.run(cpu, memory, 1 << 40) == Syscall()
+        engine.close()
+    assert file.read_bytes() != before  # what was decoded is kept
+    with machine(kept) as (engine, cpu):
+        assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+        assert (engine.stats.regions_compiled, engine.stats.regions_cached) == (0, 1)
 
 
 def test_where_there_is_no_native_decoder_all_blocks_are_kept(

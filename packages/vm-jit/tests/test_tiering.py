@@ -208,3 +208,19 @@ def test_a_worker_that_dies_costs_a_region_not_the_guest(
     with machine(cache) as (engine, cpu):
         assert run(engine, cpu, 100_000) == 300_000
         assert engine.stats.regions_compiled == 0
+
+
+def test_what_compiling_a_region_took_is_counted(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 100_000)
+        stats = engine.stats
+        p50, p99, longest = (stats.extra[f"compile_{name}_seconds"] for name in ("p50", "p99", "max"))
+        assert 0 < p50 == p99 == longest == stats.compile_seconds
+        assert engine.tiering is not None
+        engine.tiering._latencies = [number / 100 for number in range(1, 201)]
+        engine.tiering._say_latencies()
+        assert [engine.stats.extra[f"compile_{name}_seconds"] for name in ("p50", "p99", "max")] == [
+            1.0,
+            1.98,
+            2.0,
+        ]

@@ -169,7 +169,12 @@ def run_guest(
 
     launched = time.process_time()
     _show_log(settings.log)
-    chosen = _EngineChoice(engine_name(settings), engine_options or {}, watch)
+    engine_options = dict(engine_options or {})
+    if settings.isolation != "on":
+        engine_options["isolation"] = settings.isolation
+    if settings.code_memory is not None:
+        engine_options["code_memory"] = settings.code_memory
+    chosen = _EngineChoice(engine_name(settings), engine_options, watch)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
@@ -184,6 +189,7 @@ def run_guest(
             root=settings.root,
             binds=settings.bind,
             net=settings.net,
+            isolation=settings.isolation,
             argv0=argv0,
             strace=_strace if settings.strace else None,
             host_signals=_PASSED,

@@ -40,10 +40,12 @@ class Settings:
     fuel: int | None = None
     timeout: float | None = None
     memory: int | None = None
+    code_memory: int | None = None
     sysroot: str | None = None
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    isolation: str = "on"
     env: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
     strace: bool = False
@@ -157,6 +159,7 @@ ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, meta
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+ISOLATION: Final = _choice("on", "off")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
 
@@ -172,6 +175,8 @@ class Row:
     env: tuple[str, ...]
     flags: tuple[str, ...]
     doc: str
+    flag_only: bool = False
+    """Whether no file may set it: it is too dangerous to be somebody's default."""
 
 
 ROWS: Final[tuple[Row, ...]] = (
@@ -181,10 +186,12 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),
     Row("timeout", SECONDS, ("VM_TIMEOUT",), ("--timeout",), "Stop after this much wall time (exit status 124)."),
     Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
+    Row("code_memory", SIZE, ("VM_CODE_MEMORY",), ("--code-memory",), "Cap on compiled code; beyond it what was compiled longest ago goes (256M)."),
     Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first."),
     Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
     Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),
     Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network."),
+    Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),
     Row("strace", BOOL, ("VM_STRACE", "QEMU_STRACE"), ("--strace", "-strace"), "Print each system call of the guest on standard error."),
@@ -311,6 +318,8 @@ def _read_file(path: str, configuration: Configuration, *, required: bool) -> No
 
 def _from_toml(row: Row, value: object, path: str) -> object:
     where = f"{path}: {row.name}"
+    if row.flag_only:
+        raise ConfigError(f"{where} cannot be set in a file", hint=f"give {row.flags[0]} with the run")
     if row.kind.repeated:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(f"{where} must be a list of strings", hint=f"each one: {row.kind.allowed}")

@@ -110,6 +110,10 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
         rows.append(
             ("regions", f"{stats.regions_compiled:,} compiled, {stats.regions_cached:,} from the cache")
         )
+        latencies = [stats.extra.get(f"compile_{name}_seconds", 0.0) for name in ("p50", "p99", "max")]
+        if latencies[-1]:
+            half, most, longest = map(seconds, latencies)
+            rows.append(("compiling one took", f"{half} (median), {most} (99 %), {longest} (longest)"))
     rows.append(("system calls", f"{result.system_calls:,}"))
     rows.append(("peak memory", size(result.peak_memory)))
     return rows

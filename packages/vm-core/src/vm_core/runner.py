@@ -228,6 +228,16 @@ def _check_words(words: Sequence[object], env: Mapping[Any, object] | None) -> N
             raise UsageError(f"env: the value of {name} has a NUL in it")
 
 
+def _check_isolation(isolation: str, *, confined: bool, shared: bool) -> None:
+    """Refuse to give up isolation where something else promises it. Raises UsageError."""
+    if isolation not in ("on", "off"):
+        raise UsageError(f"isolation is 'on' or 'off', not {isolation!r}")
+    if isolation == "off" and confined:
+        raise UsageError("isolation off and a root of its own exclude each other", hint="give one of them up")
+    if isolation == "off" and shared:
+        raise UsageError("isolation off: guests of one scheduler must not reach each other's memory")
+
+
 def _text_encoding() -> str:
     import locale
 
@@ -287,6 +297,7 @@ class ProgramRun:
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+        isolation: str = "on",
         host: Host | None = None,
     ) -> None:
         words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
@@ -305,6 +316,7 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
+        _check_isolation(isolation, confined=root is not None, shared=host is not None)
         textual = text or encoding is not None or errors is not None
         asked = textual or isinstance(input, str)
         codec, on_error = encoding or (_text_encoding() if asked else "utf-8"), errors or "strict"
@@ -328,7 +340,9 @@ class ProgramRun:
                 cwd=None if cwd is None else os.fspath(cwd),
                 stdio=self._streams.fds,
                 engine=engine,
-                engine_options=engine_options,
+                engine_options=engine_options
+                if isolation == "on"
+                else {**(engine_options or {}), "isolation": isolation},
                 memory=memory,
                 fuel=fuel,
                 timeout=timeout,
@@ -395,6 +409,7 @@ def run(
     strace: Callable[[str], None] | None = None,
     syscall_hook: SyscallHook | None = None,
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
+    isolation: str = "on",
     host_signals: Collection[int] = (),
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
@@ -411,6 +426,10 @@ def run(
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
 
+    ``isolation="off"`` is UNSAFE and for measurements: compiled code believes the guest's addresses, so a wild one may read or
+    write anything of this process, or end it. It is refused together with ``root`` and in a Scheduler. An ``engine`` that is
+    a callable has to do it itself.
+
     ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
     do what they did before. Python has signals in its main thread only, so this has to be called there.
 
@@ -421,7 +440,7 @@ def run(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
         engine_options=engine_options, root=root, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:

@@ -166,6 +166,14 @@ class _Unit:
     entries: tuple[tuple[int, int, int], ...]
     block: CodeBlock
 
+    @property
+    def pages(self) -> range:
+        """The numbers of the guest pages that it is made from."""
+        return range(self.start >> 12, (self.end - 1 >> 12) + 1)
+
+    def records(self, image: CodeImage) -> list[int]:
+        return [image.record_at(at) for at, _, _ in self.entries]
+
 
 class Baseline:
     """The baseline tier of one code image, its ``engine``. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
@@ -176,7 +184,8 @@ class Baseline:
         self.originals: dict[int, int] = {}
         """The record's own handler, by the address of the code that stands for it."""
         self._at: dict[int, int] = {}  # record -> code that stands for it
-        self._units: list[_Unit] = []
+        self._units: dict[_Unit, None] = {}
+        self._on: dict[int, dict[_Unit, None]] = {}  # guest page -> units made from bytes of it
         self._index: Any = None
         self._kit: Kit | None = None
         self._loading: threading.Thread | None = None
@@ -292,8 +301,12 @@ class Baseline:
         for at, address, original in entries:
             self.originals[address] = original
             self._at[at] = address
-        self._units.append(_Unit(start, end, entries, block))
+        one = _Unit(start, end, entries, block)
+        self._units[one] = None
+        for number in one.pages:
+            self._on.setdefault(number, {})[one] = None
         self.instructions += count
+        engine.made(one, self._drop)
         return True
 
     def handler(self, at: int, own: int) -> int:
@@ -302,12 +315,22 @@ class Baseline:
 
     def invalidate(self, start: int, end: int) -> None:
         """Drop the units made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
-        for one in [one for one in self._units if one.start < end and start < one.end]:
-            self._drop(one)
+        pages = range(start >> 12, (end - 1 >> 12) + 1)
+        found = {
+            one: None
+            for number in (pages if len(pages) < len(self._on) else self._on)
+            for one in self._on.get(number, ())
+        }
+        for one in found:
+            if one.start < end and start < one.end:
+                self._drop(one)
 
     def _drop(self, one: _Unit) -> None:
         """Take a unit out of use; its memory is freed when no vCPU can be in it."""
-        self._units.remove(one)
+        del self._units[one]
+        for number in one.pages:
+            del self._on[number][one]
+        self.engine.dropped(one)
         for at, address, original in one.entries:
             self.engine.exchange(at, address, original)
             del self.originals[address]
@@ -323,5 +346,6 @@ class Baseline:
         for one in self._units:
             self.code.free(one.block)
         self._units.clear()
+        self._on.clear()
         self.originals.clear()
         self._at.clear()

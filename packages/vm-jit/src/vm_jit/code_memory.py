@@ -9,6 +9,7 @@ listed. That is what the cache keeps, so that a later run copies code and links 
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import mmap as _mmap
 import os
@@ -24,6 +25,7 @@ from vm_jit import faults
 __all__ = ["CodeBlock", "CodeMemory", "Image", "LoadedObject", "link"]
 
 CHUNK: Final = 4 << 20
+_LARGE: Final = 64 << 10
 _ALIGN: Final = 64
 _MAX_ALIGN: Final = 4096
 _MAX_OBJECT: Final = 256 << 20
@@ -82,7 +84,10 @@ class _Chunk:
         self.free: list[tuple[int, int]] = [(0, size)]
 
     def allocate(self, size: int, align: int) -> int | None:
-        for i, (at, length) in enumerate(self.free):
+        # PERF: what is large lies behind the many small gaps that freed code leaves.
+        order = range(len(self.free)) if size < _LARGE else range(len(self.free) - 1, -1, -1)
+        for i in order:
+            at, length = self.free[i]
             start = (at + align - 1) & -align
             if at + length >= start + size:
                 rest = [(at, start - at), (start + size, at + length - start - size)]
@@ -91,16 +96,13 @@ class _Chunk:
         return None
 
     def release(self, at: int, size: int) -> None:
-        self.free.append((at, size))
-        self.free.sort()
-        merged = [self.free[0]]
-        for start, length in self.free[1:]:
-            last, length_before = merged[-1]
-            if last + length_before == start:
-                merged[-1] = (last, length_before + length)
-            else:
-                merged.append((start, length))
-        self.free = merged
+        i = bisect.bisect(self.free, (at, size))
+        first, last = i, i
+        if i and sum(self.free[i - 1]) == at:
+            first, at, size = i - 1, self.free[i - 1][0], self.free[i - 1][1] + size
+        if i < len(self.free) and at + size == self.free[i][0]:
+            last, size = i + 1, size + self.free[i][1]
+        self.free[first:last] = [(at, size)]
 
     def unmap(self) -> None:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.engine import (
     Availability,
@@ -43,7 +43,7 @@ from vm_core.state import HEADER, CpuState
 from vm_jit import faults
 from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
-from vm_jit.code_memory import CodeMemory
+from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.decoder import NEEDS_PYTHON
 from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
@@ -75,6 +75,8 @@ _BLOCK_LIMIT: Final = 128
 _CHUNK: Final = 8_000_000
 """Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
 _RECORD_SPACE: Final = 1 << 30
+CODE_MEMORY: Final = 256 << 20
+"""The default limit of compiled code, in bytes."""
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
@@ -117,18 +119,30 @@ _COUNTED: Final = ("blocks_decoded", "compile_seconds", "regions_compiled", "reg
 class ImageOptions:
     """How an image makes code: ``jit`` and ``baseline`` say which tiers there are above the interpreter, ``synchronous``
     that they work in the running thread, ``eager`` that they begin at once; ``lines`` that regions know what each piece of
-    their code came from (:mod:`vm_jit.lines`)."""
+    their code came from (:mod:`vm_jit.lines`); ``isolated`` that they look where an address leads before they use it."""
 
     jit: bool
     baseline: bool
     synchronous: bool
     eager: bool
     lines: bool = False
+    isolated: bool = True
+    code_memory: int = CODE_MEMORY
+    """Bytes of compiled code beyond which what was made longest ago goes."""
 
     @property
     def native(self) -> bool:
         """Whether there is code that needs the host's protection of guest memory."""
         return self.jit or self.baseline
+
+
+class Evictable(Protocol):
+    """A piece of compiled code: a unit of the baseline tier, or a region."""
+
+    block: CodeBlock
+
+    def records(self, image: CodeImage) -> list[int]:
+        """The offsets in the image's record space of the records where it could be entered."""
 
 
 class Interpreter:
@@ -193,9 +207,14 @@ def _anonymous(size: int) -> int:
 
 class NativeEngine:
     """Implements :class:`vm_core.engine.Engine`. ``cache`` is a Cache, a directory, None for the default one, or False
-    for none. ``baseline`` and ``jit`` say which tiers there are above the interpreter; ``lines`` is for the profiler
-    (:mod:`vm_jit.lines`). For tests: ``synchronous`` compiles
-    in the running thread, ``eager`` regions of what has been jumped to twice and units of all that runs."""
+    for none. ``code_memory`` is the most bytes of compiled code that are kept for guests with this one's code (but for the
+    newest piece): beyond it, what was made longest ago goes, and is made again if it is still hot. ``baseline`` and ``jit``
+    say which tiers there are above the interpreter; ``lines`` is for the profiler (:mod:`vm_jit.lines`). For tests:
+    ``synchronous`` compiles in the running thread, ``eager`` regions of what has been jumped to twice and units of all that
+    runs.
+
+    ``isolation`` "off" is UNSAFE: regions believe the guest's addresses, and a wild one may read or write anything of this
+    process. It is there to measure what isolation costs; the other tiers check each access in any case."""
 
     name = "jit"
 
@@ -210,6 +229,8 @@ class NativeEngine:
         synchronous: bool = False,
         eager: bool = False,
         lines: bool = False,
+        isolation: str = "on",
+        code_memory: int = CODE_MEMORY,
         **_options: object,
     ) -> None:
         self.isa, self.memory = isa, memory
@@ -233,6 +254,8 @@ class NativeEngine:
             synchronous,
             eager,
             lines,
+            isolated=isolation != "off",
+            code_memory=code_memory,
         )
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
@@ -583,6 +606,19 @@ class NativeEngine:
             faults.drop_arena(self.memory)
 
 
+def _difference(old: bytes, new: bytes) -> tuple[int, int]:
+    """The range in which ``new`` differs from the start of ``old``: to the byte at its beginning, to 64 at its end."""
+    start, size = 0, 1 << 11
+    while size:
+        if old.startswith(new[start : start + size], start):
+            start += size
+        size >>= 1
+    end = len(new)
+    while end - 64 > start and old.startswith(new[end - 64 : end], end - 64):
+        end -= 64
+    return start, end
+
+
 def _settle(image: CodeImage) -> None:
     """Give an image back that nobody uses, or keep it for the next guest of its program while other guests run."""
     with _images_lock:
@@ -638,10 +674,16 @@ class CodeImage:
             memoryview((ctypes.c_uint64 * _PAGES_COUNT).from_address(self.pages_address)).cast("B").cast("Q")
         )
         self._used = 0
+        self._made: dict[Evictable, Callable[[Any], None]] = {}
+        """All compiled code in use, oldest first, and how each piece is taken out of use."""
+        self.code_bytes = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
         self._copies: dict[
             int, bytes
         ] = {}  # guest page number -> its bytes when last decoded, and a few behind
+        self._written: set[int] = set()
+        """Pages whose bytes may have changed since they were decoded: those that the guest could write then, and, since another
+        thread may decode a page while its protection changes, those that have been invalidated."""
         self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
         self._decoded: dict[bytes, Decoded] = {}
         self._source = owner  # where code is read: while it starts, from the engine's memory
@@ -688,7 +730,7 @@ class CodeImage:
         )
         if out.cache is not None and self.program is not None:
             out.program = Program(out, out.cache, name=self.program.name)
-        out.slow = set(self.slow)
+        out.slow, out._written = set(self.slow), set(self._written)
         changed = [(max(start - self._length, 0), end) for start, end in changed]
         with self.lock:
             for number, page in self._records.items():
@@ -778,6 +820,10 @@ class CodeImage:
             return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)
         except DecodeError:
             return Trap(Cause.ILLEGAL, pc, pc)
+
+    def record_at(self, address: int) -> int:
+        """The offset in the record space of the record at a host address."""
+        return address - self._space
 
     def record(self, pc: int) -> int | None:
         """The offset of a guest address's record in the record space, if its page has records."""
@@ -886,6 +932,8 @@ class CodeImage:
 
     def _context(self, number: int, memory: GuestMemory) -> ctypes.Array[ctypes.c_uint64]:
         """What the native decoder is told of a page."""
+        if memory.table[number] & _WX == _WX:
+            self._written.add(number)
         made = self._contexts.get(number)
         if made is None:
             tables, handlers = self.interpreter.tables
@@ -930,6 +978,8 @@ class CodeImage:
                         self._words[at_ >> 3] = self._illegal
                     return insn
                 page = self._page(number, memory)
+                if memory.table[number] & _WX == _WX:
+                    self._written.add(number)
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
                     return None
@@ -995,6 +1045,8 @@ class CodeImage:
         """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
         32 bits (slot in the page, index in ``kinds``), both checked."""
         assert self._source is not None
+        if self._source.table[number] & _WX == _WX:
+            self._written.add(number)
         self.interpreter.restore(self._space + self._page(number, self._source), kinds, slots, count)
         if self.interpreter.decode is not None:
             first = number * PAGE
@@ -1067,24 +1119,44 @@ class CodeImage:
                 else list(self._records)
             ):
                 if first <= number < (end + PAGE - 1) >> 12 and number in self._records:
-                    self._forget(number)
+                    self._forget(number, start, end)
 
-    def _forget(self, number: int) -> None:
-        page = self._records[number]
-        # In place: another thread may be among these records, and meets the miss handler at its next step.
-        self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
+    def _forget(self, number: int, start: int, end: int) -> None:
+        """Forget what was decoded from guest bytes in ``[start, end)`` on a page."""
         assert self.owner is not None
-        self._copies[number] = self._copy(number, self.owner)
+        self._written.add(number)
+        base, unit = number * PAGE, self.isa.unit
+        old, new = self._copies[number], self._copy(number, self.owner)
+        if len(old) == len(new):
+            low = max(start - self._length - base, 0) // unit * unit
+            high = min(end - base, PAGE)
+            # Other bytes may have changed too, but nobody has said so yet.
+            changed = slice(max(start - base, 0), max(end - base, 0))
+            new = old[: changed.start] + new[changed] + old[changed.stop :]
+        else:
+            low, high = 0, PAGE
+        count = (high - low + unit - 1) // unit
+        # In place: another thread may be among these records, and meets the miss handler at its next step.
+        self.interpreter.fill(
+            self._space + self._records[number] + low // unit * RECORD_BYTES, base + low, count, self._miss
+        )
+        self._copies[number] = new
 
     def synchronize(self) -> None:
         """Forget what was made from guest bytes that have changed since. For an image with an owner."""
         memory = self.owner
         assert memory is not None
         with self.lock:
-            for number, old in list(self._copies.items()):
-                now = memory.view[number * PAGE : (number + 1) * PAGE]
-                if memory.table[number] & _WX == _WX and old[:PAGE] != now:
-                    self.invalidate(number * PAGE, (number + 1) * PAGE)
+            view, table = memory.view, memory.table
+            for number in list(self._written):
+                if table[number] & _WX != _WX:
+                    continue
+                old, at = self._copies[number], number << 12
+                # PERF: bytes are compared by memcmp, views one by one.
+                now = bytes(view[at : at + PAGE])
+                if not old.startswith(now):
+                    start, end = _difference(old, now)
+                    self.invalidate(at + start, at + end)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """As Engine.set_breakpoints. For an image with an owner."""
@@ -1093,6 +1165,39 @@ class CodeImage:
             self.breakpoints = addresses
             for pc in changed:
                 self.invalidate(pc, pc + 1)
+
+    # -- eviction -----------------------------------------------------------------------------------------------
+
+    def made(self, one: Evictable, drop: Callable[[Any], None]) -> None:
+        """A unit or a region has come into use; ``drop`` takes it out again, and calls :meth:`dropped`. If there is too
+        much code now, the oldest goes. The lock is held."""
+        self._made[one] = drop
+        self.code_bytes += one.block.size
+        while self.code_bytes > self.options.code_memory and len(self._made) > 1:
+            self.evict(next(iter(self._made)))
+
+    def dropped(self, one: Evictable) -> None:
+        """A unit or a region is out of use. The lock is held."""
+        del self._made[one]
+        self.code_bytes -= one.block.size
+
+    def evict(self, one: Evictable) -> None:
+        """Take a piece of code out of use for want of room. What is still hot is soon reported again. The lock is held."""
+        self._made[one](one)
+        for at in one.records(self):
+            self._bytes[at + HEAT : at + HEAT + 2] = self._heat
+        extra = self.stats.extra
+        extra["evicted"] = extra.get("evicted", 0) + 1
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The numbers of the guest pages that have records."""
+        return tuple(self._records)
+
+    @property
+    def compiled(self) -> tuple[Evictable, ...]:
+        """The units and regions in use, oldest first."""
+        return tuple(self._made)
 
     def close(self) -> None:
         """Give the tables back. Nobody uses them any more."""

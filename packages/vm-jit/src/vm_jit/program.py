@@ -108,7 +108,8 @@ class Program:
             translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
             # Code that knows its lines is larger: only runs that ask for it use it.
             lines = "-lines" if engine.options.lines else ""
-            self.name = f"program-{engine.isa.name}-{self._key(memory)}-{translation}{lines}"
+            kind = "program" if engine.options.isolated else "unsafe"
+            self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}{lines}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
 
@@ -188,11 +189,25 @@ class Program:
                 return
             self._kept = decoded
             sections = self._pack_blocks()
-            sections |= pack_regions(engine.tiering.saved() if engine.tiering is not None else [])
+            optimising = engine.tiering is not None and engine.tiering.optimising
+            if engine.tiering is not None and optimising:
+                sections |= pack_regions(engine.tiering.saved())
         try:
+            if not optimising:
+                sections |= self._regions_of_others()
             self.cache.write(self.name, sections)
         except CacheError as error:
             warn("what was decoded and compiled is not cached", error)
+
+    def _regions_of_others(self) -> dict[str, bytes]:
+        """The sections for regions as they are in the file: an engine that has none must not throw them away."""
+        try:
+            before = self.cache.read(self.name)
+        except CacheError:
+            before = None
+        if before is None or not {"regions", "code"} <= before.keys():
+            return pack_regions([])
+        return {name: bytes(before[name]) for name in ("regions", "code")}
 
     def _decoded(self) -> int:
         """Blocks that Python decoded, or instructions where it helped the native decoder. What that does alone is done

@@ -493,9 +493,9 @@ _FLOAT_FILES: Final = ("f",)
 class _Emit(Emitter):
     """Emits one region."""
 
-    def __init__(self, isa: Isa, region: Region) -> None:
+    def __init__(self, isa: Isa, region: Region, *, isolated: bool = True) -> None:
         super().__init__()
-        self.isa, self.region = isa, region
+        self.isa, self.region, self.isolated = isa, region, isolated
         self.type, self.pins = region_type(isa)
         self.pinned = set(self.pins)
         self.preserved = set(isa.preserved)
@@ -519,6 +519,8 @@ class _Emit(Emitter):
         self.rounding_checked = True
         self._cells()
         self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors)
+        if not isolated:
+            self.ranges.looks = {head: set() for head in self.ranges.loops}
         self.order = self.ranges.order
         behind = {block.follow for block in region.blocks.values() if block.kind == "call"}
         self.stops = set(region.entries) | self.ranges.loops.keys() | (behind & region.blocks.keys())
@@ -657,7 +659,7 @@ class _Emit(Emitter):
 
     def look(self, address: str) -> None:
         """Refuse the instruction unless the address is in the arena, where that is not known."""
-        if not self.near.get(self.number):
+        if self.isolated and not self.near.get(self.number):
             proceed = self.label()
             inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
             self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
@@ -884,7 +886,7 @@ class _Emit(Emitter):
         """The compiled region at a guest address, ``nowhere`` for one that has none; or go to ``otherwise``."""
         inside, found = self.label(), self.label()
         if not target.lstrip("-").isdigit():
-            ok = self.v(f"icmp ult i64 {target}, {1 << self.bits}")
+            ok = self.v(f"icmp ult i64 {target}, {1 << self.bits}") if self.isolated else "true"
             if self.isa.unit > 1:
                 even = self.v(f"icmp eq i64 {self.v(f'and i64 {target}, {self.isa.unit - 1}')}, 0")
                 ok = self.v(f"and i1 {ok}, {even}")
@@ -1091,6 +1093,7 @@ class _Emit(Emitter):
         )
 
 
-def emit(isa: Isa, region: Region) -> str:
-    """The LLVM module of a region; its function is called ``region``."""
-    return _Emit(isa, region).text()
+def emit(isa: Isa, region: Region, *, isolated: bool = True) -> str:
+    """The LLVM module of a region; its function is called ``region``. One that is not ``isolated`` trusts the guest's addresses:
+    a wild one may be anything in the host process."""
+    return _Emit(isa, region, isolated=isolated).text()

@@ -200,7 +200,8 @@ class _Stencil(Emitter):
         return _hole(f"imm{self.fields[name]}") if self.literal is None else str(self.literal)
 
     def pc(self) -> str:
-        return _hole("pc")
+        # Opaque: LLVM would make it a displacement, whose sign is extended, and addresses have 32 bits.
+        return self.v(f'call i64 asm "", "=r,0"(i64 {_hole("pc")})')
 
     def next_pc(self) -> str:
         return _hole("next_pc")
@@ -545,10 +546,12 @@ def build(
             outlines.append((template, how, made))
             if (
                 made.write != 255
-                and template.codes >= {"field", "add", "sext"}
+                and (
+                    template.codes >= {"field", "add", "sext"} or template.codes >= {"field", "lshr", "sext"}
+                )
                 and "load" not in template.codes
             ):
-                # Compilers extend a sign by adding 0.
+                # Compilers extend a sign by adding 0. A shift by a literal that is not 0 needs no extension, one by 0 does.
                 plain = _instruction(isa, template, how, 0)
                 if plain is not None:
                     zeros[len(outlines) - 1] = len(outlines)
@@ -908,6 +911,8 @@ def _module(functions: list[str]) -> str:
 
 _KINDS: Final = {1: 1, 10: 0, 11: 0, 2: 2, 4: 2}
 """x86-64 relocation types: 64; 32, 32S; PC32, PLT32."""
+_SIGN_EXTENDED: Final = 11
+"""32S. A guest address of 2 GiB or more does not fit."""
 
 
 def read_object(data: bytes, base: int) -> tuple[dict[str, _Code], bytes]:
@@ -948,7 +953,7 @@ def read_object(data: bytes, base: int) -> tuple[dict[str, _Code], bytes]:
             where, how, addend = struct.unpack_from("<QQq", data, spot)
             name, section, value, _ = symbols[how >> 32]
             found = _KINDS.get(how & 0xFFFFFFFF)
-            if found is None:
+            if found is None or name in ("pc", "next_pc") and how & 0xFFFFFFFF == _SIGN_EXTENDED:
                 holes.append((where, None))
             elif name in SOURCES:
                 holes.append((where, Hole(0, found, SOURCES.index(name), addend)))

@@ -80,6 +80,10 @@ class _Compiled:
     instructions: int
     grown: int = 0
 
+    def records(self, image: CodeImage) -> list[int]:
+        found = (image.record(pc) for pc in (*self.roots, *self.entries))
+        return [at for at in found if at is not None]
+
 
 class Tiering:
     """The JIT of one code image, its ``engine``. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
@@ -102,6 +106,7 @@ class Tiering:
         self.retired: list[tuple[set[int], CodeBlock]] = []
         self.running = engine.running
         self._failures = 0
+        self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
         self._begin = time.perf_counter()
         self._closed = False
@@ -168,6 +173,7 @@ class Tiering:
                 kept[one] = replace(one)
                 self.code.retain(one.block)
                 self._all.append(kept[one])
+                self.engine.made(kept[one], self._drop)
         for number, table in other._tables.items():
             # SAFETY: both tables have one size.
             ctypes.memmove(self._table(number), table, ctypes.sizeof(table))
@@ -402,9 +408,11 @@ class Tiering:
             if region is None:
                 return
             digest = self._digest(region.spans)
-        image = self._image(emit(engine.isa, region))
+        image = self._image(emit(engine.isa, region, isolated=engine.options.isolated))
         with engine.lock:
-            engine.stats.compile_seconds += time.perf_counter() - begin
+            self._latencies.append(time.perf_counter() - begin)
+            engine.stats.compile_seconds += self._latencies[-1]
+            self._say_latencies()
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
             if not self._install(
@@ -427,6 +435,12 @@ class Tiering:
                 # It may have waited for what is there now. If not, it will be reported again.
                 if any(start <= other < end for start, end in region.own):
                     del self._pending[other]
+
+    def _say_latencies(self) -> None:
+        """How long regions took, in seconds: the median, the 99th percentile and the longest."""
+        ordered, extra = sorted(self._latencies), self.engine.stats.extra
+        for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            extra[f"compile_{name}_seconds"] = ordered[max(-int(-part * len(ordered) // 1), 1) - 1]
 
     def _start_compiler(self) -> None:
         """PERF: a compiler process gets ready while its first text is being written."""
@@ -521,6 +535,7 @@ class Tiering:
                 table[2 * slot] = address
                 self._at[pc] = one
                 engine.set_handler(pc, engine.interpreter.address["h_region"])
+            engine.made(one, self._drop)
             return True
 
     def original(self, pc: int) -> int:
@@ -530,12 +545,15 @@ class Tiering:
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
+        for pc in [pc for pc in self._pending if start <= pc < end]:
+            del self._pending[pc]
         for one in [one for one in self._all if any(a < end and start < b for a, b in one.spans)]:
             self._drop(one)
 
     def _drop(self, one: _Compiled) -> None:
         """Take a region out of use; its memory is freed when no vCPU can be in it."""
         self._all.remove(one)
+        self.engine.dropped(one)
         for pc in [pc for pc, at in self._at.items() if at is one]:
             number, slot = pc >> 12, (pc & PAGE - 1) // self.engine.isa.unit
             if self.engine.is_decoded(pc):
