@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from vm_core import isa as isas
-from vm_core.engine import Breakpoint, Budget, Syscall
+from vm_core.engine import Breakpoint, Budget, Syscall, Trap
 from vm_core.execute import ReferenceEngine
 from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
 from vm_jit.cache import SUFFIX, Cache
 from vm_jit.engine import BaselineEngine, NativeEngine
+from vm_jit.lowering import HOST
 
 CODE = 0x10000
 DATA = 0x20000
@@ -136,6 +137,48 @@ def test_operands_in_all_places(count: int) -> None:
             assert units(engine) > 0
             assert cpu.snapshot() == expected.snapshot(), lines
             assert bytes(engine.memory.view[DATA : DATA + 256]) == memory
+
+
+@pytest.mark.parametrize(
+    "access",
+    [*(f"{name} {d}, -3(s1)" for name in ("lb", "lhu", "lw", "lwu", "ld") for d in ("a1", "s1", "s11", "zero")),
+     "sb a1, -3(s1)", "sh s1, -3(s1)", "sw s11, -3(s1)", "sd zero, -3(s1)", "fld fa0, -3(s1)", "fsw fa0, -3(s1)"],
+)  # fmt: skip
+def test_a_refused_access_leaves_everything_as_it_was(access: str) -> None:
+    """The loop walks off the end of the data: the host finds it, in the middle of a unit."""
+    body = assemble("addi a0, a0, 1", "addi s1, a0, 0", "xor a2, a2, a0", access, "add a3, a3, a1")
+    code = body + assemble(f"jal zero, {-len(body)}")
+    with machine(code, eager=True) as (engine, cpu):
+        cpu["a0"], cpu["a1"], cpu["s11"] = DATA + 3000, 0x1122334455667788, (1 << 64) - 5
+        content = random.Random(3).randbytes(0x1000)
+        expected = cpu.copy()
+        engine.memory.poke(DATA, content)
+        reason = ReferenceEngine(ISA, engine.memory).run(expected, engine.memory, 1 << 20)
+        assert isinstance(reason, Trap)
+        memory = bytes(engine.memory.view[DATA : DATA + 0x1000])
+        engine.memory.poke(DATA, content)
+        assert engine.run(cpu, engine.memory, 1 << 20) == reason
+        assert units(engine) > 0
+        assert cpu.snapshot() == expected.snapshot()
+        assert bytes(engine.memory.view[DATA : DATA + 0x1000]) == memory
+
+
+@pytest.mark.skipif(not HOST.x86, reason="accesses are checked in the table here")
+def test_freed_units_leave_no_places_that_may_fault() -> None:
+    code = assemble("lw a2, 0(s1)", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+    with machine(code) as (engine, cpu):
+        cpu["s1"] = DATA
+        run(engine, cpu, 1000)
+        image = engine._image
+        assert image is not None
+        assert image.baseline is not None
+        (unit,) = image.baseline._units
+        table, first, last = unit.block.chunk.fixups, unit.block.at >> 1, unit.block.at + unit.block.size >> 1
+        assert any(table[first:last])
+        engine.memory.poke(CODE, assemble("addi a1, a1, 1"))
+        engine.synchronize(engine.memory)
+        run(engine, cpu, 3)
+        assert not any(table[first:last])
 
 
 def test_code_memory_is_given_back() -> None:

@@ -271,6 +271,7 @@ class Baseline:
     def _make(self, pc: int, kit: Kit) -> bool:
         engine, isa = self.engine, self.engine.isa
         block = self.code.allocate(_UNIT_BYTES)
+        block.faulting = True
         with kit.lock:
             file = isa.pinned[0][0]
             layout = isa.layout
@@ -287,6 +288,8 @@ class Baseline:
             kit.set("zero", layout.offset(file, info.zero))
             kit.set("sink", layout.offset(file, info.write_slot(info.zero)))
             kit.set("heat", int(self.heat))
+            kit.set("faults", block.chunk.fault_table)
+            kit.set("start", block.at)
             # SAFETY: the block is ours; the tables named above live as long as the engine, whose lock is held.
             size = kit.compile(kit.work, pc, block.write, block.execute, block.size)
             if not size:

@@ -74,13 +74,13 @@ class _Chunk:
         finally:
             os.close(fd)
         # SAFETY: zero pages until something is written; lives as long as the code (unmap drops both).
-        self._fixups = int(_libc.mmap(None, size * 2, 3, 0x4022, -1, 0))
-        if self._fixups == _FAILED:
+        self.fault_table = int(_libc.mmap(None, size * 2, 3, 0x4022, -1, 0))
+        if self.fault_table == _FAILED:
             raise HostError("cannot reserve address space for code tables", hint="raise ulimit -v")
         self.fixups = (
-            memoryview((ctypes.c_uint32 * (size // 2)).from_address(self._fixups)).cast("B").cast("I")
+            memoryview((ctypes.c_uint32 * (size // 2)).from_address(self.fault_table)).cast("B").cast("I")
         )
-        faults.add_code(self.execute, size, self._fixups)
+        faults.add_code(self.execute, size, self.fault_table)
         self.free: list[tuple[int, int]] = [(0, size)]
 
     def allocate(self, size: int, align: int) -> int | None:
@@ -108,7 +108,7 @@ class _Chunk:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.
         faults.drop_code(self.execute)
         self.fixups.release()
-        _libc.munmap(self._fixups, self.size * 2)
+        _libc.munmap(self.fault_table, self.size * 2)
         _libc.munmap(self.write, self.size)
         _libc.munmap(self.execute, self.size)
 
@@ -116,13 +116,14 @@ class _Chunk:
 @record()
 class CodeBlock:
     """``size`` bytes of code memory: written at ``write``, run at ``execute``. ``fixups`` are its entries in the chunk's
-    table of faults; ``users`` have it in use."""
+    table of faults, a ``faulting`` one has entries of its own making; ``users`` have it in use."""
 
     chunk: _Chunk
     at: int
     size: int
     fixups: tuple[int, ...] = ()
     users: int = 1
+    faulting: bool = False
 
     @property
     def write(self) -> int:
@@ -199,6 +200,11 @@ class CodeMemory:
                 return
             for at in block.fixups:
                 block.chunk.fixups[at] = 0
+            if block.faulting:
+                # Somewhere among its entries.
+                block.chunk.fixups[block.at >> 1 : block.at + block.size >> 1] = memoryview(
+                    bytes(block.size * 2)
+                ).cast("I")
             block.chunk.release(block.at, block.size)
             self.used -= block.size
             if block.chunk.free == [(0, block.chunk.size)]:

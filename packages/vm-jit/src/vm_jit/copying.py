@@ -64,6 +64,7 @@ def _layout() -> _Layout:
         "first", "last",  # the part of the window's map that is in use
         "count", "entries", "labels", "stubs", "fixups", "failed",
         "write", "execute", "capacity", "at",
+        "faults", "start",  # the table of where faults go to (vm_jit.faults), and the unit's offset in its chunk
         "cached_a", "cached_b",  # the state offsets of the registers that a and b hold
         "written",  # a bit for each pin that the unit writes
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
@@ -94,6 +95,7 @@ _VISITED, _LEADER, _ENTRY, _LOOP = 1, 2, 4, 8
 _REFUSED, _LEAVES, _HEATS = 0, 1, 2
 """Kinds of code behind the unit: back to the interpreter's handler, on to another place, count and go by the record."""
 _NONE: Final = 0xFFFF
+_FAULT: Final = 1 << 40
 _PIN_BITS: Final = sum(bits << 4 * (pin + 1) for pin, bits in enumerate(PIN_NUMBERS))
 
 
@@ -369,7 +371,7 @@ class _Builder:
                 fixup = self.element(f, "fixup", count, 16)
                 f.store(fixup, at + offset, 32)
                 f.store(fixup + 4, value, 32)
-                f.store(fixup + 8, addend)
+                f.store(fixup + 8, f.select(kind.equals(4), _FAULT, addend))
                 self.set(f, "fixups", count + 1)
             known = source.differs(taken) & source.differs(refuse)
             with f.when(known & kind.equals(1)):
@@ -849,7 +851,12 @@ class _Builder:
                 fixup = self.element(f, "fixup", i, 16)
                 at = f.load(fixup, 32)
                 target = f.load(self.element(f, "label", f.load(fixup + 4, 32), 4), 32)
-                f.store(f["write"] + at, target + f.load(fixup + 8) - at, 32)
+                addend = f.load(fixup + 8)
+                with f.when(addend.equals(_FAULT)):
+                    start = self.get(f, "start")
+                    f.store(self.get(f, "faults") + (start + at >> 1) * 4, start + target, 32)
+                with f.when(addend.differs(_FAULT)):
+                    f.store(f["write"] + at, target + addend - at, 32)
             with f.when(self.get(f, "failed").equals(0)):
                 size.set(self.get(f, "at"))
                 with f.each(0, self.get(f, "entries")) as i:

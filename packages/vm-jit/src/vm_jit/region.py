@@ -485,8 +485,8 @@ def _puts_flags_back(insn: Decoded, saved: Cell) -> bool:
 _ONCE: Final = frozenset(
     {"amo", "cas", "load_reserved", "store_conditional", "fp.get_flags", "fp.set_flags", "fp.set_rounding"}
 )
-_LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
-_STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
+LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
+STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
 _FLOAT_FILES: Final = ("f",)
 
 
@@ -679,7 +679,7 @@ class _Emit(Emitter):
         return result
 
     def op_load(self, op: Op, address: str) -> str:
-        if op.guard is not None or op.width not in _LOADS or not HOST.x86:
+        if op.guard is not None or op.width not in LOADS or not HOST.x86:
             return super().op_load(op, address)
         self.look(address)
         pointer = f"ptr elementtype(i{op.width}) {self.host_pointer(address)}"
@@ -692,7 +692,7 @@ class _Emit(Emitter):
         if op.width == 32 and only is not None and only.code == "concat":
             # Boxed into a floating-point register.
             return self._bits(self.access(f"{HOST.load_float} $1, $0", "=x,*m", "float", pointer), 32)
-        plain, signed = _LOADS[op.width]
+        plain, signed = LOADS[op.width]
         if only is not None and only.code in ("zext", "sext") and only.width == 64:
             # The instruction extends as well; the op that asks for that finds it done.
             text = f"{plain} $1, ${{0:k}}" if only.code == "zext" else f"{signed} $1, $0"
@@ -708,7 +708,7 @@ class _Emit(Emitter):
 
     def op_store(self, op: Op, address: str, value: str) -> None:
         width = self.width_of(op, 1)
-        if op.guard is not None or width not in _STORES or not HOST.x86:
+        if op.guard is not None or width not in STORES or not HOST.x86:
             super().op_store(op, address, value)
             return
         self.look(address)
@@ -720,7 +720,7 @@ class _Emit(Emitter):
             number = self._float(value, width)
             self.access(f"{move} $1, $0", "=*m,x", "void", f"{pointer}, {type_} {number}")
         else:
-            self.access(_STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
+            self.access(STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
 
     def op_fp_fma(self, op: Op, a: str, b: str, c: str) -> str:
         # The flag that the host does not raise (for infinity * 0 + NaN) comes with a NaN, which is the interpreter's.

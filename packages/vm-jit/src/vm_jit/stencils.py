@@ -26,9 +26,11 @@ from vm_core.record import record
 from vm_core.spec.isa import Isa
 from vm_core.spec.ops import PURE, mask
 from vm_core.spec.template import Op, Template
+from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import plan
-from vm_jit.lowering import DECLARATIONS, LIKELY, METADATA, RECORD, STATE, Emitter, supported
+from vm_jit.lowering import DECLARATIONS, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, supported
 from vm_jit.records import HEAT, HOT, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.region import LOADS, STORES
 
 __all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "read_object"]
 
@@ -88,7 +90,7 @@ class Flag:
 @record(frozen=True)
 class Hole:
     """``offset`` is in the stencil's code. ``kind`` is 0: 32 bits, 1: 64 bits, 2: 32 bits relative to the place, 3: 8
-    bits."""
+    bits, 4: an instruction that may fault."""
 
     offset: int
     kind: int
@@ -163,6 +165,8 @@ class _Stencil(Emitter):
         self.flags = 0
         self.target = 255
         self._refuse: str | None = None
+        self._fault: str | None = None
+        self.extended: dict[int, str] = {}
         self.jump: tuple[str, str | None] | None = None
 
     def _slot(self, role: str, file: str, index: int | str) -> str:
@@ -210,6 +214,59 @@ class _Stencil(Emitter):
         if self._refuse is None:
             self._refuse = self.label()
         return self._refuse
+
+    # -- memory: as in regions, a plain access is one host instruction that may fault (vm_jit.faults) ---------------
+
+    def look(self, address: str) -> None:
+        """Refuse an address outside of the arena."""
+        proceed = self.label()
+        inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
+        self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
+        self.place(proceed)
+
+    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+        if self._fault is None:
+            self._fault = self.label()
+        done = self.label()
+        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
+        call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
+        where = f"to label %{done} [label %{self._fault}]"
+        result = "" if type_ == "void" else self.v(f"{call} {where}")
+        if not result:
+            self.emit(f"{call} {where}")
+        self.place(done)
+        return result
+
+    def op_load(self, op: Op, address: str) -> str:
+        if op.guard is not None or op.width not in LOADS or not HOST.x86:
+            return super().op_load(op, address)
+        self.look(address)
+        pointer = f"ptr elementtype(i{op.width}) {self.host_pointer(address)}"
+        if op.width == 64:
+            return self.access("movq $1, $0", "=r,*m", "i64", pointer)
+        plain, signed = LOADS[op.width]
+        users = [user for user in self.template.ops if self.number in user.args]
+        if len(users) == 1 and users[0].code in ("zext", "sext") and users[0].width == 64:
+            # The instruction extends as well; the op that asks for that finds it done.
+            text = f"{plain} $1, ${{0:k}}" if users[0].code == "zext" else f"{signed} $1, $0"
+            self.extended[self.number] = self.access(text, "=r,*m", "i64", pointer)
+            return ""
+        value = self.access(f"{plain} $1, $0", "=r,*m", "i32", pointer)
+        return value if op.width == 32 else self.v(f"trunc i32 {value} to i{op.width}")
+
+    def op_store(self, op: Op, address: str, value: str) -> None:
+        width = self.width_of(op, 1)
+        if op.guard is not None or width not in STORES or not HOST.x86:
+            super().op_store(op, address, value)
+            return
+        self.look(address)
+        pointer = f"ptr elementtype(i{width}) {self.host_pointer(address)}"
+        self.access(STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
+
+    def _simple(self, op: Op, a: list[str]) -> str:
+        if op.code in ("zext", "sext") and op.args[0] in self.extended:
+            return self.extended[op.args[0]]
+        return super()._simple(op, a)
 
     def system_call(self) -> None:
         raise _Unfit
@@ -263,6 +320,9 @@ class _Stencil(Emitter):
         if self._refuse is not None:
             # The last block: then LLVM makes one conditional jump of the way to it.
             self.place(self._refuse)
+            self.tail("@refuse", a="poison", b="poison")
+        if self._fault is not None:
+            self.place(self._fault)
             self.tail("@refuse", a="poison", b="poison")
 
     def text(self, name: str) -> str:
@@ -919,41 +979,46 @@ def read_object(data: bytes, base: int) -> tuple[dict[str, _Code], bytes]:
     """The code and the holes of each stencil in an object file, and its tables, which will lie ``base`` bytes into all
     tables. A stencil that needs something else (a library's function) is left out."""
     offset = struct.unpack_from("<Q", data, 40)[0]
-    size, count, _ = struct.unpack_from("<HHH", data, 58)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
     sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * size) for i in range(count)]
+
+    def text_at(at: int) -> str:
+        return data[at : data.index(b"\0", at)].decode()
+
     tables = bytearray()
     place: dict[int, int] = {}
-    code = -1
-    for i, (_, kind, flags, _, at, length, _, _, align, _) in enumerate(sections):
-        if kind != 1 or not flags & 2 or not length:
-            continue
-        if flags & 4:
-            if code >= 0:
-                raise CacheError("an object of stencils has two sections of code")
-            code = i
-        else:
-            tables += bytes(-len(tables) % max(align, 1))
-            place[i] = base + len(tables)
-            tables += data[at : at + length]
-    names: list[str] = []
+    code = faulting = -1
     symbols: list[tuple[str, int, int, int]] = []
-    for _, kind, _, _, at, length, link, _, _, _ in sections:
+    for i, (label, kind, flags, _, at, length, link, _, align, _) in enumerate(sections):
         if kind == 2:
             strings = sections[link][4]
             for spot in range(at, at + length, 24):
                 name, _, _, section, value, extent = struct.unpack_from("<IBBHQQ", data, spot)
-                text = data[strings + name : data.index(b"\0", strings + name)].decode()
-                symbols.append((text, section, value, extent))
-                names.append(text)
+                symbols.append((text_at(strings + name), section, value, extent))
+        if kind != 1 or not flags & 2 or not length:
+            continue
+        if text_at(sections[names][4] + label) == FIXUPS:
+            faulting = i
+        elif not flags & 4:
+            tables += bytes(-len(tables) % max(align, 1))
+            place[i] = base + len(tables)
+            tables += data[at : at + length]
+        elif code >= 0:
+            raise CacheError("an object of stencils has two sections of code")
+        else:
+            code = i
     holes: list[tuple[int, Hole | None]] = []
+    pairs: dict[int, int] = {}
     for _, kind, _, _, at, length, _, target, _, _ in sections:
-        if kind != 4 or target != code:
+        if kind != 4 or target not in (code, faulting):
             continue
         for spot in range(at, at + length, 24):
             where, how, addend = struct.unpack_from("<QQq", data, spot)
             name, section, value, _ = symbols[how >> 32]
             found = _KINDS.get(how & 0xFFFFFFFF)
-            if found is None or name in ("pc", "next_pc") and how & 0xFFFFFFFF == _SIGN_EXTENDED:
+            if target == faulting:
+                pairs[where] = value + addend
+            elif found is None or (name in ("pc", "next_pc") and how & 0xFFFFFFFF == _SIGN_EXTENDED):
                 holes.append((where, None))
             elif name in SOURCES:
                 holes.append((where, Hole(0, found, SOURCES.index(name), addend)))
@@ -963,21 +1028,42 @@ def read_object(data: bytes, base: int) -> tuple[dict[str, _Code], bytes]:
                 )
             else:
                 holes.append((where, None))
+    for where, access in pairs.items():
+        if where % 8 == 0:
+            holes.append((access, Hole(0, 4, SOURCES.index("refuse"), pairs[where + 4])))
     holes.sort(key=lambda one: one[0])
     out: dict[str, _Code] = {}
     start = sections[code][4] if code >= 0 else 0
-    next_ = SOURCES.index("next")
     for name, section, value, extent in symbols:
         if section != code or not extent:
             continue
         body = data[start + value : start + value + extent]
         mine = [(where - value, hole) for where, hole in holes if value <= where < value + extent]
-        if any(hole is None for _, hole in mine):
-            continue
-        kept = tuple(
-            Hole(where, hole.kind, hole.source, hole.addend) for where, hole in mine if hole is not None
-        )
-        if kept and kept[-1].source == next_ and kept[-1].offset == extent - 4 and body[-5] == 0xE9:
-            body, kept = body[:-5], kept[:-1]
-        out[name] = body, kept
+        kept = _without_way_out(body, value, [(where, hole) for where, hole in mine if hole is not None])
+        if kept is not None and len(mine) == sum(hole is not None for _, hole in mine):
+            out[name] = kept
     return out, bytes(tables)
+
+
+def _without_way_out(body: bytes, value: int, holes: list[tuple[int, Hole]]) -> _Code | None:
+    """A stencil without the jump to ``next`` at its end, and without the jump to ``refuse`` behind that which faults go
+    to: the table of faults can name the other end at once. None if faults go anywhere else."""
+
+    def ends_with(source: str) -> bool:
+        jumps = [hole for where, hole in holes if hole.kind == 2 and where == len(body) - 4]
+        return bool(jumps) and body[-5] == 0xE9 and SOURCES[jumps[0].source] == source
+
+    def shorten() -> bytes:
+        holes[:] = [(where, hole) for where, hole in holes if where != len(body) - 4]
+        return body[:-5]
+
+    goals = {hole.addend - value for _, hole in holes if hole.kind == 4}
+    if goals:
+        if not ends_with("refuse") or goals != {len(body) - 5}:
+            return None
+        body = shorten()
+    if ends_with("next"):
+        body = shorten()
+    return body, tuple(
+        Hole(where, hole.kind, hole.source, 0 if hole.kind == 4 else hole.addend) for where, hole in holes
+    )
