@@ -227,3 +227,25 @@ def test_maps_names_regions(guest):
     assert "[vdso]" in text
     assert "[heap]" not in text
     assert text.startswith("00010000-00011000 rwxp")
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="the host has none")
+def test_large_mappings_ask_for_large_pages(guest):
+    def asked(address):
+        place = guest.memory.host_address + address
+        with open("/proc/self/smaps") as file:
+            inside = False
+            for line in file:
+                span, _, rest = line.partition(" ")
+                if "-" in span and span[-1:] != ":":
+                    start, end = (int(word, 16) for word in span.split("-"))
+                    inside = start <= place < end
+                elif inside and span == "VmFlags:":
+                    return "hg" in rest.split()
+        return None
+
+    stack = 0x20000
+    assert asked(anonymous(guest, 8 << 20)) is True
+    assert asked(anonymous(guest, 64 << 10)) is False
+    assert asked(anonymous(guest, 8 << 20, NONE)) is False
+    assert asked(anonymous(guest, 8 << 20, flags=stack)) is False

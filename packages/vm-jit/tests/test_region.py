@@ -1,0 +1,159 @@
+"""What becomes a region: which code belongs to it, which calls are taken in, where its loops begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vm_core import engines
+from vm_core import isa as isas
+from vm_core.engine import Syscall, Trap
+from vm_core.memory import GuestMemory, Prot
+from vm_core.spec.isa import Decoded
+from vm_jit.ranges import Ranges
+from vm_jit.region import address, discover, surroundings
+
+ISA = isas.get("riscv64")
+START = 0x1000
+
+
+def assemble(*lines: str) -> bytes:
+    return b"".join(ISA.assemble(line) for line in lines)
+
+
+def code(*lines: str) -> dict[int, Decoded]:
+    data = assemble(*lines)
+    return {START + i: ISA.decode(data[i : i + 4], START + i) for i in range(0, len(data), 4)}
+
+
+def always(_: int) -> bool:
+    return True
+
+
+def only(*places: int) -> Callable[[int], bool]:
+    return lambda pc: pc in places
+
+
+FIB = (
+    "addi sp, sp, -32",  # 1000
+    "sd ra, 0(sp)",
+    "sd s0, 8(sp)",
+    "sd s1, 16(sp)",
+    "addi s1, a0, 0",
+    "addi t0, zero, 2",
+    "bltu a0, t0, 32",  # 1018: to 1038
+    "addi a0, s1, -1",
+    "jal ra, -32",  # 1020
+    "addi s0, a0, 0",
+    "addi a0, s1, -2",
+    "jal ra, -44",  # 102c
+    "add a0, a0, s0",
+    "jal zero, 4",
+    "ld ra, 0(sp)",  # 1038
+    "ld s0, 8(sp)",
+    "ld s1, 16(sp)",
+    "addi sp, sp, 32",
+    "jalr zero, 0(ra)",
+)
+"""fib(a0), with a stack at sp."""
+
+
+def test_recursion_is_taken_in_some_levels_deep() -> None:
+    insns = code(*FIB)
+    region = discover(ISA, (START,), insns.get)
+    assert region is not None
+    copies = [label for label in region.blocks if address(label) == START]
+    assert len(copies) > 4
+    assert START in copies
+    assert region.own == region.spans == ((START, START + 4 * len(FIB)),)
+    kinds = {label: block.kind for label, block in region.blocks.items()}
+    assert "inline" in kinds.values()
+    assert "call" in kinds.values()
+    for label, block in region.blocks.items():
+        if block.kind == "ret" and label != address(label):
+            (back,) = block.returns
+            assert address(back) in (START + 0x24, START + 0x30)
+        elif block.kind == "ret":
+            assert block.returns == ()
+
+
+def test_calls_of_seldom_run_functions_stay_calls() -> None:
+    insns = code(*FIB)
+    region = discover(ISA, (START,), insns.get, warm=only(START + 8))
+    assert region is not None
+    assert region.size == len(FIB)
+    assert {block.kind for block in region.blocks.values()} >= {"call"}
+
+
+def test_recursion_gives_what_it_should_and_counts_each_instruction() -> None:
+    """With the stack's end in the middle of a taken-in call, too: the fault is where the reference engine has it."""
+    seen: dict[str, list[object]] = {}
+    for name, options in (("reference", {}), ("jit", {"cache": False, "synchronous": True, "eager": True})):
+        out = seen[name] = []
+        for base in (0x8000, 0x6100):  # the second meets an unmapped page below 0x6000
+            with GuestMemory(bits=20) as memory:
+                memory.map(START, 0x1000, Prot.RX)
+                memory.map(0x3000, 0x1000, Prot.RX)
+                memory.map(0x6000, 0x3000, Prot.RW)
+                memory.poke(START, assemble(*FIB))
+                memory.poke(0x3000, assemble("ecall"))
+                cpu = ISA.cpu()
+                cpu.pc, cpu["a0"], cpu["sp"], cpu["ra"] = START, 14, base, 0x3000
+                engine = engines.create(name, ISA, memory, **options)
+                try:
+                    if name == "jit" and base == 0x6100:
+                        # What is to be taken in must have run: with a stack that is long enough, first.
+                        first = ISA.cpu()
+                        first.pc, first["a0"], first["sp"], first["ra"] = START, 14, 0x8000, 0x3000
+                        engine.run(first, memory, 1 << 30)
+                    before = engine.stats.retired
+                    trap = engine.run(cpu, memory, 1 << 30)
+                    out.append(
+                        (trap, cpu.pc, [cpu[f"x{i}"] for i in range(32)], engine.stats.retired - before)
+                    )
+                    if name == "jit":
+                        assert engine.stats.retired_jit > 500
+                finally:
+                    engine.close()
+    assert seen["jit"] == seen["reference"]
+    good, bad = seen["jit"]
+    assert isinstance(good, tuple)
+    assert isinstance(bad, tuple)
+    assert (good[0], good[2][10]) == (Syscall(), 377)
+    assert isinstance(bad[0], Trap)
+
+
+LOOPS = (
+    "addi t0, zero, 9",  # 1000: a function
+    "jal zero, 8",  # into the middle of its loop
+    "addi a0, a0, 8",  # 1008: the target of the jump back
+    "ld t1, 0(a0)",  # 100c: where it is entered
+    "addi t0, t0, -1",
+    "bne t0, zero, -12",
+    "jalr zero, 0(ra)",  # 1018
+)
+
+
+def test_a_loop_that_is_entered_in_its_middle_has_its_head_there() -> None:
+    insns = code(*LOOPS)
+    region = discover(ISA, (START + 8, START), insns.get)
+    assert region is not None
+
+    def after(block: object) -> list[int]:
+        blocks = region.blocks
+        ways = {"jump": (block.target,), "branch": (block.follow, block.target), "fall": (block.follow,)}  # type: ignore[attr-defined]
+        return [pc for pc in ways.get(block.kind, ()) if pc in blocks]  # type: ignore[attr-defined]
+
+    ranges = Ranges(ISA, region.blocks, (*region.roots, *region.entries), after)
+    assert ranges.loops.keys() == {START + 12}
+    assert START not in ranges.loops[START + 12]
+    assert ranges.looks[START] == set()
+    assert ranges.looks[START + 8] == ranges.looks[START + 12] == {("x", 10)}
+
+
+def test_of_a_function_that_was_called_once_only_the_loop_is_compiled() -> None:
+    insns = code(*LOOPS)
+    pc = START + 8
+    roots, members, restricted = surroundings(ISA, pc, insns, only(pc), [pc])
+    assert (roots, members, restricted) == ((pc,), {START + 8, START + 12, START + 16, START + 20}, True)
+    roots, members, restricted = surroundings(ISA, pc, insns, always, [pc])
+    assert (set(roots), members, restricted) == ({START, pc}, set(insns), False)
