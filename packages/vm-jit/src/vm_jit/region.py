@@ -1,7 +1,7 @@
 """Regions: hot guest code as one LLVM function.
 
-A region is what is reachable from a hot address without following calls, and only what has run: the way to a block
-that has not leaves to the interpreter. It returns where to go on, how much fuel is left, and the pinned registers,
+A region is the function or the loop around a hot address (:func:`surroundings`), with copies of the short functions that it often
+calls, and only what has run: the way to a block that has not leaves to the interpreter. It returns where to go on, how much fuel is left, and the pinned registers,
 which stay in host registers across guest calls: a guest call is a host call, after which the returned pc is compared
 with the expected one. Besides its entry, a region can be entered behind each call and each instruction that it leaves
 to the interpreter.
