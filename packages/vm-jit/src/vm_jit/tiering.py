@@ -43,6 +43,8 @@ _SHARE: Final = 0.25
 """LLVM's time, over that of the run: no program pays much more for it than it can gain."""
 _REPORTS: Final = 12
 """Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
+_LATER: Final = 8
+"""So many times that, if an earlier run has compiled what it found worth it: later runs then compile nothing, or what pays at once."""
 _GROWTH_INSTRUCTIONS: Final = 12
 """A region of so many instructions grows after so many more reports of where it is left for."""
 _NEAR: Final = 2048
@@ -269,10 +271,11 @@ class Tiering:
     def _worth(self, pc: int) -> tuple[bool, int] | None:
         """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
         count = self._pending[pc]
-        if count < (_REPORTS if self.engine.baseline is not None else 1):
+        least = _REPORTS * (_LATER if self._warm else 1)
+        if count < (least if self.engine.baseline is not None else 1):
             return None
         owner = self._owner(pc)
-        if owner is not None and count < max(_REPORTS, owner.instructions // _GROWTH_INSTRUCTIONS):
+        if owner is not None and count < max(least, owner.instructions // _GROWTH_INSTRUCTIONS):
             return None
         return owner is None, count
 
