@@ -394,7 +394,8 @@ class Tiering:
             more = [at for at in self._jumped_to(region) if at not in places]
             if known.keys() <= set(roots) and not more:
                 break
-            roots, places = tuple(dict.fromkeys((*known, *roots))), (*places, *more)
+            # Places are entered from outside as well, and so kept when the region grows.
+            roots, places = tuple(dict.fromkeys((*known, *roots, *more))), (*places, *more)
             only = only and not more
         return region, old
 
