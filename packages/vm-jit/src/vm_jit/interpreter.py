@@ -72,6 +72,11 @@ def is_direct(template: Template, jump: Op) -> bool:
     return True
 
 
+def uses_pc(template: Template) -> bool:
+    """Whether the usual path of the instruction needs its address."""
+    return bool(template.codes & {"pc", "next_pc", "setpc", "trap"})
+
+
 def is_system_call(template: Template) -> bool:
     """Whether the instruction asks the operating system (no other trap without a condition has a handler)."""
     return any(op.code == "trap" and op.guard is None for op in template.ops)
@@ -92,13 +97,16 @@ class _Handler(Emitter):
         self._refuse: str | None = None
         self._pc: str | None = None
         self._fields: dict[str, str] = {}
+        self.base = 0
+        """Where the instruction's record is, in bytes behind %ip."""
         self.jump: tuple[str, str, str | None, bool] | None = None
         self.answers = False
         """Whether @native_call is there to be asked."""
         self.signals = native_signals(isa)
 
     def record(self, offset: int, type_: str) -> str:
-        return self.v(f"load {type_}, ptr {self.v(f'getelementptr i8, ptr %ip, i64 {offset}')}, {RECORD}")
+        place = self.v(f"getelementptr i8, ptr %ip, i64 {self.base + offset}")
+        return self.v(f"load {type_}, ptr {place}, {RECORD}")
 
     def _register(self, role: str, file: str, index: int | str) -> str:
         if isinstance(index, int):
@@ -128,11 +136,12 @@ class _Handler(Emitter):
             self._fields[name] = value if size == 8 else self.v(f"sext i{size * 8} {value} to i64")
         return self._fields[name]
 
-    def load_operands(self) -> None:
-        """Load pc and immediates up front, so that they dominate every later block."""
+    def load_operands(self, *, pc: bool = True) -> None:
+        """Load immediates, and the pc unless only rare paths need it, up front, so that they dominate every later block."""
         for name in self.fields:
             self.immediate(name)
-        self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
+        if pc:
+            self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
         if self.length:
             self._length, self._step = str(self.length), str(self.length // self.isa.unit * RECORD_BYTES)
         else:
@@ -151,11 +160,20 @@ class _Handler(Emitter):
         self.late.append([f"{label}:", *("  " + line for line in lines)])
 
     def leave(self, label: str, reason: Reason, pc: str, fuel: str = "%fuel") -> None:
-        """A block that returns to Python."""
+        """A block that returns to Python. ``pc`` is the guest's, or the record (a pointer) that has it: so it is loaded only here."""
         n = label
+        lines = []
+        if pc.startswith("ptr "):
+            lines = [
+                f"%{n}r = getelementptr i8, {pc}, i64 {RECORD_PC}",
+                f"%{n}s = load i32, ptr %{n}r, {RECORD}",
+                f"%{n}pc = zext i32 %{n}s to i64",
+            ]
+            pc = f"%{n}pc"
         self.block(
             label,
             [
+                *lines,
                 f"%{n}a = getelementptr i8, ptr %st, i64 {HEADER['pc']}",
                 f"store i64 {pc}, ptr %{n}a, {STATE}",
                 f"%{n}b = getelementptr i8, ptr %st, i64 {HEADER['fuel']}",
@@ -169,7 +187,7 @@ class _Handler(Emitter):
     def refuse(self) -> str:
         if self._refuse is None:
             self._refuse = self.label()
-            self.leave(self._refuse, Reason.EMULATE, self.pc())
+            self.leave(self._refuse, Reason.EMULATE, "ptr %ip")
         return self._refuse
 
     def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
@@ -246,7 +264,11 @@ class _Handler(Emitter):
             else:
                 self._jump(kind, target, direct, left, conditional=False)
                 return
-        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, self.next_pc())
+        self.dispatch(self.next_record(), left)
+
+    def next_record(self) -> str:
+        step = self._step if not self.base else str(self.base + int(self._step))
+        return self.v(f"getelementptr i8, ptr %ip, i64 {step}")
 
     def _system_call(self, left: str) -> None:
         """A call that native code answers goes on; any other leaves."""
@@ -267,14 +289,14 @@ class _Handler(Emitter):
             f"br i1 {self.v(f'icmp eq i64 {to}, {after}')}, label %{near}, label %{elsewhere}, {LIKELY}"
         )
         self.place(elsewhere)
-        self.dispatch(self.lookup(to, left), left, to)
+        self.dispatch(self.lookup(to, left), left)
         self.place(near)
-        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, after)
+        self.dispatch(self.next_record(), left)
 
-    def dispatch(self, ip: str, left: str, pc: str) -> None:
+    def dispatch(self, ip: str, left: str) -> None:
         """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
         empty, go = self.label(), self.label()
-        self.leave(empty, Reason.BUDGET, pc, left)
+        self.leave(empty, Reason.BUDGET, f"ptr {ip}", left)
         self.emit(f"br i1 {self.v(f'icmp eq i64 {left}, 0')}, label %{empty}, label %{go}, !prof !10")
         self.place(go)
         handler = self.v(f"load ptr, ptr {ip}, {RECORD}")
@@ -320,7 +342,7 @@ class _Handler(Emitter):
                 self.place(warm)
             self.heat(ip, target, left, go)
             self.place(go)
-        self.dispatch(ip, left, target)
+        self.dispatch(ip, left)
 
     def heat(self, ip: str, target: str, left: str, go: str) -> None:
         """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``."""
@@ -459,7 +481,7 @@ def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
     to = e.v(f"call i64 {arguments.format(calls=calls, pc=e.pc())}")
     e.emit(f"br i1 {e.v(f'icmp eq i64 {to}, -1')}, label %{out}, label %{there}")
     e.place(there)
-    e.dispatch(e.lookup(to, "%fuel"), "%fuel", to)
+    e.dispatch(e.lookup(to, "%fuel"), "%fuel")
     return e.text(name)
 
 
@@ -619,7 +641,7 @@ def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str],
                         made[identity] = how.symbol
                         e = _Handler(isa, how, length, None if returns else threshold)
                         e.answers = calls is not None
-                        e.load_operands()
+                        e.load_operands(pc=uses_pc(template))
                         e.lower(template)
                         e.finish()
                         (asking if calls is not None and is_system_call(template) else text).append(
