@@ -35,6 +35,8 @@ from vm_jit import superinstructions as supers  # noqa: E402
 from vm_jit.engine import InterpreterEngine  # noqa: E402
 from vm_jit.records import handler_key  # noqa: E402
 
+FEWEST = 5000
+"""Instructions that must have been seen of a program for it to have a say."""
 TARGET = ROOT / "packages" / "vm-jit" / "src" / "vm_jit" / "sequences.py"
 HEAD = '''\
 """The sequences that superinstructions are made for (:mod:`vm_jit.superinstructions` has the notation), the most frequent
@@ -145,7 +147,7 @@ def worth(sequence: supers.Steps) -> float:
 def choose_sequences(
     weighted: Sequence[tuple[float, list[supers.Steps]]],
     count: int,
-) -> tuple[list[supers.Steps], float]:
+) -> tuple[list[supers.Steps], float, float]:
     """``weighted`` are stretches as the longest sequences at each of their places, with what one counts."""
     candidates: Counter[supers.Steps] = Counter()
     for weight, places in weighted:
@@ -156,7 +158,7 @@ def choose_sequences(
     covered = 0.0
     while True:
         used: Counter[supers.Steps] = Counter()
-        covered = total = 0.0
+        covered = total = dispatches = 0.0
         for weight, places in weighted:
             at = 0
             while at < len(places):
@@ -168,10 +170,12 @@ def choose_sequences(
                 else:
                     length = 1
                 total += weight * length
+                dispatches += weight
                 at += length
         chosen = {one: worth(one) * share for one, share in used.items()}
         if len(chosen) <= count:
-            return sorted(chosen, key=lambda one: (-chosen[one], one)), covered / total
+            most = sorted(chosen, key=lambda one: (-chosen[one], one))
+            return most, covered / total, total / dispatches
         keep = max(count, len(chosen) * 4 // 5)
         chosen = dict(sorted(chosen.items(), key=lambda item: -item[1])[:keep])
 
@@ -194,11 +198,12 @@ def sample(program: str, size: str, variant: str, mean: int, burst: int) -> list
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure and choose the interpreter's superinstructions.")
     parser.add_argument(
-        "--programs", help="names and groups, with commas (default: all without fetched sources)"
+        "--programs",
+        help="names and groups, with commas (default: all but those that show how well others do)",
     )
     parser.add_argument("--size", default="quick")
     parser.add_argument("--variant", default="O2")
-    parser.add_argument("--count", type=int, default=1200, help="sequences to choose")
+    parser.add_argument("--count", type=int, default=1600, help="sequences to choose")
     parser.add_argument("--mean", type=int, default=40_000, help="instructions between two looks")
     parser.add_argument("--burst", type=int, default=60, help="instructions that are looked at")
     parser.add_argument("--keep", type=Path, help="a file for what was measured; read if it is there")
@@ -210,26 +215,30 @@ def main() -> int:
     else:
         found = {}
         for program in choose(options.programs):
-            if build_guests.PROGRAMS[program].package and not options.programs:
+            known = build_guests.PROGRAMS[program]
+            if known.package and "compute" not in known.groups and not options.programs:
                 continue
             found[program] = sample(program, options.size, options.variant, options.mean, options.burst)
             print(f"{program}: {sum(map(len, found[program]))} instructions", file=sys.stderr)
         if options.keep:
             options.keep.write_text(json.dumps(found))
     weighted = []
+    found = {program: stretches for program, stretches in found.items() if sum(map(len, stretches)) >= FEWEST}
     for stretches in found.values():
-        total = sum(map(len, stretches)) or 1
+        total = sum(map(len, stretches))
         for stretch, times in Counter(json.dumps(stretch) for stretch in stretches).items():
             looks = json.loads(stretch)
             places = [
                 steps(looks, at, min(supers.LONGEST, len(looks) - at), special) for at in range(len(looks))
             ]
             weighted.append((times / total / len(found), places))
-    chosen, covered = choose_sequences(weighted, options.count)
+    chosen, covered, mean = choose_sequences(weighted, options.count)
     lines = [" ".join(f"{key} {relation}" for key, relation in one) for one in chosen]
     text = HEAD + f'    "{isa.name}": """\\\n' + "".join(line + "\n" for line in lines) + '""",\n}\n'
     TARGET.write_text(text)
-    print(f"{len(chosen)} sequences, which do {100 * covered:.1f} % of the instructions")
+    print(
+        f"{len(chosen)} sequences, which do {100 * covered:.1f} % of the instructions, {mean:.2f} a dispatch"
+    )
     return 0
 
 

@@ -34,6 +34,7 @@ from vm_jit.syscalls import native_call, native_signals
 __all__ = ["build", "entry_signature", "region_type"]
 
 _CC: Final = "preserve_nonecc"
+_FLOAT: Final = {32: "float", 64: "double"}
 _SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr %arena, ptr noalias %pages, i64 %fuel"
 
 
@@ -501,6 +502,17 @@ class _Sequence(_Handler):
 
     def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
         return self.refuse()
+
+    def _canonical(self, value: str, width: int) -> str:
+        """A NaN is left to the instruction's own handler (which raises the same flags again), so no value waits for the choice."""
+        t, go = f"f{width}", self.label()
+        nan = self.v(
+            f"call i1 @llvm.experimental.constrained.fcmp.{t}({_FLOAT[width]} {value}, {_FLOAT[width]} {value}, "
+            f'metadata !"uno", metadata !"fpexcept.strict") #1'
+        )
+        self.emit(f"br i1 {nan}, label %{self.refuse()}, label %{go}, !prof !10")
+        self.place(go)
+        return self.v(f"bitcast {_FLOAT[width]} {value} to i{width}")
 
     def finish(self) -> None:
         self.done = self.position + 1

@@ -33,8 +33,8 @@ __all__ = [
     "LONGEST",
     "ZERO",
     "Kind",
-    "Steps",
     "Step",
+    "Steps",
     "code",
     "kind",
     "relation",
@@ -45,7 +45,7 @@ __all__ = [
 Step = tuple[str, str]
 """The key of an instruction's handler (:func:`vm_jit.records.handler_key`), and the relation."""
 Steps = tuple[Step, ...]
-LONGEST: Final = 4
+LONGEST: Final = 6
 """Instructions in a sequence, at most; up to 8."""
 ANY: Final = "?"
 ZERO: Final = 8
