@@ -159,7 +159,7 @@ def test_a_program_loads_no_texts(cache: None) -> None:
     isa = isas.get("riscv64")
     lines = ("addi a0, a0, 100", "c.addi a0, -1", "c.bnez a0, -2", "lui a1, 0x12345", "c.mv a2, a1", "ecall")
     code = b"".join(map(isa.assemble, lines))
-    prebuilt.load("interp", isa, Cache(), CodeMemory())  # where the other process looks
+    prebuilt.load("alone", isa, Cache(), CodeMemory())  # where the other process looks
     script = f"""
 import sys
 from vm_core import isa

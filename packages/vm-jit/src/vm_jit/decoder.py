@@ -20,6 +20,7 @@ from vm_core.record import field, record, replace
 from vm_core.spec.isa import Decoded, Instruction, Isa
 from vm_core.spec.pattern import Kind, Pattern
 from vm_jit.records import HEAT, LENGTH, RECORD_BYTES, Plan, handler_key
+from vm_jit.superinstructions import GENERAL, LONGEST, NEAR, ZERO, Steps, code, kind, zero_offsets
 
 __all__ = ["NEEDS_PYTHON", "function", "sections"]
 
@@ -259,8 +260,9 @@ def _flows(
         yield returns, sets
 
 
-def sections(isa: Isa, plans: dict[str, Plan]) -> dict[str, bytes]:
-    """The decoder's tables and the names of the handlers in them; nothing for an ISA whose encodings are no patterns."""
+def sections(isa: Isa, plans: dict[str, Plan], names: dict[Steps, str] | None = None) -> dict[str, bytes]:
+    """The decoder's tables and the names of the handlers in them; nothing for an ISA whose encodings are no patterns. ``names``
+    are the handlers of sequences."""
     lengths = [length for unit, length in _INDEX if unit == isa.unit]
     if not lengths:
         return {}
@@ -301,22 +303,213 @@ def sections(isa: Isa, plans: dict[str, Plan]) -> dict[str, bytes]:
     if max(len(candidates), len(parts), len(rows)) > 0xFFFF:
         raise SpecError(f"{isa.name}: the decoder's tables are too large")
     body = b"".join(packed)
+    fused = _sequence_tables(isa, plans, names, handlers) if names else []
     chunks = [
         body,
         struct.pack(f"<{len(parts)}I", *parts),
         struct.pack(f"<{len(buckets)}I", *buckets),
-        struct.pack(f"<{len(candidates)}H", *candidates),
+        struct.pack(f"<{len(candidates)}H", *candidates).ljust((2 * len(candidates) + 7) & -8, b"\0"),
+        *fused,
     ]
-    offsets = [16 + sum(map(len, chunks[:i])) for i in range(4)]
-    tables = b"".join((struct.pack("<4I", *offsets), *chunks))
+    head = (4 * len(chunks) + 7) & -8
+    offsets = [head + sum(map(len, chunks[:i])) for i in range(len(chunks))]
+    tables = b"".join((struct.pack(f"<{len(offsets)}I", *offsets).ljust(head, b"\0"), *chunks))
     return {"decoder": tables, "handlers": "\0".join(handlers).encode()}
 
 
-def function(isa: Isa) -> str:
+_MULTIPLIER: Final = 0x9E37_79B9_7F4A_7C15
+_NONE, _IS_DIRECT = 7, 8
+"""In a handler's facts: no slot is written (else which); the instruction jumps to the pc plus its immediate."""
+_UNWRITTEN: Final = 0xFFFF_FFFF
+_ROOT: Final = 1
+
+
+def _sequence_tables(
+    isa: Isa, plans: dict[str, Plan], names: dict[Steps, str], handlers: dict[str, int]
+) -> list[bytes]:
+    """Two tables: facts of each handler, by its number; and how a sequence goes on, as a hash table: from a node of the tree of
+    all sequences, a handler and a relation to (node, number of the sequence's handler or 0)."""
+    nodes: dict[Steps, int] = {(): _ROOT}
+    edges: dict[int, list[int]] = {}
+    for sequence, name in sorted(names.items(), key=lambda item: len(item[0])):
+        for length in range(1, len(sequence) + 1):
+            key, relation = sequence[length - 1]
+            edge = nodes[sequence[: length - 1]] | handlers[plans[key].symbol] << 16 | code(relation) << 32
+            node = nodes.setdefault(sequence[:length], len(nodes) + 1)
+            edges.setdefault(edge, [node, 0])
+        edges[edge][1] = handlers.setdefault(name, len(handlers))
+    bits = max((2 * len(edges)).bit_length(), 4)
+    table = [0, 0] * (1 << bits)
+    for edge, (node, handler) in edges.items():
+        at = (edge * _MULTIPLIER & (1 << 64) - 1) >> 64 - bits
+        while table[2 * at]:
+            at = (at + 1) % (1 << bits)
+        table[2 * at], table[2 * at + 1] = edge, node | handler << 32
+    facts = [_NONE] * len(handlers)
+    for insn in isa.instructions.values():
+        for statics in () if insn.expands else isa.variants(insn):
+            values = ",".join(str(statics[name]) for name in insn.statics)
+            for suffix in {f"{length}{flow}" for length in (2, 4) for flow in ("", "r")}:
+                how = plans.get(f"{insn.name}/{values}/{suffix}")
+                found = None if how is None else kind(isa, insn.template(statics), how)
+                if how is not None and found is not None and how.symbol in handlers:
+                    written = _NONE if found.written is None else found.written
+                    facts[handlers[how.symbol]] = written | found.direct * _IS_DIRECT
+    if max(len(nodes), len(handlers)) > 0xFFFF:
+        raise SpecError(f"{isa.name}: too many sequences")
+    size = len(facts)
+    return [
+        struct.pack(f"<{size}B", *facts).ljust((size + 7) & -8, b"\0"),
+        struct.pack(f"<Q{len(table)}Q", 64 - bits, *table),
+    ]
+
+
+def _sequence_text(isa: Isa) -> str:
+    """``sequences(window, record, context, tables, handler, offset)``: see with which sequences the instruction at ``offset`` of the
+    page goes on, and make the records where they begin lead to their handlers. The window has, for each of the last instructions,
+    the last one first: its record, the node of the sequence that begins there, and the offset of the register that it wrote."""
+    lines: list[str] = []
+    emit = lines.append
+    numbers = sorted(zero_offsets(isa))
+    for i in range(4):
+        emit(f"  %sp{i} = getelementptr i8, ptr %record, i64 {8 + 2 * i}")
+        emit(f"  %sh{i} = load i16, ptr %sp{i}, align 2")
+        emit(f"  %s{i} = zext i16 %sh{i} to i32")
+    for d in range(LONGEST - 1):
+        for name, type_, at in (("record", "ptr", 0), ("node", "i64", 8), ("wrote", "i32", 16)):
+            emit(f"  %{name}p{d + 1} = getelementptr i8, ptr %window, i64 {24 * d + at}")
+            emit(f"  %{name}{d + 1} = load {type_}, ptr %{name}p{d + 1}, align 8")
+    for i in range(4):
+        now = "0"
+        for d in range(LONGEST - 1, 0, -1):
+            emit(f"  %c{i}is{d} = icmp eq i32 %s{i}, %wrote{d}")
+            emit(f"  %c{i}as{d} = select i1 %c{i}is{d}, i32 {d}, i32 {now}")
+            now = f"%c{i}as{d}"
+        for n, number in enumerate(numbers):
+            emit(f"  %z{i}is{n} = icmp eq i32 %s{i}, {number}")
+            emit(f"  %z{i}as{n} = select i1 %z{i}is{n}, i32 {ZERO}, i32 {now}")
+            now = f"%z{i}as{n}"
+        emit(f"  %c{i} = add i32 {now}, 0")
+    text = "\n".join(lines)
+    steps = []
+    for d in range(LONGEST - 1, -1, -1):
+        lines.clear()
+        total = "%near"
+        for i in range(4):
+            emit(f"  %d{d}far{i} = icmp ugt i32 %c{i}, {d}")
+            emit(f"  %d{d}not{i} = icmp ne i32 %c{i}, {ZERO}")
+            emit(f"  %d{d}out{i} = and i1 %d{d}far{i}, %d{d}not{i}")
+            emit(f"  %d{d}c{i} = select i1 %d{d}out{i}, i32 0, i32 %c{i}")
+            emit(f"  %d{d}u{i} = shl i32 %d{d}c{i}, {4 * i}")
+            emit(f"  %d{d}t{i} = or i32 {total}, %d{d}u{i}")
+            total = f"%d{d}t{i}"
+        node, record = (f"%node{d}", f"%record{d}") if d else (str(_ROOT), "%record")
+        emit(
+            f"  %next{d} = call i64 @follow(ptr {record}, ptr %handlers, ptr %hash, i64 {node}, i32 %handler, i32 {total})"
+        )
+        steps.append("\n".join(lines))
+    lines.clear()
+    for d in range(LONGEST - 2, -1, -1):
+        if d:
+            emit(f"  store ptr %record{d}, ptr %recordp{d + 1}, align 8")
+            emit(f"  store i32 %wrote{d}, ptr %wrotep{d + 1}, align 8")
+        else:
+            emit("  store ptr %record, ptr %recordp1, align 8")
+            emit("  store i32 %wrote, ptr %wrotep1, align 8")
+        emit(f"  store i64 %next{d}, ptr %nodep{d + 1}, align 8")
+    shift = "\n".join(lines)
+    follow = "\n".join(steps)
+    return f"""
+define internal i64 @follow(ptr %record, ptr %handlers, ptr %hash, i64 %node, i32 %handler, i32 %relation) #0 {{
+entry:
+  %some = icmp ne i64 %node, 0
+  br i1 %some, label %begin, label %none
+begin:
+  %h64 = zext i32 %handler to i64
+  %h16 = shl i64 %h64, 16
+  %from = or i64 %node, %h16
+  %r64 = zext i32 %relation to i64
+  %r32 = shl i64 %r64, 32
+  %exact = or i64 %from, %r32
+  %any = or i64 %from, {GENERAL << 32}
+  %shift = load i64, ptr %hash, align 8
+  %table = getelementptr i8, ptr %hash, i64 8
+  %size = sub i64 64, %shift
+  %entries = shl i64 1, %size
+  %mask = sub i64 %entries, 1
+  br label %look
+look:
+  %key = phi i64 [ %exact, %begin ], [ %any, %missed ]
+  %product = mul i64 %key, {_MULTIPLIER - (1 << 64)}
+  %first = lshr i64 %product, %shift
+  br label %probe
+probe:
+  %i = phi i64 [ %first, %look ], [ %after, %other ]
+  %slot = getelementptr {{ i64, i64 }}, ptr %table, i64 %i
+  %there = load i64, ptr %slot, align 8
+  %hit = icmp eq i64 %there, %key
+  br i1 %hit, label %found, label %other
+other:
+  %empty = icmp eq i64 %there, 0
+  %i1 = add i64 %i, 1
+  %after = and i64 %i1, %mask
+  br i1 %empty, label %missed, label %probe
+missed:
+  %last = icmp eq i64 %key, %any
+  br i1 %last, label %none, label %look
+found:
+  %vp = getelementptr i8, ptr %slot, i64 8
+  %value = load i64, ptr %vp, align 8
+  %child = and i64 %value, 65535
+  %fused = lshr i64 %value, 32
+  %ends = icmp ne i64 %fused, 0
+  br i1 %ends, label %enter, label %done
+enter:
+  %hp = getelementptr i64, ptr %handlers, i64 %fused
+  %address = load i64, ptr %hp
+  store atomic i64 %address, ptr %record release, align 8
+  br label %done
+done:
+  ret i64 %child
+none:
+  ret i64 0
+}}
+define internal void @sequences(ptr %window, ptr %record, ptr %handlers, ptr %facts, ptr %hash, i32 %handler, i64 %offset) #0 {{
+entry:
+{text}
+  %h64 = zext i32 %handler to i64
+  %fp = getelementptr i8, ptr %facts, i64 %h64
+  %fact8 = load i8, ptr %fp
+  %fact = zext i8 %fact8 to i32
+  %which = and i32 %fact, {_NONE}
+  %w64 = zext i32 %which to i64
+  %wp = getelementptr i16, ptr %sp0, i64 %w64
+  %writes = icmp ne i32 %which, {_NONE}
+  %safe = select i1 %writes, ptr %wp, ptr %sp0
+  %w16 = load i16, ptr %safe, align 2
+  %w32 = zext i16 %w16 to i32
+  %wrote = select i1 %writes, i32 %w32, i32 {_UNWRITTEN - (1 << 32)}
+  %d32 = and i32 %fact, {_IS_DIRECT}
+  %direct = icmp ne i32 %d32, 0
+  %ip = getelementptr i8, ptr %record, i64 16
+  %distance = load i64, ptr %ip, align 8
+  %target = add i64 %offset, %distance
+  %inside = icmp ult i64 %target, {PAGE}
+  %nearby = and i1 %direct, %inside
+  %near = select i1 %nearby, i32 {NEAR}, i32 0
+{follow}
+{shift}
+  ret void
+}}
+"""
+
+
+def function(isa: Isa, *, sequences: bool = False) -> str:
     """``decode(context, offset)``: decode the block at ``offset`` of a page, up to its end, the page's, so many instructions, or
     a record that is decoded. Gives back the offset behind, and NEEDS_PYTHON if Python must go on there. The context is of
     64-bit words: the host addresses of the page's bytes, records and permission, of the tables and of the handlers' addresses;
-    how many instructions at most; the heat that a record begins with. Empty where there are no tables."""
+    how many instructions at most; the heat that a record begins with. Empty where there are no tables. ``sequences``: also look
+    for those that have a handler."""
     lengths = [length for unit, length in _INDEX if unit == isa.unit]
     if not lengths:
         return ""
@@ -347,7 +540,22 @@ def function(isa: Isa) -> str:
         lines.append(f"  %index = add i32 {index(4, 0)}, 0")
     find = "\n".join(lines)
     slots = "\n".join(_slot_text(i) for i in range(4))
-    return f"""
+    window = look = ""
+    if sequences:
+        size = 24 * (LONGEST - 1)
+        window = "\n".join(
+            [f"  %window = alloca [{size} x i8], align 8"]
+            + [
+                f"  %clear{at} = getelementptr i8, ptr %window, i64 {at}\n  store i64 {value}, ptr %clear{at}, align 8"
+                for first in range(0, size, 24)
+                for at, value in ((first, 0), (first + 8, 0), (first + 16, _UNWRITTEN))
+            ]
+            + [_table("kinds", 4), _table("hash", 5)]
+        )
+        look = "  call void @sequences(ptr %window, ptr %record, ptr %handlers, ptr %kinds, ptr %hash, i32 %handler, i64 %at)"
+    return (
+        (_sequence_text(isa) if sequences else "")
+        + f"""
 define dso_local i64 @decode(ptr %context, i64 %start) #0 {{
 entry:
 {_context("code", 0, "ptr")}
@@ -369,6 +577,7 @@ entry:
 {_table("parts", 1)}
 {_table("buckets", 2)}
 {_table("candidates", 3)}
+{window}
   %miss = load i64, ptr %handlers
   %heat16 = trunc i64 %heat to i16
   br i1 %allowed, label %loop, label %refused
@@ -474,6 +683,7 @@ write:
   %hs = getelementptr i64, ptr %handlers, i64 %h64
   %address = load i64, ptr %hs
   store atomic i64 %address, ptr %record release, align 8
+{look}
   %next = add i64 %at, %length
   %n1 = add i64 %n, 1
   %ends32 = and i32 %flags, {_ENDS}
@@ -489,6 +699,7 @@ python:
   %asks = or i64 %at, {NEEDS_PYTHON}
   ret i64 %asks
 }}"""
+    )
 
 
 def _context(name: str, number: int, type_: str) -> str:

@@ -185,13 +185,19 @@ class Interpreter:
         }
 
 
-def interpreter_for(isa: Isa, cache: Cache | None) -> Interpreter:
-    """The interpreter of an ISA: of this process, else from the wheel or the cache, else built now (a second or two,
-    once). Raises EngineUnavailable."""
+def interpreter_for(isa: Isa, cache: Cache | None, *, alone: bool = False) -> Interpreter:
+    """The interpreter of an ISA, ``alone`` if there is to be no tier above it: of this process, else from the wheel or the
+    cache, else built now (some seconds, once). Raises EngineUnavailable."""
     with _build_lock:
-        found = _interpreters.get(isa.name)
+        part = "interp"
+        if alone:
+            from vm_jit.sequences import SEQUENCES
+
+            part = "alone" if isa.name in SEQUENCES else part
+        name = f"{part}-{isa.name}"
+        found = _interpreters.get(name)
         if found is None:
-            found = _interpreters[isa.name] = Interpreter(load("interp", isa, cache, _code))
+            found = _interpreters[name] = Interpreter(load(part, isa, cache, _code))
         return found
 
 
@@ -242,12 +248,6 @@ class NativeEngine:
             if cache is False
             else Cache(None if cache is True else cache)
         )
-        known = isa.name in _interpreters
-        self.interpreter = interpreter_for(isa, self.cache)
-        extra = self._stats.extra
-        extra["interpreter_seconds"] = 0.0 if known else self.interpreter.seconds
-        extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
-        extra["restore_seconds"] = extra["decode_seconds"] = 0.0
         self.options = ImageOptions(
             jit and _CAN_COMPILE,
             baseline and _CAN_COMPILE and Baseline.supports(isa),
@@ -257,6 +257,12 @@ class NativeEngine:
             isolated=isolation != "off",
             code_memory=code_memory,
         )
+        known = set(_interpreters.values())
+        self.interpreter = interpreter_for(isa, self.cache, alone=not self.options.native)
+        extra = self._stats.extra
+        extra["interpreter_seconds"] = 0.0 if self.interpreter in known else self.interpreter.seconds
+        extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds
+        extra["restore_seconds"] = extra["decode_seconds"] = 0.0
         self.lock = threading.RLock()
         self._stats_lock = threading.Lock()
         self._image: CodeImage | None = None

@@ -27,12 +27,14 @@ from vm_jit.lowering import (
     supported,
 )
 from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.superinstructions import ANY, Steps, kind
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
 
 __all__ = ["build", "entry_signature", "region_type"]
 
 _CC: Final = "preserve_nonecc"
+_FLOAT: Final = {32: "float", 64: "double"}
 _SIGNATURE: Final = "ptr noalias %st, ptr %ip, ptr %arena, ptr noalias %pages, i64 %fuel"
 
 
@@ -72,6 +74,11 @@ def is_direct(template: Template, jump: Op) -> bool:
     return True
 
 
+def uses_pc(template: Template) -> bool:
+    """Whether the usual path of the instruction needs its address."""
+    return bool(template.codes & {"pc", "next_pc", "setpc", "trap"})
+
+
 def is_system_call(template: Template) -> bool:
     """Whether the instruction asks the operating system (no other trap without a condition has a handler)."""
     return any(op.code == "trap" and op.guard is None for op in template.ops)
@@ -92,13 +99,20 @@ class _Handler(Emitter):
         self._refuse: str | None = None
         self._pc: str | None = None
         self._fields: dict[str, str] = {}
+        self.base = 0
+        """Where the instruction's record is, in bytes behind %ip."""
         self.jump: tuple[str, str, str | None, bool] | None = None
+        self.done = 1
+        """Instructions that the handler does."""
+        self.remembers = True
+        """Whether a jump to a computed address leaves in its record where it went."""
         self.answers = False
         """Whether @native_call is there to be asked."""
         self.signals = native_signals(isa)
 
     def record(self, offset: int, type_: str) -> str:
-        return self.v(f"load {type_}, ptr {self.v(f'getelementptr i8, ptr %ip, i64 {offset}')}, {RECORD}")
+        place = self.v(f"getelementptr i8, ptr %ip, i64 {self.base + offset}")
+        return self.v(f"load {type_}, ptr {place}, {RECORD}")
 
     def _register(self, role: str, file: str, index: int | str) -> str:
         if isinstance(index, int):
@@ -128,11 +142,12 @@ class _Handler(Emitter):
             self._fields[name] = value if size == 8 else self.v(f"sext i{size * 8} {value} to i64")
         return self._fields[name]
 
-    def load_operands(self) -> None:
-        """Load pc and immediates up front, so that they dominate every later block."""
+    def load_operands(self, *, pc: bool = True) -> None:
+        """Load immediates, and the pc unless only rare paths need it, up front, so that they dominate every later block."""
         for name in self.fields:
             self.immediate(name)
-        self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
+        if pc:
+            self._pc = self.v(f"zext i32 {self.record(RECORD_PC, 'i32')} to i64")
         if self.length:
             self._length, self._step = str(self.length), str(self.length // self.isa.unit * RECORD_BYTES)
         else:
@@ -151,11 +166,20 @@ class _Handler(Emitter):
         self.late.append([f"{label}:", *("  " + line for line in lines)])
 
     def leave(self, label: str, reason: Reason, pc: str, fuel: str = "%fuel") -> None:
-        """A block that returns to Python."""
+        """A block that returns to Python. ``pc`` is the guest's, or the record (a pointer) that has it: so it is loaded only here."""
         n = label
+        lines = []
+        if pc.startswith("ptr "):
+            lines = [
+                f"%{n}r = getelementptr i8, {pc}, i64 {RECORD_PC}",
+                f"%{n}s = load i32, ptr %{n}r, {RECORD}",
+                f"%{n}pc = zext i32 %{n}s to i64",
+            ]
+            pc = f"%{n}pc"
         self.block(
             label,
             [
+                *lines,
                 f"%{n}a = getelementptr i8, ptr %st, i64 {HEADER['pc']}",
                 f"store i64 {pc}, ptr %{n}a, {STATE}",
                 f"%{n}b = getelementptr i8, ptr %st, i64 {HEADER['fuel']}",
@@ -169,7 +193,7 @@ class _Handler(Emitter):
     def refuse(self) -> str:
         if self._refuse is None:
             self._refuse = self.label()
-            self.leave(self._refuse, Reason.EMULATE, self.pc())
+            self.leave(self._refuse, Reason.EMULATE, "ptr %ip")
         return self._refuse
 
     def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
@@ -230,7 +254,7 @@ class _Handler(Emitter):
     def finish(self) -> None:
         """Count the instruction and go to the next record."""
         system = is_system_call(self.template)
-        left = self.v("sub i64 %fuel, 1")
+        left = self.v(f"sub i64 %fuel, {self.done}")
         if system:
             self._system_call(left)
             return
@@ -246,7 +270,11 @@ class _Handler(Emitter):
             else:
                 self._jump(kind, target, direct, left, conditional=False)
                 return
-        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, self.next_pc())
+        self.dispatch(self.next_record(), left)
+
+    def next_record(self) -> str:
+        step = self._step if not self.base else str(self.base + int(self._step))
+        return self.v(f"getelementptr i8, ptr %ip, i64 {step}")
 
     def _system_call(self, left: str) -> None:
         """A call that native code answers goes on; any other leaves."""
@@ -267,14 +295,14 @@ class _Handler(Emitter):
             f"br i1 {self.v(f'icmp eq i64 {to}, {after}')}, label %{near}, label %{elsewhere}, {LIKELY}"
         )
         self.place(elsewhere)
-        self.dispatch(self.lookup(to, left), left, to)
+        self.dispatch(self.lookup(to, left), left)
         self.place(near)
-        self.dispatch(self.v(f"getelementptr i8, ptr %ip, i64 {self._step}"), left, after)
+        self.dispatch(self.next_record(), left)
 
-    def dispatch(self, ip: str, left: str, pc: str) -> None:
+    def dispatch(self, ip: str, left: str) -> None:
         """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
         empty, go = self.label(), self.label()
-        self.leave(empty, Reason.BUDGET, pc, left)
+        self.leave(empty, Reason.BUDGET, f"ptr {ip}", left)
         self.emit(f"br i1 {self.v(f'icmp eq i64 {left}, 0')}, label %{empty}, label %{go}, !prof !10")
         self.place(go)
         handler = self.v(f"load ptr, ptr {ip}, {RECORD}")
@@ -308,7 +336,7 @@ class _Handler(Emitter):
             ip = self.v(f"phi ptr [ {close}, %{near} ], [ {found}, %{end} ]")
         else:
             ip = found
-            if kind not in ("ret", "repeat") and not conditional and self.isa.unit > 1:
+            if self.remembers and kind not in ("ret", "repeat") and not conditional and self.isa.unit > 1:
                 spot = self.v(f"getelementptr i8, ptr %ip, i64 {LAST}")
                 self.emit(f"store i32 {self.v(f'trunc i64 {target} to i32')}, ptr {spot}, {RECORD}")
         if self.threshold is not None and kind not in ("ret", "repeat"):
@@ -320,7 +348,7 @@ class _Handler(Emitter):
                 self.place(warm)
             self.heat(ip, target, left, go)
             self.place(go)
-        self.dispatch(ip, left, target)
+        self.dispatch(ip, left)
 
     def heat(self, ip: str, target: str, left: str, go: str) -> None:
         """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``."""
@@ -360,6 +388,163 @@ class _Handler(Emitter):
         )
 
 
+class _Sequence(_Handler):
+    """The handler of a sequence: its instructions' templates one after the other, with the registers that they write stored at
+    the end. What one of them refuses is left to its own handler, and so is everything if the fuel does not last."""
+
+    def __init__(self, isa: Isa, threshold: int | None) -> None:
+        super().__init__(isa, Plan("", (), ()), 0, threshold)
+        self.position = 0
+        self.remembers = False
+        self.own = ""
+        self.written: list[str] = []
+        self.pending: dict[int, tuple[int, str]] = {}
+        """By the position of the instruction: where in the records its register's offset is, and what is to be stored."""
+        self.relations: dict[tuple[str, str, int | str], str] = {}
+        self.near = False
+        self._bail: str | None = None
+
+    def step(self, template: Template, how: Plan, relation: str, length: int) -> None:
+        """Add an instruction, the last one with :meth:`finish` behind it."""
+        self.plan, self.length = how, length
+        self.slots = {slot[:3]: slot[3] for slot in how.slots}
+        self.fields = {field: (offset, size) for field, offset, size in how.immediates}
+        self._fields, self._pc, self._bail, self.own = {}, None, None, how.symbol
+        self.near = relation.endswith("n")
+        exact = relation != ANY
+        self.relations = dict(zip(self.slots, relation if exact else ".........", strict=False))
+        if not exact:
+            self.store_pending()
+        jumps = "setpc" in template.codes
+        self.load_operands(pc=bool(template.codes & {"pc", "next_pc"}) if self.near else uses_pc(template))
+        self.lower(template)
+        if jumps:
+            self.store_pending()
+        self.rounding_checked |= any(
+            op.code.startswith("fp.") and isinstance(op.attr, tuple) and len(op.attr) > 1 and op.attr[1] == 7
+            for op in template.ops
+        )
+
+    def pass_step(self) -> None:
+        """Go to the next instruction of the sequence."""
+        self.base += self.length // self.isa.unit * RECORD_BYTES
+        self.position += 1
+
+    def begin(self, count: int, first: str) -> None:
+        """Leave it all to the first instruction's handler if the fuel is not enough for ``count`` instructions."""
+        self.own = first
+        go = self.label()
+        self.emit(
+            f"br i1 {self.v(f'icmp ult i64 %fuel, {count}')}, label %{self.refuse()}, label %{go}, !prof !10"
+        )
+        self.place(go)
+
+    def _key(self, role: str, file: str, index: int | str) -> tuple[str, str, str]:
+        return (role if (role, file, index) in self.slots else "r", file, str(index))
+
+    def get(self, file: str, index: int | str, width: int) -> str:
+        related = self.relations[self._key("r", file, index)]
+        if related == ".":
+            return super().get(file, index, width)
+        value = "0" if related == "z" else self.written[self.position - int(related)]
+        if width == 64:
+            return value
+        return "0" if value == "0" else self.v(f"trunc i64 {value} to i{width}")
+
+    def put(self, file: str, index: int | str, value: str, width: int) -> None:
+        if width != 64:
+            value = self.v(f"zext i{width} {value} to i64")
+        key = self._key("w", file, index)
+        related = self.relations[key]
+        self.written.append(value)
+        if related == "z":
+            return
+        if related != ".":
+            self.pending.pop(self.position - int(related), None)
+        self.pending[self.position] = (self.base + self.slots[key], value)
+
+    def lower(self, template: Template) -> None:
+        super().lower(template)
+        if len(self.written) == self.position:
+            self.written.append("")
+
+    def _stores(self, n: str) -> list[str]:
+        lines = []
+        for i, (place, value) in enumerate(self.pending.values()):
+            lines += [
+                f"%{n}a{i} = getelementptr i8, ptr %ip, i64 {place}",
+                f"%{n}b{i} = load i16, ptr %{n}a{i}, {RECORD}",
+                f"%{n}c{i} = zext i16 %{n}b{i} to i64",
+                f"%{n}d{i} = getelementptr i8, ptr %st, i64 %{n}c{i}",
+                f"store i64 {value}, ptr %{n}d{i}, align 8, {STATE}",
+            ]
+        return lines
+
+    def store_pending(self) -> None:
+        for line in self._stores(self.label()):
+            self.emit(line)
+        self.pending.clear()
+
+    def refuse(self) -> str:
+        if self._bail is None:
+            self._bail = n = self.label()
+            self.block(
+                n,
+                [
+                    *self._stores(n),
+                    f"%{n}ip = getelementptr i8, ptr %ip, i64 {self.base}",
+                    f"%{n}left = sub i64 %fuel, {self.position}",
+                    f"musttail call {_CC} void @{self.own}(ptr %st, ptr %{n}ip, ptr %arena, ptr %pages, i64 %{n}left)",
+                    "ret void",
+                ],
+            )
+        return self._bail
+
+    def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
+        return self.refuse()
+
+    def _canonical(self, value: str, width: int) -> str:
+        """A NaN is left to the instruction's own handler (which raises the same flags again), so no value waits for the choice."""
+        t, go = f"f{width}", self.label()
+        nan = self.v(
+            f"call i1 @llvm.experimental.constrained.fcmp.{t}({_FLOAT[width]} {value}, {_FLOAT[width]} {value}, "
+            f'metadata !"uno", metadata !"fpexcept.strict") #1'
+        )
+        self.emit(f"br i1 {nan}, label %{self.refuse()}, label %{go}, !prof !10")
+        self.place(go)
+        return self.v(f"bitcast {_FLOAT[width]} {value} to i{width}")
+
+    def finish(self) -> None:
+        self.done = self.position + 1
+        super().finish()
+
+    def _jump(self, kind: str, target: str, direct: bool, left: str, *, conditional: bool) -> None:
+        if not self.near:
+            super()._jump(kind, target, direct, left, conditional=conditional)
+            return
+        (name,) = self.fields
+        distance = self.v(f"mul i64 {self.immediate(name)}, {RECORD_BYTES // self.isa.unit}")
+        here = self.v(f"getelementptr i8, ptr %ip, i64 {self.base}")
+        self.dispatch(self.v(f"getelementptr i8, ptr {here}, i64 {distance}"), left)
+
+
+def _sequence(
+    isa: Isa, sequence: Steps, parts: dict[str, tuple[Template, int]], plans: dict[str, Plan], name: str
+) -> str:
+    """The text of a sequence's handler. Every step is of a kind that has one."""
+    e = _Sequence(isa, None)
+    if len(sequence) > 1:
+        e.begin(len(sequence), plans[sequence[0][0]].symbol)
+    for number, (key, relation) in enumerate(sequence):
+        if number:
+            e.pass_step()
+        template, length = parts[key]
+        e.step(template, plans[key], relation, length)
+    e.store_pending()
+    e.finish()
+    return e.text(name)
+
+
 def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
     """The type that a compiled region returns, and the registers that travel in it: pc, nothing, fuel, then each of those. So
     fuel and registers come back in the host registers in which they were handed over."""
@@ -375,7 +560,7 @@ def entry_signature(isa: Isa) -> str:
     )
 
 
-def _enter_region(isa: Isa, threshold: int) -> str:
+def _enter_region(isa: Isa, threshold: int | None) -> str:
     """The handler of a record whose instruction is the entry of a compiled region."""
     type_, pins = region_type(isa)
     e = _Handler(isa, Plan("", (), ()), 0, threshold)
@@ -420,7 +605,10 @@ def _enter_region(isa: Isa, threshold: int) -> str:
     e.place(fresh)
     e.emit(f"br i1 {again}, label %{go}, label %{count}")
     e.place(count)
-    e.heat(ip, target, left, go)
+    if threshold is None:
+        e.emit(f"br label %{go}")
+    else:
+        e.heat(ip, target, left, go)
     e.place(go)
     e.tail(handler, ip, left)
     return e.text("h_region")
@@ -459,7 +647,7 @@ def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
     to = e.v(f"call i64 {arguments.format(calls=calls, pc=e.pc())}")
     e.emit(f"br i1 {e.v(f'icmp eq i64 {to}, -1')}, label %{out}, label %{there}")
     e.place(there)
-    e.dispatch(e.lookup(to, "%fuel"), "%fuel", to)
+    e.dispatch(e.lookup(to, "%fuel"), "%fuel")
     return e.text(name)
 
 
@@ -580,8 +768,12 @@ def _nowhere(isa: Isa) -> str:
     )
 
 
-def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str], dict[str, Plan]]:
-    """The interpreter as ``parts`` LLVM modules of about one size, and the plan of each handler by its key.
+def build(
+    isa: Isa, *, threshold: int | None = LOW, parts: int = 2, chosen: list[Steps] | None = None
+) -> tuple[list[str], dict[str, Plan], dict[Steps, str]]:
+    """The interpreter as ``parts`` LLVM modules of about one size, the plan of each handler by its key, and the names of the
+    handlers of those sequences in ``chosen`` that can have one (then ``parts`` must be 1). ``threshold`` is how many jumps to a
+    place are reported; None for nobody to report to.
 
     Instructions whose templates native code does not support have no handler: they run in the reference executor.
     """
@@ -592,6 +784,8 @@ def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str],
         base = insn.expands[0] if insn.expands else insn
         lengths.setdefault(base.name, set()).update(isa.lengths(insn) if isa.unit > 1 else (0,))
     made: dict[tuple[str, int, bool], str] = {}
+    kinds: dict[str, tuple[Template, int]] = {}
+    names: dict[Steps, str] = {}
     calls = native_call(isa)
     asking = [] if calls is None else [CALL_DECLARATIONS, calls]
     for insn in isa.instructions.values():
@@ -615,18 +809,28 @@ def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str],
                     if how is None:
                         continue
                     plans[key] = how
+                    kinds[key] = template, length
                     if symbol is None:
                         made[identity] = how.symbol
                         e = _Handler(isa, how, length, None if returns else threshold)
-                        e.answers = calls is not None
-                        e.load_operands()
+                        e.answers, e.remembers = calls is not None, threshold is not None
+                        e.load_operands(pc=uses_pc(template))
                         e.lower(template)
                         e.finish()
                         (asking if calls is not None and is_system_call(template) else text).append(
                             e.text(how.symbol)
                         )
+    for sequence in chosen or []:
+        able = [
+            found is not None and found.ends <= (number == len(sequence) - 1)
+            for number, (key, _) in enumerate(sequence)
+            for found in [kind(isa, kinds[key][0], plans[key]) if key in kinds else None]
+        ]
+        if all(able):
+            names[sequence] = f"s{len(names)}"
+            text.append(_sequence(isa, sequence, kinds, plans, names[sequence]))
     text += [
-        _enter_region(isa, HOT),
+        _enter_region(isa, None if threshold is None else HOT),
         _cross(isa),
         _leaving(isa, "h_miss", Reason.MISS),
         _leaving(isa, "h_emulate", Reason.EMULATE),
@@ -661,4 +865,4 @@ def build(isa: Isa, *, threshold: int = LOW, parts: int = 2) -> tuple[list[str],
             size += len(mine[-1])
         rest -= size
         modules.append("\n".join([DECLARATIONS, *mine, *tail]))
-    return modules, plans
+    return modules, plans, names

@@ -21,6 +21,8 @@ from vm_jit.sources import source_digest
 
 if TYPE_CHECKING:
     from vm_core.spec.isa import Isa
+    from vm_jit.records import Plan
+    from vm_jit.superinstructions import Steps
 
 __all__ = ["PARTS", "Code", "files", "find", "load", "make"]
 
@@ -29,21 +31,42 @@ DIRECTORY: Final = "objects"
 
 
 def _interpreter(isa: Isa, cpu: str) -> dict[str, bytes]:
+    from vm_jit import decoder
+    from vm_jit.interpreter import build
+
+    modules, plans, _ = build(isa)
+    modules[-1] += decoder.function(isa)
+    return _packed(isa, cpu, modules, plans, {})
+
+
+def _alone(isa: Isa, cpu: str) -> dict[str, bytes]:
+    """The interpreter where there is no tier above it: with superinstructions, and nothing is counted."""
+    from vm_jit import decoder
+    from vm_jit.interpreter import build
+    from vm_jit.superinstructions import sequences
+
+    if not (chosen := sequences(isa)):
+        return {}
+    modules, plans, names = build(isa, threshold=None, parts=1, chosen=chosen)
+    modules[-1] += decoder.function(isa, sequences=True)
+    return _packed(isa, cpu, modules, plans, names)
+
+
+def _packed(
+    isa: Isa, cpu: str, modules: list[str], plans: dict[str, Plan], names: dict[Steps, str]
+) -> dict[str, bytes]:
     import json
     from concurrent.futures import ThreadPoolExecutor
 
     from vm_jit import decoder
-    from vm_jit.interpreter import build
 
-    modules, plans = build(isa)
-    modules[-1] += decoder.function(isa)
     rows = {key: [one.symbol, one.slots, one.immediates] for key, one in plans.items()}
     with ThreadPoolExecutor(len(modules)) as pool:
         objects = list(pool.map(lambda text: _compile(text, cpu), modules))
     return {
         **{f"image{i}": link(data).pack() for i, data in enumerate(objects)},
         "plans": json.dumps(rows, separators=(",", ":")).encode(),
-        **decoder.sections(isa, plans),
+        **decoder.sections(isa, plans, names),
     }
 
 
@@ -55,6 +78,7 @@ def _baseline(isa: Isa, cpu: str) -> dict[str, bytes]:
 
 PARTS: Final[dict[str, Callable[[Isa, str], dict[str, bytes]]]] = {
     "interp": _interpreter,
+    "alone": _alone,
     "baseline": _baseline,
 }
 """Each kind of code: a function of the ISA and the processor that gives the sections of its file; ``image...`` are code."""
