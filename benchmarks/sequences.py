@@ -33,7 +33,7 @@ from vm_core.spec.isa import Isa  # noqa: E402
 from vm_core.state import CpuState  # noqa: E402
 from vm_jit import superinstructions as supers  # noqa: E402
 from vm_jit.engine import InterpreterEngine  # noqa: E402
-from vm_jit.records import handler_key  # noqa: E402
+from vm_jit.records import LONGEST, handler_key  # noqa: E402
 
 FEWEST = 5000
 """Instructions that must have been seen of a program for it to have a say."""
@@ -228,9 +228,7 @@ def main() -> int:
         total = sum(map(len, stretches))
         for stretch, times in Counter(json.dumps(stretch) for stretch in stretches).items():
             looks = json.loads(stretch)
-            places = [
-                steps(looks, at, min(supers.LONGEST, len(looks) - at), special) for at in range(len(looks))
-            ]
+            places = [steps(looks, at, min(LONGEST, len(looks) - at), special) for at in range(len(looks))]
             weighted.append((times / total / len(found), places))
     chosen, covered, mean = choose_sequences(weighted, options.count)
     lines = [" ".join(f"{key} {relation}" for key, relation in one) for one in chosen]

@@ -19,8 +19,8 @@ from vm_core.memory import PAGE, Prot
 from vm_core.record import field, record, replace
 from vm_core.spec.isa import Decoded, Instruction, Isa
 from vm_core.spec.pattern import Kind, Pattern
-from vm_jit.records import HEAT, LENGTH, RECORD_BYTES, Plan, handler_key
-from vm_jit.superinstructions import GENERAL, LONGEST, NEAR, ZERO, Steps, code, kind, zero_offsets
+from vm_jit.records import HEAT, LENGTH, LONGEST, RECORD_BYTES, Plan, handler_key
+from vm_jit.superinstructions import GENERAL, NEAR, ZERO, Steps, code, kind, zero_offsets
 
 __all__ = ["NEEDS_PYTHON", "function", "sections"]
 

@@ -48,7 +48,19 @@ from vm_jit.decoder import NEEDS_PYTHON
 from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
 from vm_jit.program import Program
-from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, MAX_LENGTH, RECORD_BYTES, Plan, Reason, handler_key
+from vm_jit.records import (
+    HEAT,
+    HOT,
+    LAST,
+    LENGTH,
+    LONGEST,
+    LOW,
+    MAX_LENGTH,
+    RECORD_BYTES,
+    Plan,
+    Reason,
+    handler_key,
+)
 from vm_jit.tiering import Tiering
 
 if TYPE_CHECKING:
@@ -161,6 +173,8 @@ class Interpreter:
             None, word, ctypes.c_char_p, ctypes.c_char_p, word
         )(self.address["restore"])
 
+        self.longest = LONGEST if "s0" in self.address else 1
+        """How many instructions a handler does at most."""
         self.decode: Callable[[int, int], int] | None = None
         """The native decoder, where the ISA has one: see :func:`vm_jit.decoder.function`."""
         if "decode" in self.address:
@@ -964,6 +978,10 @@ class CodeImage:
                 return Trap(Cause.FETCH, pc, pc)
             first = pc
             number = pc >> 12
+            at_ = self.record(pc)
+            if at_ is not None and self._words[at_ >> 3] == self._illegal:
+                # It was no instruction, and native code has no signal handler to enter: look again.
+                self._words[at_ >> 3] = self._miss
             decode = self.interpreter.decode
             if decode is not None and not (self.breakpoints or pc & self.isa.unit - 1 or pc >= memory.size):
                 context = self._context(number, memory)
@@ -1134,7 +1152,8 @@ class CodeImage:
         base, unit = number * PAGE, self.isa.unit
         old, new = self._copies[number], self._copy(number, self.owner)
         if len(old) == len(new):
-            low = max(start - self._length - base, 0) // unit * unit
+            # A record before may lead to a handler that does this instruction too.
+            low = max(start - self._length * self.interpreter.longest - base, 0) // unit * unit
             high = min(end - base, PAGE)
             # Other bytes may have changed too, but nobody has said so yet.
             changed = slice(max(start - base, 0), max(end - base, 0))

@@ -23,6 +23,7 @@ __all__ = [
     "HOT",
     "LAST",
     "LENGTH",
+    "LONGEST",
     "LOW",
     "MAX_LENGTH",
     "RECORD_BYTES",
@@ -41,6 +42,8 @@ LOW: Final = 64
 """Jumps to one place before the baseline tier compiles it; a power of two."""
 HOT: Final = 2048
 """Jumps to one place before it is handed to the optimising tier; a multiple of LOW."""
+LONGEST: Final = 6
+"""Instructions in a sequence that one handler does, at most; up to 8."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
 """The longest instruction in bytes, by the ISA's unit."""
 

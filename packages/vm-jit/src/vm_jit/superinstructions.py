@@ -26,11 +26,10 @@ from vm_core.errors import SpecError
 from vm_core.record import record
 from vm_core.spec.isa import Isa
 from vm_core.spec.template import Template
-from vm_jit.records import Plan
+from vm_jit.records import LONGEST, Plan
 
 __all__ = [
     "ANY",
-    "LONGEST",
     "ZERO",
     "Kind",
     "Step",
@@ -45,8 +44,6 @@ __all__ = [
 Step = tuple[str, str]
 """The key of an instruction's handler (:func:`vm_jit.records.handler_key`), and the relation."""
 Steps = tuple[Step, ...]
-LONGEST: Final = 6
-"""Instructions in a sequence, at most; up to 8."""
 ANY: Final = "?"
 ZERO: Final = 8
 NEAR: Final = 1 << 16
