@@ -272,7 +272,8 @@ class NativeEngine:
             code_memory=code_memory,
         )
         known = set(_interpreters.values())
-        self.interpreter = interpreter_for(isa, self.cache, alone=not self.options.native)
+        # The profiler asks for lines, and a sample in a superinstruction would only show its first one.
+        self.interpreter = interpreter_for(isa, self.cache, alone=not (self.options.native or lines))
         extra = self._stats.extra
         extra["interpreter_seconds"] = 0.0 if self.interpreter in known else self.interpreter.seconds
         extra["interpreter_build_seconds"] = 0.0 if self.interpreter.cached else self.interpreter.seconds

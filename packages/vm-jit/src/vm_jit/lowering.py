@@ -18,6 +18,7 @@ from vm_core.memory import MAX_BITS, TABLE_OFFSET, Prot
 from vm_core.spec.ops import mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
+from vm_jit.faults import FIXUPS
 
 __all__ = ["DECLARATIONS", "EMULATED", "FORCE", "HOST", "METADATA", "Emitter", "Host", "supported"]
 
@@ -377,6 +378,23 @@ class Emitter:
 
     def host_pointer(self, address: str) -> str:
         return self.v(f"getelementptr i8, ptr %arena, i64 {address}")
+
+    def faulting(self) -> str:
+        """The label to go to if :meth:`access` faults."""
+        return self.refuse()
+
+    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+        """One host instruction that accesses guest memory unchecked (:mod:`vm_jit.faults`); its result, if it has one."""
+        done = self.label()
+        # The text's operands are the memory, its value, and last the place to go to.
+        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
+        call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
+        where = f"to label %{done} [label %{self.faulting()}]"
+        result = "" if type_ == "void" else self.v(f"{call} {where}")
+        if not result:
+            self.emit(f"{call} {where}")
+        self.place(done)
+        return result
 
     def op_load(self, op: Op, address: str) -> str:
         self.check(address, op.width // 8, Prot.READ)

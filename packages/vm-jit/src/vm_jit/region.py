@@ -23,7 +23,6 @@ from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import EFFECTS, PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
-from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import entry_signature, region_type
 from vm_jit.lines import MARK
 from vm_jit.lowering import (
@@ -664,19 +663,6 @@ class _Emit(Emitter):
             inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
             self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
             self.place(proceed)
-
-    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
-        """One host instruction that accesses guest memory; its result, if it has one."""
-        done = self.label()
-        # The text's operands are the memory, its value, and last the place to go to.
-        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
-        call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
-        where = f"to label %{done} [label %{self.refuse()}]"
-        result = "" if type_ == "void" else self.v(f"{call} {where}")
-        if not result:
-            self.emit(f"{call} {where}")
-        self.place(done)
-        return result
 
     def op_load(self, op: Op, address: str) -> str:
         if op.guard is not None or op.width not in LOADS or not HOST.x86:

@@ -224,18 +224,10 @@ class _Stencil(Emitter):
         self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
         self.place(proceed)
 
-    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+    def faulting(self) -> str:
         if self._fault is None:
             self._fault = self.label()
-        done = self.label()
-        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
-        call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
-        where = f"to label %{done} [label %{self._fault}]"
-        result = "" if type_ == "void" else self.v(f"{call} {where}")
-        if not result:
-            self.emit(f"{call} {where}")
-        self.place(done)
-        return result
+        return self._fault
 
     def op_load(self, op: Op, address: str) -> str:
         if op.guard is not None or op.width not in LOADS or not HOST.x86:
