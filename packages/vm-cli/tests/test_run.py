@@ -283,7 +283,10 @@ def test_the_demo() -> None:
     found = json.loads(done.stdout)
     assert "riscv64 program drew this" in found["stdout"]
     assert found["interpreted"]["instructions"] == found["jit"]["instructions"] > 10**8
-    assert found["jit"]["stats"]["retired_jit"] > 0
+    # The first run may be over before the compiler is; a later one has what it made.
+    again = found["jit_again"]["stats"]
+    assert again["regions_cached"] > 0
+    assert again["retired_jit"] > again["retired"] / 2
     assert found["interpreted"]["stats"]["retired_jit"] == 0
     assert found["ratio"] > 0
 
