@@ -17,6 +17,7 @@ from vm_core.runner import run
 from vm_core.state import CpuState
 from vm_jit.cache import SUFFIX, Cache
 from vm_jit.engine import NativeEngine
+from vm_jit.lowering import HOST
 
 CODE, DATA = 0x10000, 0x20000
 ISA = isas.get("riscv64")
@@ -53,6 +54,31 @@ def outside(engine: NativeEngine) -> int:
     return ctypes.addressof(_word) - engine.memory.host_address & (1 << 64) - 1
 
 
+@pytest.fixture(params=["segment", "register"])
+def arena_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where compiled code finds the arena's address: hosts have the first, or only the second."""
+    if request.param == "register":
+        monkeypatch.setattr(HOST, "segment", False)
+    elif not HOST.segment:
+        pytest.skip("this host has no segment base to be set")
+
+
+def test_the_hosts_own_segment_base_is_put_back() -> None:
+    libc, base = ctypes.CDLL(None), ctypes.c_uint64()
+    if not HOST.segment:
+        pytest.skip("this host has no segment base to be set")
+    # arch_prctl(ARCH_SET_GS, address) and ARCH_GET_GS
+    assert libc.syscall(158, 0x1001, ctypes.c_void_p(ctypes.addressof(_word))) == 0
+    try:
+        with compiled("on") as (engine, cpu):
+            engine.run(cpu, engine.memory, 1 << 40)
+        assert libc.syscall(158, 0x1004, ctypes.byref(base)) == 0
+        assert base.value == ctypes.addressof(_word)
+    finally:
+        libc.syscall(158, 0x1001, None)
+
+
+@pytest.mark.usefixtures("arena_in")
 def test_a_wild_load_is_the_guests_fault() -> None:
     with compiled("on") as (engine, cpu):
         wild = cpu["a2"] = outside(engine)
@@ -66,6 +92,7 @@ def _access() -> tuple[object, bool]:
     return Access.READ, False
 
 
+@pytest.mark.usefixtures("arena_in")
 def test_without_isolation_it_reads_the_host() -> None:
     """Else nothing is measured by turning it off."""
     with compiled("off") as (engine, cpu):
@@ -74,6 +101,7 @@ def test_without_isolation_it_reads_the_host() -> None:
         assert cpu["a1"] == SECRET
 
 
+@pytest.mark.usefixtures("arena_in")
 def test_inside_of_the_arena_pages_stay_protected() -> None:
     with compiled("off") as (engine, cpu):
         cpu["a2"] = 0x80000

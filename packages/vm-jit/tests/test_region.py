@@ -157,3 +157,27 @@ def test_of_a_function_that_was_called_once_only_the_loop_is_compiled() -> None:
     assert (roots, members, restricted) == ((pc,), {START + 8, START + 12, START + 16, START + 20}, True)
     roots, members, restricted = surroundings(ISA, pc, insns, always, [pc])
     assert (set(roots), members, restricted) == ({START, pc}, set(insns), False)
+
+
+FAR = 0x4000
+"""Beyond what counts as near to START."""
+
+
+def jumping_to(*lines: str) -> dict[int, Decoded]:
+    """A function whose last instruction jumps to FAR, where ``lines`` are."""
+    data = assemble(*lines)
+    there = {FAR + i: ISA.decode(data[i : i + 4], FAR + i) for i in range(0, len(data), 4)}
+    return code("addi a0, a0, 1", f"jal zero, {FAR - START - 4}") | there
+
+
+def test_a_far_jump_is_a_tail_call_unless_it_comes_back() -> None:
+    for lines, belongs in (
+        (("addi a0, a0, 2", "jalr zero, 0(ra)"), False),
+        (("addi a0, a0, 2", f"jal zero, {START - FAR - 4}"), True),
+        (("ld a5, 0(a0)", "jalr zero, 0(a5)"), True),  # the next operation of an interpreter
+        (("jal ra, 64", "jalr zero, 0(ra)"), False),
+    ):
+        region = discover(ISA, [START], jumping_to(*lines).get)
+        assert region is not None
+        assert (FAR in region.blocks) == belongs, lines
+        assert FAR not in region.exits

@@ -26,6 +26,7 @@ __all__ = [
     "CompileError",
     "Compiler",
     "compile_text",
+    "has_segment",
     "host_key",
     "host_levels",
     "processor",
@@ -52,8 +53,9 @@ def _machine(cpu: str) -> tuple[Any, Any]:
             hint="python -m pip install llvmlite, or use --engine reference",
         ) from None
     if not _machines:
-        # Sparse tables: the targets of a guest's jump lie some instructions apart.
-        llvm.set_option("vm", "-jump-table-density=2")
+        # Sparse tables: the targets of a guest's jump lie some instructions apart, and a table is one jump of the host.
+        llvm.set_option("vm", "-jump-table-density=0")
+        llvm.set_option("vm", "-max-jump-table-size=8192")
         # The addresses of cold exits would be computed on the hot path.
         llvm.set_option("vm", "-disable-constant-hoisting")
     if cpu not in _machines:
@@ -227,6 +229,20 @@ def host_levels() -> tuple[str, ...]:
 
 
 @cache
+def has_segment() -> bool:
+    """Whether programs may set the base of the segment register gs: x86-64 Linux with the FSGSBASE instructions, from the auxiliary
+    vector (AT_HWCAP2, bit 1; Linux 5.9). No library uses that register there, and the arena's address can lie in it."""
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return False
+    try:
+        with open("/proc/self/auxv", "rb", buffering=0) as file:
+            words = memoryview(file.read(4096)[: 4096 & -16]).cast("Q")
+    except (OSError, TypeError):
+        return False
+    return any(words[i] == 26 and words[i + 1] & 2 for i in range(0, len(words) - 1, 2))
+
+
+@cache
 def host_key() -> str:
     """What code compiled here depends on besides its text: the processor, its features, and LLVM's version."""
     # The name of the metadata directory holds the version: reading it properly takes 20 ms on each start.
@@ -237,7 +253,7 @@ def host_key() -> str:
         default="none",
     )
     host, seen = os.uname(), processor()
-    parts = [host.machine, host.sysname, llvm]
+    parts = [host.machine, host.sysname, llvm, str(has_segment())]
     parts += [
         seen.get(key, "") for key in ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
     ]

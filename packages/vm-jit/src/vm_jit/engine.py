@@ -44,6 +44,7 @@ from vm_jit import faults
 from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory
+from vm_jit.compiler import has_segment
 from vm_jit.decoder import NEEDS_PYTHON
 from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
@@ -165,7 +166,9 @@ class Interpreter:
         self.address, self.seconds, self.cached = code.symbols, code.seconds, code.origin != "built"
         word = ctypes.c_uint64
         # PERF: ctypes converts an int to a pointer faster than to a number.
-        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address["enter"])
+        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            self.address["enter_segment" if has_segment() else "enter"]
+        )
         self.fill: Callable[[int, int, int, int], None] = ctypes.CFUNCTYPE(None, word, word, word, word)(
             self.address["fill"]
         )

@@ -651,16 +651,23 @@ def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
     return e.text(name)
 
 
-def _enter(isa: Isa) -> str:
-    """``enter(state)``: run from state.pc until something leaves."""
+def _enter(isa: Isa, *, segment: bool) -> str:
+    """``enter(state)``: run from state.pc until something leaves. ``enter_segment`` does it with the arena's address as base of the
+    segment gs, and puts the old base back: for compiled code, where the host has the instructions."""
     e = _Handler(isa, Plan("", (), ()), 0, None)
     e.lines += ["  %now = alloca i32", "  %save = alloca i32"]
+    if segment:
+        e.emit('%base = call i64 asm sideeffect "rdgsbase $0", "=r"()')
     if HOST.x86:
         e.emit("call void @llvm.x86.sse.stmxcsr(ptr %save) #1")
         e.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {e.field_in_state(HEADER['host_fp'])}) #1")
     stack = e.v("call ptr @llvm.stacksave.p0()")
     e.store_state("stack_limit", e.v(f"sub i64 {e.v(f'ptrtoint ptr {stack} to i64')}, {256 << 10}"))
     arena, pages = e.load_state("arena", "ptr"), e.load_state("pages", "ptr")
+    if segment:
+        # SAFETY: nothing else in the process uses gs (the C library's thread pointer is fs), and until it is put back below
+        # only the guest's code and the host's system calls run in this thread.
+        e.emit(f'call void asm sideeffect "wrgsbase $0", "r"(ptr {arena})')
     fuel, pc = e.load_state("fuel"), e.load_state("pc")
     inside, found, done = e.label(), e.label(), e.label()
     e.store_state("reason", str(int(Reason.MISS)))
@@ -685,8 +692,11 @@ def _enter(isa: Isa) -> str:
         flags = guest_flags(e, e.v("load i32, ptr %now"))
         e.store_state("fp_flags", e.v(f"or i64 {e.load_state('fp_flags')}, {flags}"))
         e.emit("call void @llvm.x86.sse.ldmxcsr(ptr %save) #1")
+    if segment:
+        e.emit('call void asm sideeffect "wrgsbase $0", "r"(i64 %base)')
     e.emit("ret void")
-    return "\n".join(["define dso_local void @enter(ptr noalias %st) #0 {", "entry:", *e.lines, "}"])
+    name = "enter_segment" if segment else "enter"
+    return "\n".join([f"define dso_local void @{name}(ptr noalias %st) #0 {{", "entry:", *e.lines, "}"])
 
 
 def _page_filler(isa: Isa) -> str:
@@ -835,7 +845,8 @@ def build(
         _leaving(isa, "h_miss", Reason.MISS),
         _leaving(isa, "h_emulate", Reason.EMULATE),
         _leaving(isa, "h_breakpoint", Reason.BREAKPOINT),
-        _enter(isa),
+        _enter(isa, segment=False),
+        *([_enter(isa, segment=True)] if HOST.machine == "x86_64" else []),
         _page_filler(isa),
         _RESTORE,
         _nowhere(isa),

@@ -18,6 +18,7 @@ from vm_core.memory import MAX_BITS, TABLE_OFFSET, Prot
 from vm_core.spec.ops import mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
+from vm_jit.compiler import has_segment
 from vm_jit.faults import FIXUPS
 
 __all__ = ["DECLARATIONS", "EMULATED", "FORCE", "HOST", "METADATA", "Emitter", "Host", "supported"]
@@ -42,6 +43,7 @@ class Host:
         self.x86 = machine in ("x86_64", "AMD64")
         self.region_convention = "x86_regcallcc" if self.x86 else "ccc"
         self.pins = 8 if self.x86 else 5
+        self.segment = has_segment()
         # As the rest of the code: mixing the two encodings costs on some processors.
         avx = self.x86 and _has_avx()
         self.load_double, self.load_float = ("vmovsd", "vmovss") if avx else ("movsd", "movss")

@@ -42,6 +42,8 @@ __all__ = ["MAX_INSTRUCTIONS", "REACH", "Block", "Region", "discover", "emit", "
 
 MAX_INSTRUCTIONS: Final = 1200
 _FUNCTION_BYTES: Final = 4096
+_LOOKED_AT: Final = 96
+"""Instructions behind a far jump that are looked at for whether they belong to the same function."""
 Cell = tuple[str, int]
 
 
@@ -124,6 +126,7 @@ def discover(
     code: dict[int, Decoded] = {}
     leaders = {*roots, *places}
     entries = set(roots)
+    tails: set[int] = set()  # jumps to other functions
     work = [*roots, *places]
     while work and len(code) < limit:
         pc = work.pop(0)
@@ -152,9 +155,12 @@ def discover(
                 leaders.add(pc)
                 work.append(pc)
                 break
-            if target is not None and not _is_tail_call(jump, at, target):
-                leaders.add(target)
-                work.append(target)
+            if target is not None:
+                if _is_far(jump, at, target) and not _comes_back(isa, target, at, decode):
+                    tails.add(at)
+                else:
+                    leaders.add(target)
+                    work.append(target)
             if jump.guard is None:
                 break
             leaders.add(pc)
@@ -162,7 +168,7 @@ def discover(
         return None
     blocks = {start: _block(isa, start, code, leaders) for start in sorted(leaders) if start in code}
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
-    exits = {pc for block in blocks.values() for pc in _ways(block)} - blocks.keys()
+    exits = {pc for block in blocks.values() for pc in _ways(block, tails)} - blocks.keys()
     own = _spans(blocks.values())
     _take_in_calls(isa, blocks, decode, guess, warm)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
@@ -170,13 +176,11 @@ def discover(
     return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own)
 
 
-def _ways(block: Block) -> set[int]:
-    """Where a block goes, but for calls and computed addresses."""
+def _ways(block: Block, tails: set[int]) -> set[int]:
+    """Where a block goes, but for calls, ``tails``, and computed addresses."""
     out = {block.follow} if block.kind in ("fall", "branch", "call", "leave") else set()
-    if block.target is not None and block.kind in ("jump", "branch"):
-        pc, insn = block.insns[-1]
-        if not _is_tail_call(_jumps(insn)[-1], pc, block.target):
-            out.add(block.target)
+    if block.target is not None and block.kind in ("jump", "branch") and block.insns[-1][0] not in tails:
+        out.add(block.target)
     return out
 
 
@@ -219,7 +223,7 @@ def surroundings(
             if call or jumps[-1].guard is not None:
                 out.append(behind)
             if target is not None:
-                if call or _is_tail_call(jumps[-1], at, target):
+                if call or _is_far(jumps[-1], at, target):
                     called.add(target)
                 else:
                     out.append(target)
@@ -365,9 +369,39 @@ def _belongs(template: Template, insn: Decoded, pc: int) -> bool:
     return True
 
 
-def _is_tail_call(jump: Op, pc: int, target: int) -> bool:
-    """Whether a jump goes too far to stay in its function: it would drag in code that others call as well."""
+def _is_far(jump: Op, pc: int, target: int) -> bool:
+    """Whether a jump goes so far that it may be a tail call, which would drag in code that others call as well."""
     return jump.guard is None and abs(target - pc) > _FUNCTION_BYTES
+
+
+def _comes_back(isa: Isa, target: int, origin: int, decode: Callable[[int], Decoded | None]) -> bool:
+    """Whether the code that a far jump at ``origin`` goes to belongs to the same function all the same: it jumps back, or to a computed
+    address, as the parts of an interpreter do."""
+    seen: set[int] = set()
+    work = [target]
+    while work:
+        pc = work.pop()
+        while pc not in seen and len(seen) < _LOOKED_AT:
+            insn = decode(pc)
+            if insn is None:
+                break
+            seen.add(pc)
+            jumps = _jumps(insn)
+            at, pc = pc, pc + insn.length
+            if not jumps:
+                continue
+            kind = _kind(isa, insn, jumps[-1])
+            if kind == "ret":
+                break
+            if kind == "call":
+                continue
+            to = static_value(insn.template, jumps[-1].args[0], insn, at)
+            if to is None or abs(to - origin) <= _FUNCTION_BYTES:
+                return True
+            work.append(to)
+            if jumps[-1].guard is None:
+                break
+    return False
 
 
 def _kind(isa: Isa, insn: Decoded, jump: Op) -> str:
@@ -656,11 +690,20 @@ class _Emit(Emitter):
     # -- memory -------------------------------------------------------------------------------------------------
     # A plain access is one instruction of the host, and the region says where to go on if that faults (vm_jit.faults).
 
+    def place_of(self, address: str) -> str:
+        """The operand of :meth:`access` for a guest address: relative to the segment, or the host's address."""
+        return self.v(f"inttoptr i64 {address} to ptr") if HOST.segment else self.host_pointer(address)
+
+    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+        if HOST.segment:
+            text = text.replace("$0", "%gs:$0") if type_ == "void" else text.replace("$1", "%gs:$1")
+        return super().access(text, constraints, type_, arguments)
+
     def look(self, address: str) -> None:
         """Refuse the instruction unless the address is in the arena, where that is not known."""
         if self.isolated and not self.near.get(self.number):
             proceed = self.label()
-            inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
+            inside = self.v(f"icmp ult i64 {address}, %limit")
             self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
             self.place(proceed)
 
@@ -668,7 +711,7 @@ class _Emit(Emitter):
         if op.guard is not None or op.width not in LOADS or not HOST.x86:
             return super().op_load(op, address)
         self.look(address)
-        pointer = f"ptr elementtype(i{op.width}) {self.host_pointer(address)}"
+        pointer = f"ptr elementtype(i{op.width}) {self.place_of(address)}"
         users = [user for user in self.template.ops if self.number in user.args]
         only = users[0] if len(users) == 1 else None
         if op.width == 64:
@@ -698,7 +741,7 @@ class _Emit(Emitter):
             super().op_store(op, address, value)
             return
         self.look(address)
-        pointer = f"ptr elementtype(i{width}) {self.host_pointer(address)}"
+        pointer = f"ptr elementtype(i{width}) {self.place_of(address)}"
         source = self.template.ops[op.args[1]]
         origin = self.template.ops[source.args[0]] if source.code == "extract" and not source.attr else source
         if width >= 32 and origin.code == "reg" and origin.attr[0] in _FLOAT_FILES:
@@ -814,7 +857,7 @@ class _Emit(Emitter):
         for i, cell in enumerate(cells):
             lines.append(f"  %{n}v{i} = load i64, ptr {self.name(cell)}")
             lines.append(f"  %{n}o{i} = or i64 %{n}v{i}, {f'%{n}o{i - 1}' if i else 0}")
-        lines.append(f"  %{n}c = icmp ult i64 %{n}o{len(cells) - 1}, {1 << self.bits}")
+        lines.append(f"  %{n}c = icmp ult i64 %{n}o{len(cells) - 1}, %limit")
         lines.append(f"  br i1 %{n}c, label %{label}, label %{self.leave_to(pc)}, {LIKELY}")
         self.cold += lines
         return n
@@ -872,7 +915,7 @@ class _Emit(Emitter):
         """The compiled region at a guest address, ``nowhere`` for one that has none; or go to ``otherwise``."""
         inside, found = self.label(), self.label()
         if not target.lstrip("-").isdigit():
-            ok = self.v(f"icmp ult i64 {target}, {1 << self.bits}") if self.isolated else "true"
+            ok = self.v(f"icmp ult i64 {target}, %limit") if self.isolated else "true"
             if self.isa.unit > 1:
                 even = self.v(f"icmp eq i64 {self.v(f'and i64 {target}, {self.isa.unit - 1}')}, 0")
                 ok = self.v(f"and i1 {ok}, {even}")
@@ -1021,6 +1064,11 @@ class _Emit(Emitter):
             f"  %{name} = load ptr, ptr {self.field_in_state(HEADER[name])}, {STATE}"
             for name in ("arena", "regions")
         ]
+        if HOST.x86:
+            # Opaque, so that it stays in a register: a comparison with it is one instruction.
+            self.emit(f'%limit = call i64 asm "movabsq $${1 << self.bits}, $0", "=r"()')
+        else:
+            self.emit(f"%limit = shl i64 1, {self.bits}")
         self.reload(self.free)
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
         ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
