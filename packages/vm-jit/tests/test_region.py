@@ -10,7 +10,7 @@ from vm_core.engine import Syscall, Trap
 from vm_core.memory import GuestMemory, Prot
 from vm_core.spec.isa import Decoded
 from vm_jit.ranges import Ranges
-from vm_jit.region import address, discover, surroundings
+from vm_jit.region import Block, address, discover, surroundings
 
 ISA = isas.get("riscv64")
 START = 0x1000
@@ -181,3 +181,49 @@ def test_a_far_jump_is_a_tail_call_unless_it_comes_back() -> None:
         assert region is not None
         assert (FAR in region.blocks) == belongs, lines
         assert FAR not in region.exits
+
+
+def flow(insns: dict[int, Decoded], *roots: int) -> Ranges:
+    region = discover(ISA, roots, insns.get)
+    assert region is not None
+    ways = {"jump": ("target",), "branch": ("follow", "target"), "fall": ("follow",)}
+
+    def after(block: Block) -> list[int]:
+        found = [getattr(block, name) for name in ways.get(block.kind, ())]
+        return [pc for pc in found if pc in region.blocks]
+
+    return Ranges(ISA, region.blocks, (*region.roots, *region.entries), after)
+
+
+def test_what_leads_into_the_middle_of_a_loop_is_no_part_of_it() -> None:
+    ranges = flow(
+        code(
+            "ld a2, 0(a1)",  # 1000: may hold anything when it is come to
+            "beq a2, zero, 12",  # 1004: to the loop's end
+            "sd a3, 0(a4)",  # 1008: the loop
+            "addi a4, a4, 8",
+            "sd a3, 0(a5)",  # 1010
+            "addi a5, a5, 8",
+            "bltu a5, a6, -16",  # 1018: to 1008
+            "jalr zero, 0(ra)",
+        ),
+        START,
+    )
+    inside = {START + 8, START + 16}
+    assert ranges.loops == {START + 8: inside, START + 16: inside}
+    assert ranges.looks[START] == set()
+    assert ranges.looks[START + 8] == ranges.looks[START + 16] == {("x", 14), ("x", 15)}
+
+
+def test_what_a_loop_writes_before_it_reads_is_not_looked_at() -> None:
+    ranges = flow(
+        code(
+            "ld a2, 0(a1)",  # 1000: a1 is looked at, a2 is not
+            "ld a3, 0(a2)",
+            "addi a1, a1, 8",
+            "bne a3, zero, -12",
+            "jalr zero, 0(ra)",
+        ),
+        START,
+    )
+    assert ranges.looks[START] == {("x", 11)}

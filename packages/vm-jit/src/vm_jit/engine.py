@@ -878,6 +878,11 @@ class CodeImage:
             if self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 >= least
         ]
 
+    def heat(self, pc: int) -> int:
+        """How many jumps have gone to a decoded address, since it was decoded or reported as hot."""
+        at = self.record(pc)
+        return 0 if at is None else int.from_bytes(self._bytes[at + HEAT : at + HEAT + 2], "little")
+
     def _places(self, near: range) -> Iterator[tuple[int, int]]:
         """(address, offset of its record) of what is decoded in a range."""
         for number in range(near.start >> 12, (near.stop >> 12) + 1):

@@ -82,17 +82,23 @@ class Ranges:
         self.order = self._order(roots)
         self._place = {label: i for i, label in enumerate(self.order)}
         self.loops = self._loops()
-        self.looks: dict[int, set[Cell]] = {head: self._bases(body) for head, body in self.loops.items()}
+        live = self._live()
+        # What is written before it is read may hold anything: a look at it would refuse for no reason.
+        self.looks: dict[int, set[Cell]] = {
+            head: self._bases(body) & live[head] for head, body in self.loops.items()
+        }
         self._roots = set(roots)
         self._far: set[tuple[int, Cell]] = set()
         self._solve()
         for label, cell in self._far:
             for head, body in self.loops.items():
-                if label in body:
+                if label in body and cell in live[head]:
                     self.looks[head].add(cell)
         for root in self._roots - self.loops.keys():
-            self.looks[root] = set().union(
-                *(self.looks[head] for head, body in self.loops.items() if root in body)
+            self.looks[root] = (
+                set()
+                .union(*(self.looks[head] for head, body in self.loops.items() if root in body))
+                .intersection(live[root])
             )
         for _ in range(4):
             self._solve()
@@ -136,7 +142,7 @@ class Ranges:
         return tuple(reversed(out))
 
     def _loops(self) -> dict[int, set[int]]:
-        """The blocks of each loop, by its head: where a jump backward goes."""
+        """The blocks of each loop, by where it is entered: where a jump backward goes, and where else control comes into it."""
         before: dict[int, list[int]] = {pc: [] for pc in self.blocks}
         backward: dict[int, list[int]] = {}
         for pc, out in self.successors.items():
@@ -144,16 +150,51 @@ class Ranges:
                 before[to].append(pc)
                 if self._place[to] <= self._place[pc]:
                     backward.setdefault(to, []).append(pc)
-        bodies = {}
-        for head, tails in backward.items():
-            body, work = {head}, list(tails)
+
+        def reach(work: list[int], ways: Mapping[int, list[int]], first: int, ends: set[int]) -> set[int]:
+            """What lies behind ``first`` in the order and comes before or after ``work``; ``ends`` lead no further."""
+            seen = set(ends)
             while work:
                 pc = work.pop()
-                if pc not in body:
-                    body.add(pc)
-                    work += before[pc]
-            bodies[head] = body
+                if pc not in seen and self._place[pc] >= first:
+                    seen.add(pc)
+                    work += ways[pc]
+            return seen
+
+        bodies = {}
+        for head, tails in backward.items():
+            first = self._place[head]
+            # A loop that is entered in its middle has what comes before that among what leads to its end.
+            body = reach(list(tails), before, first, {head})
+            bodies[head] = body & reach([head], self.successors, first, set())
+        for body in list(bodies.values()):
+            for pc in body - bodies.keys():
+                if any(one not in body for one in before[pc]):
+                    bodies[pc] = body
         return bodies
+
+    def _live(self) -> dict[int, set[Cell]]:
+        """For each block, the registers that the region reads before it writes them, from there on."""
+        reads: dict[int, set[Cell]] = {}
+        writes: dict[int, set[Cell]] = {}
+        before: dict[int, list[int]] = {pc: [] for pc in self.blocks}
+        for pc, block in self.blocks.items():
+            need, put = reads[pc], writes[pc] = set(), set()
+            for _, insn in block.insns:
+                template = insn.template
+                need |= {cell for one in template.reads if (cell := self.cell(insn, one)) and cell not in put}
+                put |= {cell for one in template.writes if (cell := self.cell(insn, one))}
+            for to in self.successors[pc]:
+                before[to].append(pc)
+        work = list(reversed(self.order))
+        while work:
+            pc = work.pop()
+            for one in before[pc]:
+                more = reads[pc] - writes[one] - reads[one]
+                if more:
+                    reads[one] |= more
+                    work.append(one)
+        return reads
 
     def _bases(self, body: set[int]) -> set[Cell]:
         """The registers that accesses in a loop have as base."""

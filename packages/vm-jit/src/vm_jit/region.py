@@ -68,7 +68,7 @@ class Block:
 class Region:
     """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered, ``places`` where its jumps to computed
     addresses go; ``exits`` are
-    the places it leaves for that had not run; ``spans`` the guest bytes that it is made from, ``own`` those without the functions
+    the places it leaves for that had not run; ``weights`` how often control comes to ``places``; ``spans`` the guest bytes that it is made from, ``own`` those without the functions
     that were taken in."""
 
     roots: tuple[int, ...]
@@ -78,6 +78,7 @@ class Region:
     exits: frozenset[int]
     spans: tuple[tuple[int, int], ...]
     own: tuple[tuple[int, int], ...]
+    weights: dict[int, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -119,10 +120,11 @@ def discover(
     limit: int = MAX_INSTRUCTIONS,
     guess: Callable[[int], int | None] = lambda _: None,
     warm: Callable[[int], bool] = lambda _: True,
+    weigh: Callable[[int], int] = lambda _: 1,
 ) -> Region | None:
     """The region at ``roots``; ``places`` are where its jumps to computed addresses may go. ``decode`` gives the instruction at an
     address that has run, else None; ``guess`` where a jump to a computed address went last; ``warm`` whether control came to
-    a place often."""
+    a place often, ``weigh`` how often."""
     code: dict[int, Decoded] = {}
     leaders = {*roots, *places}
     entries = set(roots)
@@ -173,7 +175,8 @@ def discover(
     _take_in_calls(isa, blocks, decode, guess, warm)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
     goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
-    return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own)
+    weights = {pc: weigh(pc) for pc in goals}
+    return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own, weights)
 
 
 def _ways(block: Block, tails: set[int]) -> set[int]:
@@ -546,6 +549,7 @@ class _Emit(Emitter):
         self.extended: dict[int, str] = {}
         self.quiet, self.unordered = False, ""
         self.cold: list[str] = []
+        self.metadata: list[str] = []
         self._refuse: str | None = None
         self.block: Block
         self.done = False
@@ -939,10 +943,14 @@ class _Emit(Emitter):
         number = self.v(f"sub i64 {target}, {base}")
         if shift:
             number = self.v(f"call i64 @llvm.fshr.i64(i64 {number}, i64 {number}, i64 {shift})")
-        cases = " ".join(
-            f"i64 {address(pc) - base >> shift}, label %{self.where(pc)}" for pc in dict.fromkeys(places)
-        )
-        self.emit(f"switch i64 {number}, label %{other} [ {cases} ]")
+        places = tuple(dict.fromkeys(places))
+        cases = " ".join(f"i64 {address(pc) - base >> shift}, label %{self.where(pc)}" for pc in places)
+        weights = [self.region.weights.get(pc, 1) for pc in places]
+        scale = max(max(weights) >> 24, 1)
+        listed = ", ".join(f"i32 {weight // scale + 1}" for weight in (0, *weights))
+        self.metadata.append(f'!{{!"branch_weights", {listed}}}')
+        number_of = len(METADATA.splitlines()) + len(self.metadata) - 1
+        self.emit(f"switch i64 {number}, label %{other} [ {cases} ], !prof !{number_of}")
         self.place(other)
 
     def indirect(self, target: str) -> None:
@@ -1122,7 +1130,10 @@ class _Emit(Emitter):
                 "}",
                 'attributes #0 = { nounwind strictfp "no-trapping-math"="false" }',
                 "attributes #1 = { strictfp }",
-                METADATA,
+                METADATA
+                + "\n".join(
+                    f"!{len(METADATA.splitlines()) + i} = {one}" for i, one in enumerate(self.metadata)
+                ),
             ]
         )
 

@@ -51,6 +51,8 @@ _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
 """Jumps to computed addresses: places so many bytes around them that were jumped to so often become part of the region."""
+_FAR: Final = 16 << 10
+"""A jump to a computed address that goes less far is one of a switch, or of an interpreter's operation to the next; else a tail call."""
 _SAMPLES: Final = 400
 """How often it is looked where jumps to computed addresses go."""
 _GAP: Final = 1024
@@ -107,6 +109,7 @@ class Tiering:
         self._generation = 0
         self.retired: list[tuple[set[int], CodeBlock]] = []
         self.running = engine.running
+        self._decodings: dict[int, Decoded] = {}  # PERF: of what has run, until code changes
         self._failures = 0
         self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
@@ -325,31 +328,49 @@ class Tiering:
                 self._pending.pop(pc, None)
 
     def _jumped_to(self, region: Region) -> list[int]:
-        """Where the region's jumps to computed addresses go: what is seen of it while the guest runs on; else places near them that
-        are often jumped to, but by no other jump."""
-        from vm_jit.region import static_value
-
+        """Where the region's jumps to computed addresses go, the most frequent first: what is seen of it while the guest runs on;
+        and, as other cases of a switch that have run may run again, all places near those that nothing else leads to."""
         ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
         if not ends:
             return []
         engine = self.engine
-        if not self.synchronous:
-            seen: dict[int, int] = {}
+        seen: dict[int, int] = {}
+        if self.synchronous:
+            # Tests do not depend on time.
+            near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
+        else:
             for _ in range(_SAMPLES):
                 for pc in ends:
                     target = engine.last_target(pc)
                     if target is not None:
                         seen[target] = seen.get(target, 0) + 1
-            return sorted(sorted(seen, key=seen.__getitem__)[-_MAX_PLACES:])
-        near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
-        places = {pc for pc in engine.warm_places(near, _WARM) if pc not in region.blocks}
-        if places:
-            for pc in engine.decoded_places(near):
-                insn = self._executed(pc)
-                for op in insn.template.ops if insn is not None else ():
-                    if op.code == "setpc" and insn is not None:
-                        places.discard(static_value(insn.template, op.args[0], insn, pc) or 0)
-        return sorted(places)[:_MAX_PLACES]
+            inner = [pc for pc in seen if any(abs(pc - end) < _FAR for end in ends)]
+            if not inner:
+                return sorted(seen, key=seen.__getitem__, reverse=True)
+            near = range(min(*ends, *inner), max(*ends, *inner) + 1)
+        for pc in self._unexplained(near) - region.blocks.keys():
+            seen.setdefault(pc, 0)
+        return sorted(seen, key=lambda pc: (-seen[pc], pc))[:_MAX_PLACES]
+
+    def _unexplained(self, near: range) -> set[int]:
+        """The places in a range that have run, but neither behind an instruction that has, nor as the target of a jump, nor behind a call."""
+        from vm_jit.region import static_value
+
+        places = set(self.engine.decoded_places(near))
+        for pc in list(places):
+            insn = self._executed(pc)
+            if insn is None:
+                places.discard(pc)
+                continue
+            jumps = [op for op in insn.template.ops if op.code == "setpc"]
+            places.difference_update(static_value(insn.template, op.args[0], insn, pc) or 0 for op in jumps)
+            if not jumps or jumps[-1].guard is not None or self.engine.isa.flow(insn) == "call":
+                places.discard(pc + insn.length)
+        return places
+
+    def _jumps_to(self, pc: int) -> int:
+        """About how many jumps have gone to a place."""
+        return self._pending.get(pc, 0) << 16 | self.engine.heat(pc)
 
     def _is_warm(self, pc: int) -> bool:
         return bool(self.engine.warm_places(range(pc, pc + 1), _WARM))
@@ -358,8 +379,13 @@ class Tiering:
         engine = self.engine
         if not engine.is_decoded(pc) or pc in engine.breakpoints:
             return None
-        found = engine.decode(pc)
-        return None if isinstance(found, Trap) else found
+        found = self._decodings.get(pc)
+        if found is None:
+            fresh = engine.decode(pc)
+            if isinstance(fresh, Trap):
+                return None
+            found = self._decodings[pc] = fresh
+        return found
 
     def _region_around(self, pc: int) -> tuple[Region | None, list[_Compiled]]:
         """What to compile for a hot address, and the regions in use that this replaces. Called with the engine's lock held."""
@@ -378,7 +404,13 @@ class Tiering:
         region, old = None, []
         for _ in range(_MAX_GROWTH):
             region = discover(
-                engine.isa, roots, decode, places=places, guess=engine.last_target, warm=self._is_warm
+                engine.isa,
+                roots,
+                decode,
+                places=places,
+                guess=engine.last_target,
+                warm=self._is_warm,
+                weigh=self._jumps_to,
             )
             if region is None:
                 break
@@ -549,6 +581,7 @@ class Tiering:
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
+        self._decodings.clear()
         for pc in [pc for pc in self._pending if start <= pc < end]:
             del self._pending[pc]
         for one in [one for one in self._all if any(a < end and start < b for a, b in one.spans)]:
