@@ -51,7 +51,7 @@ Cell = tuple[str, int]
 class Block:
     """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call (maybe of ``guess``,
     which is part of the region), inline (a call of a function that is part of the region), ret (to one of ``returns``, or
-    out), indirect, leave (the instruction at ``end`` is the interpreter's). ``start``, ``follow``, ``guess``, ``returns`` and, but
+    out), indirect, dispatch (of all computed jumps, at DISPATCH), leave (the instruction at ``end`` is the interpreter's). ``start``, ``follow``, ``guess``, ``returns`` and, but
     for calls, ``target`` are labels (:func:`address`)."""
 
     start: int
@@ -175,6 +175,8 @@ def discover(
     _take_in_calls(isa, blocks, decode, guess, warm)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
     goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
+    if goals:
+        blocks[_DISPATCH] = Block(_DISPATCH, kind="dispatch")
     weights = {pc: weigh(pc) for pc in goals}
     return Region(kept_roots, blocks, kept, goals, frozenset(exits), _spans(blocks.values()), own, weights)
 
@@ -260,6 +262,9 @@ _SMALL: Final = 120
 """Instructions of a function that is made part of its callers."""
 _TAKEN: Final = 320
 """Instructions that all calls of a region may take in."""
+_DISPATCH: Final = _CONTEXT - 1
+"""Label of the block, without instructions, from which jumps to computed addresses go to the region's places: LLVM's allocation of
+registers is at its worst where each of many blocks leads to each of many others."""
 
 
 def address(label: int) -> int:
@@ -548,6 +553,7 @@ class _Emit(Emitter):
         self.known: dict[Cell, Interval] = {}
         self.extended: dict[int, str] = {}
         self.quiet, self.unordered = False, ""
+        self.target = ""
         self.cold: list[str] = []
         self.metadata: list[str] = []
         self._refuse: str | None = None
@@ -561,6 +567,7 @@ class _Emit(Emitter):
         self.order = self.ranges.order
         behind = {block.follow for block in region.blocks.values() if block.kind == "call"}
         self.stops = set(region.entries) | self.ranges.loops.keys() | (behind & region.blocks.keys())
+        self.stops.discard(_DISPATCH)  # all that it leads to are entries
         self.longest = self._longest()
 
     # -- registers ----------------------------------------------------------------------------------------------
@@ -584,8 +591,10 @@ class _Emit(Emitter):
         return None if slot == self.isa.layout.files[file].zero else (file, slot)
 
     def _successors(self, block: Block) -> list[int]:
-        if block.kind == "indirect":
+        if block.kind == "dispatch":
             return list(self.region.places)
+        if block.kind == "indirect":
+            return [_DISPATCH] if self.region.places else []
         out = [] if block.kind in ("jump", "inline", "ret", "leave") else [block.follow]
         if block.target is not None and block.kind in ("jump", "branch", "inline"):
             out.append(block.target)
@@ -640,7 +649,7 @@ class _Emit(Emitter):
 
     def _longest(self) -> dict[int, int]:
         """For each block, the most instructions that run from its beginning until the fuel is looked at again."""
-        out: dict[int, int] = {}
+        out: dict[int, int] = {_DISPATCH: 0}
         for pc in reversed(self.order):
             block = self.region.blocks[pc]
             # What lies behind in this order and is no stop is done already: all jumps backward go to stops.
@@ -851,7 +860,8 @@ class _Emit(Emitter):
         if body is not None and self.block.start not in body:
             cells = [c for c in sorted(self.ranges.looks[target]) if not is_near(self.known.get(c, ANY))]
             if cells:
-                return self.looking(cells, f"B{target:x}", str(address(target)))
+                pc = self.target if target == _DISPATCH else str(address(target))
+                return self.looking(cells, f"B{target:x}", pc)
         return f"B{target:x}"
 
     def looking(self, cells: list[Cell], label: str, pc: str) -> str:
@@ -956,7 +966,10 @@ class _Emit(Emitter):
     def indirect(self, target: str) -> None:
         """Go to the region at an address known only now."""
         if self.block.kind == "indirect" and self.region.places:
-            self.switch(target, self.region.places)
+            self.target = target
+            self.emit(f"store i64 {target}, ptr %target")
+            self.emit(f"br label %{self.where(_DISPATCH)}")
+            return
         self.flush(self.now_dirty)
         self.leaving = self.clean
         function = self.find(target, self.leave_to(target))
@@ -1009,7 +1022,21 @@ class _Emit(Emitter):
 
     # -- blocks -------------------------------------------------------------------------------------------------
 
+    def emit_dispatch(self, block: Block) -> None:
+        self.block = block
+        self.place(f"B{block.start:x}")
+        self.emit(MARK)
+        self.now_dirty = set(self.dirty[block.start])
+        self.leaving = frozenset(self.now_dirty)
+        self.known = dict(self.ranges.before.get(block.start, {}))
+        target = self.v("load i64, ptr %target")
+        self.switch(target, self.region.places)
+        self.indirect(target)
+
     def emit_block(self, block: Block) -> None:
+        if block.kind == "dispatch":
+            self.emit_dispatch(block)
+            return
         self.block, self.done = block, False
         self.place(f"B{block.start:x}")
         self.emit(f"{MARK} {address(block.start):x}")
@@ -1063,6 +1090,7 @@ class _Emit(Emitter):
         body, self.lines = self.lines, []
         # entry
         self.emit("%left = alloca i64")
+        self.emit("%target = alloca i64")
         for cell in self.used:
             self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
         self.emit("store i64 %fuel, ptr %left")

@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,7 +79,7 @@ class Instruction:
         return found
 
 
-@record(frozen=True)
+@record(frozen=True, slots=False)
 class Decoded:
     """An instruction at an address. ``length`` is in bytes; ``fields`` are those of ``insn`` (after expansion);
     ``encoding`` is the instruction as written, which differs from ``insn`` for a short form."""
@@ -93,7 +94,7 @@ class Decoded:
     def name(self) -> str:
         return self.encoding.name
 
-    @property
+    @cached_property
     def template(self) -> Template:
         return self.insn.template(self.fields)
 
