@@ -247,8 +247,8 @@ rv = RiscV(
         "trap": Trap,
         "csrs": Csr,
     },
-    # sp, ra and the argument registers: what a call passes and what its return needs.
-    pinned=tuple(("x", number) for number in (2, 1, 10, 11, 12, 13, 14, 15)),
+    # sp, ra, a0, s0 to s4: what nearly every function uses, and what it saves and gives back.
+    pinned=tuple(("x", number) for number in (2, 1, 10, 8, 9, 18, 19, 20)),
     preserved=tuple((file, number) for file in ("x", "f") for number in (8, 9, *range(18, 28))),
     # The rows of rvc refer to the others.
     texts=tuple(f"vm_core.isa.riscv.{name}" for name in ("csr", "rva", "rvb", "rvfd", "rvi", "rvm", "rvc")),
