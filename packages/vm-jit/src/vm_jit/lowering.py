@@ -43,6 +43,8 @@ class Host:
         self.x86 = machine in ("x86_64", "AMD64")
         self.region_convention = "x86_regcallcc" if self.x86 else "ccc"
         self.pins = 8 if self.x86 else 5
+        # Guest registers that regions keep in registers: what the host has, but for addresses and temporary values.
+        self.general, self.floats = (13, 14) if self.x86 else (24, 28)
         self.segment = has_segment()
         # As the rest of the code: mixing the two encodings costs on some processors.
         avx = self.x86 and _has_avx()

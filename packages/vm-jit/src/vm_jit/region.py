@@ -262,6 +262,8 @@ _SMALL: Final = 120
 """Instructions of a function that is made part of its callers."""
 _TAKEN: Final = 320
 """Instructions that all calls of a region may take in."""
+_SPILLED: Final = 5
+"""Registers beyond those of the host with which LLVM gets along."""
 _DISPATCH: Final = _CONTEXT - 1
 """Label of the block, without instructions, from which jumps to computed addresses go to the region's places: LLVM's allocation of
 registers is at its worst where each of many blocks leads to each of many others."""
@@ -545,6 +547,9 @@ class _Emit(Emitter):
         self.point = (0, 0)
         self.saved: list[tuple[Cell, str]] = []
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
+        self.in_state_only: set[Cell] = set()
+        """The registers that an interpreter of the guest's uses least, where there are many more than the host has: it has instructions
+        with operands in memory. LLVM would move all of them about, from each operation to each other."""
         self.exits: dict[
             frozenset[Cell], list[tuple[str, str]]
         ] = {}  # dirty cells -> (predecessor, pc value)
@@ -560,8 +565,8 @@ class _Emit(Emitter):
         self.block: Block
         self.done = False
         self.rounding_checked = True
-        self._cells()
         self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors)
+        self._cells()
         if not isolated:
             self.ranges.looks = {head: set() for head in self.ranges.loops}
         self.order = self.ranges.order
@@ -573,16 +578,20 @@ class _Emit(Emitter):
     # -- registers ----------------------------------------------------------------------------------------------
 
     def _cells(self) -> None:
-        self.written: dict[Cell, None] = {}
-        for block in self.region.blocks.values():
+        uses: dict[Cell, int] = {}
+        for label, block in self.region.blocks.items():
+            weight = 8 ** min(sum(label in body for body in self.ranges.loops.values()), 4)
             for _, insn in block.insns:
-                for file, index in insn.template.reads:
+                for file, index in (*insn.template.reads, *insn.template.writes):
                     if (cell := self._cell(insn, file, index)) is not None:
                         self.used[cell] = None
-                for file, index in insn.template.writes:
-                    if (cell := self._cell(insn, file, index)) is not None:
-                        self.used[cell] = self.written[cell] = None
-        self.free = [cell for cell in self.used if cell not in self.pinned]
+                        uses[cell] = uses.get(cell, 0) + weight
+        if _DISPATCH in self.region.blocks:
+            for floats, room in ((False, HOST.general - len(self.pins)), (True, HOST.floats)):
+                alike = [c for c in uses if c not in self.pinned and (c[0] in _FLOAT_FILES) == floats]
+                if len(alike) > room + _SPILLED and all(self.width(c) == 64 for c in alike):
+                    self.in_state_only.update(sorted(alike, key=uses.__getitem__)[:-room])
+        self.free = [cell for cell in self.used if cell not in self.pinned and cell not in self.in_state_only]
         self.dirty = self._dirty()
         self.live = self._live()
 
@@ -630,7 +639,7 @@ class _Emit(Emitter):
                 reads = {self._cell(insn, file, index) for file, index in insn.template.reads}
                 need |= {cell for cell in reads if cell is not None and cell not in put}
                 put |= self._writes(insn)
-            uses[pc], sets[pc] = need - self.pinned, put
+            uses[pc], sets[pc] = need - self.pinned - self.in_state_only, put
         live = {pc: set(need) for pc, need in uses.items()}
         order = sorted(live, reverse=True)
         changed = True
@@ -659,7 +668,7 @@ class _Emit(Emitter):
 
     def _writes(self, insn: Decoded) -> set[Cell]:
         cells = (self._cell(insn, file, index) for file, index in insn.template.writes)
-        return {cell for cell in cells if cell is not None and cell not in self.pinned}
+        return {cell for cell in cells if cell is not None} - self.pinned - self.in_state_only
 
     def name(self, cell: Cell) -> str:
         return f"%{cell[0]}.{cell[1]}"
@@ -1092,7 +1101,12 @@ class _Emit(Emitter):
         self.emit("%left = alloca i64")
         self.emit("%target = alloca i64")
         for cell in self.used:
-            self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
+            if cell in self.in_state_only:
+                self.emit(
+                    f"{self.name(cell)} = getelementptr i8, ptr %st, i64 {self.isa.layout.offset(*cell)}"
+                )
+            else:
+                self.emit(f"{self.name(cell)} = alloca i{self.width(cell)}")
         self.emit("store i64 %fuel, ptr %left")
         for i, cell in enumerate(self.pins):
             self.emit(f"store i64 %p{i}, ptr {self.name(cell)}")
