@@ -78,6 +78,7 @@ METADATA: Final = """\
 !9 = !{!5, !5, i64 0}
 !10 = !{!"branch_weights", i32 1, i32 10000}
 !11 = !{}
+!12 = !{!"branch_weights", i32 1, i32 1}
 """
 MEM, STATE, RECORD, TABLE = "!tbaa !6", "!tbaa !7", "!tbaa !8", "!tbaa !9"
 LIKELY = "!prof !0"

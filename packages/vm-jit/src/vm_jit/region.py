@@ -119,12 +119,12 @@ def discover(
     places: Sequence[int] = (),
     limit: int = MAX_INSTRUCTIONS,
     guess: Callable[[int], int | None] = lambda _: None,
-    warm: Callable[[int], bool] = lambda _: True,
+    frequent: Callable[[int, int], bool] = lambda _, __: True,
     weigh: Callable[[int], int] = lambda _: 1,
 ) -> Region | None:
     """The region at ``roots``; ``places`` are where its jumps to computed addresses may go. ``decode`` gives the instruction at an
-    address that has run, else None; ``guess`` where a jump to a computed address went last; ``warm`` whether control came to
-    a place often, ``weigh`` how often."""
+    address that has run, else None; ``guess`` where a jump to a computed address went last; ``frequent`` whether the function at its
+    second argument is often called, and returns to the first; ``weigh`` how often control came to a place."""
     code: dict[int, Decoded] = {}
     leaders = {*roots, *places}
     entries = set(roots)
@@ -172,7 +172,7 @@ def discover(
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
     exits = {pc for block in blocks.values() for pc in _ways(block, tails)} - blocks.keys()
     own = _spans(blocks.values())
-    _take_in_calls(isa, blocks, decode, guess, warm)
+    _take_in_calls(isa, blocks, decode, guess, frequent)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
     goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
     if goals:
@@ -258,9 +258,11 @@ def surroundings(
 
 _CONTEXT: Final = 1 << 40
 """Blocks of a function that was taken into a region have labels of its address plus a multiple of this."""
-_SMALL: Final = 120
+_SMALL: Final = 200
 """Instructions of a function that is made part of its callers."""
-_TAKEN: Final = 320
+_AGAIN: Final = 120
+"""Instructions of one of which there may be several copies, as of a recursive one."""
+_TAKEN: Final = 500
 """Instructions that all calls of a region may take in."""
 _SPILLED: Final = 5
 """Registers beyond those of the host with which LLVM gets along."""
@@ -279,13 +281,14 @@ def _take_in_calls(
     blocks: dict[int, Block],
     decode: Callable[[int], Decoded | None],
     guess: Callable[[int], int | None],
-    warm: Callable[[int], bool],
+    frequent: Callable[[int, int], bool],
 ) -> None:
-    """Put a copy of the called function in the place of frequent calls, with what that calls in its turn, until there is enough:
+    """Put a copy of the called function in the place of ``frequent`` calls, with what that calls in its turn, until there is enough:
     then the call and the return are jumps, and registers stay where they are."""
     bodies: dict[int, dict[int, Block] | None] = {}
     queue: list[tuple[int, int, int]] = []  # depth, instructions, label of the calling block
     targets: dict[int, int] = {}
+    present = set(blocks)  # functions that the region has already
 
     def calls(labels: Iterable[int], depth: int) -> None:
         for label in labels:
@@ -293,7 +296,7 @@ def _take_in_calls(
             if block.kind != "call" or block.follow not in blocks:
                 continue
             target = block.target if block.target is not None else guess(block.insns[-1][0])
-            if target is None or not warm(target):
+            if target is None or not frequent(address(block.follow), target):
                 continue
             if target not in bodies:
                 bodies[target] = _function(isa, target, decode)
@@ -308,6 +311,9 @@ def _take_in_calls(
         depth, size, label = heappop(queue)
         if taken + size > _TAKEN:
             break
+        if size > _AGAIN and targets[label] in present:
+            continue
+        present.add(targets[label])
         taken += size
         context += _CONTEXT
         caller, body = blocks[label], bodies[targets[label]]
@@ -911,7 +917,9 @@ class _Emit(Emitter):
                 self.place(out)
                 self.indirect(target)
                 return
-            self.emit(f"br i1 {guard}, label %{self.where(block.target)}, label %{self.where(block.follow)}")
+            weights = ", !prof !12" if self._turns_with_calls(block) else ""
+            yes, no = self.where(block.target), self.where(block.follow)
+            self.emit(f"br i1 {guard}, label %{yes}, label %{no}{weights}")
         elif block.kind in ("jump", "inline"):
             assert block.target is not None
             if block.target in self.region.blocks:
@@ -926,6 +934,16 @@ class _Emit(Emitter):
             self.exit_to(target)
         else:
             self.indirect(target)
+
+    def _turns_with_calls(self, block: Block) -> bool:
+        """Whether a branch goes back in a loop that calls. LLVM takes the code in a loop for 30 times as frequent as what is around it;
+        of the loops of a recursive function in one another only the innermost would get registers."""
+        blocks = self.region.blocks
+        bodies = (self.ranges.loops.get(pc, set()) for pc in (block.target, block.follow) if pc is not None)
+        return any(
+            block.start in body and any(blocks[label].kind in ("inline", "call") for label in body)
+            for body in bodies
+        )
 
     def exit_to(self, pc: str) -> None:
         """Leave for a guest address known only now."""

@@ -375,6 +375,17 @@ class Tiering:
     def _is_warm(self, pc: int) -> bool:
         return bool(self.engine.warm_places(range(pc, pc + 1), _WARM))
 
+    def _is_frequent(self, back: int, to: int) -> bool:
+        """Whether the function at ``to`` is often called, and returns to ``back``. Only the baseline tier counts returns; where there
+        is compiled code already, nobody counts, but it shows what was found when it was made."""
+
+        def has(spans: tuple[tuple[int, int], ...], pc: int) -> bool:
+            return any(start <= pc < end for start, end in spans)
+
+        if any(has(one.own, back) and has(one.spans, to) for one in self._all):
+            return True
+        return self._is_warm(to) and (self.engine.baseline is None or self._is_warm(back))
+
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
         if not engine.is_decoded(pc) or pc in engine.breakpoints:
@@ -409,7 +420,7 @@ class Tiering:
                 decode,
                 places=places,
                 guess=engine.last_target,
-                warm=self._is_warm,
+                frequent=self._is_frequent,
                 weigh=self._jumps_to,
             )
             if region is None:
