@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from vm_core.errors import CacheError
-from vm_jit.code_memory import CodeMemory
+from vm_jit.code_memory import CHUNK, CodeMemory
 from vm_jit.compiler import compile_text
 
 TEXT = """
@@ -97,3 +97,22 @@ def test_unsound_objects_are_refused(object_: bytes) -> None:
             refused += 1
     assert refused
     assert memory.used == 0
+
+
+def test_what_was_not_found_is_looked_for_again_when_it_can_be_there() -> None:
+    """Pieces come free between others: a size that had no room is refused at once until enough of them lie together."""
+    memory = CodeMemory()
+    try:
+        blocks = [memory.allocate(CHUNK // 64) for _ in range(64)]
+        chunk = blocks[0].chunk
+        for block in blocks[::2]:
+            memory.free(block)
+        other = memory.allocate(CHUNK // 32)
+        assert other.chunk is not chunk
+        assert chunk.refuses == CHUNK // 32
+        assert memory.allocate(CHUNK // 64).chunk is chunk
+        for block in blocks[31:35:2]:
+            memory.free(block)
+        assert memory.allocate(CHUNK // 32).chunk is chunk
+    finally:
+        memory.close()

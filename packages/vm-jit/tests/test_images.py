@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,13 +12,17 @@ import pytest
 
 from vm_core.engine import Breakpoint, Budget, Syscall, Trap
 from vm_core.isa import get
-from vm_core.memory import GuestMemory, Prot
+from vm_core.memory import PAGE, GuestMemory, Prot
 from vm_core.state import CpuState
 from vm_jit import engine as engines
 from vm_jit.engine import CodeImage, NativeEngine
 
 ISA = get("riscv64")
-CODE, OTHER = 0x10000, 0x30000
+CODE, OTHER, FAR = 0x10000, 0x30000, 0x40000
+ALL = pytest.mark.parametrize(
+    "options", [{}, {"jit": False}, {"jit": False, "baseline": False}, {"baseline": False}]
+)
+"""With each tier, and without."""
 
 
 def assemble(*lines: str) -> bytes:
@@ -324,9 +329,7 @@ def test_slices_of_many_guests_are_exact() -> None:
         assert len({(guest.cpu.pc, guest.cpu["a0"], guest.cpu["a1"]) for guest in everyone}) == 1
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"jit": False}, {"jit": False, "baseline": False}, {"baseline": False}]
-)
+@ALL
 def test_a_fence_forgets_what_was_written_and_only_that(options: dict[str, bool]) -> None:
     """Three loops on one page that its guest can write. Without a fence nothing is promised; with one the new code runs."""
     with guests(1, Prot.RWX, **options) as (guest,):
@@ -351,3 +354,160 @@ def test_a_fence_forgets_what_was_written_and_only_that(options: dict[str, bool]
         guest.memory.write(places[1], loop(60)[:4])
         guest.engine.synchronize(guest.memory)
         assert guest.run(at=places[1]) == 6000
+
+
+@ALL
+def test_only_pages_that_run_again_are_compared_after_a_fence(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # (Where a region comes into use, its page is compared as well.)
+    with guests(1, Prot.RWX, **{**options, "jit": False}) as (guest,):
+        guest.memory.map(FAR, 64 * PAGE, Prot.RWX)
+        places = range(FAR, FAR + 64 * PAGE, PAGE)
+        for step, at in enumerate(places):
+            guest.memory.write(at, loop(step))
+            assert guest.run(at=at) == 100 * step
+        compared: list[int] = []
+        compare = CodeImage._compare
+        monkeypatch.setattr(
+            CodeImage, "_compare", lambda image, page: (compared.append(page), compare(image, page))[1]
+        )
+        for step, at in enumerate(places):
+            guest.memory.write(at, loop(step + 7))
+        guest.engine.synchronize(guest.memory)
+        assert guest.run(at=places[5]) == 1200
+        assert compared == [places[5] >> 12]
+        for step, at in enumerate(places):
+            assert guest.run(at=at) == 100 * (step + 7)
+        assert sorted(compared) == [at >> 12 for at in places]
+
+
+@ALL
+def test_more_pages_than_a_fence_remembers(options: dict[str, bool]) -> None:
+    with guests(1, Prot.RWX, **options) as (guest,):
+        count = 3 * engines._MOST_LOOKED // 2
+        guest.memory.map(FAR, count * PAGE, Prot.RWX)
+        for turn in range(3):
+            for step in range(count):
+                guest.memory.write(FAR + step * PAGE, loop(step + turn))
+            guest.engine.synchronize(guest.memory)
+            for step in range(count):
+                assert guest.run(3, at=FAR + step * PAGE) == 3 * (step + turn)
+
+
+@ALL
+def test_hot_code_calls_a_page_that_changes(options: dict[str, bool]) -> None:
+    """From a page that the guest cannot write: the direct jump must not go past the look at the other page."""
+    with guests(1, Prot.RX, **options) as (guest,):
+        guest.memory.map(FAR, PAGE, Prot.RWX)
+        guest.memory.poke(
+            CODE, assemble(f"jal ra, {FAR - CODE}", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+        )
+        for step in (1, 5, 2, 9):
+            guest.memory.write(FAR, assemble(f"addi a1, a1, {step}", "jalr zero, 0(ra)"))
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(500) == 500 * step
+
+
+@ALL
+def test_hot_code_jumps_to_a_page_that_changes(options: dict[str, bool]) -> None:
+    """The same, but near, so that both parts could become one piece of code."""
+    with guests(1, Prot.RX, **options) as (guest,):
+        entry, other = CODE + PAGE - 8, CODE + PAGE
+        guest.memory.protect(other, PAGE, Prot.RWX)
+        guest.memory.poke(entry, assemble("addi a0, a0, -1", "jal zero, 4"))
+        for step in (1, 5, 2, 9):
+            guest.memory.write(other, assemble(f"addi a1, a1, {step}", "bne a0, zero, -12", "ecall"))
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(500, at=entry) == 500 * step
+
+
+@ALL
+@pytest.mark.parametrize("eager", [False, True])
+def test_hot_code_runs_on_into_a_page_that_changes(options: dict[str, bool], eager: bool) -> None:
+    """One loop on two pages of which the second changes, with an instruction on both."""
+    with guests(1, Prot.RWX, **options, eager=eager) as (guest,):
+        at = CODE + PAGE - 6
+        for step in (1, 300, 7, 1000):
+            code = assemble(
+                f"addi a2, zero, {step}", "addi a1, a1, 0", "addi zero, zero, 0", "addi zero, zero, 0", "add a1, a1, a2",
+                "addi a0, a0, -1", "bne a0, zero, -24", "ecall",
+            )  # fmt: skip
+            guest.memory.write(at, code)
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(500, at=at) == 500 * step
+            # Only the second half of the instruction on both pages, then only what is behind it.
+            guest.memory.write(at + 6, assemble(f"addi a1, a1, {step}")[2:])
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(500, at=at) == 1000 * step
+            guest.memory.write(at + 16, assemble("sub a1, a1, a2"))
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(500, at=at) == 0
+
+
+@ALL
+def test_a_fence_of_one_vcpu_reaches_another_that_runs(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two vCPUs on a page that the guest can write. The second turns in a loop, from which only changed code leads out."""
+    with guests(1, Prot.RWX, **options) as (guest,):
+        assert guest.run() == 300
+        guest.memory.write(CODE + 0x100, assemble("addi a1, a1, 1", "jal zero, -4", "ecall"))
+        guest.memory.write(CODE + 0x1000, loop(4))
+        guest.engine.add_vcpu()
+        other: CpuState = ISA.cpu()
+        other.pc = CODE + 0x100
+        ends: list[object] = []
+        thread = threading.Thread(
+            target=lambda: ends.append(guest.engine.run(other, guest.memory, 1 << 40)), daemon=True
+        )
+        thread.start()
+        time.sleep(0.05)
+        for turn in range(20):
+            # The fences before: the page has been left and come to again by the first vCPU.
+            guest.memory.write(CODE + 0x1000, loop(turn)[:4])
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(at=CODE + 0x1000) == 100 * turn
+        compared: list[int] = []
+        compare = CodeImage._compare
+        monkeypatch.setattr(
+            CodeImage, "_compare", lambda image, page: (compared.append(page), compare(image, page))[1]
+        )
+        guest.memory.write(CODE + 0x104, assemble("addi zero, zero, 0"))
+        guest.engine.synchronize(guest.memory)
+        # At once, not when it comes back to Python.
+        assert CODE >> 12 in compared
+        thread.join(60)
+        assert ends == [Syscall()]
+
+
+@ALL
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+def test_fences_are_counted(options: dict[str, bool], step: int) -> None:
+    """A loop that changes itself, run in pieces of so many instructions: the fence is one, and nothing stops twice."""
+    code = assemble(
+        "lw a2, 12(a3)", "add a2, a2, a4", "sw a2, 12(a3)", "fence.i", "addi a1, a1, 0", "addi a0, a0, -1",
+        "bne a0, zero, -24", "ecall",
+    )  # fmt: skip
+    with guests(1, Prot.RWX, **options) as (guest,):
+        guest.memory.write(CODE, code)
+        cpu = guest.cpu
+        cpu.pc, cpu["a0"], cpu["a1"], cpu["a3"], cpu["a4"] = CODE, 50, 0, CODE + 4, 1 << 20
+        steps = 0
+        while (end := guest.engine.run(cpu, guest.memory, step)) == Budget():
+            steps += step
+        assert end == Syscall()
+        assert steps + step - cpu.words[1] == 50 * 7 + 1
+        assert cpu["a1"] == 50 * 51 // 2
+
+
+def test_what_changes_often_is_compiled_later() -> None:
+    with guests(1, Prot.RWX, eager=False, jit=False) as (guest,):
+        for turn in range(40):
+            guest.memory.write(CODE, loop(turn))
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(200) == 200 * turn
+        few = guest.engine.stats.extra["baseline_instructions"]
+        assert 0 < few < 40
+        assert guest.run(5000) == 5000 * 39
+        assert guest.engine.stats.extra["baseline_instructions"] > few

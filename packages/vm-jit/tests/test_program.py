@@ -28,10 +28,10 @@ from vm_jit.sources import source_digest
 CODE = 0x10000
 ISA = isas.get("riscv64")
 LOOP = b"".join(map(ISA.assemble, ("addi a1, a1, 3", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")))
-FILLER = ISA.assemble("fence.i") + b"".join(
+FILLER = ISA.assemble("csrrs a3, cycle, zero") + b"".join(
     ISA.assemble(line) for i in range(40) for line in (f"addi a2, a2, {i}", "jal zero, 4")
 )
-RARE = b"".join(map(ISA.assemble, ("fence.i", "ecall")))
+RARE = b"".join(map(ISA.assemble, ("csrrs a3, cycle, zero", "ecall")))
 REGION = "define dso_local i64 @region(i64 %x) {\n  ret i64 %x\n}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import VmError
 from vm_core.log import Log
+from vm_core.memory import TABLE_BYTES
 from vm_core.record import record
 from vm_core.spec.isa import Isa
 from vm_jit.cache import Cache
@@ -63,6 +64,9 @@ class Kit:
         # SAFETY: the block is ours and as long as what is copied; nothing refers to it yet.
         ctypes.memmove(tables.write, parts["tables"], len(parts["tables"]))
         self.tables = tables.execute
+        self._nothing = (ctypes.c_ubyte * TABLE_BYTES)()
+        self.nothing = ctypes.addressof(self._nothing)
+        """A permission table for code that no guest can write."""
         self._work = (ctypes.c_uint64 * (meta["work_bytes"] // 8 + 8))()
         self.work = ctypes.addressof(self._work)
         self.words = memoryview(self._work).cast("B").cast("Q")
@@ -187,6 +191,8 @@ class Baseline:
         self._units: dict[_Unit, None] = {}
         self._on: dict[int, dict[_Unit, None]] = {}  # guest page -> units made from bytes of it
         self._index: Any = None
+        self._head = memoryview(b"").cast("Q")
+        """The first words of the compiler's memory, which are the same for every unit."""
         self._kit: Kit | None = None
         self._loading: threading.Thread | None = None
         self._failed = False
@@ -246,6 +252,25 @@ class Baseline:
                 at = (at + 1) % size
             table[2 * at], table[2 * at + 1] = address, number
         self._index = table
+        layout = self.engine.isa.layout
+        file = self.engine.isa.pinned[0][0]
+        info = layout.files[file]
+        assert info.zero is not None
+        words = {
+            "pages": self.engine.pages_address,
+            "index": ctypes.addressof(table),
+            "index_mask": size - 1,
+            **dict(zip(_PARTS[:4], kit.addresses, strict=True)),
+            "tables": kit.tables,
+            "main": layout.offset(file, 0),
+            "main_end": layout.offset(file, info.count),
+            "zero": layout.offset(file, info.zero),
+            "sink": layout.offset(file, info.write_slot(info.zero)),
+            "heat": int(self.heat),
+            "table": kit.nothing,
+        }
+        assert [kit.fields[name] for name in words] == list(range(0, 8 * len(words), 8))
+        self._head = memoryview(struct.pack(f"<{len(words)}Q", *words.values())).cast("Q")
 
     # -- units --------------------------------------------------------------------------------------------------
 
@@ -269,25 +294,14 @@ class Baseline:
             return made
 
     def _make(self, pc: int, kit: Kit) -> bool:
-        engine, isa = self.engine, self.engine.isa
+        engine = self.engine
         block = self.code.allocate(_UNIT_BYTES)
         block.faulting = True
         with kit.lock:
-            file = isa.pinned[0][0]
-            layout = isa.layout
-            info = layout.files[file]
-            assert info.zero is not None
-            kit.set("pages", engine.pages_address)
-            kit.set("index", ctypes.addressof(self._index))
-            kit.set("index_mask", len(self._index) // 2 - 1)
-            for name, address in zip(_PARTS[:4], kit.addresses, strict=True):
-                kit.set(name, address)
-            kit.set("tables", kit.tables)
-            kit.set("main", layout.offset(file, 0))
-            kit.set("main_end", layout.offset(file, info.count))
-            kit.set("zero", layout.offset(file, info.zero))
-            kit.set("sink", layout.offset(file, info.write_slot(info.zero)))
-            kit.set("heat", int(self.heat))
+            # PERF: in one piece; the compiler is asked for many small units.
+            kit.words[: len(self._head)] = self._head
+            if engine.owner is not None:
+                kit.set("table", engine.owner.table_address)
             kit.set("faults", block.chunk.fault_table)
             kit.set("start", block.at)
             # SAFETY: the block is ours; the tables named above live as long as the engine, whose lock is held.

@@ -82,8 +82,12 @@ class _Chunk:
         )
         faults.add_code(self.execute, size, self.fault_table)
         self.free: list[tuple[int, int]] = [(0, size)]
+        self.refuses = size + 1
+        """There is no room for so many bytes, or more: they were not found, and nothing has come free since that may hold them."""
 
     def allocate(self, size: int, align: int) -> int | None:
+        if size >= self.refuses:
+            return None
         # PERF: what is large lies behind the many small gaps that freed code leaves.
         order = range(len(self.free)) if size < _LARGE else range(len(self.free) - 1, -1, -1)
         for i in order:
@@ -93,6 +97,7 @@ class _Chunk:
                 rest = [(at, start - at), (start + size, at + length - start - size)]
                 self.free[i : i + 1] = [piece for piece in rest if piece[1]]
                 return start
+        self.refuses = size
         return None
 
     def release(self, at: int, size: int) -> None:
@@ -103,6 +108,7 @@ class _Chunk:
         if i < len(self.free) and at + size == self.free[i][0]:
             last, size = i + 1, size + self.free[i][1]
         self.free[first:last] = [(at, size)]
+        self.refuses = max(self.refuses, size + 1)
 
     def unmap(self) -> None:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from vm_core.memory import MAX_BITS, PAGE
+from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
-from vm_jit.assemble import Function, Value
+from vm_jit.assemble import Condition, Function, Value
 from vm_jit.records import LENGTH, RECORD_BYTES
 from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag
 
@@ -60,6 +60,7 @@ def _layout() -> _Layout:
         "descriptors", "holes", "patches", "code", "tables",
         "main", "main_end", "zero", "sink",  # state offsets: the main register file, its zero register and its sink
         "heat",  # whether loops count their turns
+        "table", "hot", "confined",  # the guest's permission table; what the unit is made for; whether it is made from one page only
         "base", "low", "high",  # guest addresses: the window's start, the unit's bounds
         "first", "last",  # the part of the window's map that is in use
         "count", "entries", "labels", "stubs", "fixups", "failed",
@@ -96,6 +97,7 @@ _REFUSED, _LEAVES, _HEATS = 0, 1, 2
 """Kinds of code behind the unit: back to the interpreter's handler, on to another place, count and go by the record."""
 _NONE: Final = 0xFFFF
 _FAULT: Final = 1 << 40
+_WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PIN_BITS: Final = sum(bits << 4 * (pin + 1) for pin, bits in enumerate(PIN_NUMBERS))
 
 
@@ -169,6 +171,17 @@ class _Builder:
 
     # -- discovery ----------------------------------------------------------------------------------------------
 
+    def elsewhere(self, f: Function, pc: Value) -> Condition:
+        """Whether an address is on a page that code from other pages must look up each time: one that the guest can write."""
+        other = ((pc ^ self.get(f, "hot")) >> 12).differs(0)
+        there = self.writable(f, pc) | self.get(f, "confined")
+        return other & there.differs(0)
+
+    def writable(self, f: Function, pc: Value) -> Value:
+        """Not 0 if the guest can write and execute the page of an address."""
+        prot = f.load(self.get(f, "table") + (pc >> 12), 8) & _WX
+        return f.select(prot.equals(_WX), 1, 0)
+
     def touch(self, f: Function, pc: Value) -> None:
         slot = self.slot(f, pc)
         with f.when(slot < self.get(f, "first")):
@@ -217,6 +230,7 @@ class _Builder:
             with f.loop():
                 here = pc.get()
                 f.stop_if(self.slot(f, here) >= WINDOW)
+                f.stop_if(self.elsewhere(f, here))
                 at = self.map_of(f, here)
                 f.stop_if(f.load(at, 32).has(_VISITED))
                 f.stop_if(count.get() >= MAX_INSTRUCTIONS)
@@ -663,8 +677,10 @@ class _Builder:
         with f.when(f["pc"] >= 1 << 32):
             self.set(f, "failed", 1)
         record = f.variable(f.call(self.f_record, f["work"], f["pc"]))
+        with f.when(record.get().differs(0)), f.when(self.elsewhere(f, f["pc"])):
+            record.set(0)
         with f.when(record.get().equals(0)):
-            # Nothing of that page has run yet.
+            # Nothing of that page has run yet, or it has to be looked whether it still holds (CodeImage.synchronize).
             self.value(f, "pc", f["pc"])
             self.common(f, "b_is_pc")
             self.common(f, "go_indirect")
@@ -820,6 +836,8 @@ class _Builder:
         middle = pc & -PAGE
         half = WINDOW // 2 * self.isa.unit
         self.set(f, "base", f.select(middle > half, middle - half, 0))
+        self.set(f, "hot", pc)
+        self.set(f, "confined", self.writable(f, pc))
         self.set(f, "low", pc)
         self.set(f, "high", pc)
         self.set(f, "first", WINDOW)

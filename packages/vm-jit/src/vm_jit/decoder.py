@@ -22,11 +22,15 @@ from vm_core.spec.pattern import Kind, Pattern
 from vm_jit.records import HEAT, LENGTH, LONGEST, RECORD_BYTES, Plan, handler_key
 from vm_jit.superinstructions import GENERAL, NEAR, ZERO, Steps, code, kind, zero_offsets
 
-__all__ = ["NEEDS_PYTHON", "function", "sections"]
+__all__ = ["BLOCK", "NEEDS_PYTHON", "TRACE", "function", "sections"]
 
 NEEDS_PYTHON: Final = 1 << 32
 """Set in what ``decode`` returns beside the offset where it stopped: Python must decode the instruction there."""
-_ENDS, _LEFT_OUT = 1, 2
+_ENDS, _LEFT_OUT, BRANCHES = 1, 2, 4
+BLOCK: Final = _ENDS | BRANCHES
+"""What ends a block."""
+TRACE: Final = _ENDS
+"""If what is behind a branch that may not be taken is decoded too."""
 _ROW_BYTES: Final = 96
 _ANY: Final = 0xFFFF_FFFF
 _NEVER: Final = 255
@@ -193,6 +197,9 @@ def _variant(
     except (SpecError, VmError):
         return []
     ends = _ENDS if {"setpc", "trap"} & set(template.codes) else 0
+    jumps = [op for op in template.ops if op.code == "setpc"]
+    if jumps and jumps[0].guard is not None and "trap" not in template.codes:
+        ends = BRANCHES
     fields = {name: (value if isinstance(value, int) else 0) for name, value in given.items()} | statics
     rows = []
     for returns, sets in _flows(isa, insn, base, given, fields, start) if ends else [(False, start.sets)]:
@@ -508,7 +515,7 @@ def function(isa: Isa, *, sequences: bool = False) -> str:
     """``decode(context, offset)``: decode the block at ``offset`` of a page, up to its end, the page's, so many instructions, or
     a record that is decoded. Gives back the offset behind, and NEEDS_PYTHON if Python must go on there. The context is of
     64-bit words: the host addresses of the page's bytes, records and permission, of the tables and of the handlers' addresses;
-    how many instructions at most; the heat that a record begins with. Empty where there are no tables. ``sequences``: also look
+    how many instructions at most; the heat that a record begins with; which rows' flags end a block. Empty where there are no tables. ``sequences``: also look
     for those that have a handler."""
     lengths = [length for unit, length in _INDEX if unit == isa.unit]
     if not lengths:
@@ -565,6 +572,8 @@ entry:
 {_context("handlers", 4, "ptr")}
 {_context("limit", 5, "i64")}
 {_context("heat", 6, "i64")}
+{_context("endings64", 7, "i64")}
+  %endings = trunc i64 %endings64 to i32
   %may = load i8, ptr %permission
   %may4 = and i8 %may, {int(Prot.EXEC)}
   %allowed = icmp ne i8 %may4, 0
@@ -686,7 +695,7 @@ write:
 {look}
   %next = add i64 %at, %length
   %n1 = add i64 %n, 1
-  %ends32 = and i32 %flags, {_ENDS}
+  %ends32 = and i32 %flags, %endings
   %ends = icmp ne i32 %ends32, 0
   %full = icmp uge i64 %n1, %limit
   %stop = or i1 %ends, %full

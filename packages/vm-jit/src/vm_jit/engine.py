@@ -19,7 +19,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -45,7 +45,7 @@ from vm_jit.baseline import Baseline
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import has_segment
-from vm_jit.decoder import NEEDS_PYTHON
+from vm_jit.decoder import BLOCK, NEEDS_PYTHON, TRACE
 from vm_jit.digest import blake2b
 from vm_jit.prebuilt import Code, load
 from vm_jit.program import Program
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["BaselineEngine", "InterpreterEngine", "NativeEngine", "interpreter_for"]
 
 _ARENA: Final = HEADER["arena"] // 8
+_FENCES: Final = HEADER["fences"] // 8
 _REGIONS: Final = HEADER["regions"] // 8
 _FAULT_HANDLER: Final = HEADER["fault_handler"] // 8
 _REASON: Final = HEADER["reason"] // 8
@@ -85,6 +86,9 @@ _SYSCALL: Final = Syscall()
 _BUDGET: Final = Budget()
 _STOPPED: Final = (Reason.EMULATE, Reason.BREAKPOINT)
 _BLOCK_LIMIT: Final = 128
+_COOLING: Final = 4 * LOW
+_COOLEST: Final = HOT - LOW
+"""Each change of a page's code makes what is decoded there anew wait so many jumps longer for the baseline tier, up to so many."""
 _CHUNK: Final = 8_000_000
 """Instructions between looks at whether someone wants the vCPU back: 3 ms of compiled code, 30 ms interpreted."""
 _RECORD_SPACE: Final = 1 << 30
@@ -93,6 +97,8 @@ CODE_MEMORY: Final = 256 << 20
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
+_MOST_LOOKED: Final = 254
+"""Pages of changing code that one vCPU uses between two fences; when they are more, all are compared once more."""
 
 _CAN_COMPILE: Final = os.uname().machine in ("x86_64", "AMD64")
 """Regions pass guest registers by a calling convention that LLVM has for x86-64 only."""
@@ -176,6 +182,10 @@ class Interpreter:
             None, word, ctypes.c_char_p, ctypes.c_char_p, word
         )(self.address["restore"])
 
+        self.differ: Callable[[bytes, int, int], int] = ctypes.CFUNCTYPE(word, ctypes.c_char_p, word, word)(
+            self.address["differ"]
+        )
+        self.hold: Callable[[int], int] = ctypes.CFUNCTYPE(word, word)(self.address["hold"])
         self.longest = LONGEST if "s0" in self.address else 1
         """How many instructions a handler does at most."""
         self.decode: Callable[[int, int], int] | None = None
@@ -291,6 +301,7 @@ class NativeEngine:
         self._changed: list[tuple[int, int]] = []
         self._changes = 0
         self._alone = False  # the image must not be shared
+        self._vcpus = 1
         self._counted: dict[str, float] = {}  # the image's figures when it came into use
         self._digests: dict[tuple[int, int], bytes] = {}  # of the executable regions
         self.breakpoints: frozenset[int] = frozenset()
@@ -425,6 +436,7 @@ class NativeEngine:
             image.pages_address,
             image.regions_address,
         )
+        words[_FENCES] = image.fences_address
         words[_FAULT_HANDLER] = self.interpreter.address["h_fault"]
         return image
 
@@ -494,6 +506,8 @@ class NativeEngine:
                     begin = _now()
                     image.start(memory, self.breakpoints)
                     self._stats.extra["restore_seconds"] += _now() - begin
+                if self._vcpus > 1:
+                    image.share()
                 if self._alone:
                     image.set_breakpoints(self.breakpoints)
                 else:
@@ -575,6 +589,8 @@ class NativeEngine:
                 self._leave(image, alone=image.has_run(start, end))
                 image = self._image
             if image is not None:
+                # Other code may lead directly to a page that the guest could not write for a while.
+                image.follow(range(start >> 12, (end + PAGE - 1) >> 12))
                 image.invalidate(start, end)
             elif self._origin is not None:
                 self._changed.append((start, end))
@@ -601,8 +617,11 @@ class NativeEngine:
         with self.lock:
             # A change must reach all vCPUs at once, also one that is in native code.
             self._alone = True
+            self._vcpus += 1
             if self._image is not None and self._image.owner is None:
                 self._leave(self._image, alone=True)
+            if self._image is not None:
+                self._image.share()
 
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
@@ -628,19 +647,6 @@ class NativeEngine:
             _settle(image)
         if self.options.native:
             faults.drop_arena(self.memory)
-
-
-def _difference(old: bytes, new: bytes) -> tuple[int, int]:
-    """The range in which ``new`` differs from the start of ``old``: to the byte at its beginning, to 64 at its end."""
-    start, size = 0, 1 << 11
-    while size:
-        if old.startswith(new[start : start + size], start):
-            start += size
-        size >>= 1
-    end = len(new)
-    while end - 64 > start and old.startswith(new[end - 64 : end], end - 64):
-        end -= 64
-    return start, end
 
 
 def _settle(image: CodeImage) -> None:
@@ -706,8 +712,20 @@ class CodeImage:
             int, bytes
         ] = {}  # guest page number -> its bytes when last decoded, and a few behind
         self._written: set[int] = set()
-        """Pages whose bytes may have changed since they were decoded: those that the guest could write then, and, since another
-        thread may decode a page while its protection changes, those that have been invalidated."""
+        """Pages with records whose bytes each fence compares, because they may have changed: those that the guest could write when
+        they were decoded, if they are not among the following; and, since another thread may decode a page while its protection
+        changes, those that have been invalidated."""
+        self._lazy: set[int] = set()
+        """Pages whose bytes are compared when the guest comes there for the first time after a fence: until then they are not in the
+        table of pages. Their guest has one vCPU and could write them from the time when they got records; no code leads there but by
+        that table."""
+        self._fences = (ctypes.c_uint64 * (2 + _MOST_LOOKED))()
+        self.fences_address = ctypes.addressof(self._fences)
+        """What native code needs for a fence: whether it must be left to Python, how many of those pages are in the table now, and
+        which."""
+        self._vcpus = 1
+        self._cooling: dict[int, int] = {}
+        """How often the code of a page has changed."""
         self._memo: dict[bytes, tuple[int, bytes, bool]] = {}
         self._decoded: dict[bytes, Decoded] = {}
         self._source = owner  # where code is read: while it starts, from the engine's memory
@@ -754,7 +772,8 @@ class CodeImage:
         )
         if out.cache is not None and self.program is not None:
             out.program = Program(out, out.cache, name=self.program.name)
-        out.slow, out._written = set(self.slow), set(self._written)
+        out.slow = set(self.slow)
+        out._compare_always(self._written | self._lazy)
         changed = [(max(start - self._length, 0), end) for start, end in changed]
         with self.lock:
             for number, page in self._records.items():
@@ -951,31 +970,46 @@ class CodeImage:
             )
             self._copies[number] = self._copy(number, memory)
             self._pages[number] = self._space + page
+            if memory.table[number] & _WX == _WX:
+                if self._vcpus == 1 and self.owner is memory:
+                    self._lazy.add(number)
+                    self._enter_table(number)
+                else:
+                    self._compare_always((number,))
         return page
 
     def _copy(self, number: int, memory: GuestMemory) -> bytes:
         """The code of a page, and the start of the next, into which an instruction may reach."""
-        following = number + 1 < len(memory.table) and memory.table[number + 1] & _EXEC
-        end = (number + 1) * PAGE + (self._length if following else 0)
-        return bytes(memory.view[number * PAGE : end]) if memory.table[number] & _EXEC else b""
+        return bytes(memory.view[number * PAGE : number * PAGE + self._code_size(number, memory)])
+
+    def _code_size(self, number: int, memory: GuestMemory) -> int:
+        """The bytes of a page's copy."""
+        table = memory.table
+        if not table[number] & _EXEC:
+            return 0
+        return PAGE + (self._length if number + 1 < len(table) and table[number + 1] & _EXEC else 0)
 
     def _context(self, number: int, memory: GuestMemory) -> ctypes.Array[ctypes.c_uint64]:
         """What the native decoder is told of a page."""
-        if memory.table[number] & _WX == _WX:
-            self._written.add(number)
         made = self._contexts.get(number)
         if made is None:
             tables, handlers = self.interpreter.tables
-            made = self._contexts[number] = (ctypes.c_uint64 * 7)(
+            made = self._contexts[number] = (ctypes.c_uint64 * 8)(
                 0,
                 self._space + self._page(number, memory),
                 0,
                 ctypes.addressof(tables),
                 ctypes.addressof(handlers),
                 _BLOCK_LIMIT,
-                int.from_bytes(self._heat, "little"),
+                0,
+                BLOCK,
             )
         made[0], made[2] = memory.host_address + number * PAGE, memory.table_address + number
+        cool = min(self._cooling.get(number, 0) * _COOLING, _COOLEST)
+        made[6] = int.from_bytes(self._heat, "little") - cool & 0xFFFF
+        if cool == _COOLEST:
+            # PERF: one stop here for a small function that has just been written, not one for each of its blocks.
+            made[7] = TRACE
         return made
 
     def predecode(self, pc: int, memory: GuestMemory | None = None) -> Trap | None:
@@ -987,6 +1021,10 @@ class CodeImage:
                 return Trap(Cause.FETCH, pc, pc)
             first = pc
             number = pc >> 12
+            if number in self._records and not self._pages[number]:
+                self._look(number)
+                if self.is_decoded(pc):
+                    return None
             at_ = self.record(pc)
             if at_ is not None and self._words[at_ >> 3] == self._illegal:
                 # It was no instruction, and native code has no signal handler to enter: look again.
@@ -1011,8 +1049,6 @@ class CodeImage:
                         self._words[at_ >> 3] = self._illegal
                     return insn
                 page = self._page(number, memory)
-                if memory.table[number] & _WX == _WX:
-                    self._written.add(number)
                 at = page + (pc & PAGE - 1) // self.isa.unit * RECORD_BYTES
                 if self._words[at >> 3] != self._miss:
                     return None
@@ -1078,8 +1114,6 @@ class CodeImage:
         """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
         32 bits (slot in the page, index in ``kinds``), both checked."""
         assert self._source is not None
-        if self._source.table[number] & _WX == _WX:
-            self._written.add(number)
         self.interpreter.restore(self._space + self._page(number, self._source), kinds, slots, count)
         if self.interpreter.decode is not None:
             first = number * PAGE
@@ -1157,7 +1191,8 @@ class CodeImage:
     def _forget(self, number: int, start: int, end: int) -> None:
         """Forget what was decoded from guest bytes in ``[start, end)`` on a page."""
         assert self.owner is not None
-        self._written.add(number)
+        if number not in self._lazy:
+            self._compare_always((number,))
         base, unit = number * PAGE, self.isa.unit
         old, new = self._copies[number], self._copy(number, self.owner)
         if len(old) == len(new):
@@ -1181,16 +1216,93 @@ class CodeImage:
         memory = self.owner
         assert memory is not None
         with self.lock:
-            view, table = memory.view, memory.table
+            # The vCPU that asks is the only one, and goes on by the table.
+            self._leave_table()
+            table = memory.table
             for number in list(self._written):
-                if table[number] & _WX != _WX:
-                    continue
-                old, at = self._copies[number], number << 12
-                # PERF: bytes are compared by memcmp, views one by one.
-                now = bytes(view[at : at + PAGE])
-                if not old.startswith(now):
-                    start, end = _difference(old, now)
-                    self.invalidate(at + start, at + end)
+                if table[number] & _WX == _WX:
+                    self._compare(number)
+
+    def _compare(self, number: int) -> None:
+        """Forget what was made from bytes of a page that have changed since."""
+        memory = self.owner
+        assert memory is not None
+        old, size = self._copies[number], self._code_size(number, memory)
+        if len(old) != size:
+            start, end = 0, PAGE
+        elif not size:
+            return
+        else:
+            # SAFETY: the page is the guest's and, being code, readable; so is what the copy has of the next one.
+            found = self.interpreter.differ(old, memory.host_address + (number << 12), size)
+            if not found:
+                return
+            start, end = found & 0xFFFF_FFFF, found >> 32
+        self._cooling[number] = self._cooling.get(number, 0) + 1
+        self.invalidate((number << 12) + start, (number << 12) + end)
+
+    def _enter_table(self, number: int) -> None:
+        """Make a page that is not compared at each fence known to native code."""
+        if self._fences[1] == _MOST_LOOKED:
+            # The vCPU is here, and will go on by the table.
+            self._leave_table()
+        self._pages[number] = self._space + self._records[number]
+        self._fences[2 + self._fences[1]] = number
+        self._fences[1] += 1
+
+    def _leave_table(self) -> None:
+        """Take all those pages out of the table."""
+        for number in self._fences[2 : 2 + self._fences[1]]:
+            self._pages[number] = 0
+        self._fences[1] = 0
+
+    def _look(self, number: int) -> None:
+        """The guest comes to a page for the first time after a fence."""
+        self._compare(number)
+        if number in self._lazy:
+            self._enter_table(number)
+        else:
+            self._pages[number] = self._space + self._records[number]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, native code leaves fences to Python, where they wait for the image's lock, which is held. For all that is not done by
+        the vCPU."""
+        # SAFETY: the words live as long as the image.
+        before = self.interpreter.hold(self.fences_address)
+        try:
+            yield
+        finally:
+            self._fences[0] = before or bool(self._written)
+
+    def _compare_always(self, numbers: Iterable[int]) -> None:
+        """From now on each fence compares the bytes of these pages."""
+        self._written.update(numbers)
+        self._fences[0] |= bool(self._written)
+
+    def follow(self, numbers: Container[int]) -> None:
+        """As _compare_always, for pages to which code will lead that does not look them up."""
+        found = [number for number in self._lazy if number in numbers]
+        if not found:
+            return
+        looked = self._fences[2 : 2 + self._fences[1]]
+        self._leave_table()
+        for number in looked:
+            if number not in found:
+                self._enter_table(number)
+        for number in found:
+            if number not in looked:
+                self._compare(number)
+            self._lazy.remove(number)
+            self._pages[number] = self._space + self._records[number]
+        self._compare_always(found)
+
+    def share(self) -> None:
+        """There is a second vCPU, which may be in a page when the first one reaches a fence."""
+        with self.lock:
+            self._vcpus = 2
+            self._fences[0] = 1
+            self.follow(range(_PAGES_COUNT))
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """As Engine.set_breakpoints. For an image with an owner."""

@@ -22,11 +22,12 @@ from vm_jit.lowering import (
     METADATA,
     RECORD,
     STATE,
+    TABLE,
     Emitter,
     guest_flags,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import FENCING, HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
 from vm_jit.superinstructions import ANY, Steps, kind
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
@@ -82,6 +83,11 @@ def uses_pc(template: Template) -> bool:
 def is_system_call(template: Template) -> bool:
     """Whether the instruction asks the operating system (no other trap without a condition has a handler)."""
     return any(op.code == "trap" and op.guard is None for op in template.ops)
+
+
+def is_fetch_fence(template: Template) -> bool:
+    """Whether all that the instruction does is that later fetches see earlier stores."""
+    return template.codes == {"sync_fetch"}
 
 
 _ILLEGAL: Final = "@deliver(ptr %st, ptr %arena, ptr {calls}, i64 4, i32 1, i64 {pc}, i64 {pc})"
@@ -298,6 +304,39 @@ class _Handler(Emitter):
         self.dispatch(self.lookup(to, left), left)
         self.place(near)
         self.dispatch(self.next_record(), left)
+
+    def fence(self) -> None:
+        """Take the pages out of the table whose code may have changed, or leave it to Python: see CodeImage.synchronize."""
+        ask, begin, turn, out, done, go = (self.label() for _ in range(6))
+        refuse = self.refuse()
+        fences = self.load_state("fences", "ptr")
+        self.emit(f"br i1 {self.v(f'icmp eq ptr {fences}, null')}, label %{refuse}, label %{ask}")
+        self.place(ask)
+        # The compiler's thread may be at these pages (CodeImage.held); earlier stores are seen by who looks at them later.
+        taken = self.v(f"cmpxchg ptr {fences}, i64 0, i64 {FENCING} seq_cst seq_cst")
+        self.emit(
+            f"br i1 {self.v(f'extractvalue {{ i64, i1 }} {taken}, 1')}, label %{begin}, label %{refuse}, {LIKELY}"
+        )
+        self.place(begin)
+        spot = self.v(f"getelementptr i64, ptr {fences}, i64 1")
+        count = self.v(f"load i64, ptr {spot}, {TABLE}")
+        self.emit(f"br i1 {self.v(f'icmp eq i64 {count}, 0')}, label %{done}, label %{turn}")
+        self.place(turn)
+        i = self.v(f"phi i64 [ 0, %{begin} ], [ %{turn}n, %{turn} ]")
+        self.emit(f"%{turn}n = add i64 {i}, 1")
+        place = self.v(f"getelementptr i64, ptr {fences}, i64 {self.v(f'add i64 {i}, 2')}")
+        number = self.v(f"load i64, ptr {place}, {TABLE}")
+        self.emit(f"store ptr null, ptr {self.v(f'getelementptr ptr, ptr %pages, i64 {number}')}, {RECORD}")
+        self.emit(f"br i1 {self.v(f'icmp ult i64 %{turn}n, {count}')}, label %{turn}, label %{out}")
+        self.place(out)
+        self.emit(f"store i64 0, ptr {spot}, {TABLE}")
+        self.emit(f"br label %{done}")
+        self.place(done)
+        self.emit(f"store atomic i64 0, ptr {fences} release, align 8")
+        self.emit(f"br label %{go}")
+        self.place(go)
+        left = self.v("sub i64 %fuel, 1")
+        self.dispatch(self.lookup(self.next_pc(), left), left)
 
     def dispatch(self, ip: str, left: str) -> None:
         """Tail-call the handler of the record at ``ip``, unless the budget is used up."""
@@ -723,6 +762,64 @@ done:
 }}"""
 
 
+_HOLD: Final = f"""\
+define dso_local i64 @hold(ptr %fences) #0 {{
+entry:
+  br label %again
+again:
+  %taken = cmpxchg ptr %fences, i64 0, i64 1 seq_cst seq_cst
+  %was = extractvalue {{ i64, i1 }} %taken, 0
+  %busy = icmp eq i64 %was, {FENCING}
+  br i1 %busy, label %again, label %done
+done:
+  ret i64 %was
+}}"""
+"""``hold(fences)``: from now on fences are left to Python; one that native code is at is over. Gives back whether it was so before."""
+
+_DIFFER: Final = """\
+define dso_local i64 @differ(ptr %old, ptr %new, i64 %size) #0 {
+entry:
+  %last = sub i64 %size, 8
+  br label %forth
+forth:
+  %i = phi i64 [ 0, %entry ], [ %next, %same ]
+  %op = getelementptr i8, ptr %old, i64 %i
+  %np = getelementptr i8, ptr %new, i64 %i
+  %o = load i64, ptr %op, align 1
+  %n = load i64, ptr %np, align 1
+  %eq = icmp eq i64 %o, %n
+  br i1 %eq, label %same, label %back
+same:
+  %end = icmp eq i64 %i, %last
+  %i8 = add i64 %i, 8
+  %over = icmp ugt i64 %i8, %last
+  %next = select i1 %over, i64 %last, i64 %i8
+  br i1 %end, label %none, label %forth
+back:
+  %j = phi i64 [ %size, %forth ], [ %j8, %alike ]
+  %least = add i64 %i, 8
+  %short = icmp ule i64 %j, %least
+  br i1 %short, label %found, label %look
+look:
+  %j8 = sub i64 %j, 8
+  %ob = getelementptr i8, ptr %old, i64 %j8
+  %nb = getelementptr i8, ptr %new, i64 %j8
+  %oe = load i64, ptr %ob, align 1
+  %ne = load i64, ptr %nb, align 1
+  %eqb = icmp eq i64 %oe, %ne
+  br i1 %eqb, label %alike, label %found
+alike:
+  br label %back
+found:
+  %up = shl i64 %j, 32
+  %both = or i64 %up, %i
+  ret i64 %both
+none:
+  ret i64 0
+}"""
+"""``differ(old, new, size)``: where two ranges of at least 8 bytes differ, as offsets of the first word that does and, from bit 32,
+behind the last; 0 if they do not."""
+
 _RESTORE: Final = f"""\
 define dso_local void @restore(ptr %records, ptr %table, ptr %slots, i64 %count) #0 {{
 entry:
@@ -806,7 +903,8 @@ def build(
                 template = insn.template(statics)
             except (SpecError, VmError):
                 continue
-            if not supported(template):
+            fence = is_fetch_fence(template)
+            if not (supported(template) or fence):
                 continue
             for length in sorted(lengths[insn.name]):
                 jumps = [op for op in template.ops if op.code == "setpc"]
@@ -819,14 +917,18 @@ def build(
                     if how is None:
                         continue
                     plans[key] = how
-                    kinds[key] = template, length
+                    if not fence:
+                        kinds[key] = template, length
                     if symbol is None:
                         made[identity] = how.symbol
                         e = _Handler(isa, how, length, None if returns else threshold)
                         e.answers, e.remembers = calls is not None, threshold is not None
-                        e.load_operands(pc=uses_pc(template))
-                        e.lower(template)
-                        e.finish()
+                        e.load_operands(pc=uses_pc(template) or fence)
+                        if fence:
+                            e.fence()
+                        else:
+                            e.lower(template)
+                            e.finish()
                         (asking if calls is not None and is_system_call(template) else text).append(
                             e.text(how.symbol)
                         )
@@ -849,6 +951,8 @@ def build(
         *([_enter(isa, segment=True)] if HOST.machine == "x86_64" else []),
         _page_filler(isa),
         _RESTORE,
+        _DIFFER,
+        _HOLD,
         _nowhere(isa),
         # One text, because a function is known only in its own module.
         "\n".join(

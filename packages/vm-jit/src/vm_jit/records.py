@@ -19,6 +19,7 @@ from vm_core.record import record
 from vm_core.spec.isa import Decoded
 
 __all__ = [
+    "FENCING",
     "HEAT",
     "HOT",
     "LAST",
@@ -44,6 +45,8 @@ HOT: Final = 2048
 """Jumps to one place before it is handed to the optimising tier; a multiple of LOW."""
 LONGEST: Final = 6
 """Instructions in a sequence that one handler does, at most; up to 8."""
+FENCING: Final = 2
+"""In the first word of what native code needs for a fence: it is at one. (0: it may; 1: Python must.)"""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
 """The longest instruction in bytes, by the ISA's unit."""
 

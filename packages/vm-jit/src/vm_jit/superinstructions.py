@@ -50,7 +50,7 @@ NEAR: Final = 1 << 16
 GENERAL: Final = 1 << 17
 _DIGITS: Final = ".1234567z"
 _LEFT_OUT: Final = frozenset(
-    {"trap", "amo", "cas", "load_reserved", "store_conditional", "fence", "probe", "fp.get_flags", "fp.set_flags", "fp.set_rounding"}
+    {"trap", "amo", "cas", "load_reserved", "store_conditional", "fence", "sync_fetch", "probe", "fp.get_flags", "fp.set_flags", "fp.set_rounding"}
 )  # fmt: skip
 
 

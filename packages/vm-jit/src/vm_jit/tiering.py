@@ -45,6 +45,8 @@ _REPORTS: Final = 12
 """Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
 _LATER: Final = 8
 """So many times that, if an earlier run has compiled what it found worth it: later runs then compile nothing, or what pays at once."""
+_MOST_DOUBLINGS: Final = 8
+"""Each region of a page that a change has ended doubles the reports that the next one there needs, so many times at most."""
 _GROWTH_INSTRUCTIONS: Final = 12
 """A region of so many instructions grows after so many more reports of where it is left for."""
 _NEAR: Final = 2048
@@ -89,6 +91,11 @@ class _Compiled:
         return [at for at in found if at is not None]
 
 
+def _pages_of(spans: tuple[tuple[int, int], ...]) -> set[int]:
+    """The numbers of the guest pages that spans lie on."""
+    return {number for start, end in spans for number in range(start >> 12, (end - 1 >> 12) + 1)}
+
+
 class Tiering:
     """The JIT of one code image, its ``engine``. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
     are no regions, and this only knows which retired code is in use."""
@@ -107,9 +114,12 @@ class Tiering:
         self._work_to_do = threading.Condition(engine.lock)
         self._thread: threading.Thread | None = None
         self._generation = 0
+        self._lost: dict[
+            int, int
+        ] = {}  # guest page -> regions from there that a change of the code has ended
         self.retired: list[tuple[set[int], CodeBlock]] = []
         self.running = engine.running
-        self._decodings: dict[int, Decoded] = {}  # PERF: of what has run, until code changes
+        self._decodings: dict[int, Decoded] = {}  # PERF: of what has run, for one region
         self._failures = 0
         self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
@@ -274,7 +284,8 @@ class Tiering:
     def _worth(self, pc: int) -> tuple[bool, int] | None:
         """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
         count = self._pending[pc]
-        least = _REPORTS * (_LATER if self._warm else 1)
+        # Where the code keeps changing, what LLVM makes of it does not live long.
+        least = _REPORTS * (_LATER if self._warm else 1) << min(self._lost.get(pc >> 12, 0), _MOST_DOUBLINGS)
         if count < (least if self.engine.baseline is not None else 1):
             return None
         owner = self._owner(pc)
@@ -403,6 +414,7 @@ class Tiering:
         from vm_jit.region import REACH, discover, surroundings
 
         engine = self.engine
+        self._decodings.clear()
         near = engine.decoded_places(range(max(pc - REACH, 0), pc + REACH))
         code = {at: insn for at in near if (insn := self._executed(at)) is not None}
         hot = [other for other, count in self._pending.items() if count >= _REPORTS]
@@ -456,10 +468,11 @@ class Tiering:
                 return
             digest = self._digest(region.spans)
         image = self._image(emit(engine.isa, region, isolated=engine.options.isolated))
-        with engine.lock:
+        with engine.lock, engine.held():
             self._latencies.append(time.perf_counter() - begin)
             engine.stats.compile_seconds += self._latencies[-1]
             self._say_latencies()
+            engine.follow(_pages_of(region.spans))
             if generation != self._generation and self._digest(region.spans) != digest:
                 return
             if not self._install(
@@ -582,6 +595,7 @@ class Tiering:
                 table[2 * slot] = address
                 self._at[pc] = one
                 engine.set_handler(pc, engine.interpreter.address["h_region"])
+            engine.follow(_pages_of(spans))
             engine.made(one, self._drop)
             return True
 
@@ -592,10 +606,15 @@ class Tiering:
     def invalidate(self, start: int, end: int) -> None:
         """Drop the regions made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
         self._generation += 1
-        self._decodings.clear()
-        for pc in [pc for pc in self._pending if start <= pc < end]:
+        # PERF: a guest that makes code changes some bytes of it, while hundreds of places wait.
+        for pc in (
+            self._pending.keys() & range(start, end)
+            if end - start < len(self._pending)
+            else [pc for pc in self._pending if start <= pc < end]
+        ):
             del self._pending[pc]
         for one in [one for one in self._all if any(a < end and start < b for a, b in one.spans)]:
+            self._lost[one.roots[0] >> 12] = self._lost.get(one.roots[0] >> 12, 0) + 1
             self._drop(one)
 
     def _drop(self, one: _Compiled) -> None:
