@@ -10,7 +10,7 @@ from vm_core.engine import Syscall, Trap
 from vm_core.memory import GuestMemory, Prot
 from vm_core.spec.isa import Decoded
 from vm_jit.ranges import Ranges
-from vm_jit.region import Block, address, discover, surroundings
+from vm_jit.region import Block, address, discover, emit, restart_points, shown_later, surroundings
 
 ISA = isas.get("riscv64")
 START = 0x1000
@@ -227,3 +227,112 @@ def test_what_a_loop_writes_before_it_reads_is_not_looked_at() -> None:
         START,
     )
     assert ranges.looks[START] == {("x", 11)}
+
+
+def blocks_of(*lines: str) -> dict[int, Block]:
+    region = discover(ISA, (START,), code(*lines).get)
+    assert region is not None
+    return region.blocks
+
+
+def test_a_nan_is_looked_for_where_something_else_than_arithmetic_sees_it() -> None:
+    (block,) = blocks_of(
+        "fmul.d f1, f10, f11",  # 0: seen by 2
+        "fmul.s f2, f10, f11",  # 1: read as a double by 3
+        "fadd.d f3, f1, f12",  # 2: seen by 3
+        "fmadd.d f4, f3, f2, f3",  # 3: stored
+        "fsub.d f5, f10, f11",  # 4: the next reader is no arithmetic, though one comes after it
+        "fmin.d f6, f5, f10",
+        "fdiv.d f7, f5, f10",  # 6: replaced before it is read
+        "fsqrt.d f7, f10",  # 7: seen by 8
+        "fnmadd.d f7, f7, f10, f11",  # 8: the block ends
+        "fsd f4, 0(a0)",
+        "jalr zero, 0(ra)",
+    ).values()
+    assert shown_later(block, restart_points(block)) == {0, 2, 7}
+
+
+def test_a_nan_does_not_cross_a_restart_point() -> None:
+    (block,) = blocks_of(
+        "fmul.d f1, f10, f11",
+        "fld f2, 0(a0)",
+        "fsd f2, 8(a0)",  # what is refused behind does not begin with the first again
+        "fadd.d f3, f1, f12",
+        "fadd.d f3, f3, f12",
+        "jalr zero, 0(ra)",
+    ).values()
+    points = restart_points(block)
+    assert points == [0, 2]
+    assert shown_later(block, points) == {3}
+
+
+def test_a_nan_that_is_found_late_leaves_what_it_should() -> None:
+    """The product is a NaN in one turn of the loop; only the sum is looked at. Registers, flags and counts are the reference's."""
+    program = assemble(
+        "fld f1, 0(a0)",  # 1000: zeros, in one place infinity
+        "fmul.d f2, f1, f10",
+        "fadd.d f3, f2, f11",
+        "fadd.d f12, f12, f3",
+        "addi a0, a0, 8",
+        "bne a0, a1, -20",
+        "csrrs a2, fflags, zero",
+        "ecall",
+    )
+    seen = {}
+    for name, options in (("reference", {}), ("jit", {"cache": False, "synchronous": True, "eager": True})):
+        with GuestMemory(bits=20) as memory:
+            memory.map(START, 0x1000, Prot.RX)
+            memory.map(0x4000, 0x1000, Prot.RW)
+            memory.poke(START, program)
+            memory.poke(0x4000 + 300 * 8, (0x7FF << 52).to_bytes(8, "little"))
+            cpu = ISA.cpu()
+            cpu.pc, cpu["a0"], cpu["a1"] = START, 0x4000, 0x5000
+            cpu["f11"] = 0x3FF << 52
+            engine = engines.create(name, ISA, memory, **options)
+            try:
+                trap = engine.run(cpu, memory, 1 << 30)
+                kept = [cpu[f"{file}{i}"] for file in "xf" for i in range(32)]
+                seen[name] = (trap, cpu.pc, kept, engine.stats.retired)
+                if name == "jit":
+                    assert engine.stats.retired_jit > 1000
+            finally:
+                engine.close()
+    assert seen["jit"] == seen["reference"]
+    assert seen["jit"][2][12] == 16  # infinity times zero was invalid
+    assert seen["jit"][2][32 + 12] == 0x7FF8 << 48
+
+
+def test_fuel_is_looked_at_in_loops_and_on_the_ways_in() -> None:
+    lines = (
+        "addi t0, zero, 9",  # 1000
+        "add a0, a0, t0",  # 1004: the loop
+        "beq a0, a1, 8",
+        "addi t0, t0, -1",
+        "addi a0, a0, 1",  # 1010: entered from outside too, but no loop begins here
+        "bne t0, zero, -16",
+        "jalr zero, 0(ra)",
+    )
+    region = discover(ISA, (START, START + 0x10), code(*lines).get)
+    assert region is not None
+    # Two ways in, and one loop.
+    assert emit(ISA, region).count("icmp slt i64") == 3
+
+
+def test_what_functions_keep_is_known_behind_a_call() -> None:
+    insns = code(
+        "ld a0, 0(s0)",  # 1000
+        "jal ra, 64",  # 1004: of something that has not run
+        "ld a0, 8(s0)",
+        "ld a1, 8(t0)",
+        "jalr zero, 0(ra)",
+    )
+    region = discover(ISA, (START,), insns.get)
+    assert region is not None
+
+    def successors(block: Block) -> list[int]:
+        return [block.follow] if block.follow in region.blocks else []
+
+    kept = frozenset(ISA.preserved)
+    ranges = Ranges(ISA, region.blocks, (START,), successors, kept)
+    assert ranges.before[START + 8].keys() == {("x", 8)}
+    assert Ranges(ISA, region.blocks, (START,), successors).before[START + 8] == {}

@@ -58,6 +58,8 @@ def _machine(cpu: str) -> tuple[Any, Any]:
         llvm.set_option("vm", "-max-jump-table-size=8192")
         # The addresses of cold exits would be computed on the hot path.
         llvm.set_option("vm", "-disable-constant-hoisting")
+        # A guest's loops have their pointers where its own compiler wanted them: others would only need registers.
+        llvm.set_option("vm", "-disable-lsr")
     if cpu not in _machines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()

@@ -8,7 +8,7 @@ proves where the address is, and the next is near.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vm_core.memory import HIGH_GUARD, LOW_GUARD, MAX_BITS
@@ -66,7 +66,8 @@ State = dict["Cell", Interval]
 class Ranges:
     """The analysis of one region. ``order`` are its blocks, each behind all that lead to it but for jumps back in loops;
     ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
-    values must be in the arena when control enters a loop at ``head`` from outside it, ``looks[root]`` when it enters the region."""
+    values must be in the arena when control enters a loop at ``head`` from outside it, ``looks[root]`` when it enters the region;
+    ``kept`` are the registers that calls leave alone."""
 
     def __init__(
         self,
@@ -74,8 +75,9 @@ class Ranges:
         blocks: Mapping[int, Block],
         roots: Iterable[int],
         successors: Callable[[Block], list[int]],
+        kept: Collection[Cell] = frozenset(),
     ) -> None:
-        self.isa, self.blocks = isa, blocks
+        self.isa, self.blocks, self.kept = isa, blocks, kept
         self.successors = {pc: successors(block) for pc, block in blocks.items()}
         self.before: dict[int, State] = {}
         roots = tuple(roots)
@@ -248,7 +250,7 @@ class Ranges:
                 for cell in self._step(insn, at, state, origins)[1]:
                     self._far.add((pc, cell))
             for to in self.successors[pc]:
-                new = {} if block.kind == "call" and to == block.follow else state
+                new = self.across_call(state) if block.kind == "call" and to == block.follow else state
                 if to in self.loops and pc not in self.loops[to]:
                     new = new | {cell: ARENA for cell in self.looks[to] if not is_near(new.get(cell, ANY))}
                 old = self.before.get(to)
@@ -270,6 +272,10 @@ class Ranges:
                     if to not in work:
                         work.append(to)
                         work.sort(key=self._place.__getitem__, reverse=True)
+
+    def across_call(self, state: State) -> State:
+        """What is known behind a call, after which the region goes on only if the registers ``kept`` are as they were."""
+        return {cell: value for cell, value in state.items() if cell in self.kept}
 
     def step(self, insn: Decoded, pc: int, state: State) -> dict[int, bool]:
         """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look."""

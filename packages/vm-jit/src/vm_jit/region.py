@@ -492,6 +492,39 @@ def quiet_compares(block: Block) -> list[int]:
     ]
 
 
+def shown_later(block: Block, points: Collection[int]) -> set[int]:
+    """The arithmetic of which a NaN as result need not be looked for, as indices of a block's instructions: the first that reads the
+    result makes a NaN of a NaN, and that is looked for, before anything else can see either and before the next restart point."""
+    out: set[int] = set()
+    # The width at which what reads a register next computes with it; 0 if that does something else.
+    reader: dict[Cell, int] = {}
+    for i in range(len(block.insns) - 1, -1, -1):
+        if i + 1 in points:
+            reader.clear()
+        insn = block.insns[i][1]
+        result, width = _arithmetic_result(insn)
+        if result is not None and reader.get(result) == width:
+            out.add(i)
+        for code, change in ("setreg", 0), ("reg", width):
+            for op in insn.template.ops:
+                if op.code == code and (cell := _cell_of(insn, op)) is not None:
+                    reader[cell] = change
+    return out
+
+
+def _arithmetic_result(insn: Decoded) -> tuple[Cell | None, int]:
+    """The register and the width of an instruction's result if a NaN among the registers that it reads makes that a NaN, else 0."""
+    ops = insn.template.ops
+    results = [op for op in ops if op.code in _NAN_FROM_NAN]
+    written = [op for op in ops if op.code == "setreg"]
+    files = {op.attr[0] for op in ops if op.code in ("reg", "setreg")}
+    if len(results) != 1 or len(written) != 1 or not files.issubset(_FLOAT_FILES):
+        return None, 0
+    if not {op.code for op in ops} <= {results[0].code, *_BOXING}:
+        return None, 0
+    return _cell_of(insn, written[0]), results[0].width
+
+
 def _cell_of(insn: Decoded, op: Op) -> Cell | None:
     file, index = op.attr
     slot = insn.fields[index] if isinstance(index, str) else index
@@ -537,6 +570,11 @@ _ONCE: Final = frozenset(
 LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
 STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
 _FLOAT_FILES: Final = ("f",)
+_NAN_FROM_NAN: Final = frozenset({"fp.add", "fp.sub", "fp.mul", "fp.div", "fp.sqrt", "fp.fma"})
+_BOXING: Final = frozenset(
+    {"reg", "setreg", "const", "field", "and", "xor", "eq", "select", "extract", "concat"}
+)
+"""What instructions do with operands and results of such operations besides: taking them from their boxes, changing signs."""
 
 
 class _Emit(Emitter):
@@ -565,33 +603,32 @@ class _Emit(Emitter):
         self.extended: dict[int, str] = {}
         self.quiet, self.unordered = False, ""
         self.target = ""
+        self.shown = False
         self.cold: list[str] = []
         self.metadata: list[str] = []
         self._refuse: str | None = None
         self.block: Block
         self.done = False
         self.rounding_checked = True
-        self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors)
         self._cells()
+        kept = self.preserved - self.pinned - self.in_state_only
+        self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors, kept)
         if not isolated:
             self.ranges.looks = {head: set() for head in self.ranges.loops}
         self.order = self.ranges.order
-        behind = {block.follow for block in region.blocks.values() if block.kind == "call"}
-        self.stops = set(region.entries) | self.ranges.loops.keys() | (behind & region.blocks.keys())
-        self.stops.discard(_DISPATCH)  # all that it leads to are entries
+        self.stops = self.ranges.loops.keys()
         self.longest = self._longest()
 
     # -- registers ----------------------------------------------------------------------------------------------
 
     def _cells(self) -> None:
         uses: dict[Cell, int] = {}
-        for label, block in self.region.blocks.items():
-            weight = 8 ** min(sum(label in body for body in self.ranges.loops.values()), 4)
+        for block in self.region.blocks.values():
             for _, insn in block.insns:
                 for file, index in (*insn.template.reads, *insn.template.writes):
                     if (cell := self._cell(insn, file, index)) is not None:
                         self.used[cell] = None
-                        uses[cell] = uses.get(cell, 0) + weight
+                        uses[cell] = uses.get(cell, 0) + 1
         if _DISPATCH in self.region.blocks:
             for floats, room in ((False, HOST.general - len(self.pins)), (True, HOST.floats)):
                 alike = [c for c in uses if c not in self.pinned and (c[0] in _FLOAT_FILES) == floats]
@@ -664,7 +701,7 @@ class _Emit(Emitter):
 
     def _longest(self) -> dict[int, int]:
         """For each block, the most instructions that run from its beginning until the fuel is looked at again."""
-        out: dict[int, int] = {_DISPATCH: 0}
+        out: dict[int, int] = {}
         for pc in reversed(self.order):
             block = self.region.blocks[pc]
             # What lies behind in this order and is no stop is done already: all jumps backward go to stops.
@@ -797,6 +834,8 @@ class _Emit(Emitter):
         """Never happens: :func:`_belongs`."""
 
     def _canonical(self, value: str, width: int) -> str:
+        if self.shown:
+            return self._bits(value, width)
         # A NaN result is the interpreter's: so no value ever waits for the choice between it and the canonical one.
         t = {32: "float", 64: "double"}[width]
         nan = self.v(
@@ -889,6 +928,21 @@ class _Emit(Emitter):
         lines.append(f"  %{n}c = icmp ult i64 %{n}o{len(cells) - 1}, %limit")
         lines.append(f"  br i1 %{n}c, label %{label}, label %{self.leave_to(pc)}, {LIKELY}")
         self.cold += lines
+        return n
+
+    def lasting(self, start: int, label: str) -> str:
+        """A label that goes on to another if the fuel suffices for what runs from a block's beginning until it is looked at again;
+        else leaves. For ways into a block from outside: the loops in it look themselves."""
+        longest = self.longest[start]
+        if start in self.stops or not longest:
+            return label
+        n = self.label()
+        self.cold += [
+            f"{n}:",
+            f"  %{n}f = load i64, ptr %left",
+            f"  %{n}c = icmp slt i64 %{n}f, {longest}",
+            f"  br i1 %{n}c, label %{self.leave_to(str(address(start) - FORCE))}, label %{label}, !prof !10",
+        ]
         return n
 
     def pack(self, pc: str, fuel: str) -> str:
@@ -1042,8 +1096,8 @@ class _Emit(Emitter):
             )
         if expected in self.region.blocks:
             self.reload(sorted(wanted - self.preserved))
-            self.known = {}
-            self.emit(f"br label %{self.where(expected)}")
+            self.known = self.ranges.across_call(self.known)
+            self.emit(f"br label %{self.lasting(expected, self.where(expected))}")
         else:
             self.emit(f"br label %{self.leave_to(str(address(expected)))}")
 
@@ -1057,6 +1111,11 @@ class _Emit(Emitter):
         self.leaving = frozenset(self.now_dirty)
         self.known = dict(self.ranges.before.get(block.start, {}))
         target = self.v("load i64, ptr %target")
+        if _DISPATCH in self.stops:
+            go = self.label()
+            short = self.v(f"icmp slt i64 {self.v('load i64, ptr %left')}, {self.longest[_DISPATCH]}")
+            self.emit(f"br i1 {short}, label %{self.leave_to(target)}, label %{go}, !prof !10")
+            self.place(go)
         self.switch(target, self.region.places)
         self.indirect(target)
 
@@ -1072,11 +1131,12 @@ class _Emit(Emitter):
         self.leaving = frozenset(self.now_dirty)
         self.at = address(block.start)
         points, quiet = restart_points(block), quiet_compares(block)
+        shown = shown_later(block, points)
         if count:
             left = self.v(f"sub i64 {self.v('load i64, ptr %left')}, {count}")
             self.emit(f"store i64 {left}, ptr %left")
         if block.start in self.stops and count:
-            # Fuel is looked at where a loop begins and where a region is entered: it must do until the next such place.
+            # Fuel is looked at where a loop begins and where control comes in from outside: it must do until the next such place.
             self.start_over(block, 0, points)
             go = self.label()
             short = self.v(f"icmp slt i64 {left}, {self.longest[block.start] - count}")
@@ -1091,7 +1151,7 @@ class _Emit(Emitter):
             self.now_dirty |= self._writes(insn)
             self.extended = {}
             self.near = self.ranges.step(insn, pc, self.known)
-            self.quiet = i - 1 in quiet
+            self.quiet, self.shown = i - 1 in quiet, i in shown
             if i - 2 in quiet:
                 change, go = self.label(), self.label()
                 self.emit(f"br i1 {self.unordered}, label %{change}, label %{go}, !prof !10")
@@ -1158,7 +1218,8 @@ class _Emit(Emitter):
         doors = {}
         for pc in region.entries:
             looks = sorted(self.ranges.looks.get(pc, ()))
-            doors[pc] = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
+            door = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
+            doors[pc] = self.lasting(pc, door)
         first = doors.pop(region.roots[0])
         if doors:
             cases = " ".join(f"i64 {pc}, label %{label}" for pc, label in doors.items())
