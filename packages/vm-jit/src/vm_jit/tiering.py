@@ -47,7 +47,7 @@ _LATER: Final = 8
 """So many times that, if an earlier run has compiled what it found worth it: later runs then compile nothing, or what pays at once."""
 _MOST_DOUBLINGS: Final = 8
 """Each region of a page that a change has ended doubles the reports that the next one there needs, so many times at most."""
-_GROWTH_INSTRUCTIONS: Final = 12
+_GROWTH_INSTRUCTIONS: Final = 4
 """A region of so many instructions grows after so many more reports of where it is left for."""
 _NEAR: Final = 2048
 _WARM: Final = 32
