@@ -84,6 +84,38 @@ def test_calls_of_seldom_run_functions_stay_calls() -> None:
     assert {block.kind for block in region.blocks.values()} >= {"call"}
 
 
+def test_a_long_function_is_taken_in_once() -> None:
+    callers = ("addi s0, ra, 0", "jal ra, 16", "jal ra, 12", "jalr zero, 0(s0)", "ecall")
+    for body, copies in ((100, 2), (150, 1), (250, 0)):
+        insns = code(*callers, *["addi a0, a0, 1"] * body, "jalr zero, 0(ra)")
+        region = discover(ISA, (START,), insns.get)
+        assert region is not None
+        assert [address(label) for label in region.blocks].count(START + 20) == copies
+        assert region.own == ((START, START + 16),)
+
+
+def test_a_call_is_taken_in_where_it_returns_often() -> None:
+    insns = code(*FIB)
+    region = discover(ISA, (START,), insns.get, frequent=lambda back, _: back == START + 0x24)
+    assert region is not None
+    kinds = {(block.kind, address(block.follow)) for block in region.blocks.values()}
+    assert ("inline", START + 0x24) in kinds
+    assert ("inline", START + 0x30) not in kinds
+
+
+def test_a_door_loads_what_is_needed_behind_it() -> None:
+    """The second part, behind the interpreter's instruction, reads t1; the first does not, nor does it leave with it changed."""
+    insns = code("addi t0, t0, 1", "csrrs a0, cycle, zero", "add t0, t0, t1", "jalr zero, 0(ra)")
+    region = discover(ISA, (START,), insns.get)
+    assert region is not None
+    assert region.entries == (START, START + 8)
+    text = emit(ISA, region)
+    place = f"%st, i64 {ISA.layout.offset('x', 6)}"
+    first, second = (text.split(f"\nD{pc:x}:")[1].split("\n  br ")[0] for pc in region.entries)
+    assert place in second
+    assert place not in first
+
+
 def test_recursion_gives_what_it_should_and_counts_each_instruction() -> None:
     """With the stack's end in the middle of a taken-in call, too: the fault is where the reference engine has it."""
     seen: dict[str, list[object]] = {}

@@ -128,6 +128,29 @@ def test_regions_grow_to_hold_what_ran_later(cache: Cache) -> None:
         assert engine.stats.regions_compiled == 2
 
 
+def test_what_was_found_often_called_stays_so(cache: Cache) -> None:
+    """Later runs have its code from the cache, and count nothing. A place whose count has just begun again is no cold one."""
+    code = assemble(
+        "jal ra, 16", "addi a0, a0, -1", "bne a0, zero, -8", "ecall", "addi a1, a1, 3", "jalr zero, 0(ra)"
+    )
+    loop, back, function = CODE, CODE + 4, CODE + 16
+    with machine(cache, code) as (engine, cpu):
+        assert run(engine, cpu, 100_000) == 300_000
+    with machine(cache, code) as (engine, cpu):
+        assert run(engine, cpu, 10) == 30
+        tiering = engine.tiering
+        assert tiering is not None
+        (owner,) = {tiering._at[pc] for pc in (loop, back)}
+        assert any(start <= function < end for start, end in owner.spans)
+        assert not any(start <= function < end for start, end in owner.own)
+        assert tiering._is_warm(loop)
+        assert not tiering._is_warm(back)
+        assert tiering._is_frequent(back, function)
+        assert not tiering._is_frequent(back, CODE + 0x100)
+        tiering._pending[back] = 1
+        assert tiering._is_warm(back)
+
+
 def test_budget_is_exact_in_compiled_code(cache: Cache) -> None:
     with machine(cache) as (engine, cpu):
         run(engine, cpu, 100_000)

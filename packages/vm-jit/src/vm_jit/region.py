@@ -121,10 +121,12 @@ def discover(
     guess: Callable[[int], int | None] = lambda _: None,
     frequent: Callable[[int, int], bool] = lambda _, __: True,
     weigh: Callable[[int], int] = lambda _: 1,
+    elsewhere: Callable[[int], Decoded | None] | None = None,
 ) -> Region | None:
     """The region at ``roots``; ``places`` are where its jumps to computed addresses may go. ``decode`` gives the instruction at an
     address that has run, else None; ``guess`` where a jump to a computed address went last; ``frequent`` whether the function at its
-    second argument is often called, and returns to the first; ``weigh`` how often control came to a place."""
+    second argument is often called, and returns to the first; ``weigh`` how often control came to a place; ``elsewhere`` is ``decode``
+    for the functions that it calls."""
     code: dict[int, Decoded] = {}
     leaders = {*roots, *places}
     entries = set(roots)
@@ -172,7 +174,7 @@ def discover(
     kept = tuple(sorted(pc for pc in entries if pc in blocks))
     exits = {pc for block in blocks.values() for pc in _ways(block, tails)} - blocks.keys()
     own = _spans(blocks.values())
-    _take_in_calls(isa, blocks, decode, guess, frequent)
+    _take_in_calls(isa, blocks, elsewhere or decode, guess, frequent)
     kept_roots = tuple(pc for pc in dict.fromkeys(roots) if pc in blocks)
     goals = tuple(pc for pc in dict.fromkeys((*kept_roots, *places)) if pc in blocks) if places else ()
     if goals:
@@ -262,7 +264,7 @@ _SMALL: Final = 200
 """Instructions of a function that is made part of its callers."""
 _AGAIN: Final = 120
 """Instructions of one of which there may be several copies, as of a recursive one."""
-_TAKEN: Final = 500
+_TAKEN: Final = 640
 """Instructions that all calls of a region may take in."""
 _SPILLED: Final = 5
 """Registers beyond those of the host with which LLVM gets along."""
@@ -1197,7 +1199,8 @@ class _Emit(Emitter):
             self.emit(f'%limit = call i64 asm "movabsq $${1 << self.bits}, $0", "=r"()')
         else:
             self.emit(f"%limit = shl i64 1, {self.bits}")
-        self.reload(self.free)
+        looked = set().union(*self.ranges.looks.values()) - self.pinned - self.in_state_only
+        self.reload(sorted(looked))
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
         ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
         if any(
@@ -1215,18 +1218,24 @@ class _Emit(Emitter):
         way = self.way_out(refused, f"%{refused}p")
         self.cold += [f"{refused}:", f"  %{refused}p = or i64 %pc, {-FORCE}", f"  br label %{way}"]
         self.place(enter)
+        begin, self.lines = self.lines, []
         doors = {}
         for pc in region.entries:
+            # What is needed from there on; what is looked at somewhere must have a value.
+            self.place(f"D{pc:x}")
+            self.reload(sorted(self.live[pc] - looked))
             looks = sorted(self.ranges.looks.get(pc, ()))
-            door = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
-            doors[pc] = self.lasting(pc, door)
+            inside = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
+            self.emit(f"br label %{self.lasting(pc, inside)}")
+            doors[pc] = f"D{pc:x}"
+        behind, self.lines = self.lines, begin
         first = doors.pop(region.roots[0])
         if doors:
             cases = " ".join(f"i64 {pc}, label %{label}" for pc, label in doors.items())
             self.emit(f"switch i64 %pc, label %{first} [ {cases} ]")
         else:
             self.emit(f"br label %{first}")
-        head, self.lines = self.lines, []
+        head, self.lines = [*self.lines, *behind], []
         # the ways out
         for i, (cells, exits) in enumerate(self.exits.items()):
             self.place(f"leave{i}")

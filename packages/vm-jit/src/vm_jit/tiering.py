@@ -384,6 +384,10 @@ class Tiering:
         return self._pending.get(pc, 0) << 16 | self.engine.heat(pc)
 
     def _is_warm(self, pc: int) -> bool:
+        # A place is reported when its count, of 16 bits, begins at 0 again; in later runs it is compiled from the beginning.
+        owner = self._at.get(pc)
+        if pc in self._pending or (owner is not None and pc in owner.roots):
+            return True
         return bool(self.engine.warm_places(range(pc, pc + 1), _WARM))
 
     def _is_frequent(self, back: int, to: int) -> bool:
@@ -434,6 +438,7 @@ class Tiering:
                 guess=engine.last_target,
                 frequent=self._is_frequent,
                 weigh=self._jumps_to,
+                elsewhere=self._executed,
             )
             if region is None:
                 break
