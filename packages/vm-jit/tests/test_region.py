@@ -346,8 +346,12 @@ def test_fuel_is_looked_at_in_loops_and_on_the_ways_in() -> None:
     )
     region = discover(ISA, (START, START + 0x10), code(*lines).get)
     assert region is not None
+    text = emit(ISA, region)
     # Two ways in, and one loop.
-    assert emit(ISA, region).count("icmp slt i64") == 3
+    assert text.count("icmp slt i64") == 3
+    for block, looks in ("1000", 0), ("1004", 1), ("1010", 0):
+        inside = text.partition(f"\nB{block}:")[2].partition("\nB")[0]
+        assert inside.count("icmp slt i64") == looks
 
 
 def test_what_functions_keep_is_known_behind_a_call() -> None:
