@@ -511,3 +511,54 @@ def test_what_changes_often_is_compiled_later() -> None:
         assert 0 < few < 40
         assert guest.run(5000) == 5000 * 39
         assert guest.engine.stats.extra["baseline_instructions"] > few
+
+
+@ALL
+def test_python_is_asked_once_for_a_page_of_blocks(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has not been decoded yet is decoded where it is met, without leaving native code."""
+    asked: list[int] = []
+    predecode = CodeImage.predecode
+    monkeypatch.setattr(
+        CodeImage, "predecode", lambda image, pc, *more: (asked.append(pc), predecode(image, pc, *more))[1]
+    )
+    with guests(1, **options, eager=False) as (guest,):
+        blocks = 2 * PAGE // 8 - 1
+        guest.memory.poke(CODE, assemble("addi a1, a1, 1", "jal zero, 4") * blocks + assemble("ecall"))
+        assert guest.run() == blocks
+        assert asked == [CODE, CODE + PAGE]
+        assert guest.engine.stats.blocks_decoded == blocks + 1
+
+
+def test_python_decodes_for_who_shares_and_what_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    predecode = CodeImage.predecode
+    monkeypatch.setattr(
+        CodeImage, "predecode", lambda image, pc, *more: (asked.append(pc), predecode(image, pc, *more))[1]
+    )
+    code = assemble("addi a1, a1, 1", "jal zero, 4") * 20 + assemble("ecall")
+    for count, prot in ((2, Prot.RX), (1, Prot.RWX)):
+        asked.clear()
+        with guests(count, prot, jit=False, eager=False) as everyone:
+            for guest in everyone:
+                guest.memory.poke(CODE, code)
+            for guest in everyone:
+                guest.cpu.pc = CODE
+                assert guest.engine.run(guest.cpu, guest.memory, 1) == Budget()
+            asked.clear()
+            for guest in everyone:
+                assert guest.run() == 20
+            assert len(asked) == 20, (count, prot)
+
+
+@ALL
+def test_an_instruction_reaches_into_a_page_that_changes(options: dict[str, bool]) -> None:
+    """From a page that the guest cannot write, and that is not looked up again between the change and the instruction."""
+    with guests(1, **options) as (guest,):
+        guest.memory.protect(CODE + PAGE, PAGE, Prot.RWX)
+        at = CODE + PAGE - 10
+        for step in (1, 300, 5):
+            guest.memory.poke(at, assemble("jal zero, 4", "addi a2, a2, 0", f"addi a1, a1, {step}", "ecall"))
+            guest.engine.synchronize(guest.memory)
+            assert guest.run(at=at) == step

@@ -19,7 +19,7 @@ HEADER: Final[dict[str, int]] = {
     "fuel": 8,  # instructions left in this run() call, signed
     "reason": 16,  # why native code returned: vm_jit.engine.Reason
     "arena": 24,  # host address of guest address 0
-    "fences": 32,  # host address of what an instruction fence does: vm_jit.engine.CodeImage
+    "image": 32,  # host address of what native code may do with its own tables: vm_jit.records.WORDS
     "pages": 40,  # host address of the table from guest page to predecoded records
     "regions": 48,  # host address of the table of compiled regions
     "stack_limit": 56,  # lowest host stack address that compiled code may use

@@ -8,6 +8,7 @@ it goes; :mod:`vm_jit.stencils` and :mod:`vm_jit.copying` make the native parts,
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
 import threading
 import time
@@ -64,7 +65,8 @@ class Kit:
         # SAFETY: the block is ours and as long as what is copied; nothing refers to it yet.
         ctypes.memmove(tables.write, parts["tables"], len(parts["tables"]))
         self.tables = tables.execute
-        self._nothing = (ctypes.c_ubyte * TABLE_BYTES)()
+        # PERF: zero pages, which are never there.
+        self._nothing = (ctypes.c_ubyte * TABLE_BYTES).from_buffer(mmap.mmap(-1, TABLE_BYTES))
         self.nothing = ctypes.addressof(self._nothing)
         """A permission table for code that no guest can write."""
         self._work = (ctypes.c_uint64 * (meta["work_bytes"] // 8 + 8))()

@@ -58,6 +58,7 @@ from vm_jit.records import (
     LOW,
     MAX_LENGTH,
     RECORD_BYTES,
+    WORDS,
     Plan,
     Reason,
     handler_key,
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 __all__ = ["BaselineEngine", "InterpreterEngine", "NativeEngine", "interpreter_for"]
 
 _ARENA: Final = HEADER["arena"] // 8
-_FENCES: Final = HEADER["fences"] // 8
+_IMAGE: Final = HEADER["image"] // 8
 _REGIONS: Final = HEADER["regions"] // 8
 _FAULT_HANDLER: Final = HEADER["fault_handler"] // 8
 _REASON: Final = HEADER["reason"] // 8
@@ -97,6 +98,7 @@ CODE_MEMORY: Final = 256 << 20
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
+_FENCES, _MISSES, _DECODE, _BLOCKS, _CONTEXT, _LOOKED = WORDS.values()
 _MOST_LOOKED: Final = 254
 """Pages of changing code that one vCPU uses between two fences; when they are more, all are compared once more."""
 
@@ -436,7 +438,7 @@ class NativeEngine:
             image.pages_address,
             image.regions_address,
         )
-        words[_FENCES] = image.fences_address
+        words[_IMAGE] = image.words_address
         words[_FAULT_HANDLER] = self.interpreter.address["h_fault"]
         return image
 
@@ -449,6 +451,7 @@ class NativeEngine:
         return self._stats
 
     def _count(self, image: CodeImage) -> None:
+        image.collect()
         for name in _COUNTED:
             now = getattr(image.stats, name)
             setattr(self._stats, name, getattr(self._stats, name) + now - self._counted[name])
@@ -496,6 +499,7 @@ class NativeEngine:
                 image = _images.get(identity)
                 self._counted = dict.fromkeys(_COUNTED, 0)
                 if image is not None:
+                    image.collect()
                     self._counted = {name: getattr(image.stats, name) for name in _COUNTED}
                 elif origin is not None:
                     image = origin.copy(self._changed, memory if self._alone else None)
@@ -514,6 +518,10 @@ class NativeEngine:
                     _images[identity] = image
                 image.identity = identity
                 image.members.add(self)
+                if len(image.members) > 1 or self._vcpus > 1:
+                    image.leave_misses()
+                else:
+                    image.answer_misses()
                 if origin is not None:
                     origin.members.discard(self)
             self._origin = None
@@ -719,10 +727,12 @@ class CodeImage:
         """Pages whose bytes are compared when the guest comes there for the first time after a fence: until then they are not in the
         table of pages. Their guest has one vCPU and could write them from the time when they got records; no code leads there but by
         that table."""
-        self._fences = (ctypes.c_uint64 * (2 + _MOST_LOOKED))()
-        self.fences_address = ctypes.addressof(self._fences)
-        """What native code needs for a fence: whether it must be left to Python, how many of those pages are in the table now, and
-        which."""
+        self._native = (ctypes.c_uint64 * (_LOOKED + 1 + _MOST_LOOKED))()
+        self.words_address = ctypes.addressof(self._native)
+        """What native code may do by itself, and what it needs for it: see vm_jit.records.WORDS."""
+        self._native[_MISSES] = 1
+        self._collected = 0
+        self._together = False  # vCPUs of several engines, or several of one, have been here
         self._vcpus = 1
         self._cooling: dict[int, int] = {}
         """How often the code of a page has changed."""
@@ -976,6 +986,9 @@ class CodeImage:
                     self._enter_table(number)
                 else:
                     self._compare_always((number,))
+            elif self._code_size(number, memory) > PAGE and memory.table[number + 1] & _WX == _WX:
+                # Its last instruction may reach into what the guest can write.
+                self._compare_always((number,))
         return page
 
     def _copy(self, number: int, memory: GuestMemory) -> bytes:
@@ -1064,6 +1077,31 @@ class CodeImage:
                     break
             self.stats.blocks_decoded += 1
             return None
+
+    def answer_misses(self) -> None:
+        """From now on native code may decode by itself: there is one vCPU, and it is not in native code."""
+        decode = self.interpreter.decode
+        if decode is not None and not (self._together or self.breakpoints or self.options.eager):
+            tables, handlers = self.interpreter.tables
+            native = self._native
+            native[_DECODE] = self.interpreter.address["decode"]
+            native[_CONTEXT + 3 : _LOOKED] = [
+                ctypes.addressof(tables), ctypes.addressof(handlers), _BLOCK_LIMIT, int.from_bytes(self._heat, "little"), BLOCK,
+            ]  # fmt: skip
+            native[_MISSES] = 0
+
+    def leave_misses(self) -> None:
+        """From now on Python decodes, under the lock."""
+        self._together = True
+        # SAFETY: the words live as long as the image.
+        self.interpreter.hold(self.words_address + 8 * _MISSES)
+
+    def collect(self) -> None:
+        """Bring the figures up to date."""
+        with self.lock:
+            now = self._native[_BLOCKS]
+            self.stats.blocks_decoded += now - self._collected
+            self._collected = now
 
     def _operands(self, insn: Decoded, key: bytes) -> tuple[int, bytes, bool]:
         known = self._memo.get(key)
@@ -1220,7 +1258,7 @@ class CodeImage:
             self._leave_table()
             table = memory.table
             for number in list(self._written):
-                if table[number] & _WX == _WX:
+                if any(prot & _WX == _WX for prot in table[number : number + 2]):
                     self._compare(number)
 
     def _compare(self, number: int) -> None:
@@ -1243,18 +1281,18 @@ class CodeImage:
 
     def _enter_table(self, number: int) -> None:
         """Make a page that is not compared at each fence known to native code."""
-        if self._fences[1] == _MOST_LOOKED:
+        if self._native[_LOOKED] == _MOST_LOOKED:
             # The vCPU is here, and will go on by the table.
             self._leave_table()
         self._pages[number] = self._space + self._records[number]
-        self._fences[2 + self._fences[1]] = number
-        self._fences[1] += 1
+        self._native[_LOOKED + 1 + self._native[_LOOKED]] = number
+        self._native[_LOOKED] += 1
 
     def _leave_table(self) -> None:
         """Take all those pages out of the table."""
-        for number in self._fences[2 : 2 + self._fences[1]]:
+        for number in self._native[_LOOKED + 1 : _LOOKED + 1 + self._native[_LOOKED]]:
             self._pages[number] = 0
-        self._fences[1] = 0
+        self._native[_LOOKED] = 0
 
     def _look(self, number: int) -> None:
         """The guest comes to a page for the first time after a fence."""
@@ -1269,23 +1307,23 @@ class CodeImage:
         """Inside, native code leaves fences to Python, where they wait for the image's lock, which is held. For all that is not done by
         the vCPU."""
         # SAFETY: the words live as long as the image.
-        before = self.interpreter.hold(self.fences_address)
+        before = self.interpreter.hold(self.words_address + 8 * _FENCES)
         try:
             yield
         finally:
-            self._fences[0] = before or bool(self._written)
+            self._native[_FENCES] = before or bool(self._written)
 
     def _compare_always(self, numbers: Iterable[int]) -> None:
         """From now on each fence compares the bytes of these pages."""
         self._written.update(numbers)
-        self._fences[0] |= bool(self._written)
+        self._native[_FENCES] |= bool(self._written)
 
     def follow(self, numbers: Container[int]) -> None:
         """As _compare_always, for pages to which code will lead that does not look them up."""
         found = [number for number in self._lazy if number in numbers]
         if not found:
             return
-        looked = self._fences[2 : 2 + self._fences[1]]
+        looked = self._native[_LOOKED + 1 : _LOOKED + 1 + self._native[_LOOKED]]
         self._leave_table()
         for number in looked:
             if number not in found:
@@ -1299,13 +1337,16 @@ class CodeImage:
 
     def share(self) -> None:
         """There is a second vCPU, which may be in a page when the first one reaches a fence."""
+        self.leave_misses()
         with self.lock:
             self._vcpus = 2
-            self._fences[0] = 1
+            self._native[_FENCES] = 1
             self.follow(range(_PAGES_COUNT))
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """As Engine.set_breakpoints. For an image with an owner."""
+        if addresses:
+            self.leave_misses()
         with self.lock:
             changed = addresses ^ self.breakpoints
             self.breakpoints = addresses

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from vm_core.errors import SpecError, VmError
-from vm_core.memory import PAGE, TABLE_OFFSET
+from vm_core.memory import PAGE, TABLE_OFFSET, Prot
 from vm_core.spec.isa import Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
@@ -27,7 +27,7 @@ from vm_jit.lowering import (
     guest_flags,
     supported,
 )
-from vm_jit.records import FENCING, HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import BUSY, HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, WORDS, Plan, Reason
 from vm_jit.superinstructions import ANY, Steps, kind
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
@@ -309,22 +309,22 @@ class _Handler(Emitter):
         """Take the pages out of the table whose code may have changed, or leave it to Python: see CodeImage.synchronize."""
         ask, begin, turn, out, done, go = (self.label() for _ in range(6))
         refuse = self.refuse()
-        fences = self.load_state("fences", "ptr")
+        fences = self.load_state("image", "ptr")
         self.emit(f"br i1 {self.v(f'icmp eq ptr {fences}, null')}, label %{refuse}, label %{ask}")
         self.place(ask)
         # The compiler's thread may be at these pages (CodeImage.held); earlier stores are seen by who looks at them later.
-        taken = self.v(f"cmpxchg ptr {fences}, i64 0, i64 {FENCING} seq_cst seq_cst")
+        taken = self.v(f"cmpxchg ptr {fences}, i64 0, i64 {BUSY} seq_cst seq_cst")
         self.emit(
             f"br i1 {self.v(f'extractvalue {{ i64, i1 }} {taken}, 1')}, label %{begin}, label %{refuse}, {LIKELY}"
         )
         self.place(begin)
-        spot = self.v(f"getelementptr i64, ptr {fences}, i64 1")
+        spot = self.v(f"getelementptr i64, ptr {fences}, i64 {WORDS['looked']}")
         count = self.v(f"load i64, ptr {spot}, {TABLE}")
         self.emit(f"br i1 {self.v(f'icmp eq i64 {count}, 0')}, label %{done}, label %{turn}")
         self.place(turn)
         i = self.v(f"phi i64 [ 0, %{begin} ], [ %{turn}n, %{turn} ]")
         self.emit(f"%{turn}n = add i64 {i}, 1")
-        place = self.v(f"getelementptr i64, ptr {fences}, i64 {self.v(f'add i64 {i}, 2')}")
+        place = self.v(f"getelementptr i64, ptr {spot}, i64 %{turn}n")
         number = self.v(f"load i64, ptr {place}, {TABLE}")
         self.emit(f"store ptr null, ptr {self.v(f'getelementptr ptr, ptr %pages, i64 {number}')}, {RECORD}")
         self.emit(f"br i1 {self.v(f'icmp ult i64 %{turn}n, {count}')}, label %{turn}, label %{out}")
@@ -671,6 +671,57 @@ def _leaving(isa: Isa, name: str, reason: Reason) -> str:
     return e.text(name)
 
 
+def _miss(isa: Isa) -> str:
+    """The handler of a record that has not been decoded: where it may, have its block decoded and go on, else leave."""
+    e = _Handler(isa, Plan("", (), ()), 0, None)
+    e.load_operands()
+    out, ask, look, work, refuse, there = (e.label() for _ in range(6))
+    e.leave(out, Reason.MISS, e.pc())
+    image = e.load_state("image", "ptr")
+
+    def word(name: str, more: int = 0) -> str:
+        return e.v(f"getelementptr i64, ptr {image}, i64 {WORDS[name] + more}")
+
+    e.emit(f"br i1 {e.v(f'icmp eq ptr {image}, null')}, label %{out}, label %{ask}")
+    e.place(ask)
+    misses = word("misses")
+    taken = e.v(f"cmpxchg ptr {misses}, i64 0, i64 {BUSY} seq_cst seq_cst")
+    e.emit(f"br i1 {e.v(f'extractvalue {{ i64, i1 }} {taken}, 1')}, label %{look}, label %{out}")
+    e.place(look)
+    # What the guest can write is Python's; so is an instruction that reaches into such a page.
+    table = e.v(f"getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}")
+    permission = e.v(f"getelementptr i8, ptr {table}, i64 {e.v(f'lshr i64 {e.pc()}, 12')}")
+    both = e.v(f"load i16, ptr {permission}, align 1, {TABLE}")
+    writable = "false"
+    for shift in (0, 8):
+        bits = int(Prot.WRITE | Prot.EXEC) << shift
+        one = e.v(f"icmp eq i16 {e.v(f'and i16 {both}, {bits}')}, {bits}")
+        writable = e.v(f"or i1 {writable}, {one}")
+    e.emit(f"br i1 {writable}, label %{refuse}, label %{work}")
+    e.place(refuse)
+    e.emit(f"store atomic i64 0, ptr {misses} release, align 8")
+    e.emit(f"br label %{out}")
+    e.place(work)
+    offset = e.v(f"and i64 {e.pc()}, {PAGE - 1}")
+    before = e.v(f"sub i64 0, {e.v(f'mul i64 {offset}, {RECORD_BYTES // isa.unit}')}")
+    code = e.v(f"getelementptr i8, ptr %arena, i64 {e.v(f'and i64 {e.pc()}, {-PAGE}')}")
+    records = e.v(f"getelementptr i8, ptr %ip, i64 {before}")
+    for number, value in enumerate((code, records, permission)):
+        e.emit(f"store ptr {value}, ptr {word('context', number)}, {TABLE}")
+    decode = e.v(f"load ptr, ptr {word('decode')}, {TABLE}")
+    e.v(f"call i64 {decode}(ptr {word('context')}, i64 {offset})")
+    handler = e.v("load atomic ptr, ptr %ip monotonic, align 8")
+    some = e.v(f"icmp ne ptr {handler}, @h_miss")
+    blocks = word("blocks")
+    count = e.v(f"add i64 {e.v(f'load i64, ptr {blocks}, {TABLE}')}, {e.v(f'zext i1 {some} to i64')}")
+    e.emit(f"store i64 {count}, ptr {blocks}, {TABLE}")
+    e.emit(f"store atomic i64 0, ptr {misses} release, align 8")
+    e.emit(f"br i1 {some}, label %{there}, label %{out}")
+    e.place(there)
+    e.tail(handler, "%ip", "%fuel")
+    return e.text("h_miss")
+
+
 def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
     """A handler of an instruction that traps: if native code can, it enters the guest's signal handler, else it leaves."""
     e = _Handler(isa, Plan("", (), ()), 0, None)
@@ -763,18 +814,18 @@ done:
 
 
 _HOLD: Final = f"""\
-define dso_local i64 @hold(ptr %fences) #0 {{
+define dso_local i64 @hold(ptr %word) #0 {{
 entry:
   br label %again
 again:
-  %taken = cmpxchg ptr %fences, i64 0, i64 1 seq_cst seq_cst
+  %taken = cmpxchg ptr %word, i64 0, i64 1 seq_cst seq_cst
   %was = extractvalue {{ i64, i1 }} %taken, 0
-  %busy = icmp eq i64 %was, {FENCING}
+  %busy = icmp eq i64 %was, {BUSY}
   br i1 %busy, label %again, label %done
 done:
   ret i64 %was
 }}"""
-"""``hold(fences)``: from now on fences are left to Python; one that native code is at is over. Gives back whether it was so before."""
+"""``hold(word)``: from now on Python answers; native code is not at it any more. Gives back whether it was so before."""
 
 _DIFFER: Final = """\
 define dso_local i64 @differ(ptr %old, ptr %new, i64 %size) #0 {
@@ -944,7 +995,7 @@ def build(
     text += [
         _enter_region(isa, None if threshold is None else HOT),
         _cross(isa),
-        _leaving(isa, "h_miss", Reason.MISS),
+        _miss(isa),
         _leaving(isa, "h_emulate", Reason.EMULATE),
         _leaving(isa, "h_breakpoint", Reason.BREAKPOINT),
         _enter(isa, segment=False),

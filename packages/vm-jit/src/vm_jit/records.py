@@ -19,7 +19,7 @@ from vm_core.record import record
 from vm_core.spec.isa import Decoded
 
 __all__ = [
-    "FENCING",
+    "BUSY",
     "HEAT",
     "HOT",
     "LAST",
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_LENGTH",
     "RECORD_BYTES",
     "RECORD_PC",
+    "WORDS",
     "Plan",
     "Reason",
     "handler_key",
@@ -45,8 +46,17 @@ HOT: Final = 2048
 """Jumps to one place before it is handed to the optimising tier; a multiple of LOW."""
 LONGEST: Final = 6
 """Instructions in a sequence that one handler does, at most; up to 8."""
-FENCING: Final = 2
-"""In the first word of what native code needs for a fence: it is at one. (0: it may; 1: Python must.)"""
+BUSY: Final = 2
+"""In a word that says who answers: native code is at it. (0: it may; 1: Python must.)"""
+WORDS: Final = {
+    "fences": 0,  # who answers fences
+    "misses": 1,  # who decodes what has not been decoded
+    "decode": 2,  # the host address of the native decoder
+    "blocks": 3,  # how many blocks native code has decoded by itself
+    "context": 4,  # the decoder's context (vm_jit.decoder.function), of which native code fills in what is the page's
+    "looked": 12,  # how many pages a fence takes out of the table, and their numbers
+}
+"""Where in the words of a code image that native code knows (64 bits each) is what."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}
 """The longest instruction in bytes, by the ISA's unit."""
 
