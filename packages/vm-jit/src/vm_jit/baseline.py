@@ -23,7 +23,7 @@ from vm_core.spec.isa import Isa
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
-from vm_jit.prebuilt import Code, find, load
+from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
 
 if TYPE_CHECKING:
     from vm_jit.engine import CodeImage
@@ -46,12 +46,8 @@ class Kit:
     """
 
     def __init__(self, made: Code, code: CodeMemory) -> None:
-        import json
-
-        meta = json.loads(bytes(made.sections["meta"]))
-        self.numbers: dict[str, int] = meta["numbers"]
-        self.fields: dict[str, int] = meta["fields"]
-        self.entry_bytes: int = meta["entry_bytes"]
+        self.numbers, self.fields = (unpack_numbers(made.sections[name]) for name in ("numbers", "fields"))
+        (self.entry_bytes, work_bytes) = unpack_numbers(made.sections["sizes"]).values()
         self.lock = threading.Lock()
         # SAFETY: the compiler's function in code memory, which is never freed; its arguments are checked by the caller.
         self.compile: Callable[[int, int, int, int, int], int] = ctypes.CFUNCTYPE(
@@ -69,7 +65,7 @@ class Kit:
         self._nothing = (ctypes.c_ubyte * TABLE_BYTES).from_buffer(mmap.mmap(-1, TABLE_BYTES))
         self.nothing = ctypes.addressof(self._nothing)
         """A permission table for code that no guest can write."""
-        self._work = (ctypes.c_uint64 * (meta["work_bytes"] // 8 + 8))()
+        self._work = (ctypes.c_uint64 * (work_bytes // 8 + 8))()
         self.work = ctypes.addressof(self._work)
         self.words = memoryview(self._work).cast("B").cast("Q")
 
@@ -92,7 +88,6 @@ class Kit:
 
 def build(isa: Isa, cpu: str) -> dict[str, bytes]:
     """What a Kit is made of, as sections of a file: LLVM makes the stencils and the compiler (half a second, once)."""
-    import json
     from concurrent.futures import ThreadPoolExecutor
 
     from vm_jit import copying, stencils
@@ -133,15 +128,11 @@ def build(isa: Isa, cpu: str) -> dict[str, bytes]:
             holes += struct.pack(copying.HOLE, hole.offset, hole.kind, hole.source, hole.addend)
         for patch in (*one.patches[0], *one.patches[1]):
             patches += struct.pack(copying.PATCH, patch.offset, *patch.masks)
-    meta: dict[str, Any] = {
-        "numbers": numbers,
-        "fields": copying.FIELDS,
-        "work_bytes": copying.WORK_BYTES,
-        "entry_bytes": copying.ENTRY_BYTES,
-    }
     return {
         "image0": link(native).pack(),
-        "meta": json.dumps(meta, separators=(",", ":")).encode(),
+        "numbers": pack_numbers(numbers),
+        "fields": pack_numbers(copying.FIELDS),
+        "sizes": pack_numbers({"entry": copying.ENTRY_BYTES, "work": copying.WORK_BYTES}),
         "descriptors": bytes(descriptors),
         "holes": bytes(holes),
         "patches": bytes(patches),
@@ -236,14 +227,14 @@ class Baseline:
         """The hash table that the compiler finds the stencil of a record's handler in."""
         interpreter = self.engine.interpreter
         known = {interpreter.address["h_emulate"]: kit.numbers[""]}
-        for name, plan in interpreter.plans.items():
+        for name, symbol in interpreter.handlers.items():
             base, _, length = name.rpartition("/")
             number = kit.numbers.get(base)
             if number is None:
                 number = kit.numbers[""]
             elif length.endswith("r"):
                 number = kit.numbers.get(base + "r", number)
-            known[interpreter.address[plan.symbol]] = number
+            known[interpreter.address[symbol]] = number
         size = 1024
         while size < 3 * len(known):
             size *= 2

@@ -204,6 +204,12 @@ class Interpreter:
         return (ctypes.c_ubyte * len(tables)).from_buffer_copy(tables), handlers
 
     @cached_property
+    def handlers(self) -> dict[str, str]:
+        """The name of each handler, by the key of its instruction (:func:`vm_jit.records.handler_key`)."""
+        words = str(self._code.sections["keys"], "utf-8").split("\0")
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    @cached_property
     def plans(self) -> dict[str, Plan]:
         """How each handler's operands lie in its record. PERF: read when something has to be decoded."""
         import json
