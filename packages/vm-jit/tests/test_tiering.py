@@ -16,6 +16,7 @@ from vm_core.engine import Budget, Syscall
 from vm_core.errors import EngineUnavailable
 from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
+from vm_jit import tiering
 from vm_jit.cache import SUFFIX, Cache
 from vm_jit.engine import NativeEngine
 
@@ -247,3 +248,19 @@ def test_what_compiling_a_region_took_is_counted(cache: Cache) -> None:
             1.98,
             2.0,
         ]
+
+
+def test_where_regions_are_lost_to_changes_the_next_waits_longer(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        for turn in range(4):
+            engine.memory.poke(CODE, assemble(f"addi a1, a1, {turn}"))
+            engine.synchronize(engine.memory)
+            assert run(engine, cpu, 10_000) == turn * 10_000
+        here = engine.tiering
+        assert here is not None
+        assert here.engine.baseline is not None
+        for pc, least in ((CODE + 0x800, tiering._REPORTS * 8), (CODE + 0x2000, tiering._REPORTS)):
+            here._pending[pc] = least - 1
+            assert here._worth(pc) is None
+            here._pending[pc] = least
+            assert here._worth(pc) is not None
