@@ -340,7 +340,7 @@ class Tiering:
 
     def _jumped_to(self, region: Region) -> list[int]:
         """Where the region's jumps to computed addresses go, the most frequent first: what is seen of it while the guest runs on;
-        and, as other cases of a switch that have run may run again, all places near those that nothing else leads to."""
+        and, as other cases of a switch that have run may run again, the places near those that nothing else leads to."""
         ends = [block.insns[-1][0] for block in region.blocks.values() if block.kind == "indirect"]
         if not ends:
             return []
@@ -360,8 +360,9 @@ class Tiering:
                 return sorted(seen, key=seen.__getitem__, reverse=True)
             near = range(min(*ends, *inner), max(*ends, *inner) + 1)
         for pc in self._unexplained(near) - region.blocks.keys():
-            seen.setdefault(pc, 0)
-        return sorted(seen, key=lambda pc: (-seen[pc], pc))[:_MAX_PLACES]
+            if self._is_warm(pc):
+                seen.setdefault(pc, 0)
+        return sorted(seen, key=lambda pc: (-seen[pc], -self._jumps_to(pc), pc))[:_MAX_PLACES]
 
     def _unexplained(self, near: range) -> set[int]:
         """The places in a range that have run, but neither behind an instruction that has, nor as the target of a jump, nor behind a call."""
