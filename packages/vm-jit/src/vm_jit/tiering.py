@@ -37,6 +37,7 @@ log = Log("vm.jit")
 _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 1.5
+_GRACE_SECONDS: Final = 0.3
 _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
 _SHARE: Final = 0.25
@@ -213,6 +214,7 @@ class Tiering:
                 self._work_to_do.notify()
             thread.join(min(_PATIENCE_SECONDS, _SHARE * (time.perf_counter() - self._begin)))
             self._hurry = True
+            thread.join(_GRACE_SECONDS)  # what is begun would be begun again by the next run
         with _pool_lock:
             _pool_users.discard(self)
             doomed = [self._compiler] if self._compiler is not None else []
@@ -275,8 +277,8 @@ class Tiering:
         return max(worth, key=worth.__getitem__, default=None)
 
     def _spent(self) -> bool:
-        """Whether LLVM has had its share of the time."""
-        if self.engine.baseline is None or self.synchronous:
+        """Whether LLVM has had its share of the time. What waits at the end gets as much again (:meth:`close`)."""
+        if self.engine.baseline is None or self.synchronous or self._closed:
             return False
         elapsed = time.perf_counter() - self._begin
         return self.engine.stats.compile_seconds > _SHARE * elapsed
