@@ -40,8 +40,10 @@ _PATIENCE_SECONDS: Final = 1.5
 _GRACE_SECONDS: Final = 0.3
 _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
-_SHARE: Final = 0.25
+_SHARE: Final = 0.5
 """LLVM's time, over that of the run: no program pays much more for it than it can gain."""
+_MORE: Final = 0.25
+"""The same, for what waits when a program has ended for the first time."""
 _REPORTS: Final = 12
 """Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
 _LATER: Final = 8
@@ -212,7 +214,7 @@ class Tiering:
             self._hurry = self._warm or self.engine.cache is None
             with self._work_to_do:
                 self._work_to_do.notify()
-            thread.join(min(_PATIENCE_SECONDS, _SHARE * (time.perf_counter() - self._begin)))
+            thread.join(min(_PATIENCE_SECONDS, _MORE * (time.perf_counter() - self._begin)))
             self._hurry = True
             thread.join(_GRACE_SECONDS)  # what is begun would be begun again by the next run
         with _pool_lock:
