@@ -265,7 +265,8 @@ _SMALL: Final = 200
 _AGAIN: Final = 120
 """Instructions of one of which there may be several copies, as of a recursive one."""
 _TAKEN: Final = 640
-"""Instructions that all calls of a region may take in."""
+"""Instructions that all calls of a recursive function may take in; of others, as many as they have, or"""
+_LEAST_TAKEN: Final = 240
 _SPILLED: Final = 5
 """Registers beyond those of the host with which LLVM gets along."""
 _DISPATCH: Final = _CONTEXT - 1
@@ -290,7 +291,9 @@ def _take_in_calls(
     bodies: dict[int, dict[int, Block] | None] = {}
     queue: list[tuple[int, int, int]] = []  # depth, instructions, label of the calling block
     targets: dict[int, int] = {}
+    own = set(blocks)
     present = set(blocks)  # functions that the region has already
+    room = min(max(sum(len(block.insns) for block in blocks.values()), _LEAST_TAKEN), _TAKEN)
 
     def calls(labels: Iterable[int], depth: int) -> None:
         for label in labels:
@@ -311,7 +314,9 @@ def _take_in_calls(
     taken = context = 0
     while queue:
         depth, size, label = heappop(queue)
-        if taken + size > _TAKEN:
+        if targets[label] in own:
+            room = _TAKEN
+        if taken + size > room:
             break
         if size > _AGAIN and targets[label] in present:
             continue

@@ -41,9 +41,9 @@ _GRACE_SECONDS: Final = 0.3
 _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
 _SHARE: Final = 0.5
-"""LLVM's time, over that of the run: no program pays much more for it than it can gain."""
+"""LLVM's time, over the first second of the run: no program pays much more for it than it can gain."""
 _MORE: Final = 0.25
-"""The same, for what waits when a program has ended for the first time."""
+"""The same for the time behind that; and for what waits when a program has ended for the first time, over the whole run."""
 _REPORTS: Final = 12
 """Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
 _LATER: Final = 8
@@ -283,7 +283,7 @@ class Tiering:
         if self.engine.baseline is None or self.synchronous or self._closed:
             return False
         elapsed = time.perf_counter() - self._begin
-        return self.engine.stats.compile_seconds > _SHARE * elapsed
+        return self.engine.stats.compile_seconds > _SHARE * min(elapsed, 1) + _MORE * max(elapsed - 1, 0)
 
     def _worth(self, pc: int) -> tuple[bool, int] | None:
         """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
