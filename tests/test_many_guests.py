@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from vm_core.runner import run
+from vm_core.runner import RunResult, run
 from vm_core.scheduler import Scheduler
 from vm_jit import engine as engines
 
@@ -115,8 +117,16 @@ def test_guests_of_one_program_share_its_code(guests: Guests, assembler: Assembl
     endless = [str(assembler.program("loop:\naddi a0, a0, 1\njal zero, {loop}").path)]
     with Scheduler(workers=1) as scheduler:
         other = scheduler.add(endless)  # while it runs, what the others leave is kept
-        first, *rest = [scheduler.add(command, capture_output=True).result() for _ in range(5)]
+
+        def results() -> Iterator[RunResult]:
+            for _ in range(300):
+                yield scheduler.add(command, capture_output=True).result()
+
+        first, *rest = itertools.islice(results(), 5)
+        # LLVM works beside them, on a busy machine for as long as many of them take: none could have its code of its own.
+        compiled = next(result for result in results() if result.stats.retired_jit > result.instructions // 2)
+        rest += [compiled, *itertools.islice(results(), 3)]
         other.stop()
     assert first.stats.blocks_decoded > 0
-    assert [result.stats.blocks_decoded for result in rest] == [0] * 4
-    assert all(result.stats.retired_jit > result.instructions // 2 for result in rest)
+    assert [result.stats.blocks_decoded for result in rest] == [0] * 8
+    assert all(result.stats.retired_jit > result.instructions // 2 for result in rest[-3:])
