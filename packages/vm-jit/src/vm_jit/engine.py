@@ -904,19 +904,14 @@ class CodeImage:
         """The decoded addresses in a range."""
         return [pc for pc, _ in self._places(near)]
 
-    def warm_places(self, near: range, least: int) -> list[int]:
-        """The decoded addresses in a range that at least so many jumps have gone to."""
-        least += int.from_bytes(self._heat, "little")
-        return [
-            pc
-            for pc, at in self._places(near)
-            if self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 >= least
-        ]
-
     def heat(self, pc: int) -> int:
-        """How many jumps have gone to a decoded address, since it was decoded or reported as hot."""
+        """How many jumps have gone to a decoded address, of 16 bits; 0 if it is not decoded."""
+        if not self.is_decoded(pc):
+            return 0
         at = self.record(pc)
-        return 0 if at is None else int.from_bytes(self._bytes[at + HEAT : at + HEAT + 2], "little")
+        assert at is not None
+        count = int.from_bytes(self._bytes[at + HEAT : at + HEAT + 2], "little")
+        return max(count - int.from_bytes(self._heat, "little"), 0)
 
     def _places(self, near: range) -> Iterator[tuple[int, int]]:
         """(address, offset of its record) of what is decoded in a range."""

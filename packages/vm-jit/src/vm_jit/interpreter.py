@@ -689,8 +689,7 @@ def _miss(isa: Isa) -> str:
     e.emit(f"br i1 {e.v(f'extractvalue {{ i64, i1 }} {taken}, 1')}, label %{look}, label %{out}")
     e.place(look)
     # What the guest can write is Python's; so is an instruction that reaches into such a page.
-    table = e.v(f"getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}")
-    permission = e.v(f"getelementptr i8, ptr {table}, i64 {e.v(f'lshr i64 {e.pc()}, 12')}")
+    permission = e.table_entry(e.v(f"lshr i64 {e.pc()}, 12"))
     both = e.v(f"load i16, ptr {permission}, align 1, {TABLE}")
     writable = "false"
     for shift in (0, 8):

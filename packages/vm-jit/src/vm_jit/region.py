@@ -51,7 +51,7 @@ Cell = tuple[str, int]
 class Block:
     """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call (maybe of ``guess``,
     which is part of the region), inline (a call of a function that is part of the region), ret (to one of ``returns``, or
-    out), indirect, dispatch (of all computed jumps, at DISPATCH), leave (the instruction at ``end`` is the interpreter's). ``start``, ``follow``, ``guess``, ``returns`` and, but
+    out), indirect, dispatch (of all computed jumps, at _DISPATCH), leave (the instruction at ``end`` is the interpreter's). ``start``, ``follow``, ``guess``, ``returns`` and, but
     for calls, ``target`` are labels (:func:`address`)."""
 
     start: int
@@ -265,8 +265,9 @@ _SMALL: Final = 200
 _AGAIN: Final = 120
 """Instructions of one of which there may be several copies, as of a recursive one."""
 _TAKEN: Final = 640
-"""Instructions that all calls of a recursive function may take in; of others, as many as they have, or"""
+"""Instructions that all calls of a recursive function may take in; those of others as many as it has itself."""
 _LEAST_TAKEN: Final = 240
+"""Instructions that those of a shorter function may take in."""
 _SPILLED: Final = 5
 """Registers beyond those of the host with which LLVM gets along."""
 _DISPATCH: Final = _CONTEXT - 1

@@ -117,9 +117,8 @@ class Tiering:
         self._work_to_do = threading.Condition(engine.lock)
         self._thread: threading.Thread | None = None
         self._generation = 0
-        self._lost: dict[
-            int, int
-        ] = {}  # guest page -> regions from there that a change of the code has ended
+        # By guest page: regions from there that a change of the code has ended.
+        self._lost: dict[int, int] = {}
         self.retired: list[tuple[set[int], CodeBlock]] = []
         self.running = engine.running
         self._decodings: dict[int, Decoded] = {}  # PERF: of what has run, for one region
@@ -279,7 +278,7 @@ class Tiering:
         return max(worth, key=worth.__getitem__, default=None)
 
     def _spent(self) -> bool:
-        """Whether LLVM has had its share of the time. What waits at the end gets as much again (:meth:`close`)."""
+        """Whether LLVM has had its share of the time. What waits at the end has a limit of its own (:meth:`close`)."""
         if self.engine.baseline is None or self.synchronous or self._closed:
             return False
         elapsed = time.perf_counter() - self._begin
@@ -393,7 +392,7 @@ class Tiering:
         owner = self._at.get(pc)
         if pc in self._pending or (owner is not None and pc in owner.roots):
             return True
-        return bool(self.engine.warm_places(range(pc, pc + 1), _WARM))
+        return self.engine.heat(pc) >= _WARM
 
     def _is_frequent(self, back: int, to: int) -> bool:
         """Whether the function at ``to`` is often called, and returns to ``back``. Only the baseline tier counts returns; where there
