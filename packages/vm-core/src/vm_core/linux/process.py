@@ -45,7 +45,7 @@ from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.loader import Image, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -426,7 +426,11 @@ class GuestThread:
     def _trap(self, trap: Trap) -> None:
         cause = trap.cause
         if cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
-            info = SigInfo(_SIGSEGV, 2 if trap.mapped else 1, trap.address)
+            gone = self.memory.table[trap.address >> 12] & GONE if trap.mapped else 0
+            if gone and not self.memory.is_gone(trap.address):
+                return  # the file has the page by now: the access is made again
+            code = 2 if trap.mapped else 1
+            info = SigInfo(_SIGBUS if gone else _SIGSEGV, code, trap.address)
         elif cause is Cause.ILLEGAL:
             info = SigInfo(_SIGILL, 1, trap.pc)
         elif cause is Cause.BREAKPOINT:
@@ -816,13 +820,14 @@ class Process:
         self, limit: int | None, engine: str | EngineMaker, options: Mapping[str, object], isa_name: str
     ) -> None:
         memory = self.memory
-        self.image: Image = load(self.program, memory, isa_name, name=self.executable)
+        # The engine first: it decides whether files can be mapped.
         if isinstance(engine, str):
             from vm_core.engines import create
 
             self.engine: Engine = create(engine, self.isa, memory, **dict(options))
         else:
             self.engine = engine(self.isa, memory)
+        self.image: Image = load(self.program, memory, isa_name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
