@@ -51,16 +51,19 @@ class ProgramNotFound(LoadError):
 class _Source:
     """Bytes at offsets of a file or of a bytes object, without reading more than is asked for."""
 
-    def __init__(self, program: str | os.PathLike[str] | bytes) -> None:
+    def __init__(self, program: str | os.PathLike[str] | bytes | int) -> None:
         self.fd = -1
         self.data = b""
         if isinstance(program, bytes):
             self.name, self.data, self.size = "<bytes>", program, len(program)
             return
-        self.name = os.fspath(program)
+        self.name = f"<descriptor {program}>" if isinstance(program, int) else os.fspath(program)
         try:
-            # O_NONBLOCK: a FIFO must be refused, not waited for.
-            self.fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if isinstance(program, int):
+                self.fd = os.dup(program)
+            else:
+                # O_NONBLOCK: a FIFO must be refused, not waited for.
+                self.fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             info = os.fstat(self.fd)
         except FileNotFoundError:
             raise ProgramNotFound(f"{self.name}: no such file", hint="give the path of a program") from None
@@ -144,7 +147,7 @@ class Image:
     end: int
     brk: int
     executable_stack: bool
-    program: str | os.PathLike[str] | bytes
+    program: str | os.PathLike[str] | bytes | int
     _symbols: Symbols | None = None
 
     @property
@@ -173,7 +176,7 @@ class _Segment(NamedTuple):
     prot: Prot
 
 
-def machine_of(program: str | os.PathLike[str] | bytes) -> str:
+def machine_of(program: str | os.PathLike[str] | bytes | int) -> str:
     """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
     source = _Source(program)
     try:
@@ -182,7 +185,7 @@ def machine_of(program: str | os.PathLike[str] | bytes) -> str:
         source.close()
 
 
-def load(program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None = None) -> Image:
+def load(program: str | os.PathLike[str] | bytes | int, memory: GuestMemory, isa: str | None = None) -> Image:
     """Check a program and copy it into ``memory``.
 
     ``isa`` is the ISA the caller can run (None: any). Raises LoadError (nothing mapped) and MemoryLimit.
@@ -258,7 +261,7 @@ def _header(source: _Source) -> _Header:
 
 
 def _load(
-    source: _Source, program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None
+    source: _Source, program: str | os.PathLike[str] | bytes | int, memory: GuestMemory, isa: str | None
 ) -> Image:
     name = source.name
     head = _header(source)

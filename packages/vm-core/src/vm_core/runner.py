@@ -445,6 +445,8 @@ def run(
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
+            # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
+            program_run.process.owns_host = bool(host_signals)
             with _passing(program_run.process, host_signals):
                 program_run.process.run()
             times.append(time.perf_counter())
