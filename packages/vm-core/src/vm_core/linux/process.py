@@ -46,7 +46,7 @@ from vm_core.linux.procfs import Emulated
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
-from vm_core.loader import Image, load, machine_of
+from vm_core.loader import Image, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
 from vm_core.state import HEADER, CpuState
@@ -717,6 +717,7 @@ class Process:
         fuel: int | None = None,
         timeout: float | None = None,
         root: str | None = None,
+        sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         strace: Callable[[str], None] | None = None,
@@ -782,9 +783,9 @@ class Process:
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
-            self.program = self._in_root(program, root, namespace)
+            self.program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
         except BaseException:
             namespace.close()
@@ -823,6 +824,7 @@ class Process:
         program: str | os.PathLike[str] | bytes,
         cwd: str | None,
         root: str | None,
+        sysroot: str | None,
         binds: Sequence[Bind | str],
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
@@ -831,17 +833,19 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, binds=shown)
+            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
-        return Namespace(cwd=cwd, root=root, binds=shown, program=path if os.path.isfile(path) else None)
+        return Namespace(
+            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+        )
 
-    def _in_root(
-        self, program: str | os.PathLike[str] | bytes, root: str | None, namespace: Namespace
+    def _in_guest(
+        self, program: str | os.PathLike[str] | bytes, namespace: Namespace, *, rooted: bool
     ) -> str | os.PathLike[str] | bytes:
-        """With a root, a program is looked for there first, as chroot does."""
-        if root is None or isinstance(program, bytes):
+        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path."""
+        if isinstance(program, bytes) or not (rooted or os.path.isabs(program)):
             return program
         try:
             with namespace.walk(namespace.start, os.fspath(program)) as place:
@@ -855,14 +859,44 @@ class Process:
             pass
         return program
 
+    def _load_interpreter(self, namespace: Namespace, path: str) -> Image:
+        """The guest's dynamic loader, from where the guest would find it. Raises LoadError, which says what to do."""
+        wanted = f"{self.image.name}: a dynamically linked program: it needs {path!r}"
+        try:
+            with namespace.walk(namespace.start, path) as place:
+                if place.node is not None or place.mount is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                fd = os.open(place.name, flags, dir_fd=place.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise LoadError(f"{wanted}, which is not there", hint=self._how_to_get(path)) from None
+            raise LoadError(f"{wanted}, which cannot be opened: {error.strerror}") from None
+        try:
+            return load_interpreter(
+                f"/proc/self/fd/{fd}", self.memory, self.isa.name, name=path, high=self.mmap_top
+            )
+        finally:
+            os.close(fd)
+
+    def _how_to_get(self, interpreter: str) -> str:
+        """How a user comes to the libraries of another machine."""
+        isa = self.isa.name
+        # Where the cross compilers of Debian and its like have them.
+        cross = f"/usr/{isa.replace('_', '-')}-linux-gnu"
+        if os.path.exists(cross + interpreter):
+            return f"give -L {cross}, or make a tree of a distribution: vm sysroot create {isa} --output DIR"
+        return (
+            f"give -L DIR with a tree that has it; vm sysroot create {isa} --output DIR makes one; or link the "
+            "program with -static"
+        )
+
     _program_fd = -1
 
     def _start_state(self) -> None:
         memory, limit = self.memory, self._memory_limit
         engine, options = self._engine
-        self.image: Image = load(self.program, memory, self.isa.name)
-        if self._program_fd >= 0:
-            self.image.name = self.executable
+        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         if isinstance(engine, str):
             from vm_core.engines import create
 
@@ -886,8 +920,11 @@ class Process:
             memory.poke(self.trampoline, self.abi.trampoline)
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
             self.mmap_top = self.trampoline
+        self.interpreter: Image | None = None
+        if self.image.interpreter:
+            self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
         cpu = self.isa.cpu()
-        cpu.pc = self.image.entry
+        cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
         self._first_cpu = cpu
 
@@ -916,7 +953,8 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE), (7, 0), (8, 0), (9, image.entry),
+            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
