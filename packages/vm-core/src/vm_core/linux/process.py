@@ -49,6 +49,7 @@ from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, pa
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
+    from vm_core.debug.control import Debugger
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -148,6 +149,11 @@ class FuelPool:
         self._condition = threading.Condition()
         self._left = fuel
         self._out = 0
+
+    @property
+    def left(self) -> int:
+        """What no thread holds."""
+        return self._left
 
     def take(self, wanted: int, stopping: Callable[[], bool]) -> int:
         """Up to ``wanted`` instructions; 0 when the budget is spent, or the process is stopping."""
@@ -251,7 +257,9 @@ class GuestThread:
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
         try:
-            if self.process.fuel is None:
+            if self.process.debugger is not None:
+                self.process.debugger.run(self)
+            elif self.process.fuel is None:
                 self._loop()
             else:
                 self._loop_fuel(self.process.fuel)
@@ -511,6 +519,8 @@ class GuestThread:
         self.attention = False
         self.words[_ATTENTION] = 0
         process = self.process
+        if process.debugger is not None:
+            process.debugger.pause_in_call(self)
         if process.stopping:
             self.attention = True
             return True
@@ -664,8 +674,10 @@ class Process:
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
+        debugger: Debugger | None = None,
     ) -> None:
         self.host = host
+        self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
@@ -675,7 +687,7 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None
+        self.natively = strace is None and syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -734,6 +746,8 @@ class Process:
         self.native.serve(self.calls, self.abi, waits=waits, hosted=host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        if debugger is not None:
+            debugger.attach_to(self)
 
     # -- construction -------------------------------------------------------------------------------------------
 
@@ -977,6 +991,8 @@ class Process:
             self._all_left.notify_all()
         for thread in threads:
             thread.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
@@ -1097,6 +1113,8 @@ class Process:
             if self.stopping or not threads:
                 return False
             default = self.signals.action(number).handler == 0
+            if self.debugger is not None and self.debugger.attached:
+                default = False  # the client sees it first
             if (
                 default
                 and not any(t.awaited & bit for t in threads)
