@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,7 +28,7 @@ _FAULT: Final = b"E0e"
 _RUNNING: Final = b"E.the guest is running"
 _FEATURES: Final = (
     "QStartNoAckMode+", "multiprocess+", "swbreak+", "hwbreak+", "vContSupported+", "QPassSignals+", "QProgramSignals+",
-    "QCatchSyscalls+", "no-resumed+", "qXfer:features:read+", "qXfer:auxv:read+", "qXfer:exec-file:read+",
+    "QCatchSyscalls+", "no-resumed+", "exec-events+", "qXfer:features:read+", "qXfer:auxv:read+", "qXfer:exec-file:read+",
     "qXfer:threads:read+", "qXfer:siginfo:read+", "qXfer:siginfo:write+", "qXfer:memory-map:read+",
     "qXfer:libraries-svr4:read+",
 )  # fmt: skip
@@ -142,6 +143,8 @@ class Commands:
                 out.append(f"{stop.kind}:;")
         elif stop.kind in _KINDS.values() or stop.kind.startswith("syscall"):
             out.append(f"{stop.kind}:{stop.value:x};")
+        elif stop.kind == "exec" and "exec-events+" in self._known:
+            out.append(f"exec:{os.fsencode(self.process.executable).hex()};")
         out.append(f"thread:{self._name(thread)};")
         return "".join(out).encode()
 

@@ -106,6 +106,10 @@ class Debugger:
         self.caught: Collection[int] | None = ()
         """The numbers of the system calls that stop; None for all."""
         self.notify: Callable[[], None] = lambda: None
+        self.executed = False
+        """The process goes on as another program, and the client has not been told."""
+        self.leave_client: Callable[[], None] = lambda: None
+        """Called in the child of a fork, to close the parent's connection there."""
         self.process: Process
         self.memory: GuestMemory
         self._free = True  # what a thread does that starts now: run, or wait to be resumed
@@ -113,8 +117,20 @@ class Debugger:
         self._set_in: Engine | None = None
 
     def attach_to(self, process: Process) -> None:
-        """The process that it is for. Before it runs."""
+        """The process that it is for, or another program that this has executed. Before it runs."""
+        self.executed = hasattr(self, "process")
         self.process, self.memory = process, process.memory
+        self.breakpoints.clear()
+        self._set, self._set_in = frozenset(), None
+
+    def forked(self, t: GuestThread) -> None:
+        """In the child of a fork, whose only thread this is: it has no debugger."""
+        self.notify = lambda: None
+        self.condition = threading.Condition()
+        self.controls = {t: self.controls[t]}
+        self.current, self.attached = None, True
+        self.detach()
+        self.leave_client()
 
     # -- the threads' side --------------------------------------------------------------------------------------------
 
@@ -125,6 +141,9 @@ class Debugger:
             control.hold = self.attached and not self._free
             self.controls[t] = control
         try:
+            if self.executed:
+                self.executed = False
+                self._report(control, Stop(SIGTRAP, "exec"))
             while True:
                 if t.attention:
                     self._attend(control)
@@ -149,9 +168,10 @@ class Debugger:
         stepping = control.stepping
         limit = 1 if stepping else t._slice
         if fuel is not None:
-            limit = fuel.take(limit, lambda: process.stopping)
+            limit = fuel.take(limit, lambda: process.leaving)
             if not limit:
-                process.end("fuel")
+                if not process.leaving:
+                    process.end("fuel")
                 raise ThreadEnd
         t._grant(limit)
         try:
@@ -267,11 +287,11 @@ class Debugger:
         control.parked = True
         self.condition.notify_all()
         try:
-            while not self.process.stopping and (self.halted or control.hold or control.event is not None):
+            while not self.process.leaving and (self.halted or control.hold or control.event is not None):
                 self.condition.wait()
         finally:
             control.parked = False
-        if self.process.stopping:
+        if self.process.leaving:
             raise ThreadEnd
         number, control.number = control.number, 0
         if number and not of_signal:
@@ -340,7 +360,7 @@ class Debugger:
         """Wait until all threads have stopped."""
         with self.condition:
             self.condition.wait_for(
-                lambda: self.process.stopping or all(c.parked for c in self.controls.values()),
+                lambda: self.process.leaving or all(c.parked for c in self.controls.values()),
                 _SETTLE_SECONDS,
             )
 

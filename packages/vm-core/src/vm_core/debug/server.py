@@ -100,6 +100,8 @@ class Server:
         self._closing = False
         self._lock = threading.Lock()
         self.debugger.notify = self._notify
+        self.debugger.leave_client = self._leave
+        self._connection: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -129,6 +131,13 @@ class Server:
             with contextlib.suppress(OSError):
                 os.unlink(self.address.path)
 
+    def _leave(self) -> None:
+        """In the child of a fork: the sockets are the parent's."""
+        for one in (self._listener, self._connection):
+            if one is not None:
+                one.close()
+        os.close(self._wake)
+
     def _notify(self) -> None:
         with self._lock:
             if self._wake >= 0:
@@ -140,6 +149,7 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 continue
+            self._connection = connection
             with connection:
                 if connection.family != socket.AF_UNIX:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
