@@ -54,6 +54,7 @@ from vm_core.state import HEADER, CpuState
 if TYPE_CHECKING:
     from types import FrameType
 
+    from vm_core.debug.control import Debugger
     from vm_core.linux.execve import Request
     from vm_core.spec.isa import Isa
 
@@ -169,6 +170,11 @@ class FuelPool:
         self._left = fuel
         self._out = 0
 
+    @property
+    def left(self) -> int:
+        """What no thread holds."""
+        return self._left
+
     def take(self, wanted: int, stopping: Callable[[], bool]) -> int:
         """Up to ``wanted`` instructions; 0 when the budget is spent, or the process is stopping."""
         with self._condition:
@@ -275,7 +281,9 @@ class GuestThread:
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
         try:
-            if self.process.fuel is None:
+            if self.process.debugger is not None:
+                self.process.debugger.run(self)
+            elif self.process.fuel is None:
                 self._loop()
             else:
                 self._loop_fuel(self.process.fuel)
@@ -541,6 +549,8 @@ class GuestThread:
             process._take_wanted_signals()
         self.attention = False
         self.words[_ATTENTION] = 0
+        if process.debugger is not None:
+            process.debugger.pause_in_call(self)
         if process.leaving:
             self.attention = True
             return True
@@ -730,8 +740,10 @@ class Process:
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
+        debugger: Debugger | None = None,
     ) -> None:
         self.host = host
+        self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
@@ -741,7 +753,7 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None
+        self.natively = strace is None and syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -827,6 +839,8 @@ class Process:
         self.native.serve(self.calls, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        if self.debugger is not None:
+            self.debugger.attach_to(self)
 
     def _namespace(
         self,
@@ -1115,6 +1129,9 @@ class Process:
         self._retired = self._calls = 0
         self._all_left = threading.Condition(self.lock)
         self._host_threads, self._runner = [], None
+        if self.debugger is not None:
+            # It stays with the parent.
+            self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
         self.children = {}
@@ -1159,6 +1176,8 @@ class Process:
         for other in threads:
             if other is not thread:
                 other.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     @property
     def executes(self) -> bool:
@@ -1293,6 +1312,8 @@ class Process:
             self._all_left.notify_all()
         for thread in threads:
             thread.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
@@ -1534,6 +1555,8 @@ class Process:
             if self.stopping or not threads:
                 return False
             default = self.signals.action(number).handler == 0
+            if self.debugger is not None and self.debugger.attached:
+                default = False  # the client sees it first
             if (
                 default
                 and not any(t.awaited & bit for t in threads)
