@@ -51,20 +51,26 @@ class ProgramNotFound(LoadError):
     exit_status: ClassVar[int] = EXIT_NOT_FOUND
 
 
+Program = str | os.PathLike[str] | bytes | int
+"""A program's path, its bytes, or a descriptor of its file, which is left open."""
+
+
 class _Source:
     """Bytes at offsets of a file or of a bytes object, without reading more than is asked for."""
 
-    def __init__(self, program: str | os.PathLike[str] | bytes, name: str = "") -> None:
+    def __init__(self, program: Program, name: str = "") -> None:
         self.fd = -1
         self.data = b""
         if isinstance(program, bytes):
             self.name, self.data, self.size = name or "<bytes>", program, len(program)
             return
-        path = os.fspath(program)
-        self.name = name or path
+        self.name = name or (f"<descriptor {program}>" if isinstance(program, int) else os.fspath(program))
         try:
-            # O_NONBLOCK: a FIFO must be refused, not waited for.
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if isinstance(program, int):
+                self.fd = os.dup(program)
+            else:
+                # O_NONBLOCK: a FIFO must be refused, not waited for.
+                self.fd = os.open(program, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             info = os.fstat(self.fd)
         except FileNotFoundError:
             raise ProgramNotFound(f"{self.name}: no such file", hint="give the path of a program") from None
@@ -148,7 +154,7 @@ class Image:
     end: int
     brk: int
     executable_stack: bool
-    program: str | os.PathLike[str] | bytes
+    program: Program
     interpreter: str = ""
     """The guest path in PT_INTERP; empty for a static program."""
     _symbols: Symbols | None = None
@@ -171,7 +177,7 @@ class _Segment(NamedTuple):
     prot: Prot
 
 
-def machine_of(program: str | os.PathLike[str] | bytes) -> str:
+def machine_of(program: Program) -> str:
     """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
     source = _Source(program)
     try:
@@ -180,7 +186,7 @@ def machine_of(program: str | os.PathLike[str] | bytes) -> str:
         source.close()
 
 
-def symbols_of(program: str | os.PathLike[str] | bytes, base: int) -> Symbols:
+def symbols_of(program: Program, base: int) -> Symbols:
     """The names in an ELF file whose address 0 lies at ``base``; none for a file that is damaged, stripped or gone."""
     try:
         source = _Source(program)
@@ -194,9 +200,7 @@ def symbols_of(program: str | os.PathLike[str] | bytes, base: int) -> Symbols:
         source.close()
 
 
-def load(
-    program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None = None, *, name: str = ""
-) -> Image:
+def load(program: Program, memory: GuestMemory, isa: str | None = None, *, name: str = "") -> Image:
     """Check a program and copy it into ``memory``. The caller has to load its ``interpreter``, if it names one.
 
     ``isa`` is the ISA the caller can run (None: any), ``name`` what the file is called in messages and in the guest's
@@ -205,9 +209,7 @@ def load(
     return _load_from(program, memory, isa, name, high=None)
 
 
-def load_interpreter(
-    program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str, *, name: str, high: int
-) -> Image:
+def load_interpreter(program: Program, memory: GuestMemory, isa: str, *, name: str, high: int) -> Image:
     """Check the interpreter of a program that has been loaded, and copy it into ``memory``: where it was linked for, or if
     it is position-independent as high as possible below ``high``. An interpreter's own PT_INTERP means nothing.
 
@@ -217,7 +219,7 @@ def load_interpreter(
 
 
 def _load_from(
-    program: str | os.PathLike[str] | bytes,
+    program: Program,
     memory: GuestMemory,
     isa: str | None,
     name: str,
@@ -296,7 +298,7 @@ def _header(source: _Source) -> _Header:
 
 def _load(
     source: _Source,
-    program: str | os.PathLike[str] | bytes,
+    program: Program,
     memory: GuestMemory,
     isa: str | None,
     high: int | None,

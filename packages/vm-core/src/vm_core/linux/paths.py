@@ -410,6 +410,17 @@ class Namespace:
         if self._first is not None:
             self._first.close()
 
+    def settle(self) -> None:
+        """Before a fork: what is made when it is first used is made now, so that the child has the same."""
+        for mount in self.mounts.values():
+            if mount.temporary:
+                mount.fd  # noqa: B018
+
+    def forked(self) -> None:
+        """In the child of a fork: what is temporary is the parent's to remove."""
+        for mount in self.mounts.values():
+            mount.temporary = False
+
     def find(self, path: str) -> Mount | None:
         """The innermost mount that holds the canonical guest path."""
         mounts = self.mounts
