@@ -46,6 +46,7 @@ from vm_core.linux.procfs import Emulated
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
+from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
@@ -942,12 +943,14 @@ class Process:
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.mmap_top - PAGE
-        if self.abi.trampoline:
-            memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
-            memory.poke(self.trampoline, self.abi.trampoline)
+        self.trampoline = self.vdso = 0
+        vdso = vdso_of(self.isa.name)
+        if vdso is not None:
+            self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
+            memory.map(self.vdso, len(vdso.data), Prot.RX, name="[vdso]")
+            memory.poke(self.vdso, vdso.data)
+            self.trampoline = self.vdso + vdso.sigreturn
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
-            self.mmap_top = self.trampoline
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
@@ -981,13 +984,11 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (33, self.vdso), (51, self.abi.signal_frame or self.abi.min_signal_stack), (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
             (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
-        if self.abi.min_signal_stack > 2048:
-            pairs.append((51, self.abi.min_signal_stack))
         if platform:
             pairs.append((15, platform))
         pairs.append((0, 0))
