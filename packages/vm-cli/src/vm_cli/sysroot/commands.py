@@ -149,28 +149,31 @@ def _write_marker(tree: Tree, marker: Mapping[str, Any]) -> None:
 def _unpack(tree: Tree, rows: Sequence[tuple[Package, Path]], architecture: str, progress: Progress) -> int:
     """Unpack, and record in dpkg's list. Returns how many packages have a script that would have run."""
     stanzas = {name: one.stanza for name, one in read_status(tree).items()}
-    scripts = 0
-    with progress.step("unpacking", len(rows), of_bytes=False) as step:
-        for wanted, path in rows:
-            with Deb(path, str(wanted)) as deb:
-                package = deb.package()
-                if (package.name, package.version) != (wanted.name, wanted.version):
-                    raise PackageError(f"{wanted}: the package calls itself {package}")
-                if package.architecture not in (architecture, "all"):
-                    raise PackageError(f"{wanted}: it is for {package.architecture}, not {architecture}")
-                try:
+    scripts, doing = 0, ""
+    try:
+        with progress.step("unpacking", len(rows), of_bytes=False) as step:
+            for wanted, path in rows:
+                doing = str(wanted)
+                with Deb(path, doing) as deb:
+                    _check_same(deb.package(), wanted, architecture)
                     with deb.data() as archive:
                         paths = tree.unpack(archive)
-                    stanzas[package.name] = record(tree, package, deb.control, paths)
-                except PackageError as error:
-                    raise PackageError(
-                        f"{wanted}: {str(error).removeprefix(f'{wanted}: ')}", hint=error.hint
-                    ) from None
-                scripts += "postinst" in deb.control
-            step.advance(1)
-    write_status(tree, (stanzas[name] for name in sorted(stanzas)))
-    settle(tree)
+                    stanzas[wanted.name] = record(tree, deb.package(), deb.control, paths)
+                    scripts += "postinst" in deb.control
+                step.advance(1)
+        doing = "what stands in the place of the installation scripts"
+        write_status(tree, (stanzas[name] for name in sorted(stanzas)))
+        settle(tree)
+    except OSError as error:
+        raise SysrootError(f"{tree.path}: {doing}: {error.strerror or error}") from None
     return scripts
+
+
+def _check_same(package: Package, wanted: Package, architecture: str) -> None:
+    if (package.name, package.version) != (wanted.name, wanted.version):
+        raise PackageError(f"{wanted}: the package calls itself {package}")
+    if package.architecture not in (architecture, "all"):
+        raise PackageError(f"{wanted}: it is for {package.architecture}, not {architecture}")
 
 
 def _facts(marker: Mapping[str, Any], rows: Sequence[tuple[Package, Path]], **more: Any) -> dict[str, Any]:

@@ -67,14 +67,11 @@ def version_key(text: str) -> Key:
 
 def _part_key(text: str) -> tuple[object, ...]:
     """Text and numbers alternate. In text, ``~`` sorts before the end, the end before letters, letters before the rest."""
-    end = ((0,), 0)
     pairs: list[tuple[tuple[int, ...], int]] = []
-    for word, number in re.findall(r"([^0-9]*)([0-9]*)", text):
+    for word, number in re.findall(r"([^0-9]*)([0-9]*)", text or "0"):  # the last pair is empty
         order = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in word]
         pairs.append(((*order, 0), int(number or 0)))
-    while pairs and pairs[-1] == end:  # no revision is revision 0
-        pairs.pop()
-    return (*pairs, end)
+    return tuple(pairs)
 
 
 # -- relations --------------------------------------------------------------------------------------------------------

@@ -122,12 +122,11 @@ class Fetcher:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Never from the network to a file of this machine, and never from https to http."""
+    """Never from https to http. urllib itself never follows one from the network to a file."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        scheme = urllib.parse.urlsplit(newurl).scheme
-        if scheme not in ("http", "https") or (scheme == "http" and req.type == "https"):
-            raise urllib.error.URLError(f"it redirects to a {scheme} URL")
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"it redirects from https to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

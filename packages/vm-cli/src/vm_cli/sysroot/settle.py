@@ -64,6 +64,9 @@ def settle(tree: Tree, resolver: Path = Path("/etc/resolv.conf")) -> None:
     """What stands in the place of the maintainer scripts. May be done again: what is there stays."""
     for path, mode in _DIRECTORIES:
         tree.directory(path, mode)
+    for path, target in (("/var/run", "../run"), ("/var/lock", "../run/lock")):
+        if tree.take_empty(path):
+            tree.link(path, target)
     for source, target in _DEFAULTS:
         data = tree.read(source)
         if data is not None and not tree.kind(target):

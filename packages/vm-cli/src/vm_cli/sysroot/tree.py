@@ -213,6 +213,18 @@ class Tree:
         finally:
             os.close(fd)
 
+    def take_empty(self, path: str) -> bool:
+        """Take away a directory if it is empty, or there is nothing. Returns whether the place is free."""
+        try:
+            directory, name = self._place(path, make=False)
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        self._stale = True
+        return True
+
     def _clear(self, name: bytes, directory: int) -> bool:
         """Take away a file or a link. Returns False, and does nothing, for a directory."""
         try:
