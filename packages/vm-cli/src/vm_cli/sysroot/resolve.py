@@ -49,7 +49,7 @@ class Index:
         for name, texts in self._stanzas.items():
             for text in texts:
                 match = (
-                    re.search(rb"(?im)^provides:(.*(?:\n[ \t].*)*)", text) if b"rovides:" in text else None
+                    re.search(rb"(?im)^provides:(.*(?:\n[ \t].*)*)", text) if b"vides:" in text else None
                 )
                 for word in re.findall(rb"(?:^|,)\s*([^\s,(:]+)", match[1]) if match else ():
                     rows = found.setdefault(word.decode("utf-8", "replace"), [])
@@ -73,7 +73,7 @@ class Index:
         return sorted(
             name
             for name, texts in self._stanzas.items()
-            if any(b"ssential:" in text and marked.search(text) for text in texts)
+            if any(b"sential:" in text and marked.search(text) for text in texts)
         )
 
     def nearest(self, name: str) -> list[str]:
