@@ -148,7 +148,10 @@ def test_other_machines(tmp_path: Path, server: Server, archive: Archive) -> Non
 
 
 def test_minimal_and_recommends(tmp_path: Path, server: Server, archive: Archive) -> None:
-    found = create(tmp_path, server, "prog", minimal=True, recommends=True)
+    found = create(tmp_path, server, "prog", minimal=True)
+    assert found["recommended"] == ["extra"]
+    found = create(tmp_path, server, "prog", minimal=True, recommends=True, force=True)
+    assert found["recommended"] == []
     assert [row["name"] for row in found["packages"]] == ["extra", "libfoo1", "prog"]
     with pytest.raises(UsageError, match="--minimal needs"):
         create(tmp_path, server, minimal=True, output="other")
@@ -219,6 +222,14 @@ def test_what_a_killed_command_left_is_taken_away(tmp_path: Path, server: Server
     (left / "mine").write_text("mine")
     with pytest.raises(SysrootError, match="in the way"):
         create(tmp_path, server, force=True)
+    assert (left / "mine").read_text() == "mine"
+    shutil.rmtree(left)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / MARKER).write_text("{}")
+    left.symlink_to("elsewhere")
+    with pytest.raises(SysrootError, match="in the way"):
+        create(tmp_path, server, force=True)
+    assert os.listdir(tmp_path / "elsewhere") == [MARKER]
 
 
 def test_only_sysroots_are_replaced(tmp_path: Path, server: Server, archive: Archive) -> None:

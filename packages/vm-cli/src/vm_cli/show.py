@@ -395,6 +395,9 @@ def show_made(found: Mapping[str, Any]) -> None:
         f"[bold]{_clean(path)}[/]: {count} packages of {_clean(found['suite'])} for {found['isa']}, {size(total)}, "
         f"in {seconds(found['seconds'])} ({size(found['fetched_bytes'])} fetched, {size(found['kept_bytes'])} kept from before)"
     )
+    if found["recommended"]:
+        names = ", ".join(map(_clean, found["recommended"]))
+        console.print(f"[dim]recommended by what you asked for, and not taken: {names}[/]")
     if found["scripts_not_run"]:
         console.print(f"[dim]the installation scripts of {found['scripts_not_run']} packages were not run[/]")
 

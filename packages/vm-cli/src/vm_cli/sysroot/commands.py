@@ -78,6 +78,29 @@ def _store(environ: Mapping[str, str], proxies: dict[str, str] | None = None) ->
     return Store(Path(chosen or os.path.join(cache, "vm")) / "sysroot", Fetcher(proxies))
 
 
+@dataclass(frozen=True, slots=True)
+class _Obtained:
+    release: Release
+    rows: list[tuple[Package, Path]]
+    store: Store
+    recommended: list[str]
+    """What the packages that were asked for recommend, and nobody took."""
+
+    def facts(self, marker: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        packages = [_row(package) for package, _ in sorted(self.rows, key=lambda row: row[0].name)]
+        return {
+            **{
+                key: marker.get(key)
+                for key in ("isa", "architecture", "suite", "mirror", "asked", "complete")
+            },
+            **more,
+            "fetched_bytes": self.store.fetched_bytes,
+            "kept_bytes": self.store.reused_bytes,
+            "recommended": self.recommended,
+            "packages": packages,
+        }
+
+
 def _obtain(
     choices: Choices,
     architecture: str,
@@ -87,7 +110,7 @@ def _obtain(
     *,
     essential: bool,
     installed: Mapping[str, Package] | None = None,
-) -> tuple[Release, list[tuple[Package, Path]], Store]:
+) -> _Obtained:
     """Choose the packages and have them here. A suite that proves stale gives way to the next one."""
     mirrors, proxies = _mirrors(choices, environ)
     store = _store(environ, proxies)
@@ -105,8 +128,23 @@ def _obtain(
         except StaleError as error:
             progress.note(f"{release.label} is stale on the mirror: {error}")
             continue
-        return release, list(zip(packages, paths, strict=True)), store
+        there = [*packages, *(installed or {}).values()]
+        missing = _not_taken(names, packages, there)
+        return _Obtained(release, list(zip(packages, paths, strict=True)), store, missing)
     raise AssertionError("suites() ends with an error")
+
+
+def _not_taken(names: Sequence[str], packages: Sequence[Package], there: Sequence[Package]) -> list[str]:
+    asked = {name.partition("=")[0] for name in names}
+    return sorted(
+        {
+            clause.any_of[0].name
+            for package in packages
+            if package.name in asked
+            for clause in package.recommends
+            if not any(one.satisfies(relation) for relation in clause.any_of for one in there)
+        }
+    )
 
 
 def _wanted(mirror: Mirror, package: Package) -> Wanted:
@@ -176,12 +214,6 @@ def _check_same(package: Package, wanted: Package, architecture: str) -> None:
         raise PackageError(f"{wanted}: it is for {package.architecture}, not {architecture}")
 
 
-def _facts(marker: Mapping[str, Any], rows: Sequence[tuple[Package, Path]], **more: Any) -> dict[str, Any]:
-    found = {key: marker.get(key) for key in ("isa", "architecture", "suite", "mirror", "asked", "complete")}
-    packages = [_row(package) for package, _ in sorted(rows, key=lambda row: row[0].name)]
-    return {**found, **more, "packages": packages}
-
-
 def _row(package: Package) -> dict[str, Any]:
     return {
         "name": package.name,
@@ -226,29 +258,22 @@ def create(
             "complete": False,
         }
         _write_marker(tree, marker)
-        release, rows, store = _obtain(choices, architecture, names, progress, environ, essential=not minimal)
+        found = _obtain(choices, architecture, names, progress, environ, essential=not minimal)
         marker |= {
-            "suite": release.suite,
-            "mirror": redacted(release.mirror.url),
-            "mirror_from": release.mirror.origin,
+            "suite": found.release.suite,
+            "mirror": redacted(found.release.mirror.url),
+            "mirror_from": found.release.mirror.origin,
             "components": list(choices.components or _MAIN),
             "asked": list(names),
         }
         prepare(tree, architecture)
-        scripts = _unpack(tree, rows, architecture, progress)
+        scripts = _unpack(tree, found.rows, architecture, progress)
         marker["complete"] = True
         _write_marker(tree, marker)
         _check_place(place, force=force)
         _move(tree.path, place)
-    return _facts(
-        marker,
-        rows,
-        path=str(place),
-        fetched_bytes=store.fetched_bytes,
-        kept_bytes=store.reused_bytes,
-        scripts_not_run=scripts,
-        seconds=round(time.monotonic() - start, 3),
-    )
+    seconds = round(time.monotonic() - start, 3)
+    return found.facts(marker, path=str(place), scripts_not_run=scripts, seconds=seconds)
 
 
 def _check_place(place: Path, *, force: bool) -> None:
@@ -276,26 +301,45 @@ def _check_place(place: Path, *, force: bool) -> None:
 @contextlib.contextmanager
 def _partial(place: Path) -> Iterator[Tree]:
     """A directory beside ``place``, on the same file system. It is gone in the end, unless it was moved."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    path = place.with_name(f".{place.name}.vm-partial")
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(0o755)
-    with Tree(path) as tree:
+    path = _beside(place, "partial")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(0o755)
+        tree = Tree(path)
+    except OSError as error:
+        raise SysrootError(
+            f"{path} cannot be made: {error.strerror}",
+            hint="a tree is made beside its place and then renamed",
+        ) from None
+    with tree:
         try:
-            left = os.listdir(path)
-            if left and MARKER not in left and left != [f"{MARKER}.vm-new"]:
-                raise SysrootError(f"{path} is in the way: it is no sysroot of vm", hint="move it away")
-            for name in left:  # of a command that was killed
-                _remove(path / name)
+            _empty(path)  # of what a command left that was killed
             yield tree
-        except BaseException:
+        except BaseException as error:
             _remove(path)
+            if isinstance(error, OSError):
+                raise SysrootError(f"{error.filename or place}: {error.strerror or error}") from None
             raise
+
+
+def _beside(place: Path, what: str) -> Path:
+    """A name for a tree that is not ready, or no longer wanted. Raises SysrootError if something else has it."""
+    path = place.with_name(f".{place.name}.vm-{what}")
+    try:
+        left = ["a link"] if path.is_symlink() else os.listdir(path)
+    except FileNotFoundError:
+        return path
+    except NotADirectoryError:
+        left = ["a file"]
+    if left and not any(name.startswith(MARKER) for name in left):
+        raise SysrootError(f"{path} is in the way: it is no sysroot of vm", hint="move it away")
+    return path
 
 
 def _move(partial: Path, place: Path) -> None:
     """Give the finished tree its name; an older sysroot there goes."""
-    old = place.with_name(f".{place.name}.vm-old")
+    old = _beside(place, "old")
     _remove(old)
     with contextlib.suppress(FileNotFoundError), Tree(place):  # nobody adds to it at the moment
         os.rename(place, old)
@@ -303,12 +347,20 @@ def _move(partial: Path, place: Path) -> None:
     _remove(old)
 
 
+def _empty(path: Path) -> None:
+    """Delete what a sysroot holds, its marker last: what is left of it in between is known as one."""
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name.startswith(MARKER)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
 def _remove(path: Path) -> None:
-    """A tree and all in it; nothing if there is none."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+    """Delete a sysroot, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        _empty(path)
+        path.rmdir()
 
 
 def add(
@@ -336,24 +388,16 @@ def add(
             choices = replace(choices, mirror=str(marker.get("mirror", "")))
         words = list(dict.fromkeys([*pending, *names]))
         architecture = str(marker["architecture"])
-        _, rows, store = _obtain(
-            choices, architecture, words, progress, environ, essential=False, installed=installed
-        )
+        found = _obtain(choices, architecture, words, progress, environ, essential=False, installed=installed)
         marker |= {"complete": False, "pending": words}
         _write_marker(tree, marker)
-        scripts = _unpack(tree, rows, architecture, progress)
+        scripts = _unpack(tree, found.rows, architecture, progress)
         marker |= {"complete": True, "asked": list(dict.fromkeys([*_words(marker, "asked"), *words]))}
         del marker["pending"]
         _write_marker(tree, marker)
-    return _facts(
-        marker,
-        rows,
-        path=str(Path(directory).resolve()),
-        fetched_bytes=store.fetched_bytes,
-        kept_bytes=store.reused_bytes,
-        scripts_not_run=scripts,
-        seconds=round(time.monotonic() - start, 3),
-    )
+    seconds = round(time.monotonic() - start, 3)
+    path = str(Path(directory).resolve())
+    return found.facts(marker, path=path, scripts_not_run=scripts, seconds=seconds)
 
 
 @contextlib.contextmanager

@@ -48,9 +48,7 @@ class Index:
         found: dict[str, list[str]] = {}
         for name, texts in self._stanzas.items():
             for text in texts:
-                match = (
-                    re.search(rb"(?im)^provides:(.*(?:\n[ \t].*)*)", text) if b"vides:" in text else None
-                )
+                match = re.search(rb"(?im)^provides:(.*(?:\n[ \t].*)*)", text) if b"vides:" in text else None
                 for word in re.findall(rb"(?:^|,)\s*([^\s,(:]+)", match[1]) if match else ():
                     rows = found.setdefault(word.decode("utf-8", "replace"), [])
                     if not rows or rows[-1] != name:
