@@ -27,7 +27,7 @@ from vm_cli.sysroot.errors import MirrorError, StaleError, VerificationError
 from vm_cli.sysroot.progress import Progress, Step
 from vm_core.errors import HostError
 
-__all__ = ["Fetcher", "Missing", "Store", "Wanted", "redacted"]
+__all__ = ["Fetcher", "Missing", "Store", "Unreachable", "Wanted", "redacted"]
 
 _CHUNK: Final = 1 << 16
 _TRIES: Final = 3
@@ -37,6 +37,10 @@ _WORKERS: Final = 4
 
 class Missing(StaleError):
     """The server has no such file."""
+
+
+class Unreachable(MirrorError):
+    """There is no answer from the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +102,9 @@ class Fetcher:
             if shown.startswith("file:") and isinstance(cause, FileNotFoundError):
                 raise Missing(f"the mirror has no {shown}") from None
             text = cause.strerror or str(cause) if isinstance(cause, OSError) else str(cause)
-            raise MirrorError(f"{shown}: {text}", hint="check the mirror's URL and the network") from error
+            raise Unreachable(f"{shown}: {text}", hint="check the mirror's URL and the network") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise MirrorError(f"{shown}: {error}", hint="check the mirror's URL and the network") from error
+            raise Unreachable(f"{shown}: {error}", hint="check the mirror's URL and the network") from error
 
     def read(self, url: str, limit: int) -> bytes:
         """A small file. Raises Missing and MirrorError, also for one that is longer than ``limit`` bytes."""
@@ -138,7 +142,7 @@ def _transient(error: MirrorError) -> bool:
     if isinstance(error, Missing):
         return False
     if isinstance(cause, urllib.error.URLError):
-        return isinstance(cause.reason, TimeoutError | ConnectionError)
+        return isinstance(cause.reason, ConnectionError)
     return cause is not None
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from vm_cli.settings import URL
 from vm_cli.sysroot.control import fields, stanzas
-from vm_cli.sysroot.download import Fetcher, Missing, Store, Wanted, redacted
+from vm_cli.sysroot.download import Fetcher, Missing, Store, Unreachable, Wanted, redacted
 from vm_cli.sysroot.errors import MirrorError, PackageError, StaleError, VerificationError
 from vm_cli.sysroot.progress import Progress
 from vm_cli.sysroot.resolve import Index
@@ -198,7 +198,7 @@ def _keyring(mirror: Mirror, chosen: str, scratch: Path) -> Path:
             return _dearmoured(path.read_bytes(), path, scratch)
     raise VerificationError(
         "the archive's signature cannot be checked: its keys are not on this host",
-        hint="apt install debian-archive-keyring, or name a keyring with --keyring FILE; "
+        hint="install debian-archive-keyring, or name a keyring with --keyring FILE; "
         "--no-check-signature trusts the network",
     )
 
@@ -226,7 +226,7 @@ def _signed_text(data: bytes, url: str, mirror: Mirror, keyring: str) -> str:
     if program is None:
         raise VerificationError(
             "the archive's signature cannot be checked: there is no gpgv on this host",
-            hint="apt install gpgv; --no-check-signature trusts the network",
+            hint="install gpgv; --no-check-signature trusts the network",
         )
     with tempfile.TemporaryDirectory(prefix="vm-sysroot-") as name:
         scratch = Path(name)
@@ -396,7 +396,9 @@ class Source:
             wanted = Wanted(release.url(name), sha256, size, path)
             try:
                 kept = self.store.get_all([wanted], f"index of {release.suite} {component}", progress)[0]
-            except (Missing, VerificationError):
+            except Unreachable:
+                raise
+            except (MirrorError, VerificationError):
                 continue
             limit = release.files.get(stem, ("", _INDEX_LIMIT))[1]
             return _unpacked(kept, endings[0], min(limit, _INDEX_LIMIT))
@@ -441,24 +443,39 @@ def suites(
     Raises MirrorError when there are no more, and VerificationError at once if a signature is wrong or cannot be checked.
     """
     reasons: list[str] = []
+    untold: list[str] = []  # of a single one, the error says it
+
+    def tell() -> None:
+        while untold:
+            progress.note(untold.pop())
+
     for mirror in mirrors:
         for name in names:
             if name.startswith("/") or ".." in name or not re.fullmatch(r"[\w.+/-]+", name):
                 raise UsageError(f"--suite: {name!r} is no name of a suite")
+            tell()
             try:
                 release = source.named_release(mirror, name)
                 if architecture not in release.architectures:
                     raise MirrorError(f"{release.label} is not made for {architecture}")
                 source.check_valid(release, progress)
                 texts = [source.index(release, part, architecture, progress) for part in components]
+                index = Index(
+                    b"\n\n".join(text.strip(b"\n") for text in texts), release.codename or release.suite
+                )
+                if mirror.origin == "apt" and not index.named("base-files"):
+                    # Somebody's programs, in a suite of the same name.
+                    raise MirrorError(f"{release.label} of {redacted(mirror.url)} has no base system")
             except MirrorError as error:
                 reasons.append(str(error))
-                progress.note(str(error))
+                untold.append(str(error))
+                if isinstance(error, Unreachable):
+                    break
                 continue
-            label = release.codename or release.suite
-            yield release, Index(b"\n\n".join(text.strip(b"\n") for text in texts), label)
-    tried = ", ".join(names)
-    raise MirrorError(
-        reasons[0] if len(reasons) == 1 else f"none of the suites {tried} can be used",
-        hint="name another one with --suite, or another mirror with --mirror URL",
-    )
+            yield release, index
+    if len(reasons) == 1:
+        message = reasons[0]
+    else:
+        tell()
+        message = f"none of the suites {', '.join(names)} can be used"
+    raise MirrorError(message, hint="name another one with --suite, or another mirror with --mirror URL")
