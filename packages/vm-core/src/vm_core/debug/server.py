@@ -126,6 +126,7 @@ class Server:
             if self._wake >= 0 and not (self._thread and self._thread.is_alive()):
                 os.close(self._wake)
                 self._wake = -1
+        self.debugger.close()
         self._listener.close()
         if self.address.path:
             with contextlib.suppress(OSError):
