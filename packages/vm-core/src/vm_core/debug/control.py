@@ -10,7 +10,6 @@ thread that talks to the client.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -19,7 +18,9 @@ from vm_core.debug.watch import MOST, Hit, Watch, WatchedMemory, engine_for, pag
 from vm_core.engine import Breakpoint, Budget, Engine, Exit, Syscall, Trap
 from vm_core.execute import execute, fetch
 from vm_core.linux import signal as signals
-from vm_core.linux.abi import SigInfo
+from vm_core.linux import table
+from vm_core.linux.abi import SigInfo, s64
+from vm_core.linux.strace import traced
 from vm_core.linux.system import ThreadEnd
 from vm_core.state import HEADER, HEADER_BYTES
 
@@ -75,6 +76,8 @@ class Control:
         self.last: Stop | None = None
         """Why it stopped last."""
         self.parked = False
+        self.waits = False
+        """It is parked in a system call that waits."""
         self.number = 0
         """The signal that it was resumed with."""
         self.siginfo: bytes | None = None
@@ -107,6 +110,8 @@ class Debugger:
         """Signals that are delivered without a stop."""
         self.caught: Collection[int] | None = ()
         """The numbers of the system calls that stop; None for all."""
+        self.trace: Callable[[str], None] | None = None
+        """Takes a line for each system call."""
         self.notify: Callable[[], None] = lambda: None
         self.executed = False
         """The process goes on as another program, and the client has not been told."""
@@ -243,7 +248,10 @@ class Debugger:
             if t.cpu.pc != pc:
                 return False
         try:
-            t.call()
+            if self.trace is None:
+                t.call()
+            else:
+                self._traced_call(t, number, self.trace)
         except _Abandoned:
             t.phase += 1
             t.attention = True
@@ -252,6 +260,20 @@ class Debugger:
             return True
         self._report(control, Stop(SIGTRAP, "syscall_return", number))
         return False
+
+    def _traced_call(self, t: GuestThread, number: int, write: Callable[[str], None]) -> None:
+        """The system call, with its line."""
+        entry = self.process.calls.get(number)
+        if entry is None:
+            t.call()
+            return
+
+        def call(t: GuestThread, *_: int) -> int:
+            t.call()
+            return s64(t.words[t.abi.result_word])
+
+        _, arguments, row = entry
+        traced(row, call, write)(t, *arguments(t.words))
 
     def pause(self, t: GuestThread) -> None:
         """Wait while the thread is stopped. Raises ThreadEnd at the end of the process."""
@@ -270,7 +292,11 @@ class Debugger:
         with self.condition:
             cpu.pc -= t.abi.syscall_bytes
             shown = _registers(t)
-            self._park(control)
+            control.waits = True
+            try:
+                self._park(control)
+            finally:
+                control.waits = False
             if _registers(t) != shown:
                 raise _Abandoned
             cpu.pc += t.abi.syscall_bytes
@@ -482,10 +508,13 @@ class Debugger:
             self.watches.remove(watch)
 
     def describe(self, t: GuestThread) -> str:
-        """A thread's name and what it does, for a list of threads."""
+        """What a thread does, for a list of threads; empty for one in its own code."""
         control = self.controls.get(t)
-        state = "" if control is None or control.last is None else f" ({control.last.kind})"
-        return os.fsdecode(t.name) + state
+        if control is None:
+            return "not started"
+        if control.waits:
+            return f"in {table.name_of(t.abi, t.words[t.abi.number_word])}"
+        return ""
 
     @property
     def _engine_memory(self) -> GuestMemory:
