@@ -200,9 +200,7 @@ def symbols_of(program: Program, base: int) -> Symbols:
         source.close()
 
 
-def load(
-    program: Program, memory: GuestMemory, isa: str | None = None, *, name: str = ""
-) -> Image:
+def load(program: Program, memory: GuestMemory, isa: str | None = None, *, name: str = "") -> Image:
     """Check a program and copy it into ``memory``. The caller has to load its ``interpreter``, if it names one.
 
     ``isa`` is the ISA the caller can run (None: any), ``name`` what the file is called in messages and in the guest's
@@ -211,9 +209,7 @@ def load(
     return _load_from(program, memory, isa, name, high=None)
 
 
-def load_interpreter(
-    program: Program, memory: GuestMemory, isa: str, *, name: str, high: int
-) -> Image:
+def load_interpreter(program: Program, memory: GuestMemory, isa: str, *, name: str, high: int) -> Image:
     """Check the interpreter of a program that has been loaded, and copy it into ``memory``: where it was linked for, or if
     it is position-independent as high as possible below ``high``. An interpreter's own PT_INTERP means nothing.
 

@@ -803,7 +803,9 @@ class CodeImage:
             self.tiering = Tiering(self, _code, synchronous=options.synchronous, optimising=options.jit)
         self.baseline: Baseline | None = None
         if options.baseline:
-            self.baseline = Baseline(self, _code, _own_code, heat=options.jit, synchronous=options.synchronous)
+            self.baseline = Baseline(
+                self, _code, _own_code, heat=options.jit, synchronous=options.synchronous
+            )
 
     def start(self, memory: GuestMemory, breakpoints: frozenset[int]) -> None:
         """Take from the cache what earlier runs made of the code in ``memory``."""

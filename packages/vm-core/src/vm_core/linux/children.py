@@ -86,9 +86,7 @@ def children_changed(process: Process) -> bool:
             continue
         number = child.signal if over else SIGCHLD
         if number:
-            process.send(
-                SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status)
-            )
+            process.send(SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status))
     if found:
         process.child_events += 1
         for thread in process.threads_snapshot():
@@ -146,10 +144,7 @@ def _wait(
         else:
             if options & _NOHANG:
                 return 0
-            if options & _EXITED:
-                events = [(child.fd, select.POLLIN) for child in mine]
-            else:
-                events = []
+            events = [(child.fd, select.POLLIN) for child in mine] if options & _EXITED else []
             if t.poll(events, None, lambda: process.child_events != seen) is None:  # noqa: B023 - called before the next round
                 return RESTART
 

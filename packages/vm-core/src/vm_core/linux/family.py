@@ -71,9 +71,7 @@ class Family:
                     free = number if free < 0 else free
                     break
             if free < 0:
-                free = next(
-                    (n for n in range(MAX_PROCESSES) if not self._holds(self._owner(n))), -1
-                )
+                free = next((n for n in range(MAX_PROCESSES) if not self._holds(self._owner(n))), -1)
             if free >= 0:
                 _HEAD.pack_into(self._boxes, free * _BOX, pid, 0, 0)
             return free
@@ -157,7 +155,15 @@ class Family:
                 return  # it arrives all the same, as one whose sender is not known
             place = at + _HEAD.size + count * _LETTER.size
             _LETTER.pack_into(
-                self._boxes, place, info.number, info.code, info.pid, info.uid, info.value & (1 << 64) - 1, tid, 0
+                self._boxes,
+                place,
+                info.number,
+                info.code,
+                info.pid,
+                info.uid,
+                info.value & (1 << 64) - 1,
+                tid,
+                0,
             )
             _HEAD.pack_into(self._boxes, at, pid, count + 1, 0)
 
@@ -190,7 +196,7 @@ class Family:
             return False
         found = fcntl.fcntl(self._fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, pid, 1, 0))
         kind, _, _, _, holder = _FLOCK.unpack(found)
-        return kind != fcntl.F_UNLCK and holder == pid
+        return bool(kind != fcntl.F_UNLCK and holder == pid)
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ _EXCLUSIVE: Final = 1 << 56
 _PRESENT: Final = 1 << 63
 """Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is in memory."""
 _PAGE_AT: Final = struct.Struct("<Q")
-_ALL_SIGNALS: Final = range(1, 65)
+_ALL_SIGNALS: Final = signal.valid_signals()
 
 
 def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
@@ -88,7 +88,8 @@ def _clone(
         return new_thread(t, flags, stack, parent_tid, child_tid, tls)
     if flags & _VM and not flags & _VFORK:
         t.process.explain(
-            "clone", "clone with CLONE_VM, but neither as a thread nor as vfork, is not supported: it returns ENOSYS"
+            "clone",
+            "clone with CLONE_VM, but neither as a thread nor as vfork, is not supported: it returns ENOSYS",
         )
         return -errno.ENOSYS
     return _fork(t, flags, number, stack, parent_tid, child_tid, tls, pidfd)
@@ -228,5 +229,3 @@ def _changed(memory: GuestMemory) -> list[int]:
     finally:
         os.close(fd)
     return out
-
-
