@@ -100,7 +100,10 @@ def test_a_breakpoint_in_a_hot_loop_stops_at_each_pass(assembler: Assembler, eng
         places = ["skip"] * 2 + ["rare"] * (warm + 2) + ["store"] * 2 + ["rare"] * 2
         assert seen == [(at[place], count) for place, count in zip(places, rounds, strict=True)]
         assert client.ask("vCont;c").startswith(b"W03")
-        assert guest.ended().instructions == straight.instructions
+        result = guest.ended()
+        assert result.instructions == straight.instructions
+        assert (result.stats.retired_jit > 0) == (engine == "jit")
+        assert ("baseline_units" in result.stats.extra) == (engine in ("jit", "baseline"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
