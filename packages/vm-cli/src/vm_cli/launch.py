@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
@@ -66,12 +66,21 @@ def run_command(words: Sequence[str]) -> int:
 
 def run_multicall(isa: str, words: Sequence[str]) -> int:
     """``vm-riscv64`` and its like: as ``vm run``, for programs of one ISA, and a signal's death is vm's own."""
-    line = parse_run(words, qemu=True)
+    from vm_cli.qemu import OPTIONS, parse_qemu
+
+    line, notes, log_file = parse_qemu(words, os.environ)
     if line.help:
-        print(help_text(f"vm-{isa} [OPTIONS] PROGRAM [ARGUMENTS]..."))
+        print(help_text(f"vm-{isa} [OPTIONS] PROGRAM [ARGUMENTS]...", more=OPTIONS))
         return 0
     if line.version:
         return _version()
+    if notes:
+        from vm_cli.report import note
+
+        for text in notes:
+            note(text)
+    if log_file is not None:
+        _log_to(log_file)
     if line.program:
         _check_machine(line.program[0], isa)
     result, engine, settings = _run(line, os.environ)
@@ -214,6 +223,8 @@ def run_guest(
             sysroot=settings.sysroot,
             binds=settings.bind,
             net=settings.net,
+            stack=settings.stack,
+            release=settings.uname,
             isolation=settings.isolation,
             argv0=argv0,
             strace=_strace if settings.strace else None,
@@ -247,8 +258,26 @@ def _show_log(level: str) -> None:
     configure(prepare)
 
 
+_strace_file: TextIO | None = None
+"""Where the system calls are written; None for standard error."""
+
+
+def _log_to(path: str) -> None:
+    """Write the system calls to a file instead, in whose name ``%d`` is this process's number. Raises OSError."""
+    global _strace_file
+    name = path.replace("%d", str(os.getpid()))
+    # Appending, so that the guest's children, which share the descriptor or not, do not write over each other.
+    _strace_file = open(  # noqa: SIM115 - until the process ends
+        os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666),
+        "w",
+        encoding="utf-8",
+        errors="backslashreplace",
+        buffering=1,
+    )
+
+
 def _strace(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    (_strace_file or sys.stderr).write(line + "\n")
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class Settings:
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    stack: int | None = None
+    uname: str | None = None
     isolation: str = "on"
     env: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
@@ -153,6 +155,12 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _release(text: str) -> str:
+    if not text or "\0" in text or len(os.fsencode(text)) > 64:
+        raise ValueError(text)
+    return text
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text in words:
@@ -176,6 +184,7 @@ ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, meta
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
@@ -210,6 +219,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
     Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),
     Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network."),
+    Row("stack", SIZE, ("VM_STACK", "QEMU_STACK_SIZE"), ("-s", "--stack"), "Size of the guest's stack (8M)."),
+    Row("uname", RELEASE, ("VM_UNAME", "QEMU_UNAME"), ("-r", "--uname"), "The kernel release that the guest sees."),
     Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),

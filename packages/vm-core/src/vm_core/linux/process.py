@@ -49,7 +49,7 @@ from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -746,8 +746,13 @@ class Process:
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
         debugger: Debugger | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         self.host = host
+        self.stack_bytes = page_up(stack or _STACK_BYTES)
+        if release is not None:
+            self.release = release
         self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
@@ -764,7 +769,11 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
+        self.limits: dict[int, tuple[int, int]] = {
+            3: (self.stack_bytes, MASK64),
+            7: (1024, 4096),
+            4: (0, MASK64),
+        }
         self.no_new_privileges = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
@@ -936,7 +945,7 @@ class Process:
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
         self.stack_top = memory.size - (64 << 10)
-        size = _STACK_BYTES
+        size = max(min(self.stack_bytes, page_down(memory.size // 4)), 16 * PAGE)
         if limit is not None:
             size = max(min(size, page_down(limit // 4)), 16 * PAGE)
         low = self.stack_top - size
