@@ -27,6 +27,7 @@ from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
+from vm_core.linux.family import Family
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
     SLICE_SECONDS,
@@ -704,6 +705,7 @@ class Process:
         self._parallel = False
         self._fault_hook = fault_hook
         self.some_stat = os.stat("/")
+        self.family = Family()
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -996,6 +998,7 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
+        self.family.close()
         self._sweep_limbo(everything=True)
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
@@ -1059,6 +1062,10 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def knows(self, pid: int) -> bool:
+        """Whether a process is one of this guest's."""
+        return pid == self.pid or self.family.member(pid) is not None
 
     def thread(self, tid: int) -> GuestThread | None:
         return self.threads.get(tid)
