@@ -187,6 +187,7 @@ def run_guest(
             memory=settings.memory,
             engine=chosen,
             root=settings.root,
+            sysroot=settings.sysroot,
             binds=settings.bind,
             net=settings.net,
             isolation=settings.isolation,

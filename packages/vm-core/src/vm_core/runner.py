@@ -290,6 +290,7 @@ class ProgramRun:
         engine: str | EngineMaker = "auto",
         engine_options: Mapping[str, object] | None = None,
         root: str | os.PathLike[str] | None = None,
+        sysroot: str | os.PathLike[str] | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         argv0: str | None = None,
@@ -347,6 +348,7 @@ class ProgramRun:
                 fuel=fuel,
                 timeout=timeout,
                 root=None if root is None else os.fspath(root),
+                sysroot=None if sysroot is None else os.fspath(sysroot),
                 binds=binds,
                 net=net,
                 strace=strace,
@@ -401,6 +403,7 @@ def run(
     engine: str | EngineMaker = "auto",
     engine_options: Mapping[str, object] | None = None,
     root: str | os.PathLike[str] | None = None,
+    sysroot: str | os.PathLike[str] | None = None,
     binds: Sequence[Bind | str] = (),
     net: bool = False,
     check: bool = False,
@@ -421,7 +424,8 @@ def run(
     The guest may read and write below ``cwd`` and read its own program; it has a private /tmp and no network.
     ``root`` is a directory that becomes its ``/`` instead (``DIR:ro`` for reading only), ``binds`` adds
     ``HOST[:GUEST[:ro]]``, and ``net`` allows sockets. ``program`` is what runs if it is not ``argv[0]``: a path or the
-    bytes of an ELF file. ``argv0`` replaces the guest's ``argv[0]``.
+    bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
+    the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
 
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
@@ -439,12 +443,14 @@ def run(
     program_run = ProgramRun(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
-        engine_options=engine_options, root=root, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
+        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
         syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
+            # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
+            program_run.process.owns_host = bool(host_signals)
             with _passing(program_run.process, host_signals):
                 program_run.process.run()
             times.append(time.perf_counter())

@@ -1,6 +1,6 @@
-"""Files that tell of events: signals (signalfd), changes of files (inotify) and the ends of processes (pidfd).
+"""Files that tell of events: signals (signalfd) and changes of files (inotify).
 
-signalfd(2), inotify(7), pidfd_open(2).
+signalfd(2), inotify(7).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import SigInfo, s32
+from vm_core.linux.children import PidFile
 from vm_core.linux.files import SPECIAL, STREAM, File, wait_for
 from vm_core.linux.host import call as host_call
 from vm_core.linux.signal import bit, take
@@ -92,7 +93,7 @@ class SignalFile:
         """No descriptor names it any more."""
         self.process.signals.watchers.pop(self, None)
 
-    def after_fork(self, file: File) -> None:
+    def forked(self, file: File) -> None:
         """This is the child: the parent keeps its eventfd, which tells of the parent's signals."""
         own = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.dup2(own, file.fd, inheritable=False)
@@ -194,60 +195,7 @@ def inotify_rm_watch(t: GuestThread, fd: int, watch: int) -> int:
 
 # -- pidfd ------------------------------------------------------------------------------------------------------
 
-_PIDFD: Final = "anon_inode:[pidfd]"
-
-
-class ProcessFile:
-    """What a pidfd names. The host's pidfd behind it is readable when the process is over."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def read(self, _t: GuestThread, _file: File, _windows: Sequence[memoryview]) -> int:
-        return -errno.EINVAL
-
-    write = read
-
-    def closed(self) -> None: ...
-
-
-def pidfd_file(pid: int, host: int, *, nonblocking: bool = False) -> File:
-    """A File for the host's pidfd of a guest process, for pidfd_open and CLONE_PIDFD."""
-    file = File(host, 2 | (_NONBLOCK if nonblocking else 0), path=_PIDFD, kind=SPECIAL)
-    file.socket = ProcessFile(pid)
-    return file
-
-
-def pid_of(t: GuestThread, fd: int) -> int:
-    """The process that a pidfd names. Raises OSError."""
-    file = t.table.get(fd & _FD)
-    if file is None or not isinstance(file.socket, ProcessFile):
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return file.socket.pid
-
-
-def pidfd_open(t: GuestThread, pid: int, flags: int) -> int:
-    number = s32(pid)
-    if number <= 0 or flags & _FD & ~_NONBLOCK:
-        return -errno.EINVAL
-    if not t.process.knows(number):
-        return -errno.ESRCH
-    host = host_call("pidfd_open", number, _NONBLOCK)
-    return t.files.add(pidfd_file(number, host, nonblocking=bool(flags & _NONBLOCK)), cloexec=True)
-
-
-def pidfd_send_signal(t: GuestThread, fd: int, number: int, info: int, flags: int) -> int:
-    from vm_core.linux import signal
-
-    if flags & _FD:
-        return -errno.EINVAL
-    pid = pid_of(t, fd)
-    if info:
-        return signal.rt_sigqueueinfo(t, pid, number, info)
-    return signal.kill(t, pid, number)
-
 
 def pidfd_getfd(t: GuestThread, fd: int, _target: int, _flags: int) -> int:
     """Descriptors of others are theirs, as where ptrace is not allowed."""
-    pid_of(t, fd)
-    return -errno.EPERM
+    return -errno.EPERM if isinstance(t.table.get(fd & _FD), PidFile) else -errno.EBADF

@@ -1,200 +1,214 @@
-"""What the processes of one guest know of each other: a little memory that all of them share.
+"""The processes of one guest: which pids are among them, and the signals that they send to each other.
 
-It is made with the first process, and a fork inherits it. It holds a row for each process (for /proc/PID) and one for each
-unix socket that is bound to a path (its guest path, by which peers know it, and its inode, by which they may reach it).
-Nothing in it is trusted with more than text: a guest cannot write it, its address space is another.
+Guest processes are host processes (fork(2) is the host's), and a guest may see and signal those of its own family only.
+Every member holds a lock on the byte of a memory file that has its pid as offset. The host's kernel drops it when the
+member dies, however it dies, so that a pid which is used again is not taken for a member.
+
+A signal is the host's, behind a letter in shared memory that says who sent it and how: siginfo_t is then as exact as inside
+one process, and real-time signals queue. The lock of another byte guards the letters.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import mmap
 import os
+import signal
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from contextlib import contextmanager
+from typing import Final
 
-__all__ = ["Family", "Member"]
+from vm_core.linux.abi import SigInfo
 
-_PROCESSES: Final = 1024
-_PROCESS_BYTES: Final = 4096
-_SOCKETS: Final = 1024
-_SOCKET: Final = struct.Struct("<20sQQB108s")
-_SOCKET_BYTES: Final = 160
-_MEMBER: Final = struct.Struct("<i16sHHI")
-"""pid, comm, lengths of the executable's path and of the arguments, the time of its row."""
-_BYTES: Final = _PROCESSES * _PROCESS_BYTES + _SOCKETS * _SOCKET_BYTES
+__all__ = ["MAX_PROCESSES", "Family"]
 
-
-class Member(NamedTuple):
-    """A process of the guest. ``pid`` is the host's too."""
-
-    pid: int
-    comm: bytes
-    executable: bytes
-    arguments: bytes
+MAX_PROCESSES: Final = 4096
+_HEAD: Final = struct.Struct("<qII")
+"""A box: the pid, how many letters there are, unused."""
+_LETTER: Final = struct.Struct("<iiIIQqq")
+"""Signal, si_code, si_pid, si_uid, si_value, thread (0: any), unused."""
+_BOX: Final = 2048
+_MOST: Final = (_BOX - _HEAD.size) // _LETTER.size
+_GUARD: Final = 0
+"""Offset of the byte whose lock guards the boxes. No process has pid 0."""
+_FLOCK: Final = struct.Struct("hhqqi4x")
+"""struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid."""
 
 
 class Family:
-    """The shared memory. Nothing is allocated before it is needed."""
+    """Made by the first process that forks; its children have it too (:meth:`join`)."""
 
     def __init__(self) -> None:
-        self.token = os.urandom(16)
-        """Names of the host that belong to this guest begin with it."""
+        self._boxes = mmap.mmap(-1, MAX_PROCESSES * _BOX)
+        self._fd = os.memfd_create("vm-family", os.MFD_CLOEXEC)
         self._lock = threading.RLock()
-        self._fd = -1
-        self._map: mmap.mmap | None = None
+        self._depth = 0
+        self._box = -1
+        self.first = os.getpid()
+        """The pid of the process that began it."""
+        self.join()
 
-    def share(self) -> None:
-        """Before the first fork."""
-        with self._lock:
-            if self._map is None:
-                self._fd = os.memfd_create("vm-family", os.MFD_CLOEXEC)
-                os.ftruncate(self._fd, _BYTES)
-                self._map = mmap.mmap(self._fd, _BYTES)
-
-    def after_fork(self) -> None:
-        """This is the child; another thread of the parent may have held the lock."""
+    def join(self) -> None:
+        """The calling process is a member from now on."""
         self._lock = threading.RLock()
+        self._depth = 0
+        pid = os.getpid()
+        self._lock_byte(pid)
+        self._box = self.expect(pid)
 
-    def close(self) -> None:
-        with self._lock:
-            if self._map is not None:
-                self._map.close()
-                os.close(self._fd)
-                self._map, self._fd = None, -1
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[mmap.mmap]:
-        """The memory, for one process and thread at a time."""
-        with self._lock:
-            self.share()
-            assert self._map is not None
-            fcntl.lockf(self._fd, fcntl.LOCK_EX)
-            try:
-                yield self._map
-            finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
-
-    # -- processes ----------------------------------------------------------------------------------------------
-
-    def join(self, member: Member) -> None:
-        """A process begins, or becomes another program."""
-        room = _PROCESS_BYTES - _MEMBER.size
-        path = member.executable[:1024]
-        arguments = member.arguments[: room - len(path)]
-        row = _MEMBER.pack(member.pid, member.comm[:15], len(path), len(arguments), 0) + path + arguments
-        with self._open() as memory:
+    def expect(self, pid: int) -> int:
+        """There is a process ``pid``, which joins or will; returns the number of its box, -1 if there are too many."""
+        with self._held():
             free = -1
-            for at in range(0, _PROCESSES * _PROCESS_BYTES, _PROCESS_BYTES):
-                (pid,) = struct.unpack_from("<i", memory, at)
-                if pid == member.pid:
-                    free = at
+            for number in range(MAX_PROCESSES):
+                owner = self._owner(number)
+                if owner == pid:
+                    return number
+                if not owner:
+                    free = number if free < 0 else free
                     break
-                if free < 0 and (not pid or not _alive(pid)):
-                    free = at
-                if not pid:
-                    break  # a row is 0 only behind the last that was ever taken
+            if free < 0:
+                free = next((n for n in range(MAX_PROCESSES) if not self._holds(self._owner(n))), -1)
             if free >= 0:
-                memory[free : free + len(row)] = row
+                _HEAD.pack_into(self._boxes, free * _BOX, pid, 0, 0)
+            return free
 
-    def leave(self, pid: int) -> None:
-        """A process was waited for."""
-        if self._map is None:
-            return
-        with self._open() as memory:
-            at = self._find(memory, pid)
-            if at >= 0:
-                struct.pack_into("<i", memory, at, -1)
+    def forget(self, pid: int) -> None:
+        """The process is over, and nobody else has the pid yet (it has not been waited for)."""
+        with self._held():
+            number = self._number(pid)
+            if number >= 0:
+                last = self._last()
+                if last > number:
+                    # The boxes in use stay together, so that looking one up ends at the first free one.
+                    at = last * _BOX
+                    self._boxes[number * _BOX : (number + 1) * _BOX] = self._boxes[at : at + _BOX]
+                _HEAD.pack_into(self._boxes, max(last, number) * _BOX, 0, 0, 0)
 
-    @staticmethod
-    def _find(memory: mmap.mmap, pid: int) -> int:
-        for at in range(0, _PROCESSES * _PROCESS_BYTES, _PROCESS_BYTES):
-            (here,) = struct.unpack_from("<i", memory, at)
-            if here == pid:
-                return at
-            if not here:
+    def members(self) -> list[int]:
+        """The pids of all members, the first's first."""
+        with self._held():
+            pids = [self._owner(number) for number in range(self._last() + 1)]
+        return [pid for pid in pids if pid == os.getpid() or self._holds(pid)]
+
+    def has(self, pid: int) -> bool:
+        """Whether that process is a member now."""
+        return pid > 0 and (pid == os.getpid() or self._holds(pid))
+
+    def send(self, pid: int, info: SigInfo, *, tid: int = 0, child: bool = False) -> int:
+        """Send a signal to another member; 0, or a negative errno. Number 0 only looks. ``child``: it is one that the caller has
+        not waited for, so the pid is not another's."""
+        try:
+            # Whoever has the pid now: the look whether it is a member comes after.
+            process = os.pidfd_open(pid)
+        except OSError as error:
+            return -(error.errno or errno.ESRCH)
+        try:
+            if not child and not self._holds(pid):
+                return -errno.ESRCH
+            if not info.number:
+                return 0
+            if info.number not in (signal.SIGKILL, signal.SIGSTOP):
+                self._post(pid, info, tid)
+            signal.pidfd_send_signal(process, info.number)
+        except ProcessLookupError:
+            return -errno.ESRCH
+        finally:
+            os.close(process)
+        return 0
+
+    def received(self, number: int) -> list[tuple[SigInfo, int]]:
+        """The letters that came with a signal, and the thread that each is for (0: any)."""
+        out = []
+        with self._held():
+            if self._owner(self._box) != os.getpid():
+                self._box = self._number(os.getpid())
+            if self._box < 0:
+                return []
+            at = self._box * _BOX
+            pid, count, _ = _HEAD.unpack_from(self._boxes, at)
+            kept = bytearray()
+            letters = self._boxes[at + _HEAD.size : at + _HEAD.size + count * _LETTER.size]
+            for start in range(0, len(letters), _LETTER.size):
+                found, code, sender, uid, value, tid, _ = _LETTER.unpack_from(letters, start)
+                if found == number:
+                    out.append((SigInfo(number, code, pid=sender, uid=uid, value=value), tid))
+                else:
+                    kept += letters[start : start + _LETTER.size]
+            _HEAD.pack_into(self._boxes, at, pid, len(kept) // _LETTER.size, 0)
+            self._boxes[at + _HEAD.size : at + _HEAD.size + len(kept)] = bytes(kept)
+        return out
+
+    # -- boxes and locks ----------------------------------------------------------------------------------------
+
+    def _post(self, pid: int, info: SigInfo, tid: int) -> None:
+        with self._held():
+            number = self._number(pid)
+            if number < 0:
+                return
+            at = number * _BOX
+            _, count, _ = _HEAD.unpack_from(self._boxes, at)
+            if count >= _MOST:
+                return  # it arrives all the same, as one whose sender is not known
+            place = at + _HEAD.size + count * _LETTER.size
+            _LETTER.pack_into(
+                self._boxes,
+                place,
+                info.number,
+                info.code,
+                info.pid,
+                info.uid,
+                info.value & (1 << 64) - 1,
+                tid,
+                0,
+            )
+            _HEAD.pack_into(self._boxes, at, pid, count + 1, 0)
+
+    def _owner(self, number: int) -> int:
+        return int(_HEAD.unpack_from(self._boxes, number * _BOX)[0]) if number >= 0 else 0
+
+    def _number(self, pid: int) -> int:
+        for number in range(MAX_PROCESSES):
+            owner = self._owner(number)
+            if owner == pid:
+                return number
+            if not owner:
                 break
         return -1
 
-    def member(self, pid: int) -> Member | None:
-        """What is known of a process that the host still has."""
-        if self._map is None or pid <= 0:
-            return None
-        with self._open() as memory:
-            at = self._find(memory, pid)
-            if at < 0 or not _alive(pid):
-                return None
-            return self._read(memory, at)
+    def _last(self) -> int:
+        """The number of the last box in use."""
+        number = 0
+        while number < MAX_PROCESSES and self._owner(number):
+            number += 1
+        return number - 1
 
-    @staticmethod
-    def _read(memory: mmap.mmap, at: int) -> Member:
-        pid, comm, path, arguments, _ = _MEMBER.unpack_from(memory, at)
-        at += _MEMBER.size
-        return Member(
-            pid,
-            comm.rstrip(b"\0"),
-            memory[at : at + path],
-            memory[at + path : at + path + arguments],
-        )
+    def _lock_byte(self, at: int, kind: int = fcntl.F_WRLCK) -> None:
+        wait = fcntl.F_SETLKW
+        fcntl.fcntl(self._fd, wait, _FLOCK.pack(kind, os.SEEK_SET, at, 1, 0))
 
-    def pids(self) -> list[int]:
-        """The processes that live, or wait to be waited for."""
-        if self._map is None:
-            return []
-        out = []
-        with self._open() as memory:
-            for at in range(0, _PROCESSES * _PROCESS_BYTES, _PROCESS_BYTES):
-                (pid,) = struct.unpack_from("<i", memory, at)
-                if not pid:
-                    break
-                if pid > 0 and _alive(pid):
-                    out.append(pid)
-        return sorted(out)
+    def _holds(self, pid: int) -> bool:
+        """Whether another process with that pid is a member."""
+        if pid <= 0:
+            return False
+        found = fcntl.fcntl(self._fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, pid, 1, 0))
+        kind, _, _, _, holder = _FLOCK.unpack(found)
+        return kind != fcntl.F_UNLCK and holder == pid
 
-    # -- unix sockets -------------------------------------------------------------------------------------------
-
-    def bound(self, label: bytes, path: bytes, inode: tuple[int, int]) -> None:
-        """A socket has been bound to a guest path; ``label`` is unique, ``inode`` its device and number."""
-        row = _SOCKET.pack(label, *inode, len(path[:108]), path[:108])
-        with self._open() as memory:
-            base = _PROCESSES * _PROCESS_BYTES
-            # As a ring: a long-lived guest forgets its oldest.
-            (following,) = struct.unpack_from("<I", memory, base + _SOCKETS * _SOCKET_BYTES - 4)
-            at = base + following % (_SOCKETS - 1) * _SOCKET_BYTES
-            memory[at : at + len(row)] = row
-            struct.pack_into(
-                "<I", memory, base + _SOCKETS * _SOCKET_BYTES - 4, (following + 1) % (_SOCKETS - 1)
-            )
-
-    def _sockets(self) -> Iterator[tuple[bytes, int, int, bytes]]:
-        if self._map is None:
-            return
-        with self._open() as memory:
-            base = _PROCESSES * _PROCESS_BYTES
-            raw = memory[base : base + (_SOCKETS - 1) * _SOCKET_BYTES]
-        for at in range(0, len(raw), _SOCKET_BYTES):
-            label, device, number, length, path = _SOCKET.unpack_from(raw, at)
-            if not label.rstrip(b"\0"):
-                break
-            yield label.rstrip(b"\0"), device, number, path[:length]
-
-    def path_of(self, label: bytes) -> bytes | None:
-        """The guest path of a bound socket."""
-        return next((path for name, _, _, path in self._sockets() if name == label), None)
-
-    def owns(self, inode: tuple[int, int]) -> bool:
-        """Whether the guest bound the socket with this device and number."""
-        return any((device, number) == inode for _, device, number, _ in self._sockets())
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Inside, no other process changes the boxes. A signal handler of Python may come in between: the lock is the process's,
+        so it is given back by the outermost only."""
+        with self._lock:
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._lock_byte(_GUARD)
+                yield
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._lock_byte(_GUARD, fcntl.F_UNLCK)

@@ -196,7 +196,7 @@ def _refuse(number: int) -> OSError:
 
 def _private(t: GuestThread) -> bytes:
     """What the guest's abstract names begin with in the host."""
-    return b"\0vm-" + t.process.family.token[:6].hex().encode() + b"/"
+    return b"\0vm-" + t.process.registry.token[:6].hex().encode() + b"/"
 
 
 def _abstract(t: GuestThread, name: bytes) -> bytes:
@@ -269,7 +269,7 @@ def _bind_unix(t: GuestThread, file: File, endpoint: Endpoint, raw: bytes) -> No
             os.close(held)
             os.unlink(short, dir_fd=place.fd)
     endpoint.name = path + b"\0"
-    t.process.family.bound(label, path, (info.st_dev, info.st_ino))
+    t.process.registry.bound(label, path, (info.st_dev, info.st_ino))
 
 
 def _at_unix(t: GuestThread, endpoint: Endpoint, raw: bytes, action: Callable[[bytes], int]) -> int:
@@ -287,7 +287,7 @@ def _at_unix(t: GuestThread, endpoint: Endpoint, raw: bytes, action: Callable[[b
         info = os.fstat(fd)
         if not stat.S_ISSOCK(info.st_mode):
             raise _refuse(errno.ECONNREFUSED)
-        if not t.process.net and not t.process.family.owns((info.st_dev, info.st_ino)):
+        if not t.process.net and not t.process.registry.owns((info.st_dev, info.st_ino)):
             raise _refuse(errno.ECONNREFUSED)  # a socket of the host
         return action(struct.pack("<H", _UNIX) + os.fsencode(f"/proc/self/fd/{fd}") + b"\0")
     finally:
@@ -303,7 +303,7 @@ def _shown(t: GuestThread, raw: bytes) -> bytes:
         prefix = _private(t)
         return raw[:2] + b"\0" + name[len(prefix) :] if name.startswith(prefix) else raw[:2]
     label = name.split(b"\0")[0].rpartition(b"/")[2]
-    path = t.process.family.path_of(label)
+    path = t.process.registry.path_of(label)
     return raw[:2] + path + b"\0" if path is not None else raw[:2]
 
 
