@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -20,6 +20,7 @@ from vm_core.record import field, record
 if TYPE_CHECKING:
     from types import FrameType
 
+    from vm_core.debug.server import Server
     from vm_core.linux.abi import SigInfo
     from vm_core.linux.process import GuestThread, Host
 
@@ -300,6 +301,7 @@ class ProgramRun:
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         isolation: str = "on",
         host: Host | None = None,
+        gdb: Server | None = None,
     ) -> None:
         words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
         if not words:
@@ -355,6 +357,7 @@ class ProgramRun:
                 syscall_hook=syscall_hook,
                 fault_hook=fault_hook,
                 host=host,
+                debugger=None if gdb is None else gdb.debugger,
             )
         except MemoryLimit as limited:
             self._limited = str(limited)
@@ -414,6 +417,7 @@ def run(
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
     isolation: str = "on",
     host_signals: Collection[int] = (),
+    gdb: Server | None = None,
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
 
@@ -437,6 +441,8 @@ def run(
     ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
     do what they did before. Python has signals in its main thread only, so this has to be called there.
 
+    ``gdb`` is a debugger's stub (:mod:`vm_core.debug.server`): the guest waits for a client before its first instruction.
+
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
     """
     times = [time.perf_counter()]
@@ -444,14 +450,14 @@ def run(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
         engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
             # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
             program_run.process.owns_host = bool(host_signals)
-            with _passing(program_run.process, host_signals):
+            with _passing(program_run.process, host_signals), gdb or nullcontext():
                 program_run.process.run()
             times.append(time.perf_counter())
         result = program_run.result()

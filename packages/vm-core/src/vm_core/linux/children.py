@@ -144,10 +144,7 @@ def _wait(
         else:
             if options & _NOHANG:
                 return 0
-            if options & _EXITED:
-                events = [(child.fd, select.POLLIN) for child in mine]
-            else:
-                events = []
+            events = [(child.fd, select.POLLIN) for child in mine] if options & _EXITED else []
             if t.poll(events, None, lambda: process.child_events != seen) is None:  # noqa: B023 - called before the next round
                 return RESTART
 

@@ -196,7 +196,7 @@ class Family:
             return False
         found = fcntl.fcntl(self._fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, pid, 1, 0))
         kind, _, _, _, holder = _FLOCK.unpack(found)
-        return kind != fcntl.F_UNLCK and holder == pid
+        return bool(kind != fcntl.F_UNLCK and holder == pid)
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ _EXCLUSIVE: Final = 1 << 56
 _PRESENT: Final = 1 << 63
 """Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is in memory."""
 _PAGE_AT: Final = struct.Struct("<Q")
-_ALL_SIGNALS: Final = range(1, 65)
+_ALL_SIGNALS: Final = signal.valid_signals()
 
 
 def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:

@@ -47,7 +47,7 @@ from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
-from vm_core.loader import Image, load, load_interpreter, machine_of
+from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
 from vm_core.state import HEADER, CpuState
@@ -55,7 +55,8 @@ from vm_core.state import HEADER, CpuState
 if TYPE_CHECKING:
     from types import FrameType
 
-    from vm_core.linux.exec import Request
+    from vm_core.debug.control import Debugger
+    from vm_core.linux.execve import Request
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -99,6 +100,8 @@ _NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
 _IGNORED_BY_PYTHON: Final = frozenset({13, 25})
 _UNFIT: Final = (OverflowError, ValueError, struct.error)
 """What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
+_OWED_SECONDS: Final = 0.2
+"""How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
@@ -167,6 +170,11 @@ class FuelPool:
         self._condition = threading.Condition()
         self._left = fuel
         self._out = 0
+
+    @property
+    def left(self) -> int:
+        """What no thread holds."""
+        return self._left
 
     def take(self, wanted: int, stopping: Callable[[], bool]) -> int:
         """Up to ``wanted`` instructions; 0 when the budget is spent, or the process is stopping."""
@@ -274,7 +282,9 @@ class GuestThread:
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
         try:
-            if self.process.fuel is None:
+            if self.process.debugger is not None:
+                self.process.debugger.run(self)
+            elif self.process.fuel is None:
                 self._loop()
             else:
                 self._loop_fuel(self.process.fuel)
@@ -466,6 +476,8 @@ class GuestThread:
     last_trap: Trap | None = None
 
     def _attend(self) -> None:
+        if self.process._wants_signals:
+            self.process._take_wanted_signals()
         self.attention = False
         self.words[_ATTENTION] = 0
         if self.process.leaving:
@@ -533,9 +545,13 @@ class GuestThread:
 
     def must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
+        process = self.process
+        if process._wants_signals:
+            process._take_wanted_signals()
         self.attention = False
         self.words[_ATTENTION] = 0
-        process = self.process
+        if process.debugger is not None:
+            process.debugger.pause_in_call(self)
         if process.leaving:
             self.attention = True
             return True
@@ -725,8 +741,10 @@ class Process:
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
+        debugger: Debugger | None = None,
     ) -> None:
         self.host = host
+        self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
@@ -736,7 +754,7 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None
+        self.natively = strace is None and syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -754,8 +772,11 @@ class Process:
         """Whether the host process may be stopped and may lead a session, for the guest."""
         self.parent_pipe = -1
         self._handling: dict[int, Any] = {}
+        self._arrived: deque[int] = deque()
+        self._owed: dict[int, tuple[int, float]] = {}
         self._next: Request | None = None
-        self._mask, self._kept = 0, []  # of the thread that executes another program
+        self._mask = 0  # of the thread that executes another program
+        self._kept: list[SigInfo] = []  # what it leaves pending
         self.stopping = False
         self.leaving = False
         """Whether the threads have to leave: the process is over, or goes on as another program."""
@@ -787,7 +808,7 @@ class Process:
             program = os.fsdecode(self.argv_bytes[0])
         namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
-            self.program = self._in_guest(program, namespace, rooted=root is not None)
+            self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
         except BaseException:
             namespace.close()
@@ -820,6 +841,8 @@ class Process:
         self.native.serve(self.calls, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        if self.debugger is not None:
+            self.debugger.attach_to(self)
 
     def _namespace(
         self,
@@ -1055,7 +1078,7 @@ class Process:
         status = _STATUS.get(self.reason, 125)
         try:
             if self.failure is not None:
-                Log("vm.linux").error("%s", f"process {self.pid}: {self.failure!r}")
+                Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
             if self.parent_pipe >= 0:
                 leave_parent(self.memory, self.parent_pipe)
             if not self._inherited:
@@ -1108,6 +1131,9 @@ class Process:
         self._retired = self._calls = 0
         self._all_left = threading.Condition(self.lock)
         self._host_threads, self._runner = [], None
+        if self.debugger is not None:
+            # It stays with the parent.
+            self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
         self.children = {}
@@ -1116,6 +1142,7 @@ class Process:
             os.close(self.parent_pipe)
             self.parent_pipe = -1
         self.signals.pending.clear()
+        self._arrived.clear()
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -1153,6 +1180,8 @@ class Process:
         for other in threads:
             if other is not thread:
                 other.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     @property
     def executes(self) -> bool:
@@ -1289,12 +1318,14 @@ class Process:
             self._all_left.notify_all()
         for thread in threads:
             thread.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
         if not self.forked:
             self.release_signals()
-            if self.reason != "exit" and self.reason != "signal":
+            if self.reason not in ("exit", "signal"):
                 self._end_family()
         deadline = time.monotonic() + 5
         for host in self._host_threads:
@@ -1422,11 +1453,11 @@ class Process:
         import signal
 
         if threading.current_thread() is not threading.main_thread():
-            self.explain(
-                "signals",
-                "guest processes cannot signal this one: Python has signals in its main thread only",
-            )
+            # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
+            self._wants_signals = True
+            self.main.interrupt()
             return
+        self._wants_signals = False
         for number in signal.valid_signals() - _NOT_TAKEN:
             if number in self._handling:
                 continue
@@ -1436,8 +1467,26 @@ class Process:
             self._handling[number] = handler
             signal.signal(number, self._signalled)
 
+    _wants_signals = False
+
+    def _take_wanted_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.take_signals()
+
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         """Python's handler of the host's signals."""
+        # One may come while another is being handled: they are taken in their order.
+        self._arrived.append(number)
+        if len(self._arrived) > 1:
+            return
+        try:
+            while self._arrived:
+                self._take(self._arrived[0], frame)
+                self._arrived.popleft()
+        finally:
+            self._arrived.clear()
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
         import signal
 
         if self.arrive(number) or self.forked:
@@ -1463,6 +1512,17 @@ class Process:
         if number == 17:
             return children_changed(self)
         letters = [] if self.family is None else self.family.received(number)
+        now = time.monotonic()
+        if len(letters) > 1:
+            # The signals that came with the other letters are still to come, unless the host has merged them.
+            owed, until = self._owed.get(number, (0, 0.0))
+            owed = owed if now < until else 0
+            self._owed[number] = (owed + len(letters) - 1, now + _OWED_SECONDS)
+        elif not letters:
+            owed, until = self._owed.pop(number, (0, 0.0))
+            if owed and now < until:
+                self._owed[number] = (owed - 1, until)
+                return True
         for info, tid in letters:
             thread = self.threads.get(tid) if tid else None
             if thread is None:
@@ -1517,6 +1577,8 @@ class Process:
             if self.stopping or not threads:
                 return False
             default = self.signals.action(number).handler == 0
+            if self.debugger is not None and self.debugger.attached:
+                default = False  # the client sees it first
             if (
                 default
                 and not any(t.awaited & bit for t in threads)

@@ -25,7 +25,7 @@ from vm_core.state import HEADER
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "bit", "deliver", "signal_name"]
+__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "announce", "bit", "deliver", "signal_name"]
 
 SIGKILL, SIGSTOP, SIGSEGV = 9, 19, 11
 _DEFAULT, _IGNORE = 0, 1
@@ -123,7 +123,7 @@ def _order(info: SigInfo) -> tuple[bool, int]:
     return info.number not in (4, 5, 7, 8, 11), info.number
 
 
-def _announce(threads: Iterable[GuestThread]) -> None:
+def announce(threads: Iterable[GuestThread]) -> None:
     """Signals may be pending for these threads: native code must not unblock any by itself.
 
     The mask that the caller reads next is no older than this: native code writes it, and then looks here.
@@ -138,7 +138,10 @@ def deliver(t: GuestThread) -> None:
     """Act on the deliverable signals of a thread, and settle a system call that they interrupted."""
     process = t.process
     words = t.words
-    while words[_PENDING] and (info := take(t, ~t.mask)) is not None:
+    while words[_PENDING] and (taken := take(t, ~t.mask)) is not None:
+        info = taken if process.debugger is None else process.debugger.signal(t, taken)
+        if info is None:
+            continue
         with process.lock:
             action = process.signals.action(info.number)
             ignored = process.signals.ignored(info.number)
@@ -201,6 +204,12 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
 def force(t: GuestThread, info: SigInfo) -> None:
     """A signal for a fault of this thread: one that is blocked or ignored kills, as on Linux."""
     process = t.process
+    if process.debugger is not None:
+        shown = process.debugger.signal(t, info)
+        if shown is None:
+            t.attention = True
+            return
+        info = shown
     with process.lock:
         handler = process.signals.action(info.number).handler
         if handler in (_DEFAULT, _IGNORE) or t.mask & bit(info.number):
@@ -481,7 +490,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
     """A signal for the process: some thread that does not block it takes it."""
     with process.lock:
         threads = list(process.threads.values())
-        _announce(threads)
+        announce(threads)
         wants = [t for t in threads if not t.mask & bit(info.number) or t.awaited & bit(info.number)]
         if (
             process.signals.ignored(info.number)
@@ -503,7 +512,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
 
 def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
     with process.lock:
-        _announce((thread,))
+        announce((thread,))
         blocked = thread.mask & bit(info.number)
         if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
             return

@@ -12,7 +12,7 @@ from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vm_core.linux import children, exec, files, fork, futex, metadata, mmap, poll, signal, system, time
+from vm_core.linux import children, execve, files, fork, futex, metadata, mmap, poll, signal, system, time
 from vm_core.linux.abi import Abi, abi_of
 
 if TYPE_CHECKING:
@@ -211,8 +211,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("clone3", 435, 435, fork.clone3, "ptr uint", PARTIAL, "as clone; no CLONE_CLEAR_SIGHAND"),
     Row("fork", None, 57, fork.fork),
     Row("vfork", None, 58, fork.vfork),
-    Row("execve", 221, 59, exec.execve, "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
-    Row("execveat", 281, 322, exec.execveat, "dfd path ptr ptr hex", PARTIAL, "set-ID bits are ignored"),
+    Row("execve", 221, 59, execve.execve, "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
+    Row("execveat", 281, 322, execve.execveat, "dfd path ptr ptr hex", PARTIAL, "set-ID bits are ignored"),
     Row("wait4", 260, 61, children.wait4, "int ptr hex ptr"),
     Row("waitid", 95, 247, children.waitid, "int int ptr hex ptr"),
     Row("pidfd_open", 434, 434, children.pidfd_open, "int hex"),

@@ -52,14 +52,14 @@ def execveat(t: GuestThread, dfd: int, path: int, argv: int, env: int, flags: in
 
 
 def _execute(t: GuestThread, dfd: int, path: str, argv_at: int, env_at: int, flags: int) -> int:
-    words = _words(t, argv_at, 0) or [b""]
-    env = _words(t, env_at, sum(len(word) + 9 for word in words))
     name = path
     if dfd_is_used(dfd, path):
         name = f"/dev/fd/{s32(dfd)}" + (f"/{path}" if path else "")
     fd = -1
     try:
         fd, guest = _open(t, dfd, path, flags)
+        words = _words(t, argv_at, 0) or [b""]
+        env = _words(t, env_at, sum(len(word) + 9 for word in words))
         for _ in range(_MAX_SCRIPTS + 1):
             head = os.pread(fd, _LINE, 0)
             if head[:2] != b"#!":
@@ -78,7 +78,7 @@ def _execute(t: GuestThread, dfd: int, path: str, argv_at: int, env_at: int, fla
             t.process.check_program(fd)
         except LoadError as error:
             t.process.explain(f"exec {guest}", f"{guest} cannot be executed: {error}")
-            return -error.errno if isinstance(getattr(error, "errno", None), int) else -errno.ENOEXEC
+            return -errno.ENOEXEC
         t.process.replace_by(t, Request(fd, guest, words, env))
         fd = -1
     finally:
