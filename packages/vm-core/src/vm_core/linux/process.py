@@ -43,6 +43,7 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
+from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
@@ -815,6 +816,7 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
+        self.registry = Registry()
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -1173,6 +1175,8 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
+        self.registry.forked()
+        self.enter_registry()
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1240,6 +1244,8 @@ class Process:
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
         self._start_main()
+        if self.family is not None:
+            self.enter_registry()
         self.main.mask = self._mask
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
@@ -1352,6 +1358,7 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
+        self.registry.close()
         self._sweep_limbo(everything=True)
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
@@ -1415,6 +1422,21 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def enter_registry(self) -> None:
+        """Tell the other processes of the guest what this one is called."""
+        self.registry.join(
+            Member(
+                self.pid,
+                os.fsencode(self.comm),
+                os.fsencode(self.executable),
+                b"\0".join([*self.argv_bytes, b""]),
+            )
+        )
+
+    def knows(self, pid: int) -> bool:
+        """Whether a process is one of this guest's."""
+        return pid == self.pid or pid in self.children or (self.family is not None and self.family.has(pid))
 
     def thread(self, tid: int) -> GuestThread | None:
         return self.threads.get(tid)
