@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +24,7 @@ from vm_core.log import configure
 
 if TYPE_CHECKING:
     from vm_core.engine import Engine
+    from vm_core.linux.process import Process
     from vm_core.memory import GuestMemory
     from vm_core.runner import RunResult
     from vm_core.spec.isa import Isa
@@ -102,7 +103,7 @@ def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Set
         from vm_cli.report import note
 
         note(f"-cpu {line.cpu} is ignored: vm has one model a machine, its largest")
-    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0)
+    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, confined=True)
     return result, engine, settings
 
 
@@ -158,11 +159,13 @@ def run_guest(
     argv0: str | None = None,
     watch: Callable[[Engine], Engine] | None = None,
     engine_options: Mapping[str, object] | None = None,
+    confined: bool = False,
     **options: Any,
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
-    ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
+    ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``confined``:
+    this process is there for the guest alone, and is held to what the guest may reach. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
     seconds, of this process before.
     """
     from vm_core.runner import run
@@ -178,6 +181,7 @@ def run_guest(
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
+    walls: list[str] = []
     with _host_signals():
         result = run(
             list(program),
@@ -193,10 +197,29 @@ def run_guest(
             argv0=argv0,
             strace=_strace if settings.strace else None,
             host_signals=_PASSED,
+            prepared=(lambda process: walls.extend(_confine(process, settings))) if confined else None,
             **options,
         )
     result.phases["launch"] = launched
+    result.walls = walls
     return result, chosen.made
+
+
+def _confine(process: Process, settings: Settings) -> list[str]:
+    """Hold this process, for ever, to what the guest may reach, and the code cache; what enforces it. Raises HostError."""
+    if settings.sandbox == "off":
+        return []
+    from vm_core.linux.confine import confine
+
+    writable = []
+    if process.engine.name != "reference":
+        from vm_jit.cache import default_directory
+
+        cache = default_directory()
+        with suppress(OSError):  # without one, nothing is kept, and the engine says so
+            os.makedirs(cache, 0o700, exist_ok=True)
+        writable.append(cache)
+    return confine(process.files.namespace, net=settings.net, level=settings.sandbox, writable=writable)
 
 
 def _show_log(level: str) -> None:

@@ -45,6 +45,7 @@ class Settings:
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    sandbox: str = "auto"
     isolation: str = "on"
     env: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
@@ -160,6 +161,7 @@ NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar=
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
 ISOLATION: Final = _choice("on", "off")
+SANDBOX: Final = _choice("auto", "strict", "off")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
 
@@ -191,6 +193,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
     Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),
     Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network."),
+    Row("sandbox", SANDBOX, ("VM_SANDBOX",), ("--sandbox",), "What the host's kernel enforces on vm's own process: all that it can, all or the run is refused, or nothing."),
     Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),

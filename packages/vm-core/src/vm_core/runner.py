@@ -60,6 +60,8 @@ class RunResult:
     peak_memory: int = 0
     """Most bytes of guest memory mapped at one time."""
     phases: dict[str, float] = field(default_factory=dict)
+    walls: Sequence[str] = ()
+    """What the host's kernel enforced on this process meanwhile, and still does (vm_core.linux.confine)."""
 
     def check_returncode(self) -> None:
         """Raise GuestFailed unless the guest exited with 0."""
@@ -411,6 +413,7 @@ def run(
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
     isolation: str = "on",
     host_signals: Collection[int] = (),
+    prepared: Callable[[Process], None] | None = None,
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
 
@@ -433,6 +436,8 @@ def run(
     ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
     do what they did before. Python has signals in its main thread only, so this has to be called there.
 
+    ``prepared`` is called when everything is open, before the guest's first instruction.
+
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
     """
     times = [time.perf_counter()]
@@ -445,6 +450,8 @@ def run(
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
+            if prepared is not None:
+                prepared(program_run.process)
             with _passing(program_run.process, host_signals):
                 program_run.process.run()
             times.append(time.perf_counter())

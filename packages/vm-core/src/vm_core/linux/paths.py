@@ -180,6 +180,28 @@ def _open_to_empty(name: str, directory: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
 
 
+def _temporary_directory() -> str:
+    """A new directory for a guest's /tmp, in one for those of all guests of this user. Raises OSError.
+
+    In one, because a confined process may remove only what is in a directory that it was given, and /tmp is everybody's.
+    """
+    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is checked
+    parent = os.path.join(os.path.abspath(place), f"vm-{os.geteuid()}")
+    # PERF: not tempfile, which takes 5 ms to load.
+    path = os.path.join(parent, os.urandom(8).hex())
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent, 0o700)
+        info = os.lstat(parent)
+        # Else somebody got in first, which the sticky bit does not prevent.
+        if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077:
+            os.mkdir(path, 0o700)
+            return path
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="vm-tmp-")
+
+
 class Mount:
     """A host directory (or one file) at a guest path. ``fd`` is the directory, or that of the file's parent."""
 
@@ -200,9 +222,7 @@ class Mount:
             with _opening:
                 if self._fd < 0:
                     if self.temporary and not self.host:
-                        import tempfile
-
-                        self.host = tempfile.mkdtemp(prefix="vm-tmp-")
+                        self.host = _temporary_directory()
                     self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
         return self._fd
 
@@ -345,12 +365,23 @@ class Namespace:
             self._add(bind.guest, bind.host, writable=bind.writable)
         if program is not None:
             self._add_program(program)
+        self._hold()
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
             parts = guest.strip("/").split("/")
             for depth, name in enumerate(parts):
                 if name:
                     self._ancestors.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
+
+    def _hold(self) -> None:
+        """Open what is mounted: a guest that can rename directories on the way to it must not be the first to look."""
+        try:
+            for mount in self.mounts.values():
+                if not mount.temporary:
+                    _ = mount.fd
+        except OSError as error:
+            self.close()
+            raise UsageError(f"{mount.host}: cannot be shown to the guest: {error.strerror}") from None
 
     def _tmp(self) -> None:
         self.mounts["/tmp"] = Mount("/tmp", "", writable=True, temporary=True)  # noqa: S108 - the guest's own
