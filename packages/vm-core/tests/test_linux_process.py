@@ -370,14 +370,6 @@ def test_an_unknown_call_is_enosys_and_named_once(caplog):
     ]
 
 
-def test_fork_and_execve_are_enosys(caplog):
-    fork = program("li a0, 17\n li a1, 0\n li a7, 220\n ecall\n addi a0, a0, 100\n j exit\n" + EXIT)
-    assert go(fork).returncode == 100 - 38
-    execve = program("li a7, 221\n ecall\n addi a0, a0, 100\n j exit\n" + EXIT)
-    assert go(execve).returncode == 100 - 38
-    assert [record.getMessage().split()[0] for record in caplog.records] == ["fork", "execve"]
-
-
 def test_strace_lines():
     lines = []
     go(HELLO, strace=lines.append, stdout=PIPE)

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from vm_core.errors import LoadError, VmError
-from vm_core.loader import PIE_BASE, ProgramNotFound, load, machine_of
+from vm_core.loader import PIE_BASE, ProgramNotFound, load, load_interpreter, machine_of
 from vm_core.memory import PAGE, GuestMemory, MemoryLimit, Prot
 
 LIMIT = 64 << 20
@@ -43,6 +43,7 @@ def elf(
     return bytes(out)
 
 
+PHDR = 64  # of the first segment
 TEXT = (1, 5, 0x1000, 0x10000, b"\x13\0\0\0" * 4, 0)
 DATA = (1, 6, 0x2010, 0x12010, b"data", 0x3000)
 
@@ -87,6 +88,50 @@ def test_two_segments_may_share_a_page(memory):
     assert memory.region_at(0x11000).prot == Prot.RW
 
 
+def test_a_dynamic_program_names_its_interpreter(memory):
+    image = load(elf((TEXT, (3, 4, 0x2000, 0x12000, b"/lib/ld.so\0rest\0", 0))), memory)
+    assert image.interpreter == "/lib/ld.so"
+    assert load(elf(), GuestMemory()).interpreter == ""
+
+
+def test_an_interpreter_goes_as_high_as_it_can(memory):
+    code = (1, 5, 0x1000, 0x1000, b"\x13\0\0\0", 0x4000)
+    own = (3, 4, 0x2000, 0x2000, b"\0", 0)  # an interpreter's interpreter means nothing
+    image = load_interpreter(
+        elf((code, own), kind=3, entry=0x1000), memory, "riscv64", name="/ld.so", high=0x8000_0000
+    )
+    assert (image.start, image.end, image.base) == (0x7FFF_B000, 0x7FFF_F004, 0x7FFF_A000)
+    assert (image.entry, image.interpreter) == (0x7FFF_B000, "")
+    assert memory.region_at(image.entry).name == "/ld.so"
+
+
+def test_an_interpreter_has_its_alignment(memory):
+    wanted = bytearray(elf(((1, 5, 0x1000, 0x1000, b"\x13\0\0\0", 0),), kind=3, entry=0x1000))
+    struct.pack_into("<Q", wanted, PHDR + 48, 0x10000)
+    image = load_interpreter(bytes(wanted), memory, "riscv64", name="/ld.so", high=0x8000_0000)
+    assert image.start % 0x10000 == 0
+    assert 0x8000_0000 - 0x20000 < image.start < 0x8000_0000
+
+
+def test_a_fixed_interpreter_must_not_lie_over_the_program(memory):
+    load(elf((TEXT, DATA)), memory)
+    with pytest.raises(LoadError, match=r"/ld.so: its segment at 0x12010 overlaps the program"):
+        load_interpreter(
+            elf((DATA, (1, 5, 0x1000, 0x40000, b"\x13\0\0\0", 0)), entry=0x40000),
+            memory, "riscv64", name="/ld.so", high=0x8000_0000,
+        )  # fmt: skip
+    assert memory.read(0x12010, 4) == b"data"
+    fixed = elf(((1, 5, 0x1000, 0x40000, b"\x13\0\0\0", 0),), entry=0x40000)
+    assert load_interpreter(fixed, memory, "riscv64", name="/ld.so", high=0x8000_0000).entry == 0x40000
+
+
+def test_an_interpreter_that_finds_no_room(memory):
+    huge = elf(((1, 5, 0x1000, 0x1000, b"\x13\0\0\0", 0xF000_0000),), kind=3, entry=0x1000)
+    with pytest.raises(LoadError, match="no room for its 4,026,535,936 bytes"):
+        load_interpreter(huge, memory, "riscv64", name="/ld.so", high=0x8000_0000)
+    assert not list(memory.regions())
+
+
 def test_reading_from_a_file_is_the_same(memory, tmp_path):
     path = tmp_path / "program"
     path.write_bytes(elf((TEXT, DATA)))
@@ -122,8 +167,6 @@ def patched(offset, fmt, *values, base=None):
     return bytes(out)
 
 
-PHDR = 64  # of the first segment
-
 BAD = {
     "empty": (b"", "offset 0: the file is empty"),
     "text": (b"hello world", "offset 0: not an ELF program"),
@@ -147,7 +190,20 @@ BAD = {
     "cut table": (elf()[:100], "offset 0x40: truncated program headers"),
     "far table": (patched(32, "<Q", 1 << 63), "truncated program headers"),
     "no load": (elf(((4, 4, 0x1000, 0x10000, b"x", 0),)), "no loadable segment"),
-    "dynamic": (elf((TEXT, (3, 4, 0x2000, 0x12000, b"/lib/ld.so\0", 0))), "needs '/lib/ld.so'"),
+    "no interpreter": (elf((TEXT, (3, 4, 0x2000, 0x12000, b"\0", 0))), "the interpreter's path has 1 bytes"),
+    "empty interpreter": (
+        elf((TEXT, (3, 4, 0x2000, 0x12000, b"\0\0", 0))),
+        "the interpreter's path is empty",
+    ),
+    "open interpreter": (elf((TEXT, (3, 4, 0x2000, 0x12000, b"/lib/ld.so", 0))), "does not end with a NUL"),
+    "long interpreter": (
+        elf((TEXT, (3, 4, 0x2000, 0x12000, b"/" * 4096 + b"\0", 0))),
+        "has 4,097 bytes, not 2 to",
+    ),
+    "cut interpreter": (
+        elf((TEXT, (3, 4, 0x2000, 0x12000, b"/lib/ld.so\0", 0)))[:-4],
+        "the interpreter's path is truncated: 7 of 11 bytes",
+    ),
     "file larger than memory": (patched(PHDR + 40, "<Q", 1), "segment 0 has 0x10 bytes in the file but 0x1"),
     "cut segment": (elf((TEXT, DATA))[:-2], "segment 1 is truncated"),
     "huge file size": (patched(PHDR + 32, "<QQ", 1 << 62, 1 << 62), "is truncated"),

@@ -23,6 +23,7 @@ from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, Usag
 from vm_core.log import configure
 
 if TYPE_CHECKING:
+    from vm_core.debug.server import Server
     from vm_core.engine import Engine
     from vm_core.linux.process import Process
     from vm_core.memory import GuestMemory
@@ -103,8 +104,30 @@ def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Set
         from vm_cli.report import note
 
         note(f"-cpu {line.cpu} is ignored: vm has one model a machine, its largest")
-    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, confined=True)
+    options: dict[str, Any] = (
+        {} if line.gdb is None else {"gdb": _stub(line.gdb, line.program[0], as_json=line.json)}
+    )
+    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, confined=True, **options)
     return result, engine, settings
+
+
+def _stub(address: str, program: str, *, as_json: bool) -> Server:
+    """A debugger's stub, which listens, and the line that says so. Raises UsageError and HostError."""
+    from vm_core.debug.server import Server
+
+    server = Server(address)
+    if as_json:
+        import json
+
+        line = json.dumps({"gdb": server.address.target})
+    else:
+        import shlex
+
+        connect = shlex.quote(f"target remote {server.address.target}")
+        line = f"vm: waiting for gdb: gdb-multiarch -ex {connect} {shlex.quote(program)}"
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+    return server
 
 
 def engine_name(settings: Settings) -> str:
@@ -191,6 +214,7 @@ def run_guest(
             memory=settings.memory,
             engine=chosen,
             root=settings.root,
+            sysroot=settings.sysroot,
             binds=settings.bind,
             net=settings.net,
             isolation=settings.isolation,

@@ -28,7 +28,12 @@ class Extra:
 
 EXTRAS: Final = (
     Extra("argv0", ("-0", "--argv0"), "NAME", "What the guest sees as its own name."),
-    Extra("gdb", ("-g", "--gdb"), "PORT", "Wait for a debugger (not built yet: an error)."),
+    Extra(
+        "gdb",
+        ("-g", "--gdb"),
+        "PORT",
+        "Wait for gdb at this port of the loopback interface, HOST:PORT or unix:PATH before the first instruction.",
+    ),
     Extra(
         "cpu",
         ("-cpu", "--cpu"),
@@ -104,6 +109,7 @@ class RunLine:
     help: bool = False
     version: bool = False
     cpu: str | None = None
+    gdb: str | None = None
     more: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -175,11 +181,7 @@ def _take(line: RunLine, entry: Row | Extra, value: str, spelling: str, *, qemu:
     elif isinstance(entry, Row):
         parts = value.split(",") if qemu and entry.name in ("env", "unset_env") else [value]
         line.flags.extend((entry.name, part, spelling) for part in parts)
-    elif entry.name == "gdb":
-        raise UsageError(
-            "-g: the debugger's stub is not built yet", hint="use --strace, or --engine reference --fuel N"
-        )
-    elif entry.name in ("argv0", "cpu"):
+    elif entry.name in ("argv0", "cpu", "gdb"):
         setattr(line, entry.name, value)
     else:
         setattr(line, entry.name, True)

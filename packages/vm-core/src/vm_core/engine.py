@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from vm_core.memory import Access, GuestMemory
@@ -130,6 +131,13 @@ class Engine(Protocol):
 
     def add_vcpu(self) -> None:
         """One more vCPU will run, beside those that do. Called before its first ``run``, by the thread of one of them."""
+
+    def forking(self) -> AbstractContextManager[None]:
+        """Inside, the host process may fork: nothing that its other threads do to the engine is half done."""
+
+    def forked(self) -> None:
+        """In the child of such a fork, still inside: the calling thread's vCPU is the only one, and no other host thread is
+        left. What the parent does from now on does not reach the child, nor the other way round."""
 
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted soon. Callable from any thread."""

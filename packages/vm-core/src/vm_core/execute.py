@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from vm_core import softfloat
 from vm_core.engine import Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
@@ -348,6 +349,12 @@ class ReferenceEngine:
         return insn
 
     def add_vcpu(self) -> None:
+        pass
+
+    def forking(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forked(self) -> None:
         pass
 
     def interrupt(self) -> None:

@@ -1,4 +1,4 @@
-"""Static and static-PIE ELF64 programs: checked completely, then copied into guest memory.
+"""ELF64 programs and their interpreters (the guest's dynamic loader): checked completely, then copied into guest memory.
 
 Every malformed file ends in :class:`LoadError` with the file, the offset of the bad field and what is wrong there,
 before anything has been mapped. Sizes in the file are claims: nothing is allocated or read for a claim that the file
@@ -20,7 +20,7 @@ from vm_core.errors import EXIT_NOT_FOUND, LoadError
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
 from vm_core.record import field, record
 
-__all__ = ["Image", "ProgramNotFound", "Symbols", "load", "machine_of"]
+__all__ = ["Image", "ProgramNotFound", "Symbols", "load", "load_interpreter", "machine_of", "symbols_of"]
 
 MACHINES: Final = {243: "riscv64", 183: "aarch64", 62: "x86_64"}
 _MACHINE_NAMES: Final = {
@@ -39,6 +39,9 @@ _PHDR: Final = struct.Struct("<IIQQQQQQ")
 _SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 _SYM: Final = struct.Struct("<IBBHQQ")
 _MAX_SYMBOLS: Final = 1_000_000
+_MAX_PATH: Final = 4096
+_MAX_ALIGN: Final = 2 << 20
+"""Bytes. A larger alignment of a position-independent file is not kept, as the kernel's mmap would not for its interpreter."""
 
 
 class ProgramNotFound(LoadError):
@@ -48,19 +51,26 @@ class ProgramNotFound(LoadError):
     exit_status: ClassVar[int] = EXIT_NOT_FOUND
 
 
+Program = str | os.PathLike[str] | bytes | int
+"""A program's path, its bytes, or a descriptor of its file, which is left open."""
+
+
 class _Source:
     """Bytes at offsets of a file or of a bytes object, without reading more than is asked for."""
 
-    def __init__(self, program: str | os.PathLike[str] | bytes) -> None:
+    def __init__(self, program: Program, name: str = "") -> None:
         self.fd = -1
         self.data = b""
         if isinstance(program, bytes):
-            self.name, self.data, self.size = "<bytes>", program, len(program)
+            self.name, self.data, self.size = name or "<bytes>", program, len(program)
             return
-        self.name = os.fspath(program)
+        self.name = name or (f"<descriptor {program}>" if isinstance(program, int) else os.fspath(program))
         try:
-            # O_NONBLOCK: a FIFO must be refused, not waited for.
-            self.fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if isinstance(program, int):
+                self.fd = os.dup(program)
+            else:
+                # O_NONBLOCK: a FIFO must be refused, not waited for.
+                self.fd = os.open(program, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             info = os.fstat(self.fd)
         except FileNotFoundError:
             raise ProgramNotFound(f"{self.name}: no such file", hint="give the path of a program") from None
@@ -144,22 +154,16 @@ class Image:
     end: int
     brk: int
     executable_stack: bool
-    program: str | os.PathLike[str] | bytes
+    program: Program
+    interpreter: str = ""
+    """The guest path in PT_INTERP; empty for a static program."""
     _symbols: Symbols | None = None
 
     @property
     def symbols(self) -> Symbols:
         """Read on first use; empty for a stripped or damaged symbol table."""
         if self._symbols is None:
-            try:
-                source = _Source(self.program)
-            except LoadError:
-                self._symbols = Symbols()
-                return self._symbols
-            try:
-                self._symbols = _read_symbols(source, self.base)
-            finally:
-                source.close()
+            self._symbols = symbols_of(self.program, self.base)
         return self._symbols
 
 
@@ -173,7 +177,7 @@ class _Segment(NamedTuple):
     prot: Prot
 
 
-def machine_of(program: str | os.PathLike[str] | bytes) -> str:
+def machine_of(program: Program) -> str:
     """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
     source = _Source(program)
     try:
@@ -182,14 +186,49 @@ def machine_of(program: str | os.PathLike[str] | bytes) -> str:
         source.close()
 
 
-def load(program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None = None) -> Image:
-    """Check a program and copy it into ``memory``.
-
-    ``isa`` is the ISA the caller can run (None: any). Raises LoadError (nothing mapped) and MemoryLimit.
-    """
-    source = _Source(program)
+def symbols_of(program: Program, base: int) -> Symbols:
+    """The names in an ELF file whose address 0 lies at ``base``; none for a file that is damaged, stripped or gone."""
     try:
-        return _load(source, program, memory, isa)
+        source = _Source(program)
+    except LoadError:
+        return Symbols()
+    try:
+        return _read_symbols(source, base)
+    except OSError:
+        return Symbols()
+    finally:
+        source.close()
+
+
+def load(program: Program, memory: GuestMemory, isa: str | None = None, *, name: str = "") -> Image:
+    """Check a program and copy it into ``memory``. The caller has to load its ``interpreter``, if it names one.
+
+    ``isa`` is the ISA the caller can run (None: any), ``name`` what the file is called in messages and in the guest's
+    list of mappings. Raises LoadError (nothing mapped) and MemoryLimit.
+    """
+    return _load_from(program, memory, isa, name, high=None)
+
+
+def load_interpreter(program: Program, memory: GuestMemory, isa: str, *, name: str, high: int) -> Image:
+    """Check the interpreter of a program that has been loaded, and copy it into ``memory``: where it was linked for, or if
+    it is position-independent as high as possible below ``high``. An interpreter's own PT_INTERP means nothing.
+
+    Raises LoadError (nothing mapped) and MemoryLimit.
+    """
+    return _load_from(program, memory, isa, name, high=high)
+
+
+def _load_from(
+    program: Program,
+    memory: GuestMemory,
+    isa: str | None,
+    name: str,
+    *,
+    high: int | None,
+) -> Image:
+    source = _Source(program, name)
+    try:
+        return _load(source, program, memory, isa, high)
     except OSError as error:
         raise LoadError(f"{source.name}: cannot be read: {error.strerror}") from None
     finally:
@@ -258,7 +297,11 @@ def _header(source: _Source) -> _Header:
 
 
 def _load(
-    source: _Source, program: str | os.PathLike[str] | bytes, memory: GuestMemory, isa: str | None
+    source: _Source,
+    program: Program,
+    memory: GuestMemory,
+    isa: str | None,
+    high: int | None,
 ) -> Image:
     name = source.name
     head = _header(source)
@@ -275,13 +318,16 @@ def _load(
             f"{head.phnum * _PHDR.size} bytes"
         )
     headers = list(_PHDR.iter_unpack(table))
-    base = _choose_base(source, head, headers, memory)
+    interpreter = _interpreter(source, head, headers) if high is None else ""
+    base = _choose_base(source, head, headers, memory, high)
     segments = _segments(source, head, headers, base, memory)
+    if high is not None and base == 0:
+        _check_free(source, segments, memory)
     entry = head.entry + base
     if head.kind == _ET_DYN and not head.entry:
         raise LoadError(
             f"{name}: offset 24: a shared library, not a program: it has no entry point",
-            hint="link a program: gcc -static, or -static-pie",
+            hint="link a program, or name the one that uses it",
         )
     home = next((s for s in segments if s.start <= entry < s.end), None)
     if home is None or not home.prot & Prot.EXEC:
@@ -314,25 +360,60 @@ def _load(
         brk=page_up(end),
         executable_stack=any(h[0] == _PT_GNU_STACK and h[1] & 1 for h in headers),
         program=program,
+        interpreter=interpreter,
     )
 
 
-def _choose_base(source: _Source, head: _Header, headers: list[tuple[int, ...]], memory: GuestMemory) -> int:
-    """Refuse dynamic programs; 0 for a fixed program, the load bias for a position-independent one."""
+def _interpreter(source: _Source, head: _Header, headers: list[tuple[int, ...]]) -> str:
+    """The path in PT_INTERP, or an empty string. Raises LoadError for one that is no path."""
     for number, (kind, _, offset, _, _, size, *_) in enumerate(headers):
-        if kind == _PT_INTERP:
-            path = source.read(offset, min(size, 256)).split(b"\0")[0].decode("utf-8", "backslashreplace")
-            raise LoadError(
-                f"{source.name}: offset {head.phoff + number * _PHDR.size:#x}: a dynamically linked program "
-                f"(it needs {path!r}), which this version does not support yet",
-                hint="link it statically: gcc -static, or -static-pie",
-            )
+        if kind != _PT_INTERP:
+            continue
+        where = f"{source.name}: offset {head.phoff + number * _PHDR.size:#x}: the interpreter's path"
+        if not 2 <= size <= _MAX_PATH:
+            raise LoadError(f"{where} has {size:,} bytes, not 2 to {_MAX_PATH:,}")
+        raw = source.read(offset, size)
+        if len(raw) < size:
+            raise LoadError(f"{where} is truncated: {len(raw)} of {size} bytes")
+        if raw[-1]:
+            raise LoadError(f"{where} does not end with a NUL")
+        path = raw.partition(b"\0")[0]
+        if not path:
+            raise LoadError(f"{where} is empty")
+        return os.fsdecode(path)
+    return ""
+
+
+def _choose_base(
+    source: _Source, head: _Header, headers: list[tuple[int, ...]], memory: GuestMemory, high: int | None
+) -> int:
+    """0 for a fixed file, the load bias for a position-independent one: below ``high`` if that is given."""
     if head.kind != _ET_DYN:
         return 0
-    lowest = min((h[3] for h in headers if h[0] == _PT_LOAD), default=0)
-    if lowest >= memory.size:
+    loads = [h for h in headers if h[0] == _PT_LOAD]
+    lowest = min((h[3] for h in loads), default=0)
+    highest = max((h[3] + h[6] for h in loads), default=0)
+    if lowest >= memory.size or highest >= memory.size:
         return 0  # _segments names the bad header
-    return max(PIE_BASE, _LOW) - page_down(lowest)
+    if high is None:
+        return PIE_BASE - page_down(lowest)
+    span = page_up(highest) - page_down(lowest)
+    align = min(max((h[7] for h in loads if not h[7] & (h[7] - 1)), default=PAGE), _MAX_ALIGN)
+    place = memory.find_free(span + max(align - PAGE, 0), high=high, low=_LOW)
+    if place is None:
+        raise LoadError(f"{source.name}: no room for its {span:,} bytes in the guest's address space")
+    return (place + align - 1 & -align if align > PAGE else place) - page_down(lowest)
+
+
+def _check_free(source: _Source, segments: list[_Segment], memory: GuestMemory) -> None:
+    """Refuse an interpreter that was linked for where something else lies."""
+    for segment in segments:
+        start = page_down(segment.start)
+        length = page_up(segment.end) - start
+        if memory.find_free(length, hint=start) != start:
+            raise LoadError(
+                f"{source.name}: its segment at {segment.start:#x} overlaps the program or its stack"
+            )
 
 
 def _segments(
@@ -380,7 +461,7 @@ def _segments(
 
 def _copy(source: _Source, segments: list[_Segment], memory: GuestMemory) -> None:
     """Map and fill the segments. Two segments may share a page, which then has both protections."""
-    label = os.path.basename(source.name)
+    label = source.name
     edge = 0
     shared: list[tuple[int, Prot]] = []
     last = Prot.NONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -20,6 +20,7 @@ from vm_core.record import field, record
 if TYPE_CHECKING:
     from types import FrameType
 
+    from vm_core.debug.server import Server
     from vm_core.linux.abi import SigInfo
     from vm_core.linux.process import GuestThread, Host
 
@@ -292,6 +293,7 @@ class ProgramRun:
         engine: str | EngineMaker = "auto",
         engine_options: Mapping[str, object] | None = None,
         root: str | os.PathLike[str] | None = None,
+        sysroot: str | os.PathLike[str] | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         argv0: str | None = None,
@@ -301,6 +303,7 @@ class ProgramRun:
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         isolation: str = "on",
         host: Host | None = None,
+        gdb: Server | None = None,
     ) -> None:
         words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
         if not words:
@@ -349,12 +352,14 @@ class ProgramRun:
                 fuel=fuel,
                 timeout=timeout,
                 root=None if root is None else os.fspath(root),
+                sysroot=None if sysroot is None else os.fspath(sysroot),
                 binds=binds,
                 net=net,
                 strace=strace,
                 syscall_hook=syscall_hook,
                 fault_hook=fault_hook,
                 host=host,
+                debugger=None if gdb is None else gdb.debugger,
             )
         except MemoryLimit as limited:
             self._limited = str(limited)
@@ -403,6 +408,7 @@ def run(
     engine: str | EngineMaker = "auto",
     engine_options: Mapping[str, object] | None = None,
     root: str | os.PathLike[str] | None = None,
+    sysroot: str | os.PathLike[str] | None = None,
     binds: Sequence[Bind | str] = (),
     net: bool = False,
     check: bool = False,
@@ -413,6 +419,7 @@ def run(
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
     isolation: str = "on",
     host_signals: Collection[int] = (),
+    gdb: Server | None = None,
     prepared: Callable[[Process], None] | None = None,
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
@@ -424,7 +431,8 @@ def run(
     The guest may read and write below ``cwd`` and read its own program; it has a private /tmp and no network.
     ``root`` is a directory that becomes its ``/`` instead (``DIR:ro`` for reading only), ``binds`` adds
     ``HOST[:GUEST[:ro]]``, and ``net`` allows sockets. ``program`` is what runs if it is not ``argv[0]``: a path or the
-    bytes of an ELF file. ``argv0`` replaces the guest's ``argv[0]``.
+    bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
+    the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
 
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
@@ -436,6 +444,8 @@ def run(
     ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
     do what they did before. Python has signals in its main thread only, so this has to be called there.
 
+    ``gdb`` is a debugger's stub (:mod:`vm_core.debug.server`): the guest waits for a client before its first instruction.
+
     ``prepared`` is called when everything is open, before the guest's first instruction.
 
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
@@ -444,15 +454,17 @@ def run(
     program_run = ProgramRun(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
-        engine_options=engine_options, root=root, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation,
+        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
+            # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
+            program_run.process.owns_host = bool(host_signals)
             if prepared is not None:
                 prepared(program_run.process)
-            with _passing(program_run.process, host_signals):
+            with _passing(program_run.process, host_signals), gdb or nullcontext():
                 program_run.process.run()
             times.append(time.perf_counter())
         result = program_run.result()

@@ -399,6 +399,14 @@ class Scheduler:
             self._guests[guest] -= 1
             if self._guests[guest]:
                 return
+        if process is not None and process.executes:
+            try:
+                process.execute()
+            except BaseException as failure:  # noqa: BLE001 - as any of its errors
+                process.fail(failure)
+            else:
+                self._start_thread(guest, process.main)
+                return
         if program is not None and process is not None:
             try:
                 process.finish_hosted()

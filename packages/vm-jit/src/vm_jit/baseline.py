@@ -174,10 +174,13 @@ class _Unit:
 
 class Baseline:
     """The baseline tier of one code image, its ``engine``. ``heat`` says that loops count, for the optimising tier; ``synchronous`` waits
-    for LLVM on the first run on a machine."""
+    for LLVM on the first run on a machine. ``kit_code`` is where the stencils go."""
 
-    def __init__(self, engine: CodeImage, code: CodeMemory, *, heat: bool, synchronous: bool) -> None:
+    def __init__(
+        self, engine: CodeImage, code: CodeMemory, kit_code: CodeMemory, *, heat: bool, synchronous: bool
+    ) -> None:
         self.engine, self.code, self.heat, self.synchronous = engine, code, heat, synchronous
+        self._kit_code = kit_code
         self.originals: dict[int, int] = {}
         """The record's own handler, by the address of the code that stands for it."""
         self._at: dict[int, int] = {}  # record -> code that stands for it
@@ -209,10 +212,15 @@ class Baseline:
             )
             self._loading.start()
 
+    def settle(self) -> None:
+        """Wait for what another thread does here, before a fork leaves it undone in the child."""
+        if self._loading is not None:
+            self._loading.join()
+
     def _load(self, *, build: bool) -> bool:
         """Whether there is a kit now, or never will be."""
         try:
-            kit = kit_for(self.engine.isa, self.engine.cache, self.code, build=build)
+            kit = kit_for(self.engine.isa, self.engine.cache, self._kit_code, build=build)
         except VmError as error:
             self._failed = True
             log.warning("there is no baseline tier: %s", error)

@@ -15,7 +15,8 @@ import mmap as _mmap
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from vm_core.errors import CacheError, HostError
@@ -45,13 +46,15 @@ _libc.mmap.argtypes = [
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED: Final = ctypes.c_void_p(-1).value
+_FIXED: Final = 0x10
 _WORD: Final = struct.Struct("<Q")
 _IMAGE: Final = struct.Struct("<QIIIII")
 """Bytes of code, alignment, symbols, fixups, faults, bytes of names; then those offsets, the names, and the code."""
 
 
-def _map(fd: int, size: int, prot: int) -> int:
-    address = _libc.mmap(None, size, prot, _mmap.MAP_SHARED, fd, 0)
+def _map(fd: int, size: int, prot: int, *, at: int | None = None) -> int:
+    """Map a memory file, over what is ``at`` an address if one is given. Raises HostError."""
+    address = _libc.mmap(at, size, prot, _mmap.MAP_SHARED | (0 if at is None else _FIXED), fd, 0)
     if address in (None, _FAILED):
         raise HostError(
             f"cannot map {size} bytes of code memory ({os.strerror(ctypes.get_errno())})",
@@ -109,6 +112,25 @@ class _Chunk:
             last, size = i + 1, size + self.free[i][1]
         self.free[first:last] = [(at, size)]
         self.refuses = max(self.refuses, size + 1)
+
+    def unshare(self) -> None:
+        """In the child of a fork: a memory file of our own, with what is in use, in place of the parent's."""
+        fd = os.memfd_create("vm-code", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, self.size)
+            at = 0
+            for start, length in (*self.free, (self.size, 0)):
+                # SAFETY: [at, start) lies in the chunk, whose writable mapping nobody else writes now.
+                used = memoryview((ctypes.c_ubyte * (start - at)).from_address(self.write + at)).cast("B")
+                while used:
+                    count = os.pwrite(fd, used, at)
+                    used, at = used[count:], at + count
+                at = start + length
+            for address, prot in ((self.write, _mmap.PROT_WRITE), (self.execute, _mmap.PROT_EXEC)):
+                # SAFETY: over our own mapping of the same size and protection; what runs there finds the same bytes.
+                _map(fd, self.size, _mmap.PROT_READ | prot, at=address)
+        finally:
+            os.close(fd)
 
     def unmap(self) -> None:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.
@@ -216,6 +238,23 @@ class CodeMemory:
             if block.chunk.free == [(0, block.chunk.size)]:
                 self._chunks.remove(block.chunk)
                 block.chunk.unmap()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no other thread allocates or frees."""
+        with self._lock:
+            yield
+
+    def unshare(self) -> None:
+        """In the child of a fork, :meth:`held`: from now on parent and child do not see each other's changes."""
+        for chunk in self._chunks:
+            chunk.unshare()
+
+    def seal(self) -> None:
+        """In the child of a fork, :meth:`held`: leave what is there to the parent, who never changes it; what comes now goes into
+        memory of our own."""
+        for chunk in self._chunks:
+            chunk.free.clear()
 
     def close(self) -> None:
         with self._lock:

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _machines: dict[str, Any] = {}
+_abandoned: list[IO[bytes]] = []
 _WORKER: Final = "import sys; sys.path[:] = sys.argv[1:]; from vm_jit.compiler import serve; serve()"
 
 
@@ -193,6 +194,21 @@ class Compiler:
                 if stream is not None:
                     with contextlib.suppress(OSError):
                         stream.close()
+
+    def forked(self) -> None:
+        """In the child of a fork: the worker is the parent's. This one starts another if it has to compile."""
+        self._lock = threading.Lock()
+        process, self._process = self._process, None
+        if process is not None:
+            process.returncode = 0  # not our child: nothing to wait for
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for stream in (process.stdin, process.stdout):
+                # The pipes must end when the parent closes them. The streams may hold half a text, and the lock of a thread
+                # that is gone: nothing may ever flush them.
+                if stream is not None:
+                    os.dup2(null, stream.fileno(), inheritable=False)
+                    _abandoned.append(stream)
+            os.close(null)
 
     def close(self) -> None:
         """Stop the worker, also in the middle of a module (whose caller gets CompileError)."""

@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -63,7 +63,7 @@ from vm_jit.records import (
     Reason,
     handler_key,
 )
-from vm_jit.tiering import Tiering
+from vm_jit.tiering import Tiering, compilers_held, leave_compilers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,8 +116,10 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_own_code = CodeMemory()
+"""Code that was made before any guest's, and stays: interpreters and stencils, of all engines of this process."""
 _code = CodeMemory()
-"""Code memory of the interpreters, shared by all engines of this process."""
+"""What is made of guest code, of all engines of this process."""
 _interpreters: dict[str, Interpreter] = {}
 _build_lock = threading.Lock()
 _images_lock = threading.RLock()
@@ -232,7 +234,7 @@ def interpreter_for(isa: Isa, cache: Cache | None, *, alone: bool = False) -> In
         name = f"{part}-{isa.name}"
         found = _interpreters.get(name)
         if found is None:
-            found = _interpreters[name] = Interpreter(load(part, isa, cache, _code))
+            found = _interpreters[name] = Interpreter(load(part, isa, cache, _own_code))
         return found
 
 
@@ -637,6 +639,45 @@ class NativeEngine:
             if self._image is not None:
                 self._image.share()
 
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        with ExitStack() as held:
+            image = self._image
+            if image is not None and image.baseline is not None:
+                image.baseline.settle()
+            # In the order in which others take them.
+            held.enter_context(self.memory.lock)
+            held.enter_context(self.lock)
+            held.enter_context(_images_lock)
+            image = self._image
+            if image is not None:
+                held.enter_context(image.lock)
+            held.enter_context(_build_lock)
+            held.enter_context(self._stats_lock)
+            held.enter_context(compilers_held())
+            for code in (_own_code, _code):
+                held.enter_context(code.held())
+            held.enter_context(faults.held())
+            yield
+
+    def forked(self) -> None:
+        _own_code.seal()
+        _code.unshare()
+        _engines.intersection_update({self})
+        self._vcpus = 1
+        self._interrupt = False
+        for image in {*_images.values(), self._image, self._origin} - {None}:
+            assert image is not None
+            image.members.intersection_update({self})
+            image.running.clear()
+            if image.identity and image is not self._image:
+                del _images[image.identity]
+        image = self._image
+        if image is not None and image.program is not None:
+            # The parent keeps what there is; most children end soon, or run another program.
+            image.program = None
+        leave_compilers(None if image is None else image.tiering)
+
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
         self._interrupt = True
@@ -762,7 +803,9 @@ class CodeImage:
             self.tiering = Tiering(self, _code, synchronous=options.synchronous, optimising=options.jit)
         self.baseline: Baseline | None = None
         if options.baseline:
-            self.baseline = Baseline(self, _code, heat=options.jit, synchronous=options.synchronous)
+            self.baseline = Baseline(
+                self, _code, _own_code, heat=options.jit, synchronous=options.synchronous
+            )
 
     def start(self, memory: GuestMemory, breakpoints: frozenset[int]) -> None:
         """Take from the cache what earlier runs made of the code in ``memory``."""

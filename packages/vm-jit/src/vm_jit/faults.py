@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from vm_core.errors import HostError
@@ -57,6 +59,13 @@ class State(ctypes.Structure):
 state: Final = State()
 _lock: Final = threading.Lock()
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Inside, nothing of this changes."""
+    with _lock:
+        yield
 
 
 def add_code(start: int, size: int, table: int) -> None:

@@ -456,7 +456,11 @@ class Profiler:
             for name, address in known.address.items()
         )
         addresses = [address for address, _ in own]
-        chunks = [(chunk.execute, chunk.execute + chunk.size) for chunk in engines._code._chunks]
+        chunks = [
+            (chunk.execute, chunk.execute + chunk.size)
+            for code in (engines._code, engines._own_code)
+            for chunk in code._chunks
+        ]
 
         def piece_at(address: int) -> _Piece | None:
             at = bisect.bisect_right(starts, address) - 1

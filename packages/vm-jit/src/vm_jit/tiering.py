@@ -12,6 +12,8 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Trap
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from vm_jit.engine import CodeImage
     from vm_jit.region import Region
 
-__all__ = ["Tiering"]
+__all__ = ["Tiering", "compilers_held", "leave_compilers"]
 
 log = Log("vm.jit")
 _MAX_FAILURES: Final = 20
@@ -70,7 +72,27 @@ _pool: list[Compiler] = []
 """Compiler processes that wait for work. Many guests do not need more of them than there are CPUs."""
 _pool_users: set[Tiering] = set()
 """Who is not closed. The last one closes the processes."""
-_turns: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
+_turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+
+@contextmanager
+def compilers_held() -> Iterator[None]:
+    """While the host process forks: nobody takes or returns a compiler process."""
+    with _pool_lock:
+        yield
+
+
+def leave_compilers(mine: Tiering | None) -> None:
+    """In the child of a fork, inside :func:`compilers_held`: the compiler processes are the parent's, and so is all but ``mine``."""
+    global _turns
+    _turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+    for compiler in (*_pool, *(user._compiler for user in _pool_users)):
+        if compiler is not None:
+            compiler.forked()
+    _pool.clear()
+    _pool_users.intersection_update({mine})
+    if mine is not None:
+        mine.forked()
 
 
 @record(eq=False)
@@ -226,6 +248,16 @@ class Tiering:
             compiler.close()
         if thread is not None:
             thread.join()
+
+    def forked(self) -> None:
+        """In the child of a fork: the thread that has code compiled is gone, and no vCPU is in native code."""
+        self._work_to_do = threading.Condition(self.engine.lock)
+        self._thread = None
+        self._compiler = None
+        self._begin = time.perf_counter()
+        for _, block in self.retired:
+            self.code.free(block)
+        self.retired = []
 
     def release(self) -> None:
         """After close(): give the code memory back."""

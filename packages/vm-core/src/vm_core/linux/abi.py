@@ -93,6 +93,8 @@ class Abi:
     min_signal_stack: ClassVar[int] = 2048
     plain_frame: ClassVar[bool] = False
     """Whether the signal frame is Riscv64's: registers in it as they lie in the vCPU."""
+    FLAGS: ClassVar[Mapping[str, int]] = {}
+    """The bit of each one-bit register in the machine's flags word."""
     O_DIRECTORY: ClassVar[int] = 0o200000
     O_NOFOLLOW: ClassVar[int] = 0o400000
     O_DIRECT: ClassVar[int] = 0o40000
@@ -319,7 +321,7 @@ class Aarch64(Abi):
     _MC: Final = 128 + 176
     _FPSIMD: Final = 128 + 464
     _FPSIMD_MAGIC: Final = 0x46508001
-    _NZCV: Final[Mapping[str, int]] = {"n": 31, "z": 30, "c": 29, "v": 28}
+    FLAGS: ClassVar[Mapping[str, int]] = {"n": 31, "z": 30, "c": 29, "v": 28}
 
     def push_frame(
         self,
@@ -339,7 +341,7 @@ class Aarch64(Abi):
         head = _ucontext_head(altstack) + struct.pack("<Q", mask)
         out[self._UC : self._UC + len(head)] = head
         registers = [cpu[f"x{i}"] for i in range(31)]
-        pstate = _pack_flags(cpu, self._NZCV, 0)
+        pstate = _pack_flags(cpu, self.FLAGS, 0)
         struct.pack_into("<Q31QQQQ", out, self._MC, info.address, *registers, cpu["sp"], cpu.pc, pstate)
         if "v0" in cpu:
             flags, rounding = cpu.header("fp_flags"), cpu.header("fp_rounding")
@@ -363,7 +365,7 @@ class Aarch64(Abi):
         for i, value in enumerate(registers):
             cpu[f"x{i}"] = value
         cpu["sp"], cpu.pc = sp, pc
-        _unpack_flags(cpu, self._NZCV, pstate)
+        _unpack_flags(cpu, self.FLAGS, pstate)
         magic, _, flags, control = struct.unpack_from("<IIII", raw, self._FPSIMD)
         if magic == self._FPSIMD_MAGIC and "v0" in cpu:
             cpu.header("fp_flags", flags)
@@ -394,7 +396,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     _ORDER: Final = (
         "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
     )  # fmt: skip
-    _RFLAGS: Final[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
+    FLAGS: ClassVar[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
     _FXSAVE: Final = 512
     _UC: Final = 8
     _MC: Final = 8 + 40
@@ -426,7 +428,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
                 image[160 + 16 * i : 176 + 16 * i] = cpu[f"xmm{i}"].to_bytes(16, "little")
         # As after a call: rsp + 8 is 16-byte aligned on entry.
         frame = (((saved - self._FRAME) & -16) - 8) & MASK64
-        flags = _pack_flags(cpu, self._RFLAGS, 0x202)
+        flags = _pack_flags(cpu, self.FLAGS, 0x202)
         out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
         out += struct.pack(
@@ -450,7 +452,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         for name, value in zip(self._ORDER, registers, strict=True):
             cpu[name] = value
         cpu.pc = pc
-        _unpack_flags(cpu, self._RFLAGS, flags)
+        _unpack_flags(cpu, self.FLAGS, flags)
         if image and "xmm0" in cpu:
             cpu.header("fp_flags", int.from_bytes(image[24:28], "little") & 0x3F)
             for i in range(16):

@@ -235,7 +235,7 @@ def _drop_capabilities(*, net: bool) -> None:
 
 def _allow_guest(rules: landlock.Ruleset, namespace: Namespace) -> None:
     """What the guest was shown."""
-    for mount in namespace.mounts.values():
+    for mount in namespace.all_mounts():
         if mount.temporary:
             try:
                 rules.allow_open(mount.fd, landlock.WRITE)

@@ -202,6 +202,17 @@ class FileSystem:
         self.release(file)
         return 0
 
+    def forked(self) -> None:
+        """In the child of a fork: temporary directories are the parent's to remove."""
+        self.lock = threading.Lock()
+        self.namespace.forked()
+
+    def executed(self) -> None:
+        """The process runs another program now."""
+        for number in sorted(self.close_on_exec):
+            self.close(number)
+        self.close_on_exec.clear()
+
     def close_all(self) -> None:
         for number in list(self.table):
             self.close(number)

@@ -5,6 +5,11 @@ host exists for it.** It also has a private /tmp that vanishes at exit and emula
 DIR`` makes DIR the guest's ``/`` instead; ``--bind HOST[:GUEST[:ro]]`` adds a directory or file. If the current
 directory is the host's ``/``, nothing is shown: it has to be named.
 
+``-L DIR`` (a sysroot) shows the guest the tree of a distribution, for reading. Without ``--root`` DIR is the guest's
+``/``, and the current directory, /tmp and the program lie over it. DIR is also to be seen under its own path of the
+host. Where both could name a file, DIR wins, as with qemu-user: a path below the current directory, or with ``--root``
+any path but those of a bind, is looked for in DIR first.
+
 A path is never given to the host as a whole. It is walked to the directory that holds its last component, which the
 host holds open as a descriptor; then one call names the last component in that directory, never following a link:
 
@@ -26,7 +31,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 from vm_core.errors import UsageError
@@ -339,6 +344,7 @@ class Namespace:
         *,
         cwd: str | None = None,
         root: str | None = None,
+        sysroot: str | None = None,
         binds: tuple[Bind, ...] = (),
         program: str | None = None,
         emulated: Callable[[str], Node | None] | None = None,
@@ -361,10 +367,18 @@ class Namespace:
             if here != "/":
                 self._add(here, here, writable=True)
             self.start = here
+        self._first: Namespace | None = None
+        """The sysroot, where it is not simply the guest's / : what is in none but ``_after`` is looked for in it first."""
+        self._after: tuple[Mount, ...] = ()
+        if sysroot is not None:
+            self._add_sysroot(sysroot, overlays)
         for bind in binds:
             self._add(bind.guest, bind.host, writable=bind.writable)
-        if program is not None:
-            self._add_program(program)
+        if program is not None and not (
+            # What an absolute path means is settled there first.
+            sysroot is not None and os.path.isabs(program) and os.path.lexists(sysroot + program)
+        ):
+            self._add_program(program, chrooted=root is not None)
         self._hold()
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
@@ -397,16 +411,52 @@ class Namespace:
             host = os.path.realpath(host)
         self.mounts[guest] = Mount(guest, host, writable=writable, file=stat.S_ISREG(mode))
 
-    def _add_program(self, program: str) -> None:
+    def _add_sysroot(self, sysroot: str, overlays: tuple[str, ...]) -> None:
+        path = os.path.abspath(sysroot)
+        if not os.path.isdir(path):
+            raise UsageError(
+                f"{sysroot}: the sysroot is not a directory",
+                hint="give -L DIR, the directory that has lib and usr in it",
+            )
+        covers = self.mounts.get("/" if "/" in self.mounts else self.start)
+        if "/" not in self.mounts:
+            self._add("/", path, writable=False)
+        if covers is not None and os.path.isdir(path + covers.guest):
+            self._first = Namespace(root=path + ":ro", overlays=overlays)
+            self._after = (covers, self.mounts["/"])
+        around = self.find(path)
+        if path != "/" and (around is None or around.guest == "/" or around.temporary):
+            self._add(path, path, writable=False)
+
+    def _add_program(self, program: str, *, chrooted: bool) -> None:
         path = os.path.abspath(program)
         mount = self.find(path)
-        if mount is not None and not mount.temporary:
+        if mount is not None and not mount.temporary and (chrooted or mount.guest != "/"):
             return
         self.mounts[path] = Mount(path, os.path.realpath(program), writable=False, file=True)
+
+    def all_mounts(self) -> Iterator[Mount]:
+        """The mounts, and those of the sysroot that is looked in first."""
+        yield from self.mounts.values()
+        if self._first is not None:
+            yield from self._first.all_mounts()
 
     def close(self) -> None:
         for mount in self.mounts.values():
             mount.close()
+        if self._first is not None:
+            self._first.close()
+
+    def settle(self) -> None:
+        """Before a fork: what is made when it is first used is made now, so that the child has the same."""
+        for mount in self.mounts.values():
+            if mount.temporary:
+                mount.fd  # noqa: B018
+
+    def forked(self) -> None:
+        """In the child of a fork: what is temporary is the parent's to remove."""
+        for mount in self.mounts.values():
+            mount.temporary = False
 
     def find(self, path: str) -> Mount | None:
         """The innermost mount that holds the canonical guest path."""
@@ -441,6 +491,8 @@ class Namespace:
         if len(path) > 4095:
             raise _error(errno.ENAMETOOLONG)
         full = path if path[0] == "/" else f"{base}/{path}"
+        if self._first is not None and (found := self._walk_first(full, follow=follow)) is not None:
+            return found
         if self.use_openat2 and "/../" not in full and not full.endswith("/.."):
             place = self._walk_fast(_clean(full), follow=follow and not late)
             if place is not None:
@@ -449,6 +501,26 @@ class Namespace:
                     self._require_directory(place)
                 return place
         return self._walk_slow(full, follow=follow)
+
+    def _walk_first(self, full: str, *, follow: bool) -> Place | None:
+        """The entry in the sysroot, if the path means one that is there."""
+        assert self._first is not None
+        clean = _normal(full)
+        if clean in self.mounts or self._is_overlay(clean) or self.find(clean) not in self._after:
+            return None
+        try:
+            place = self._first.walk("/", full, follow=follow)
+        except OSError:
+            return None
+        if place.node is None and self.find(place.guest) in self._after:
+            try:
+                place.stat()
+            except OSError:
+                pass
+            else:
+                return place
+        place.__exit__()
+        return None
 
     def _walk_fast(self, full: str, *, follow: bool) -> Place | None:
         """None if a link, an emulated entry or a mount point's parent is in the way."""

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
@@ -27,7 +27,10 @@ from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
+from vm_core.linux.children import Child, children_changed
+from vm_core.linux.family import Family
 from vm_core.linux.files import RESTART, File, FileSystem
+from vm_core.linux.fork import leave_parent
 from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
@@ -43,12 +46,16 @@ from vm_core.linux.procfs import Emulated
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
-from vm_core.loader import Image, load, machine_of
+from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from vm_core.debug.control import Debugger
+    from vm_core.linux.execve import Request
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -68,7 +75,7 @@ _SLICE_SECONDS: Final = 0.01
 _PARKABLE: Final = frozenset(
     {
         "accept", "accept4", "clock_nanosleep", "epoll_pwait", "epoll_wait", "futex", "nanosleep", "pause", "poll",
-        "ppoll", "pselect6", "read", "readv", "recvfrom", "recvmsg", "rt_sigsuspend", "select",
+        "ppoll", "pselect6", "read", "readv", "recvfrom", "recvmsg", "rt_sigsuspend", "select", "wait4", "waitid",
     }
 )  # fmt: skip
 """System calls that have done nothing when they come to their wait, or can tell: they may be made again instead."""
@@ -87,8 +94,15 @@ _PENDING: Final = HEADER["signal_pending"] // 8
 _TID: Final = HEADER["tid"] // 8
 _LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
 _ALTSTACK: Final = HEADER["altstack"] // 8
+_NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
+"""Signals of the host that are vm's own: its faults, its profiler's and the C library's, and those that cannot be taken."""
+_IGNORED_BY_PYTHON: Final = frozenset({13, 25})
 _UNFIT: Final = (OverflowError, ValueError, struct.error)
 """What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
+_OWED_SECONDS: Final = 0.2
+"""How long after a signal's letter its host signal may arrive."""
+_STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
+"""Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
 
@@ -118,6 +132,13 @@ class _Switching:
             self._users -= 1
             if not self._users:
                 sys.setswitchinterval(self._before)
+
+    def forked(self) -> None:
+        """In the child of a fork: there is one thread."""
+        self._lock = threading.Lock()
+        if self._users:
+            self._users = 0
+            sys.setswitchinterval(self._before)
 
 
 switching = _Switching()
@@ -149,6 +170,11 @@ class FuelPool:
         self._left = fuel
         self._out = 0
 
+    @property
+    def left(self) -> int:
+        """What no thread holds."""
+        return self._left
+
     def take(self, wanted: int, stopping: Callable[[], bool]) -> int:
         """Up to ``wanted`` instructions; 0 when the budget is spent, or the process is stopping."""
         with self._condition:
@@ -159,6 +185,10 @@ class FuelPool:
                 self._left -= taken
                 self._out += 1
             return taken
+
+    def copy(self) -> FuelPool:
+        """Another one with what is left, for the child of a fork."""
+        return FuelPool(self._left)
 
     def give(self, unused: int) -> None:
         with self._condition:
@@ -251,7 +281,9 @@ class GuestThread:
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
         try:
-            if self.process.fuel is None:
+            if self.process.debugger is not None:
+                self.process.debugger.run(self)
+            elif self.process.fuel is None:
                 self._loop()
             else:
                 self._loop_fuel(self.process.fuel)
@@ -281,9 +313,10 @@ class GuestThread:
         while True:
             if self.attention:
                 self._attend()
-            limit = fuel.take(self._slice, lambda: process.stopping)
+            limit = fuel.take(self._slice, lambda: process.leaving)
             if not limit:
-                process.end("fuel")
+                if not process.leaving:
+                    process.end("fuel")
                 raise ThreadEnd
             self._grant(limit)
             try:
@@ -335,9 +368,10 @@ class GuestThread:
         left = self._slice
         self._last_budget = time.perf_counter()
         while left > 0 and not self.attention:
-            limit = fuel.take(left, lambda: process.stopping)
+            limit = fuel.take(left, lambda: process.leaving)
             if not limit:
-                process.end("fuel")
+                if not process.leaving:
+                    process.end("fuel")
                 raise ThreadEnd
             self._grant(limit)
             try:
@@ -441,12 +475,14 @@ class GuestThread:
     last_trap: Trap | None = None
 
     def _attend(self) -> None:
+        if self.process._wants_signals:
+            self.process._take_wanted_signals()
         self.attention = False
         self.words[_ATTENTION] = 0
-        if self.process.stopping:
+        if self.process.leaving:
             raise ThreadEnd
         signals.deliver(self)
-        if self.process.stopping:
+        if self.process.leaving:
             raise ThreadEnd
 
     def _interrupt_call(self, reason: int, number: int, first: int) -> None:
@@ -508,10 +544,14 @@ class GuestThread:
 
     def must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
+        process = self.process
+        if process._wants_signals:
+            process._take_wanted_signals()
         self.attention = False
         self.words[_ATTENTION] = 0
-        process = self.process
-        if process.stopping:
+        if process.debugger is not None:
+            process.debugger.pause_in_call(self)
+        if process.leaving:
             self.attention = True
             return True
         wanted = ~self.mask | self.awaited
@@ -572,18 +612,23 @@ class GuestThread:
         """Sleep; False if a signal came."""
         return self.block(time.monotonic() + seconds, None) == -errno.ETIMEDOUT
 
-    def poll(self, wanted: list[tuple[int, int]], deadline: float | None) -> list[tuple[int, int]] | None:
-        """Wait for host descriptors: those that are ready, none at the deadline, None if a signal came.
+    def poll(
+        self, wanted: list[tuple[int, int]], deadline: float | None, done: Callable[[], bool] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """Wait for host descriptors: those that are ready, none at the deadline or once ``done()`` after a wake(), None if a
+        signal came.
 
         A caller must not use a descriptor number from before the wait: the file may have been closed meanwhile.
         """
         host = self.process.host
         if host is None:
-            return self._poll(wanted, deadline)
+            return self._poll(wanted, deadline, done)
         if not self._can_park():
             with host.blocking():
-                return self._poll(wanted, deadline)
+                return self._poll(wanted, deadline, done)
         deadline = self.first_deadline(deadline)
+        if done is not None and done():
+            return []
         if self.attention and self.must_return():
             return None
         poller = select.poll()
@@ -593,7 +638,9 @@ class GuestThread:
             return ready
         raise Parked(deadline, wanted)
 
-    def _poll(self, wanted: list[tuple[int, int]], deadline: float | None) -> list[tuple[int, int]] | None:
+    def _poll(
+        self, wanted: list[tuple[int, int]], deadline: float | None, done: Callable[[], bool] | None = None
+    ) -> list[tuple[int, int]] | None:
         if self._wake_fd < 0:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         poller = select.poll()
@@ -603,6 +650,8 @@ class GuestThread:
         self.waiting = True
         try:
             while True:
+                if done is not None and done():
+                    return []
                 if self.attention and self.must_return():
                     return None
                 left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
@@ -617,6 +666,32 @@ class GuestThread:
                     return []
         finally:
             self.waiting = False
+
+    @contextmanager
+    def waits_for_child(self) -> Iterator[None]:
+        """Inside, the thread waits for its own child process, and for nothing else."""
+        host = self.process.host
+        self.waiting = True
+        try:
+            with contextlib.nullcontext() if host is None else host.blocking():
+                yield
+        finally:
+            self.waiting = False
+
+    def forked(self) -> None:
+        """In the child of a fork: this is its first thread, and nobody waits for it."""
+        self.tid = self.words[_TID] = self.process.pid
+        self._baton = threading.Lock()
+        self._baton.acquire()
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+        self._wake_lock = threading.RLock()
+        self.barrier = threading.RLock()
+        self.pending.clear()
+        self.words[_PENDING] = self.words[_ATTENTION] = 0
+        self.attention = False
+        self.resumed = self.waiter = None
 
     # -- for handlers -------------------------------------------------------------------------------------------
 
@@ -658,14 +733,17 @@ class Process:
         fuel: int | None = None,
         timeout: float | None = None,
         root: str | None = None,
+        sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
+        debugger: Debugger | None = None,
     ) -> None:
         self.host = host
+        self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
@@ -675,7 +753,7 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None
+        self.natively = strace is None and syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -683,7 +761,24 @@ class Process:
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
         self.no_new_privileges = 0
+        self.family: Family | None = None
+        """The guest's processes; None as long as this is the only one."""
+        self.children: dict[int, Child] = {}
+        self.child_events = 0
+        self.forked = False
+        """Whether this host process runs nothing but the guest, which ends it."""
+        self.owns_host = False
+        """Whether the host process may be stopped and may lead a session, for the guest."""
+        self.parent_pipe = -1
+        self._handling: dict[int, Any] = {}
+        self._arrived: deque[int] = deque()
+        self._owed: dict[int, tuple[int, float]] = {}
+        self._next: Request | None = None
+        self._mask = 0  # of the thread that executes another program
+        self._kept: list[SigInfo] = []  # what it leaves pending
         self.stopping = False
+        self.leaving = False
+        """Whether the threads have to leave: the process is over, or goes on as another program."""
         self.reason = ""
         self.exit_code: int | None = None
         self.signal: int | None = None
@@ -703,45 +798,56 @@ class Process:
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
+        self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
+        self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
-            program = self._in_root(program, root, namespace)
-            self.program = program
-            isa_name = machine_of(program)
-            self.isa = isas.get(isa_name)
-            self.abi: Abi
-            self.abi, self._table = table.bound(isa_name, self.isa.layout)
-            self.memory = GuestMemory(limit=memory)
-            self.futexes = HostFutexes(self.memory) if host is None and can_wait_for_two() else FutexTable()
+            self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
+            self._prepare(machine_of(self.program))
         except BaseException:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
         try:
             namespace.emulated = Emulated(self)
-            self._start_state(memory, engine, engine_options or {}, isa_name)
+            self._start_state()
             self._open_stdio(stdio)
         except BaseException:
             self.close()
             raise
-        self.calls = self._bind_calls(strace, syscall_hook)
-        # A thread that waits must not hold a slice of a budget, which native code cannot give back.
-        waits = fuel is None and isinstance(self.futexes, HostFutexes)
-        self.native.serve(self.calls, self.abi, waits=waits, hosted=host is not None)
-        self.main = GuestThread(self, self._first_cpu, self.pid)
-        self.threads[self.pid] = self.main
+        self._start_main()
 
     # -- construction -------------------------------------------------------------------------------------------
+
+    def _prepare(self, isa_name: str) -> None:
+        """Empty memory for a program of an ISA."""
+        self.isa = isas.get(isa_name)
+        self.abi: Abi
+        self.abi, self._table = table.bound(isa_name, self.isa.layout)
+        self.memory = GuestMemory(limit=self._memory_limit)
+        self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+
+    def _start_main(self) -> None:
+        """The thread that runs a loaded program from its start."""
+        self.calls = self._bind_calls(*self._hooks)
+        # A thread that waits must not hold a slice of a budget, which native code cannot give back.
+        waits = self.fuel is None and isinstance(self.futexes, HostFutexes)
+        self.native.serve(self.calls, self.abi, waits=waits, hosted=self.host is not None)
+        self.main = GuestThread(self, self._first_cpu, self.pid)
+        self.threads[self.pid] = self.main
+        if self.debugger is not None:
+            self.debugger.attach_to(self)
 
     def _namespace(
         self,
         program: str | os.PathLike[str] | bytes,
         cwd: str | None,
         root: str | None,
+        sysroot: str | None,
         binds: Sequence[Bind | str],
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
@@ -750,17 +856,19 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, binds=shown)
+            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
-        return Namespace(cwd=cwd, root=root, binds=shown, program=path if os.path.isfile(path) else None)
+        return Namespace(
+            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+        )
 
-    def _in_root(
-        self, program: str | os.PathLike[str] | bytes, root: str | None, namespace: Namespace
+    def _in_guest(
+        self, program: str | os.PathLike[str] | bytes, namespace: Namespace, *, rooted: bool
     ) -> str | os.PathLike[str] | bytes:
-        """With a root, a program is looked for there first, as chroot does."""
-        if root is None or isinstance(program, bytes):
+        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path."""
+        if isinstance(program, bytes) or not (rooted or os.path.isabs(program)):
             return program
         try:
             with namespace.walk(namespace.start, os.fspath(program)) as place:
@@ -774,19 +882,48 @@ class Process:
             pass
         return program
 
+    def _load_interpreter(self, namespace: Namespace, path: str) -> Image:
+        """The guest's dynamic loader, from where the guest would find it. Raises LoadError, which says what to do."""
+        wanted = f"{self.image.name}: a dynamically linked program: it needs {path!r}"
+        try:
+            with namespace.walk(namespace.start, path) as place:
+                if place.node is not None or place.mount is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                fd = os.open(place.name, flags, dir_fd=place.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise LoadError(f"{wanted}, which is not there", hint=self._how_to_get(path)) from None
+            raise LoadError(f"{wanted}, which cannot be opened: {error.strerror}") from None
+        try:
+            return load_interpreter(
+                f"/proc/self/fd/{fd}", self.memory, self.isa.name, name=path, high=self.mmap_top
+            )
+        finally:
+            os.close(fd)
+
+    def _how_to_get(self, interpreter: str) -> str:
+        """How a user comes to the libraries of another machine."""
+        isa = self.isa.name
+        # Where the cross compilers of Debian and its like have them.
+        cross = f"/usr/{isa.replace('_', '-')}-linux-gnu"
+        if os.path.exists(cross + interpreter):
+            return f"give -L {cross}, or make a tree of a distribution: vm sysroot create {isa} --output DIR"
+        return (
+            f"give -L DIR with a tree that has it; vm sysroot create {isa} --output DIR makes one; or link the "
+            "program with -static"
+        )
+
     _program_fd = -1
 
-    def _start_state(
-        self, limit: int | None, engine: str | EngineMaker, options: Mapping[str, object], isa_name: str
-    ) -> None:
-        memory = self.memory
-        self.image: Image = load(self.program, memory, isa_name)
-        if self._program_fd >= 0:
-            self.image.name = self.executable
+    def _start_state(self) -> None:
+        memory, limit = self.memory, self._memory_limit
+        engine, options = self._engine
+        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         if isinstance(engine, str):
             from vm_core.engines import create
 
-            self.engine: Engine = create(engine, self.isa, memory, **dict(options))
+            self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
         memory.code_changed.append(self.engine.invalidate)
@@ -806,8 +943,11 @@ class Process:
             memory.poke(self.trampoline, self.abi.trampoline)
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
             self.mmap_top = self.trampoline
+        self.interpreter: Image | None = None
+        if self.image.interpreter:
+            self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
         cpu = self.isa.cpu()
-        cpu.pc = self.image.entry
+        cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
         self._first_cpu = cpu
 
@@ -836,7 +976,8 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE), (7, 0), (8, 0), (9, image.entry),
+            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
@@ -895,17 +1036,202 @@ class Process:
         try:
             self._start_clock()
             self._run_thread(self.main)
+            self._go_on()
+        except BaseException:
+            self.end("stopped")
+            if not self.forked:
+                raise
+        finally:
+            self._finish()
+        if self.forked:
+            self._exit()
+        if self.failure is not None:
+            raise self.failure
+
+    def _go_on(self) -> None:
+        """The first thread is over: wait for the others, and run what the process executes then, until it is over."""
+        while True:
             with self._all_left:
                 while self.threads and not self.stopping:
                     self._all_left.wait(0.5)
-            self.end("exit", code=self.main.exit_code)
-        except BaseException:
+                if self._next is None or self.stopping:
+                    break
+            self.execute()
+            self._run_thread(self.main)
+        self.end("exit", code=self.main.exit_code)
+
+    def go_on_alone(self, thread: GuestThread | None) -> NoReturn:
+        """In the child of a fork: run the guest, from ``thread`` on, here to its end, which is the host process's."""
+        try:
+            if thread is not None:
+                self._run_thread(thread)
+            self._go_on()
+        except BaseException:  # noqa: BLE001 - there is nobody to tell
             self.end("stopped")
-            raise
+        self._finish()
+        self._exit()
+
+    def _exit(self) -> NoReturn:
+        """End the host process, a guest's own, as the guest ended."""
+        status = _STATUS.get(self.reason, 125)
+        try:
+            if self.failure is not None:
+                Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
+            if self.parent_pipe >= 0:
+                leave_parent(self.memory, self.parent_pipe)
+            if not self._inherited:
+                self.engine.close()
+            if self.family is not None:
+                self.family.forget(self.pid)
+            sys.stderr.flush()
+            if self.reason == "signal":
+                self._die_by(self.signal or 9)
+            if self.reason == "exit":
+                status = self.exit_code or 0
         finally:
-            self._finish()
-        if self.failure is not None:
-            raise self.failure
+            os._exit(status)
+
+    @staticmethod
+    def _die_by(number: int) -> None:
+        """End this host process by a signal, without a core of vm's."""
+        import resource
+        import signal
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if number not in (9, 19):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        os.kill(os.getpid(), number)
+
+    _inherited = False
+    """Whether the engine is one that a parent made."""
+
+    # -- fork and execve ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        """Inside, the host process may fork: nothing that other threads do to this process is half done."""
+        with ExitStack() as held:
+            held.enter_context(self.engine.forking())
+            for lock in (self.memory.lock, self.files.lock, self.lock):
+                held.enter_context(lock)
+            yield
+
+    def forked_from(self, thread: GuestThread) -> None:
+        """In the child of a fork, still inside forking(): ``thread`` is the only one."""
+        self.engine.forked()
+        self.forked = self.owns_host = self._inherited = True
+        self.pid = os.getpid()
+        self.native.words[Constant.PID], self.native.words[Constant.PARENT] = self.pid, os.getppid()
+        self._tids = itertools.count(self.pid + 1)
+        self.main = thread
+        self.threads = {self.pid: thread}
+        self._retired = self._calls = 0
+        self._all_left = threading.Condition(self.lock)
+        self._host_threads, self._runner = [], None
+        if self.debugger is not None:
+            # It stays with the parent.
+            self.debugger.forked(thread)
+        self._parallel = False
+        switching.forked()
+        self.children = {}
+        self.child_events = 0
+        if self.parent_pipe >= 0:
+            os.close(self.parent_pipe)
+            self.parent_pipe = -1
+        self.signals.pending.clear()
+        self._arrived.clear()
+        self.timeout = None
+        self.clock = AlarmClock()
+        self.timer = IntervalTimer(self)
+        self.timers = {}
+        if self.fuel is not None:
+            self.fuel = self.fuel.copy()
+        if isinstance(self.futexes, HostFutexes):
+            self.futexes.main = thread
+        else:
+            self.futexes = FutexTable()
+        for fd, _ in self._limbo:
+            os.close(fd)
+        self._limbo.clear()
+        self.files.forked()
+        thread.forked()
+        assert self.family is not None
+        self.family.join()
+
+    def check_program(self, fd: int) -> None:
+        """Whether a program could be executed. Raises LoadError."""
+        isas.get(machine_of(fd))
+
+    def replace_by(self, thread: GuestThread, request: Request) -> None:
+        """The process goes on as another program, once all threads have left. Raises ThreadEnd if it ends instead, or another
+        thread has come first."""
+        with self.lock:
+            if self.leaving:
+                os.close(request.fd)
+                raise ThreadEnd
+            self._next, self.leaving = request, True
+            self._mask, self._kept = thread.mask, thread.pending
+            threads = list(self.threads.values())
+        for other in threads:
+            if other is not thread:
+                other.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
+
+    @property
+    def executes(self) -> bool:
+        """Whether the process goes on as another program now that its threads have left."""
+        return self._next is not None and not self.stopping
+
+    def execute(self) -> None:
+        """Load the program that was asked for in place of the old one, and make its thread :attr:`main`."""
+        request, self._next = self._next, None
+        assert request is not None
+        deadline = time.monotonic() + 5
+        for host in self._host_threads:
+            if host is not threading.current_thread():
+                host.join(max(deadline - time.monotonic(), 0.01))
+        self._host_threads = []
+        if self._parallel:
+            self._parallel = False
+            switching.leave()
+        mapping.flush_all(self)
+        if self.parent_pipe >= 0:
+            leave_parent(self.memory, self.parent_pipe)
+            self.parent_pipe = -1
+        self.engine.close()
+        self.memory.close()
+        self._inherited = False
+        for timer in [timer for _, timer in self.timers.values()]:
+            timer.set(0.0, 0.0)
+        self.timers = {}
+        self.signals.executed()
+        self.files.executed()
+        self._sweep_limbo(everything=True)
+        if self._program_fd >= 0:
+            os.close(self._program_fd)
+        self.program = self._program_fd = request.fd
+        self.executable = request.path
+        self.comm = os.path.basename(request.path)[:15]
+        self.argv_bytes, self.env_bytes = request.argv, request.env
+        self.leaving = self.stopping
+        try:
+            self._prepare(machine_of(request.fd))
+            self._start_state()
+        except (LoadError, MemoryLimit) as error:
+            # The old program is gone: as on Linux, the process is killed.
+            self.end("signal", signal=9, message=f"{request.path}: {error}")
+            self.main = GuestThread(self, self.isa.cpu(), self.pid)
+            return
+        self._start_main()
+        self.main.mask = self._mask
+        self.main.pending = self._kept
+        if self._kept or self.signals.pending:
+            self.main.words[_PENDING] = 1
+            self.main.attention = True
+
+    # -- hosted -------------------------------------------------------------------------------------------------
 
     def _start_clock(self) -> None:
         if self.timeout is not None:
@@ -965,6 +1291,15 @@ class Process:
                 raise
             self.fail(error)
 
+    def _run_other(self, thread: GuestThread) -> None:
+        """A host thread of its own for a guest thread. In the child of a fork made there, it is the first."""
+        parent = self.pid
+        try:
+            self._run_thread(thread)
+        finally:
+            if self.pid != parent:
+                self.go_on_alone(None)
+
     def end(
         self, reason: str, *, code: int | None = None, signal: int | None = None, message: str = ""
     ) -> None:
@@ -972,14 +1307,20 @@ class Process:
         with self.lock:
             if not self.stopping:
                 self.reason, self.exit_code, self.signal, self.message = reason, code, signal, message
-                self.stopping = True
+                self.stopping = self.leaving = True
             threads = list(self.threads.values())
             self._all_left.notify_all()
         for thread in threads:
             thread.interrupt()
+        if self.debugger is not None:
+            self.debugger.wake()
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        if not self.forked:
+            self.release_signals()
+            if self.reason not in ("exit", "signal"):
+                self._end_family()
         deadline = time.monotonic() + 5
         for host in self._host_threads:
             if host is not threading.current_thread():
@@ -1020,7 +1361,7 @@ class Process:
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
         with self.lock:
-            if self.stopping or len(self.threads) >= _MAX_THREADS:
+            if self.leaving or len(self.threads) >= _MAX_THREADS:
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
@@ -1038,7 +1379,7 @@ class Process:
                 self._parallel = True
                 switching.enter()
         host = threading.Thread(
-            target=self._run_thread, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
+            target=self._run_other, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
         )
         with self.lock:
             self._host_threads = [old for old in self._host_threads if old.is_alive()]
@@ -1085,6 +1426,123 @@ class Process:
         """A signal for the process."""
         signals.send(self, info, prefer)
 
+    def take_signals(self) -> None:
+        """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
+        import signal
+
+        if threading.current_thread() is not threading.main_thread():
+            # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
+            self._wants_signals = True
+            self.main.interrupt()
+            return
+        self._wants_signals = False
+        for number in signal.valid_signals() - _NOT_TAKEN:
+            if number in self._handling:
+                continue
+            handler = signal.getsignal(number)
+            if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
+                continue
+            self._handling[number] = handler
+            signal.signal(number, self._signalled)
+
+    _wants_signals = False
+
+    def _take_wanted_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.take_signals()
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        """Python's handler of the host's signals."""
+        # One may come while another is being handled: they are taken in their order.
+        self._arrived.append(number)
+        if len(self._arrived) > 1:
+            return
+        try:
+            while self._arrived:
+                self._take(self._arrived[0], frame)
+                self._arrived.popleft()
+        finally:
+            self._arrived.clear()
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        import signal
+
+        if self.arrive(number) or self.forked:
+            return
+        handler = self._handling.get(number)
+        if callable(handler):
+            handler(number, frame)
+        elif number not in signals.IGNORED_BY_DEFAULT and handler is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            signal.signal(number, self._signalled)  # it stopped the process, and has been continued
+
+    def release_signals(self) -> None:
+        """Give the host its signals back."""
+        import signal
+
+        for number, handler in self._handling.items():
+            signal.signal(number, handler)
+        self._handling.clear()
+
+    def arrive(self, number: int) -> bool:
+        """The host has got a signal; False if it is not for the guest."""
+        if number == 17:
+            return children_changed(self)
+        letters = [] if self.family is None else self.family.received(number)
+        now = time.monotonic()
+        if len(letters) > 1:
+            # The signals that came with the other letters are still to come, unless the host has merged them.
+            owed, until = self._owed.get(number, (0, 0.0))
+            owed = owed if now < until else 0
+            self._owed[number] = (owed + len(letters) - 1, now + _OWED_SECONDS)
+        elif not letters:
+            owed, until = self._owed.pop(number, (0, 0.0))
+            if owed and now < until:
+                self._owed[number] = (owed - 1, until)
+                return True
+        for info, tid in letters:
+            thread = self.threads.get(tid) if tid else None
+            if thread is None:
+                self.send(info)
+            else:
+                self.send_to(thread, info)
+        if letters:
+            return True
+        if self.forked and number not in _IGNORED_BY_PYTHON:
+            if number in signals.STOPPING and self.signals.action(number).handler == 0:
+                # Here, or a read in the background would be tried again and again.
+                self.suspend(number)
+            else:
+                self.send(SigInfo(number, 0x80))
+            return True
+        return self.accept(number)
+
+    def _end_family(self) -> None:
+        """The guest has been stopped from outside, and so are all its processes."""
+        if self.family is not None:
+            for pid in self.family.members():
+                if pid != self.pid:
+                    self.family.send(pid, SigInfo(9))
+            for child in list(self.children.values()):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.pid, 0)
+                child.close()
+            self.children.clear()
+
+    def suspend(self, number: int) -> None:
+        """The default action of a stop signal: the host process stops until somebody continues it."""
+        import signal
+
+        if not self.owns_host:
+            return
+        if number == 19 or threading.current_thread() is not threading.main_thread():
+            os.kill(os.getpid(), 19)
+            return
+        handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, handler)
+
     def accept(self, number: int) -> bool:
         """Give the guest a signal that the host got; False if the guest leaves it to its default.
 
@@ -1097,6 +1555,8 @@ class Process:
             if self.stopping or not threads:
                 return False
             default = self.signals.action(number).handler == 0
+            if self.debugger is not None and self.debugger.attached:
+                default = False  # the client sees it first
             if (
                 default
                 and not any(t.awaited & bit for t in threads)

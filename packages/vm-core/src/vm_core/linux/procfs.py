@@ -36,10 +36,7 @@ def maps_text(process: Process) -> str:
             for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
         )
         line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} 00:00 0"
-        name = region.name
-        if name == os.path.basename(process.image.name):
-            name = process.executable
-        out.append(f"{line:<72} {name}".rstrip() + "\n")
+        out.append(f"{line:<72} {region.name}".rstrip() + "\n")
     return "".join(out)
 
 

@@ -1,7 +1,7 @@
 """Signals: dispositions, masks, pending sets and delivery to handlers.
 
 A thread looks at its signals only between engine runs and system calls (``GuestThread.attention`` says when to), so
-every delivery is at a precise state. Job control is not there: the stop signals are ignored.
+every delivery is at a precise state. A stop signal stops the host process, where that is the guest's own.
 
 signal(7), sigaction(2), sigreturn(2).
 """
@@ -25,13 +25,16 @@ from vm_core.state import HEADER
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "bit", "deliver", "signal_name"]
+__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "announce", "bit", "deliver", "signal_name"]
 
 SIGKILL, SIGSTOP, SIGSEGV = 9, 19, 11
 _DEFAULT, _IGNORE = 0, 1
 _SIGINFO, _RESTORER, _ONSTACK = 0x4, 0x0400_0000, 0x0800_0000
 _RESTART_FLAG, _NODEFER, _RESETHAND = 0x1000_0000, 0x4000_0000, 0x8000_0000
-IGNORED_BY_DEFAULT: Final = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
+SIGCONT: Final = 18
+STOPPING: Final = frozenset({SIGSTOP, 20, 21, 22})
+"""SIGSTOP, SIGTSTP, SIGTTIN and SIGTTOU."""
+IGNORED_BY_DEFAULT: Final = frozenset({17, SIGCONT, 23, 28})
 _COUNT: Final = 64
 _SS_ONSTACK, _SS_DISABLE, _SS_AUTODISARM = 1, 2, 0x8000_0000
 _PENDING: Final = HEADER["signal_pending"] // 8
@@ -67,6 +70,12 @@ class SignalState:
     def set_action(self, number: int, action: Action) -> None:
         self.actions[number] = action
         self._native.act(number, action)
+
+    def executed(self) -> None:
+        """Another program runs now: what was handled is left to its default, what was ignored stays so."""
+        for number, action in list(self.actions.items()):
+            if action.handler != _IGNORE:
+                self.set_action(number, _NO_ACTION)
 
     def action(self, number: int) -> Action:
         return self.actions.get(number, _NO_ACTION)
@@ -104,7 +113,7 @@ def _order(info: SigInfo) -> tuple[bool, int]:
     return info.number not in (4, 5, 7, 8, 11), info.number
 
 
-def _announce(threads: Iterable[GuestThread]) -> None:
+def announce(threads: Iterable[GuestThread]) -> None:
     """Signals may be pending for these threads: native code must not unblock any by itself.
 
     The mask that the caller reads next is no older than this: native code writes it, and then looks here.
@@ -119,11 +128,17 @@ def deliver(t: GuestThread) -> None:
     """Act on the deliverable signals of a thread, and settle a system call that they interrupted."""
     process = t.process
     words = t.words
-    while words[_PENDING] and (info := take(t, ~t.mask)) is not None:
+    while words[_PENDING] and (taken := take(t, ~t.mask)) is not None:
+        info = taken if process.debugger is None else process.debugger.signal(t, taken)
+        if info is None:
+            continue
         with process.lock:
             action = process.signals.action(info.number)
             ignored = process.signals.ignored(info.number)
         if ignored and info.number != SIGKILL:
+            continue
+        if info.number in STOPPING and (action.handler == _DEFAULT or info.number == SIGSTOP):
+            process.suspend(info.number)
             continue
         if action.handler == _DEFAULT or info.number == SIGKILL:
             process.die(t, info)
@@ -179,6 +194,12 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
 def force(t: GuestThread, info: SigInfo) -> None:
     """A signal for a fault of this thread: one that is blocked or ignored kills, as on Linux."""
     process = t.process
+    if process.debugger is not None:
+        shown = process.debugger.signal(t, info)
+        if shown is None:
+            t.attention = True
+            return
+        info = shown
     with process.lock:
         handler = process.signals.action(info.number).handler
         if handler in (_DEFAULT, _IGNORE) or t.mask & bit(info.number):
@@ -349,11 +370,44 @@ def kill(t: GuestThread, pid: int, number: int) -> int:
     pid, number = s32(pid), s32(number)
     if not 0 <= number <= _COUNT:
         return -errno.EINVAL
-    if pid not in (t.process.pid, -t.process.pid, 0, -1):
+    return _to_processes(t, pid, _sender(t, number, 0))
+
+
+def _to_processes(t: GuestThread, pid: int, info: SigInfo) -> int:
+    """A signal for one process, for a process group (0 or negative), or for all but this one (-1)."""
+    process, family = t.process, t.process.family
+    if pid == process.pid:
+        if info.number:
+            process.send(info, prefer=t)
+        return 0
+    if pid > 0:
+        if family is None:
+            return -errno.ESRCH
+        return family.send(pid, info, child=pid in process.children)
+    members = [process.pid] if family is None else family.members()
+    if pid == -1:
+        wanted = [member for member in members if member != process.pid]
+    else:
+        group = os.getpgid(0) if not pid else -pid
+        wanted = [member for member in members if _group_of(member) == group]
+    if not wanted:
         return -errno.ESRCH
-    if number:
-        t.process.send(_sender(t, number, 0), prefer=t)
+    # Itself last: the signal may end it.
+    for member in sorted(wanted, key=lambda member: member == process.pid):
+        if member != process.pid:
+            assert family is not None
+            family.send(member, info)
+        elif info.number:
+            process.send(info, prefer=t)
     return 0
+
+
+def _group_of(pid: int) -> int:
+    """The process group of a process, 0 for one that is over."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _to_thread(t: GuestThread, tid: int, info: SigInfo) -> int:
@@ -372,9 +426,19 @@ def tkill(t: GuestThread, tid: int, number: int) -> int:
 
 
 def tgkill(t: GuestThread, pid: int, tid: int, number: int) -> int:
-    if s32(pid) != t.process.pid:
+    return _to_thread_of(t, pid, tid, _sender(t, s32(number), -6))
+
+
+def _to_thread_of(t: GuestThread, pid: int, tid: int, info: SigInfo) -> int:
+    """A signal for a thread of a process of the guest."""
+    pid, family = s32(pid), t.process.family
+    if pid == t.process.pid:
+        return _to_thread(t, tid, info)
+    if not 0 <= info.number <= _COUNT:
+        return -errno.EINVAL
+    if family is None or s32(tid) <= 0:
         return -errno.ESRCH
-    return _to_thread(t, tid, _sender(t, s32(number), -6))
+    return family.send(pid, info, tid=s32(tid), child=pid in t.process.children)
 
 
 def _queued(t: GuestThread, number: int, address: int) -> SigInfo | int:
@@ -390,29 +454,33 @@ def rt_sigqueueinfo(t: GuestThread, pid: int, number: int, address: int) -> int:
     info = _queued(t, number, address)
     if isinstance(info, int):
         return info
-    if s32(pid) != t.process.pid:
+    if s32(pid) <= 0:
         return -errno.ESRCH
     if not 0 <= info.number <= _COUNT:
         return -errno.EINVAL
-    if info.number:
-        t.process.send(info, prefer=t)
-    return 0
+    return _to_processes(t, s32(pid), info)
 
 
 def rt_tgsigqueueinfo(t: GuestThread, pid: int, tid: int, number: int, address: int) -> int:
     info = _queued(t, number, address)
     if isinstance(info, int):
         return info
-    if s32(pid) != t.process.pid:
-        return -errno.ESRCH
-    return _to_thread(t, tid, info)
+    return _to_thread_of(t, pid, tid, info)
+
+
+def _supersede(process: Process, number: int) -> None:
+    """SIGCONT takes back the stop signals that wait, and they it. The lock of the process is held."""
+    if number == SIGCONT or number in STOPPING:
+        gone = STOPPING if number == SIGCONT else {SIGCONT}
+        for pending in (process.signals.pending, *(t.pending for t in process.threads.values())):
+            pending[:] = [info for info in pending if info.number not in gone]
 
 
 def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
     """A signal for the process: some thread that does not block it takes it."""
     with process.lock:
         threads = list(process.threads.values())
-        _announce(threads)
+        announce(threads)
         wants = [t for t in threads if not t.mask & bit(info.number) or t.awaited & bit(info.number)]
         if (
             process.signals.ignored(info.number)
@@ -423,6 +491,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
             )
         ):
             return
+        _supersede(process, info.number)
         enqueue(process.signals.pending, info)
         target = prefer if prefer in wants else (wants[0] if wants else None)
     if target is not None:
@@ -431,7 +500,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
 
 def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
     with process.lock:
-        _announce((thread,))
+        announce((thread,))
         blocked = thread.mask & bit(info.number)
         if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
             return

@@ -16,10 +16,9 @@ from vm_core.memory import Access
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["Parked", "ThreadEnd", "clone"]
+__all__ = ["Parked", "ThreadEnd", "new_thread"]
 
 _FD: Final = 0xFFFF_FFFF
-_CLONE_VM, _CLONE_SIGHAND, _CLONE_THREAD = 0x100, 0x800, 0x10000
 _CLONE_SETTLS, _CLONE_PARENT_SETTID = 0x80000, 0x100000
 _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x200000, 0x1000000
 
@@ -53,10 +52,6 @@ def denied(_t: GuestThread) -> int:
     return -errno.EPERM
 
 
-def no_child(_t: GuestThread) -> int:
-    return -errno.ECHILD
-
-
 def exit_(t: GuestThread, code: int) -> int:
     t.exit_code = code & 0xFF
     raise ThreadEnd
@@ -67,13 +62,8 @@ def exit_group(t: GuestThread, code: int) -> int:
     raise ThreadEnd
 
 
-def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
-    """Threads only; a clone that shares less is fork, which is ENOSYS."""
-    needed = _CLONE_VM | _CLONE_SIGHAND | _CLONE_THREAD
-    if flags & needed != needed:
-        t.process.explain("fork", "fork is not supported yet: it returns ENOSYS")
-        return -errno.ENOSYS
-    tls, child_tid = (fourth, fifth) if t.abi.clone_tls_before_ctid else (fifth, fourth)
+def new_thread(t: GuestThread, flags: int, stack: int, parent_tid: int, child_tid: int, tls: int) -> int:
+    """A thread of the same process (clone with CLONE_THREAD)."""
     memory = t.memory
     if flags & _CLONE_PARENT_SETTID:
         memory.check(parent_tid, 4, Access.WRITE)
@@ -109,8 +99,8 @@ def getpid(t: GuestThread) -> int:
     return t.process.pid
 
 
-def getppid(_t: GuestThread) -> int:
-    return 1
+def getppid(t: GuestThread) -> int:
+    return os.getppid() if t.process.forked else 1
 
 
 def gettid(t: GuestThread) -> int:
@@ -156,20 +146,43 @@ def getgroups(t: GuestThread, size: int, result: int) -> int:
     return 1
 
 
+def _member(t: GuestThread, pid: int) -> int:
+    """The host's pid of a process of the guest, 0 being the caller. Raises OSError."""
+    pid = s32(pid)
+    process = t.process
+    if pid in (0, process.pid):
+        return process.pid
+    if pid in process.children or (process.family is not None and process.family.has(pid)):
+        return pid
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
 def getpgid(t: GuestThread, pid: int) -> int:
-    return t.process.pid if s32(pid) in (0, t.process.pid) else -errno.ESRCH
+    return os.getpgid(_member(t, pid))
 
 
-def getpgrp(t: GuestThread) -> int:
-    return t.process.pid
+def getpgrp(_t: GuestThread) -> int:
+    return os.getpgid(0)
 
 
 def setpgid(t: GuestThread, pid: int, group: int) -> int:
-    own = (0, t.process.pid)
-    return 0 if s32(pid) in own and s32(group) in own else -errno.EPERM
+    member, group = _member(t, pid), s32(group)
+    if group < 0:
+        return -errno.EINVAL
+    if not t.process.owns_host:
+        return 0 if group in (0, t.process.pid, os.getpgid(0)) else -errno.EPERM
+    os.setpgid(member, group)
+    return 0
+
+
+def getsid(t: GuestThread, pid: int) -> int:
+    return os.getsid(_member(t, pid))
 
 
 def setsid(t: GuestThread) -> int:
+    if not t.process.owns_host:
+        return t.process.pid
+    os.setsid()
     return t.process.pid
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vm_core.linux import files, futex, metadata, mmap, poll, signal, system, time
+from vm_core.linux import children, execve, files, fork, futex, metadata, mmap, poll, signal, system, time
 from vm_core.linux.abi import Abi, abi_of
 
 if TYPE_CHECKING:
@@ -183,13 +183,16 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int", PARTIAL, "always 0"),
     Row("timer_delete", 111, 226, time.timer_delete, "int"),
     # threads
-    Row("clone", 220, 56, system.clone, "hex ptr ptr ptr ptr", PARTIAL, "threads; a fork is ENOSYS"),
-    Row("clone3", 435, 435, system.nosys, "", ABSENT, "glibc falls back to clone"),
-    Row("fork", None, 57, system.nosys, "", ABSENT, "planned with execve"),
-    Row("vfork", None, 58, system.nosys, "", ABSENT, "planned with execve"),
-    Row("execve", 221, 59, None, "path ptr ptr", ABSENT, "planned"),
-    Row("wait4", 260, 61, system.no_child, "", PARTIAL, "ECHILD: there are no children"),
-    Row("waitid", 95, 247, system.no_child, "", PARTIAL, "ECHILD: there are no children"),
+    Row("clone", 220, 56, fork.clone, "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; no namespaces"),
+    Row("clone3", 435, 435, fork.clone3, "ptr uint", PARTIAL, "as clone; no CLONE_CLEAR_SIGHAND"),
+    Row("fork", None, 57, fork.fork),
+    Row("vfork", None, 58, fork.vfork),
+    Row("execve", 221, 59, execve.execve, "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
+    Row("execveat", 281, 322, execve.execveat, "dfd path ptr ptr hex", PARTIAL, "set-ID bits are ignored"),
+    Row("wait4", 260, 61, children.wait4, "int ptr hex ptr"),
+    Row("waitid", 95, 247, children.waitid, "int int ptr hex ptr"),
+    Row("pidfd_open", 434, 434, children.pidfd_open, "int hex"),
+    Row("pidfd_send_signal", 424, 424, children.pidfd_send_signal, "fd sig ptr hex"),
     Row("exit", 93, 60, system.exit_, "int"),
     Row("exit_group", 94, 231, system.exit_group, "int"),
     Row("futex", 98, 202, futex.futex, "ptr futex int ptr ptr hex", PARTIAL,
@@ -210,7 +213,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("setpriority", 140, 141, system.setpriority, "int int int", IGNORED),
     Row("getcpu", 168, 309, system.getcpu, "ptr ptr"),
     # signals
-    Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint", PARTIAL, "stop signals are ignored"),
+    Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint"),
     Row("rt_sigprocmask", 135, 14, signal.rt_sigprocmask, "int ptr ptr uint"),
     Row("rt_sigreturn", 139, 15, signal.rt_sigreturn),
     Row("rt_sigpending", 136, 127, signal.rt_sigpending, "ptr uint"),
@@ -220,12 +223,12 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("rt_tgsigqueueinfo", 240, 297, signal.rt_tgsigqueueinfo, "int int sig ptr"),
     Row("sigaltstack", 132, 131, signal.sigaltstack, "ptr ptr"),
     Row("pause", None, 34, signal.pause),
-    Row("kill", 129, 62, signal.kill, "int sig", PARTIAL, "itself only"),
+    Row("kill", 129, 62, signal.kill, "int sig", PARTIAL, "processes of the guest"),
     Row("tkill", 130, 200, signal.tkill, "int sig"),
     Row("tgkill", 131, 234, signal.tgkill, "int int sig"),
     # identity and limits
     Row("getpid", 172, 39, system.getpid),
-    Row("getppid", 173, 110, system.getppid, "", PARTIAL, "always 1"),
+    Row("getppid", 173, 110, system.getppid, "", PARTIAL, "1 for the first process"),
     Row("gettid", 178, 186, system.gettid),
     Row("getuid", 174, 102, system.getuid),
     Row("geteuid", 175, 107, system.getuid),
@@ -241,9 +244,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("setgroups", 159, 116, system.denied, "", IGNORED, "EPERM"),
     Row("getpgid", 155, 121, system.getpgid, "int"),
     Row("getpgrp", None, 111, system.getpgrp),
-    Row("setpgid", 154, 109, system.setpgid, "int int", IGNORED),
-    Row("getsid", 156, 124, system.getpgid, "int"),
-    Row("setsid", 157, 112, system.setsid, "", IGNORED),
+    Row("setpgid", 154, 109, system.setpgid, "int int"),
+    Row("getsid", 156, 124, system.getsid, "int"),
+    Row("setsid", 157, 112, system.setsid),
     Row("uname", 160, 63, system.uname, "ptr"),
     Row("prctl", 167, 157, system.prctl, "int hex", PARTIAL, "names, dumpable, no_new_privs, parent-death signal"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
@@ -291,9 +294,9 @@ _ABSENT_TEXT: Final = """
 237:set_mempolicy 238:migrate_pages 239:move_pages 241:perf_event_open 243:recvmmsg 262:fanotify_init
 263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime 267:syncfs 268:setns
 269:sendmmsg 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr
-275:sched_getattr 277:seccomp 280:bpf 281:execveat 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2
-288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents 424:pidfd_send_signal 425:io_uring_setup
-426:io_uring_enter 427:io_uring_register 434:pidfd_open 438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv
+275:sched_getattr 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2
+288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents 425:io_uring_setup
+426:io_uring_enter 427:io_uring_register 438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv
 452:fchmodat2
 """
 _ABSENT_GENERIC: Final = {

@@ -1,0 +1,231 @@
+"""New processes: fork(2), vfork(2), clone(2) and clone3(2).
+
+A guest process is a host process: the child is made by the host's fork, from the host thread of the guest thread that
+asked. All memory is copied on write, but what is mapped shared. In the child that host thread goes on where it was, as the
+guest's only one, until the process is over; it never returns to who had called :meth:`Process.run`.
+
+vfork (and CLONE_VM with CLONE_VFORK, by which C libraries start programs) makes a copy too, while its parent waits. So that
+the parent sees what the child wrote, as it must (the error of a program that could not be executed), the child sends the
+pages that it has changed, when it executes a program or ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import struct
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from vm_core.linux.children import SIGCHLD, Child, PidFile
+from vm_core.linux.family import Family
+from vm_core.memory import PAGE, Access, GuestMemory, Prot
+
+if TYPE_CHECKING:
+    from vm_core.linux.process import GuestThread
+
+__all__ = ["clone", "clone3", "leave_parent"]
+
+_VM, _SIGHAND, _PIDFD, _VFORK, _THREAD = 0x100, 0x800, 0x1000, 0x4000, 0x10000
+_SETTLS, _PARENT_SETTID = 0x80000, 0x100000
+_CHILD_CLEARTID, _CHILD_SETTID = 0x200000, 0x1000000
+_NAMESPACES: Final = 0x7E02_0080 | 0x0002_0000
+"""CLONE_NEW*: only a privileged process may."""
+_CLEAR_SIGHAND, _INTO_CGROUP = 1 << 32, 1 << 33
+_EXCLUSIVE: Final = 1 << 56
+_PRESENT: Final = 1 << 63
+"""Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is in memory."""
+_PAGE_AT: Final = struct.Struct("<Q")
+_ALL_SIGNALS: Final = signal.valid_signals()
+
+
+def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
+    tls, child_tid = (fourth, fifth) if t.abi.clone_tls_before_ctid else (fifth, fourth)
+    number = flags & 0xFF
+    return _clone(t, flags & 0xFFFF_FF00, number, stack, parent_tid, child_tid, tls, parent_tid)
+
+
+def clone3(t: GuestThread, address: int, size: int) -> int:
+    if size < 64:
+        return -errno.EINVAL
+    if size > PAGE:
+        return -errno.E2BIG
+    raw = t.memory.read(address, size)
+    if any(raw[88:]):
+        return -errno.E2BIG
+    flags, pidfd, child_tid, parent_tid, number, stack, length, tls = struct.unpack_from("<8Q", raw)
+    if size >= 80 and any(raw[64:80]):
+        return -errno.EPERM  # set_tid: needs a privilege
+    if flags & 0xFF or number > 64 or bool(stack) != bool(length):
+        return -errno.EINVAL
+    if flags & (_CLEAR_SIGHAND | _INTO_CGROUP):
+        return -errno.EINVAL if flags & _INTO_CGROUP else -errno.ENOSYS
+    return _clone(t, flags, number, stack + length, parent_tid, child_tid, tls, pidfd)
+
+
+def fork(t: GuestThread) -> int:
+    return _fork(t, 0, SIGCHLD, 0, 0, 0, 0, 0)
+
+
+def vfork(t: GuestThread) -> int:
+    return _fork(t, _VM | _VFORK, SIGCHLD, 0, 0, 0, 0, 0)
+
+
+def _clone(
+    t: GuestThread, flags: int, number: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
+) -> int:
+    if flags & _NAMESPACES:
+        return -errno.EPERM
+    if (flags & _THREAD and not flags & _SIGHAND) or (flags & _SIGHAND and not flags & _VM):
+        return -errno.EINVAL
+    if flags & _PIDFD and flags & (_THREAD | _PARENT_SETTID) and pidfd == parent_tid:
+        return -errno.EINVAL
+    if flags & _THREAD:
+        from vm_core.linux.system import new_thread
+
+        return new_thread(t, flags, stack, parent_tid, child_tid, tls)
+    if flags & _VM and not flags & _VFORK:
+        t.process.explain(
+            "clone",
+            "clone with CLONE_VM, but neither as a thread nor as vfork, is not supported: it returns ENOSYS",
+        )
+        return -errno.ENOSYS
+    return _fork(t, flags, number, stack, parent_tid, child_tid, tls, pidfd)
+
+
+def _fork(
+    t: GuestThread, flags: int, number: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
+) -> int:
+    process, memory = t.process, t.memory
+    if flags & _PARENT_SETTID:
+        memory.check(parent_tid, 4, Access.WRITE)
+    if flags & _PIDFD:
+        memory.check(pidfd, 4, Access.WRITE)
+    if process.family is None:
+        process.family = Family()
+    process.take_signals()
+    process.files.namespace.settle()
+    reader = writer = -1
+    if flags & _VFORK:
+        reader, writer = os.pipe()
+    everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    try:
+        with process.forking():
+            with warnings.catch_warnings():
+                # The threads that the child has not are the guest's, LLVM's and the clock's: each is dealt with.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if not pid:
+                t.process.forked_from(t)
+        if not pid:
+            _begin(t, flags, stack, child_tid, tls)
+            if reader >= 0:
+                os.close(reader)
+                process.parent_pipe = writer
+        else:
+            process.children[pid] = Child(pid, number)
+            process.family.expect(pid)
+    except OSError as error:
+        for fd in (reader, writer):
+            if fd >= 0:
+                os.close(fd)
+        return -(error.errno or errno.EAGAIN)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    if not pid:
+        process.take_signals()
+        if process.host is not None:
+            # Its host's threads are the parent's. From here on this one runs nothing else.
+            process.host = None
+            t.cpu.words[t.abi.result_word] = 0
+            process.go_on_alone(t)
+        return 0
+    if writer >= 0:
+        os.close(writer)
+        _await_vfork(t, reader)
+    if flags & _PARENT_SETTID:
+        memory.store(parent_tid, 4, pid)
+    if flags & _PIDFD:
+        fd = t.files.add(PidFile(pid), cloexec=True)
+        memory.store(pidfd, 4, fd & 0xFFFF_FFFF)
+    return pid
+
+
+def _begin(t: GuestThread, flags: int, stack: int, child_tid: int, tls: int) -> None:
+    """The registers and the thread state that the child begins with."""
+    words = t.cpu.words
+    if stack:
+        words[t.abi.stack_word] = stack
+    if flags & _SETTLS and t.abi.thread_word >= 0:
+        words[t.abi.thread_word] = tls
+    t.cpu.header("reservation", (1 << 64) - 1)
+    t.robust_list = 0
+    t.clear_child_tid = child_tid if flags & _CHILD_CLEARTID else 0
+    if flags & _CHILD_SETTID:
+        t.memory.store(child_tid, 4, t.tid)
+    if not flags & _VM:
+        t.altstack = t.altstack if not stack else (0, 2, 0)
+
+
+# -- vfork ------------------------------------------------------------------------------------------------------
+
+
+def _await_vfork(t: GuestThread, reader: int) -> None:
+    """Wait until the child executes a program or ends, and take over what it wrote into our memory."""
+    memory = t.memory
+    data = bytearray()
+    try:
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        with t.waits_for_child():
+            while True:
+                if not poll.poll(100):
+                    if t.process.stopping:
+                        return
+                    continue
+                chunk = os.read(reader, 1 << 16)
+                if not chunk:
+                    break
+                data += chunk
+    finally:
+        os.close(reader)
+    step = _PAGE_AT.size + PAGE
+    for at in range(0, len(data) - step + 1, step):
+        (address,) = _PAGE_AT.unpack_from(data, at)
+        if memory.is_mapped(address, PAGE):
+            with memory.opened(address, PAGE) as page:
+                page[:] = data[at + _PAGE_AT.size : at + step]
+
+
+def leave_parent(t_memory: GuestMemory, writer: int) -> None:
+    """In the child of a vfork: let the parent go on, with the pages that this process has changed."""
+    try:
+        for address in _changed(t_memory):
+            with t_memory.opened(address, PAGE) as page:
+                data = _PAGE_AT.pack(address) + bytes(page)
+            while data:
+                data = data[os.write(writer, data) :]
+    except OSError:
+        pass  # the parent is gone, or the host does not say what has changed
+    finally:
+        os.close(writer)
+
+
+def _changed(memory: GuestMemory) -> list[int]:
+    """The addresses of private pages that this process has to itself: what it wrote since it was forked."""
+    out = []
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for region in memory.regions():
+            if region.shared or not region.prot & Prot.WRITE:
+                continue
+            first = memory.host_address + region.start
+            raw = os.pread(fd, (region.end - region.start) // PAGE * 8, first // PAGE * 8)
+            for number, word in enumerate(memoryview(raw).cast("Q")):
+                if word & _PRESENT and word & _EXCLUSIVE:
+                    out.append(region.start + number * PAGE)
+    finally:
+        os.close(fd)
+    return out

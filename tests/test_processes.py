@@ -1,0 +1,267 @@
+"""Guest processes: the same C program, run here and as a guest, prints the same."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.needs_cc
+
+HEAD = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+extern char **environ;
+static void say(const char *what, long value) { printf("%s %ld\n", what, value); fflush(stdout); }
+static int reap(pid_t pid) {
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    return status;
+}
+"""
+
+FORK = r"""
+int global = 1;
+int main(void) {
+    int pipes[2], local = 2;
+    pipe(pipes);
+    pid_t me = getpid(), child = fork();
+    if (!child) {
+        global = 10, local = 20;
+        int facts[4] = {getpid() != me, getppid() == me, global, local};
+        write(pipes[1], facts, sizeof facts);
+        _exit(77);
+    }
+    int facts[4];
+    say("read", read(pipes[0], facts, sizeof facts));
+    say("other pid", facts[0]), say("parent", facts[1]), say("its global", facts[2]), say("its local", facts[3]);
+    say("status", reap(child)), say("global", global), say("local", local);
+    say("again", waitpid(child, 0, 0)), say("errno", errno);
+    for (int n = 0; n < 3; n++)
+        if (!(child = fork())) {
+            if (n == 0) abort();
+            if (n == 1) *(volatile int *)8 = 1;
+            raise(SIGTERM);
+        } else say("killed by", WTERMSIG(reap(child)));
+    int sum = 0, status;
+    for (int n = 1; n <= 20; n++) if (!fork()) _exit(n);
+    while (waitpid(-1, &status, 0) > 0) sum += WEXITSTATUS(status);
+    say("sum", sum);
+    child = fork();
+    if (!child) {  /* a grandchild outlives nobody: it is waited for by its parent */
+        pid_t grand = fork();
+        if (!grand) _exit(5);
+        _exit(WEXITSTATUS(reap(grand)) + 1);
+    }
+    say("grandchild", WEXITSTATUS(reap(child)));
+    child = fork();
+    if (!child) { usleep(20000); _exit(1); }
+    say("not yet", waitpid(child, 0, WNOHANG));
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    say("waitid", waitid(P_PID, child, &info, WEXITED | WNOWAIT));
+    say("code", info.si_code), say("status", info.si_status), say("pid", info.si_pid == child);
+    struct rusage usage;
+    say("wait4", wait4(child, &status, 0, &usage) == child);
+    return 0;
+}
+"""
+
+EXEC = r"""
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        printf("%s: %s %s X=%s Y=%s fd %d\n", argv[0], argv[1], argv[2], getenv("X"), getenv("Y"),
+               fcntl(100, F_GETFD) < 0 ? -1 : 1);
+        struct sigaction action;
+        sigaction(SIGUSR1, 0, &action), say("SIGUSR1", action.sa_handler == SIG_DFL);
+        sigaction(SIGUSR2, 0, &action), say("SIGUSR2", action.sa_handler == SIG_IGN);
+        sigset_t mask;
+        sigprocmask(0, 0, &mask), say("blocked", sigismember(&mask, SIGHUP));
+        return 9;
+    }
+    char *words[] = {"me", "one", "two", 0}, *env[] = {"Y=why", 0};
+    sigset_t mask;
+    sigemptyset(&mask), sigaddset(&mask, SIGHUP), sigprocmask(SIG_BLOCK, &mask, 0);
+    signal(SIGUSR1, (void (*)(int))main), signal(SIGUSR2, SIG_IGN);
+    setenv("X", "yes", 1);
+    pid_t child = fork();
+    if (!child) { execv("/proc/self/exe", words); _exit(1); }
+    say("exec", WEXITSTATUS(reap(child)));
+    dup3(1, 100, O_CLOEXEC);
+    if (!(child = fork())) { execve("/proc/self/exe", words, env); _exit(1); }
+    say("exec", WEXITSTATUS(reap(child)));
+    int spawned = posix_spawn(&child, "/proc/self/exe", 0, 0, words, env);
+    say("spawned", WEXITSTATUS(reap(child))), say("spawn", spawned);
+    say("no such program", posix_spawn(&child, "/nonexistent", 0, 0, words, environ));
+    execv("/", words), say("a directory", errno);
+    int fd = open("script", O_CREAT | O_WRONLY, 0755);
+    dprintf(fd, "#!%s  an option \nrest", realpath("/proc/self/exe", 0)), close(fd);
+    if (!(child = fork())) { execv("./script", words); _exit(errno); }
+    say("script", WEXITSTATUS(reap(child)));
+    chmod("script", 0644), execv("script", words), say("not executable", errno);
+    fd = open("text", O_CREAT | O_WRONLY, 0755), write(fd, "text\n", 5), close(fd);
+    execv("text", words), say("no format", errno);
+    fd = open("loop", O_CREAT | O_WRONLY, 0755), write(fd, "#!loop\n", 7), close(fd);
+    execv("loop", words), say("loop", errno);
+    execv("script", (char **)8), say("bad pointer", errno);
+    system("true"), say("not waited for twice", waitpid(-1, 0, 0));
+    if (!(child = vfork())) { execv("/proc/self/exe", words); _exit(1); }
+    say("vfork", WEXITSTATUS(reap(child)));
+    volatile int seen = 0;
+    if (!(child = vfork())) { seen = 1; _exit(3); }
+    say("vfork shares memory", seen), say("vfork", WEXITSTATUS(reap(child)));
+    execv("/proc/self/exe", words);
+    return 1;
+}
+"""
+
+SIGNALS = r"""
+static volatile sig_atomic_t count, code, sender, value;
+static void handler(int number, siginfo_t *info, void *context) {
+    count++, code = info->si_code, sender = info->si_pid, value = info->si_value.sival_int;
+}
+int main(void) {
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+    for (int n = SIGRTMIN; n <= SIGRTMIN + 2; n++) sigaction(n, &action, 0);
+    sigaction(SIGUSR1, &action, 0);
+    sigset_t all, none;
+    sigfillset(&all), sigemptyset(&none);
+    sigprocmask(SIG_BLOCK, &all, 0);
+    pid_t me = getpid(), child = fork();
+    if (!child) { kill(me, SIGUSR1); _exit(0); }
+    sigsuspend(&none);
+    if (code == CLD_EXITED) sigsuspend(&none);
+    say("signals", count), say("code", code), say("from the child", sender == child), reap(child);
+    count = 0;
+    if (!(child = fork())) {
+        for (int n = 0; n < 10; n++) sigqueue(me, SIGRTMIN + 1, (union sigval){.sival_int = n + 5});
+        _exit(0);
+    }
+    reap(child);
+    while (count < 10) sigsuspend(&none);
+    say("queued", count), say("code", code), say("value", value);
+    int ready[2];
+    char byte;
+    pipe(ready);
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, 0);
+    if (!(child = fork())) { write(ready[1], "x", 1); for (;;) pause(); }
+    read(ready[0], &byte, 1);
+    int status;
+    kill(child, SIGSTOP);
+    say("stopped", waitpid(child, &status, WUNTRACED) == child), say("by", WSTOPSIG(status));
+    kill(child, SIGTSTP), kill(child, SIGCONT);
+    say("continued", waitpid(child, &status, WCONTINUED) == child && WIFCONTINUED(status));
+    kill(child, SIGKILL);
+    say("killed", WTERMSIG(reap(child)));
+    say("gone", kill(child, 0)), say("errno", errno);
+    setpgid(0, 0);
+    for (int n = 0; n < 3; n++)
+        if (!(child = fork())) { signal(SIGUSR2, SIG_DFL); write(ready[1], "x", 1); for (;;) pause(); }
+    for (int n = 0; n < 3; n++) read(ready[0], &byte, 1);
+    signal(SIGUSR2, SIG_IGN);
+    say("group", kill(0, SIGUSR2));
+    for (int n = 0; n < 3; n++) { wait(&status); say("killed", WTERMSIG(status)); }
+    signal(SIGCHLD, SIG_IGN);
+    if (!(child = fork())) _exit(1);
+    say("forgotten", waitpid(child, 0, 0)), say("errno", errno);
+    alarm(1);
+    if (!(child = fork())) { say("no alarm", alarm(0)); _exit(0); }
+    usleep(50000);
+    say("alarm", alarm(0));
+    return 0;
+}
+"""
+
+THREADS = r"""
+static void *spin(void *flag) { while (!*(volatile int *)flag) sched_yield(); return 0; }
+static void *forks(void *result) {
+    pid_t child = fork();
+    if (!child) {
+        pthread_t one;
+        int flag = 1;
+        pthread_create(&one, 0, spin, &flag), pthread_join(one, 0);
+        _exit(getpid() == (pid_t)syscall(SYS_gettid) ? 21 : 1);
+    }
+    *(int *)result = WEXITSTATUS(reap(child));
+    return 0;
+}
+static void *execs(void *words) { execv("/proc/self/exe", words); return 0; }
+int main(int argc, char **argv) {
+    if (argc > 1) { say("a thread executed it, as the first one", getpid() == (pid_t)syscall(SYS_gettid)); return 4; }
+    pthread_t spinning, forking;
+    int flag = 0, result = 0;
+    pthread_create(&spinning, 0, spin, &flag);
+    pthread_create(&forking, 0, forks, &result), pthread_join(forking, 0);
+    say("forked in a thread", result);
+    int *shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t child = fork();
+    if (!child) { *shared = 42; _exit(0); }
+    reap(child), say("shared memory", *shared);
+    if (!(child = fork())) {
+        char *words[] = {"me", "again", 0};
+        pthread_create(&forking, 0, execs, words);
+        for (;;) pause();
+    }
+    say("status", WEXITSTATUS(reap(child)));
+    flag = 1, pthread_join(spinning, 0);
+    char *words[] = {"me", "again", 0};
+    pthread_create(&forking, 0, execs, words);
+    for (;;) pause();
+}
+"""
+
+PROGRAMS = {"fork": FORK, "exec": EXEC, "signals": SIGNALS, "threads": THREADS}
+
+
+def build(directory: Path, name: str, compiler: str, *options: str) -> Path:
+    found = shutil.which(compiler)
+    if found is None:
+        pytest.skip(f"{compiler} is not installed")
+    source, out = directory / f"{name}.c", directory / "program"
+    source.write_text(HEAD + PROGRAMS[name])
+    subprocess.run([found, "-O1", "-w", "-pthread", *options, "-o", out, source], check=True, timeout=100)
+    return out
+
+
+@pytest.fixture(params=["jit", "interp", "reference"])
+def engine(request):
+    return request.param
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
+    if engine == "reference" and name != "fork":
+        pytest.skip("its engine makes no difference to these calls")
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    native = build(here, name, "gcc")
+    guest = build(there, name, "riscv64-linux-gnu-gcc", "-static")
+    wanted = subprocess.run([native], cwd=here, capture_output=True, text=True, timeout=60, check=False)
+    found = subprocess.run(
+        [sys.executable, "-m", "vm_cli", "run", "--engine", engine, guest],
+        cwd=there, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert found.stderr == ""
+    assert found.stdout.replace("/there/", "/here/") == wanted.stdout
+    assert found.returncode == wanted.returncode
