@@ -217,6 +217,7 @@ def run_guest(
             sysroot=settings.sysroot,
             binds=settings.bind,
             net=settings.net,
+            trust=settings.trust,
             isolation=settings.isolation,
             argv0=argv0,
             strace=_strace if settings.strace else None,
@@ -231,15 +232,15 @@ def run_guest(
 
 def _confine(process: Process, settings: Settings) -> list[str]:
     """Hold this process, for ever, to what the guest may reach, and the code cache; what enforces it. Raises HostError."""
-    if settings.sandbox == "off":
+    if settings.sandbox == "off" or settings.trust:
         return []
     from vm_core.linux.confine import confine
 
     writable = []
     if process.engine.name != "reference":
-        from vm_jit.cache import default_directory
+        from vm_core.engines import cache_directory
 
-        cache = default_directory()
+        cache = cache_directory()
         with suppress(OSError):  # without one, nothing is kept, and the engine says so
             os.makedirs(cache, 0o700, exist_ok=True)
         writable.append(cache)

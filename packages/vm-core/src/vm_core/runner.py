@@ -296,6 +296,7 @@ class ProgramRun:
         sysroot: str | os.PathLike[str] | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         argv0: str | None = None,
         program: str | os.PathLike[str] | bytes | None = None,
         strace: Callable[[str], None] | None = None,
@@ -321,6 +322,8 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
+        if trust and root is not None:
+            raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
         _check_isolation(isolation, confined=root is not None, shared=host is not None)
         textual = text or encoding is not None or errors is not None
         asked = textual or isinstance(input, str)
@@ -355,6 +358,7 @@ class ProgramRun:
                 sysroot=None if sysroot is None else os.fspath(sysroot),
                 binds=binds,
                 net=net,
+                trust=trust,
                 strace=strace,
                 syscall_hook=syscall_hook,
                 fault_hook=fault_hook,
@@ -411,6 +415,7 @@ def run(
     sysroot: str | os.PathLike[str] | None = None,
     binds: Sequence[Bind | str] = (),
     net: bool = False,
+    trust: bool = False,
     check: bool = False,
     argv0: str | None = None,
     program: str | os.PathLike[str] | bytes | None = None,
@@ -434,6 +439,8 @@ def run(
     bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
     the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
 
+    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
+
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
 
@@ -454,7 +461,7 @@ def run(
     program_run = ProgramRun(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
-        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
+        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace,
         syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb,
     )  # fmt: skip
     times.append(time.perf_counter())

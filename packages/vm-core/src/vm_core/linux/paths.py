@@ -5,6 +5,9 @@ host exists for it.** It also has a private /tmp that vanishes at exit and emula
 DIR`` makes DIR the guest's ``/`` instead; ``--bind HOST[:GUEST[:ro]]`` adds a directory or file. If the current
 directory is the host's ``/``, nothing is shown: it has to be named.
 
+A trusted guest has the host's own root and current directory, with the host's /proc and /dev but for what they say of
+the guest itself.
+
 ``-L DIR`` (a sysroot) shows the guest the tree of a distribution, for reading. Without ``--root`` DIR is the guest's
 ``/``, and the current directory, /tmp and the program lie over it. DIR is also to be seen under its own path of the
 host. Where both could name a file, DIR wins, as with qemu-user: a path below the current directory, or with ``--root``
@@ -349,12 +352,18 @@ class Namespace:
         program: str | None = None,
         emulated: Callable[[str], Node | None] | None = None,
         overlays: tuple[str, ...] = ("/proc", "/dev"),
+        trusted: bool = False,
+        hidden: tuple[str, ...] = (),
     ) -> None:
         self.mounts: dict[str, Mount] = {}
         self.emulated = emulated or (lambda _path: None)
         self.overlays = overlays
         self._below_overlays = tuple(top + "/" for top in overlays)
         self.use_openat2 = _have_openat2()
+        self.trusted = trusted
+        """Whether what is not emulated below the overlays is the host's, rather than absent."""
+        if trusted:
+            root, cwd = "/", os.path.abspath(cwd or os.getcwd())
         if root is not None:
             writable = True
             if root.endswith(":ro"):
@@ -379,6 +388,8 @@ class Namespace:
             sysroot is not None and os.path.isabs(program) and os.path.lexists(sysroot + program)
         ):
             self._add_program(program, chrooted=root is not None)
+        for path in () if trusted else hidden:
+            self._hide(path)
         self._hold()
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
@@ -386,6 +397,22 @@ class Namespace:
             for depth, name in enumerate(parts):
                 if name:
                     self._ancestors.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
+
+    def _hide(self, path: str) -> None:
+        """Where a host directory, present or to come, lies below one that the guest may write, put another in its place."""
+        real = os.path.realpath(path)
+        for mount in list(self.mounts.values()):
+            if mount.file or mount.temporary or not mount.writable:
+                continue
+            base = os.path.realpath(mount.host).rstrip("/")
+            if f"{base}/".startswith(f"{real}/"):
+                raise UsageError(
+                    f"{mount.host} cannot be shown to the guest: it is in {path}, and later runs believe what is there",
+                    hint="run from another directory, or set VM_CACHE_DIR to another one",
+                )
+            if real.startswith(f"{base}/"):
+                guest = mount.guest.rstrip("/") + real[len(base) :]
+                self.mounts[guest] = Mount(guest, "", writable=True, temporary=True)
 
     def _hold(self) -> None:
         """Open what is mounted: a guest that can rename directories on the way to it must not be the first to look."""
@@ -628,21 +655,28 @@ class Namespace:
             raise _error(errno.ENOTDIR)
         if self._is_overlay(guest):
             node = self.emulated(guest)
-            if node is None:
+            if node is not None:
+                return self._step_emulated(node, guest, name, last=last, follow=follow)
+            if not self.trusted:
                 raise _error(errno.ENOENT)
-            # An open descriptor (/proc/self/fd/N) has an opener too: it is opened, not looked up by name.
-            if node.target and (not last or (follow and node.opener is None)):
-                return None, node.target
-            if stat.S_ISDIR(node.mode):
-                return _Level(guest, None, -1, owned=False), None
-            if last:
-                return Place(guest, None, -1, name, node=node), None
-            raise _error(errno.ENOTDIR)
         if here.mount is None:
             if guest in self._ancestors:
                 return _Level(guest, None, -1, owned=False), None
             raise _error(errno.ENOENT)
         return self._step_host(here, guest, name, last=last, follow=follow)
+
+    @staticmethod
+    def _step_emulated(
+        node: Node, guest: str, name: str, *, last: bool, follow: bool
+    ) -> tuple[_Level | Place | None, str | None]:
+        # An open descriptor (/proc/self/fd/N) has an opener too: it is opened, not looked up by name.
+        if node.target and (not last or (follow and node.opener is None)):
+            return None, node.target
+        if stat.S_ISDIR(node.mode):
+            return _Level(guest, None, -1, owned=False), None
+        if last:
+            return Place(guest, None, -1, name, node=node), None
+        raise _error(errno.ENOTDIR)
 
     def _step_host(
         self, here: _Level, guest: str, name: str, *, last: bool, follow: bool

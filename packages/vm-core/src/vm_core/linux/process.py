@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -736,6 +737,7 @@ class Process:
         sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
@@ -747,7 +749,8 @@ class Process:
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
-        self.net = net
+        self.net = net or trust
+        self.trust = trust
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -804,7 +807,7 @@ class Process:
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -812,6 +815,8 @@ class Process:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
         try:
             namespace.emulated = Emulated(self)
             self._start_state()
@@ -849,6 +854,8 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
+        *,
+        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
@@ -856,12 +863,20 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
+            return Namespace(
+                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+            )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
-            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+            cwd=cwd,
+            root=root,
+            sysroot=sysroot,
+            binds=shown,
+            program=path if os.path.isfile(path) else None,
+            trusted=trusted,
+            hidden=(cache_directory(),),
         )
 
     def _in_guest(
