@@ -253,10 +253,10 @@ def _allow_guest(rules: landlock.Ruleset, namespace: Namespace) -> None:
 
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/tty")
-_FACTS: Final = (
-    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/sys/devices/system/cpu", "/etc/ld.so.cache",
-    "/etc/localtime",
-)  # fmt: skip
+_FACTS: Final = ("/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/localtime")
+_PROC: Final = "/proc"
+"""Whole, because each forked process reads in a directory of its own. Of processes outside, Landlock keeps back all that only
+their owner may see; what remains is what every user of the host may read."""
 _LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/gnu/store")
 
 
@@ -266,6 +266,7 @@ def _allow_host(rules: landlock.Ruleset, readable: Iterable[str], writable: Iter
         rules.allow(path, landlock.READ_FILE | landlock.WRITE_FILE)
     for path in dict.fromkeys((*_FACTS, *_LIBRARIES, *_python_paths(), *readable)):
         rules.allow(path, landlock.READ)
+    rules.allow(_PROC, landlock.READ_FILE)
     for path in _interpreter(sys.executable):
         rules.allow(path, landlock.EXECUTE | landlock.READ_FILE)
     for path in writable:
