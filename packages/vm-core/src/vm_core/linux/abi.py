@@ -45,6 +45,10 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
+RESTART: Final = -512
+"""ERESTARTSYS: a call was interrupted by a signal; it is restarted if the handler says SA_RESTART."""
+
+
 class SigInfo(NamedTuple):
     """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address."""
 

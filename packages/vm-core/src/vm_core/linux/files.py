@@ -21,7 +21,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from vm_core.linux.abi import s32, s64
+from vm_core.linux import terminal
+from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.native import NativeCalls
 from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
@@ -29,10 +30,8 @@ from vm_core.memory import Access, GuestMemory, MemoryFault
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["File", "FileSystem", "joined", "open_place", "text_file"]
+__all__ = ["RESTART", "File", "FileSystem", "joined", "open_place", "text_file"]
 
-RESTART: Final = -512
-"""ERESTARTSYS: interrupted by a signal; restarted if its handler says SA_RESTART."""
 RESTART_NO_HANDLER: Final = -514
 """ERESTARTNOHAND: restarted only if no handler ran."""
 
@@ -317,6 +316,8 @@ def _wait(t: GuestThread, file: File, events: int) -> int:
         poll.register(fd, events)
         if poll.poll(0):
             return 0
+        if events == select.POLLIN and (result := terminal.read_in_background(t, file)):
+            return result
     if file.flags & _O_NONBLOCK:
         return -errno.EAGAIN
     return 0 if t.poll([(fd, events)], None) is not None else RESTART
@@ -804,8 +805,6 @@ def flock(t: GuestThread, fd: int, operation: int) -> int:
 
 # -- terminals --------------------------------------------------------------------------------------------------
 
-_TERMIOS_READ: Final = {0x5401: 36, 0x5413: 8, 0x540F: 4, 0x5429: 4, 0x5411: 4}
-_TERMIOS_WRITE: Final = {0x5402: 36, 0x5403: 36, 0x5404: 36}
 _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x541B, 0x5421, 0x5451, 0x5450
 
 
@@ -829,15 +828,7 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         out = fcntl.ioctl(file.fd, termios.FIONREAD, b"\0\0\0\0")
         t.memory.write(argument, out)
         return 0
-    size = _TERMIOS_READ.get(request)
-    if size is not None:
-        t.memory.check(argument, size, _WRITE)
-        t.memory.write(argument, fcntl.ioctl(file.fd, request, bytes(size)))
-        return 0
-    size = _TERMIOS_WRITE.get(request)
-    if size is not None:
-        if not os.isatty(file.fd):
-            return -errno.ENOTTY
-        fcntl.ioctl(file.fd, request, t.memory.read(argument, size))
-        return 0
+    result = terminal.ioctl(t, file, request, argument)
+    if result is not None:
+        return result
     return -errno.ENOTTY
