@@ -36,6 +36,7 @@ from typing import Any
 from vm_core import isa as isas
 from vm_core.errors import VmError
 from vm_core.linux.abi import MASK64, SigInfo
+from vm_core.linux.paths import Namespace, _remove_tree
 from vm_core.linux.process import GuestThread, Process
 from vm_core.linux.system import ThreadEnd
 from vm_core.testing.guests import Caller, elf, program
@@ -131,16 +132,12 @@ def words(rng: random.Random, buffer: int, places: list[int]) -> bytes:
 
 def refill(inside: Path) -> None:
     """The guest's directory as each round begins: it may have become anything."""
-    for entry in inside.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            for base, directories, _ in os.walk(entry):
-                for one in directories:
-                    if not os.path.islink(os.path.join(base, one)):
-                        os.chmod(os.path.join(base, one), 0o700)
-            os.chmod(entry, 0o700)
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    with os.scandir(inside) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                _remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
     (inside / "dir").mkdir()
     (inside / "a").write_text("a" * 10_000)
     here = os.open(inside, os.O_PATH)  # a path alone would be a call that the filter has not
@@ -261,6 +258,9 @@ class Worker:
                 host.join(30)
                 if host.is_alive():
                     raise RuntimeError("a call did not end")
+            if os.getpid() == self.pid:
+                for caller in callers:
+                    caller._leave()  # as the end of its run would
             if errors:
                 raise errors[0]
             return sum(counts)
@@ -362,7 +362,6 @@ def serve(spec: dict[str, Any]) -> None:
     import resource
 
     from vm_core.linux.confine import confine
-    from vm_core.linux.paths import Namespace
 
     logging.getLogger("vm").addHandler(logging.NullHandler())
     place = Path(spec["place"])

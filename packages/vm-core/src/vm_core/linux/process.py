@@ -1149,6 +1149,8 @@ class Process:
             self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
+        for child in self.children.values():
+            child.close()
         self.children = {}
         self.child_events = 0
         if self.parent_pipe >= 0:
@@ -1353,6 +1355,7 @@ class Process:
         self.clock.close()
         self.files.close_all()
         self._sweep_limbo(everything=True)
+        self._leave_family()
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
             self._dead_fd = -1
@@ -1545,6 +1548,15 @@ class Process:
                 child.close()
             self.children.clear()
 
+    def _leave_family(self) -> None:
+        """Close what this process knows its relatives by; they live on."""
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+        if self.family is not None:
+            self.family.close()
+            self.family = None
+
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
         import signal
@@ -1655,8 +1667,9 @@ class Process:
         if len(self.threads) <= 1:
             os.close(fd)
             return
-        if self._dead_fd < 0:
-            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        with self.lock:
+            if self._dead_fd < 0:
+                self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
             using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}
