@@ -179,6 +179,8 @@ class FileSystem:
         self.cwd = namespace.start
         self.limit = 1024
         self.umask = 0o022
+        self.modes = 0o1777
+        """The mode bits that a guest may give a file: not set-ID, which would be the host user's identity for others."""
         self._close_host = close_host
 
     def add(self, file: File, *, cloexec: bool = False, lowest: int = 0) -> int:
@@ -636,7 +638,7 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         host &= ~os.O_NONBLOCK
     while True:
         try:
-            fd = os.open(place.name, host, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
+            fd = os.open(place.name, host, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
             break
         except OSError as error:
             if error.errno != errno.ENXIO or flags & _O_NONBLOCK or not stat.S_ISFIFO(place.stat().st_mode):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -742,6 +743,7 @@ class Process:
         sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
@@ -758,7 +760,8 @@ class Process:
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
-        self.net = net
+        self.net = net or trust
+        self.trust = trust
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -820,7 +823,7 @@ class Process:
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -828,6 +831,8 @@ class Process:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
         try:
             namespace.emulated = Emulated(self)
             self._start_state()
@@ -865,6 +870,8 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
+        *,
+        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
@@ -872,12 +879,20 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
+            return Namespace(
+                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+            )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
-            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+            cwd=cwd,
+            root=root,
+            sysroot=sysroot,
+            binds=shown,
+            program=path if os.path.isfile(path) else None,
+            trusted=trusted,
+            hidden=(cache_directory(),),
         )
 
     def _in_guest(
@@ -1151,6 +1166,8 @@ class Process:
             self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
+        for child in self.children.values():
+            child.close()
         self.children = {}
         self.child_events = 0
         if self.parent_pipe >= 0:
@@ -1360,6 +1377,7 @@ class Process:
         self.files.close_all()
         self.registry.close()
         self._sweep_limbo(everything=True)
+        self._leave_family()
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
             self._dead_fd = -1
@@ -1567,6 +1585,15 @@ class Process:
                 child.close()
             self.children.clear()
 
+    def _leave_family(self) -> None:
+        """Close what this process knows its relatives by; they live on."""
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+        if self.family is not None:
+            self.family.close()
+            self.family = None
+
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
         import signal
@@ -1677,8 +1704,9 @@ class Process:
         if len(self.threads) <= 1:
             os.close(fd)
             return
-        if self._dead_fd < 0:
-            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        with self.lock:
+            if self._dead_fd < 0:
+                self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
             using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}
