@@ -26,7 +26,7 @@ import mmap as _mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
 from vm_core.errors import HostError
@@ -155,8 +155,22 @@ _EXEC: Final = Access.EXEC
 _UNPACK: Final = {
     size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
 }
-_ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in (1, 2, 4)}
+_HIDDEN: Final = 3
+"""How many bits above its own a permission stands in the table while it is hidden (:meth:`GuestMemory.hide`)."""
+_NEEDS: Final = (0, 1 | 1 << _HIDDEN, 2 | 2 << _HIDDEN, 0, 4)
+"""The bits of a table byte of which one must be set, by the permission that an access needs."""
+_ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in _NEEDS}
 """Table bytes that allow an access, by the permission that it needs."""
+
+
+def _shown(byte: int) -> int:
+    """A table byte with nothing hidden."""
+    return byte & ~(3 << _HIDDEN) | byte >> _HIDDEN & 3
+
+
+def _concealed(byte: int, bits: int) -> int:
+    """A table byte in which these permissions are hidden."""
+    return byte & ~bits | (byte & bits & 3) << _HIDDEN
 
 
 def page_down(address: int) -> int:
@@ -192,6 +206,7 @@ class GuestMemory:
         self._probe = -1
         self._starts: list[int] = []
         self._regions: list[Region] = []
+        self._hidden: dict[int, int] = {}
         self._size = TABLE_OFFSET + self.size + HIGH_GUARD
         # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
         # the only Python views of it, and close() drops them before it unmaps.
@@ -264,8 +279,21 @@ class GuestMemory:
                     last = page
                     while last < end >> 12 and self.table[last] == self.table[page]:
                         last += 1
-                    self._host_protect(page << 12, last << 12, self.table[page])
+                    self._host_protect(page << 12, last << 12, _shown(self.table[page]))
                     page = last
+
+    def hide(self, pages: Mapping[int, int]) -> None:
+        """Keep permissions of pages (READ and WRITE, by page number) from engines, and show those that were hidden before.
+
+        An engine that goes by the table then leaves each such access to :meth:`check`, which still knows them. Not for one
+        that relies on enforce(): the host's protections stay as they are.
+        """
+        with self.lock:
+            before, self._hidden = self._hidden, dict(pages)
+            for page in before:
+                self.table[page] = _shown(self.table[page])
+            for page, bits in self._hidden.items():
+                self.table[page] = _concealed(self.table[page], bits)
 
     def __enter__(self) -> Self:
         return self
@@ -601,6 +629,9 @@ class GuestMemory:
     def _set_table(self, start: int, end: int, value: int) -> None:
         pages = (end - start) // PAGE
         self.table[start // PAGE : end // PAGE] = bytes([value]) * pages
+        for page, bits in self._hidden.items():
+            if start <= page << 12 < end:
+                self.table[page] = _concealed(value, bits)
 
     def _clear(self, start: int, end: int, old: list[Region]) -> None:
         """Make the range zeroed memory of the arena again. ``old`` is what was mapped there."""
@@ -627,7 +658,7 @@ class GuestMemory:
 
     def check(self, address: int, length: int, access: Access) -> None:
         """Raise MemoryFault for the first byte of the range that the guest may not access."""
-        need: int = access._value_  # PERF: system calls; .value costs a call
+        need = _NEEDS[access._value_]  # PERF: system calls; .value costs a call
         size = self.size
         if 0 <= address < size and address + length <= size:
             table = self.table

@@ -106,6 +106,7 @@ def _fork(
         memory.check(pidfd, 4, Access.WRITE)
     if process.family is None:
         process.family = Family()
+        process.enter_registry()
     process.take_signals()
     process.files.namespace.settle()
     reader = writer = -1

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -43,13 +44,14 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
+from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -741,18 +743,25 @@ class Process:
         sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
         debugger: Debugger | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         self.host = host
+        self.stack_bytes = page_up(stack or _STACK_BYTES)
+        if release is not None:
+            self.release = release
         self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
-        self.net = net
+        self.net = net or trust
+        self.trust = trust
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -764,7 +773,11 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
+        self.limits: dict[int, tuple[int, int]] = {
+            3: (self.stack_bytes, MASK64),
+            7: (1024, 4096),
+            4: (0, MASK64),
+        }
         self.no_new_privileges = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
@@ -806,10 +819,11 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
+        self.registry = Registry()
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -817,6 +831,8 @@ class Process:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
         try:
             namespace.emulated = Emulated(self)
             self._start_state()
@@ -854,6 +870,8 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
+        *,
+        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
@@ -861,12 +879,20 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
+            return Namespace(
+                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+            )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
-            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+            cwd=cwd,
+            root=root,
+            sysroot=sysroot,
+            binds=shown,
+            program=path if os.path.isfile(path) else None,
+            trusted=trusted,
+            hidden=(cache_directory(),),
         )
 
     def _in_guest(
@@ -936,7 +962,7 @@ class Process:
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
         self.stack_top = memory.size - (64 << 10)
-        size = _STACK_BYTES
+        size = max(min(self.stack_bytes, page_down(memory.size // 4)), 16 * PAGE)
         if limit is not None:
             size = max(min(size, page_down(limit // 4)), 16 * PAGE)
         low = self.stack_top - size
@@ -1140,6 +1166,8 @@ class Process:
             self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
+        for child in self.children.values():
+            child.close()
         self.children = {}
         self.child_events = 0
         if self.parent_pipe >= 0:
@@ -1164,6 +1192,8 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
+        self.registry.forked()
+        self.enter_registry()
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1231,6 +1261,8 @@ class Process:
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
         self._start_main()
+        if self.family is not None:
+            self.enter_registry()
         self.main.mask = self._mask
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
@@ -1343,7 +1375,9 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
+        self.registry.close()
         self._sweep_limbo(everything=True)
+        self._leave_family()
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
             self._dead_fd = -1
@@ -1406,6 +1440,21 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def enter_registry(self) -> None:
+        """Tell the other processes of the guest what this one is called."""
+        self.registry.join(
+            Member(
+                self.pid,
+                os.fsencode(self.comm),
+                os.fsencode(self.executable),
+                b"\0".join([*self.argv_bytes, b""]),
+            )
+        )
+
+    def knows(self, pid: int) -> bool:
+        """Whether a process is one of this guest's."""
+        return pid == self.pid or pid in self.children or (self.family is not None and self.family.has(pid))
 
     def thread(self, tid: int) -> GuestThread | None:
         return self.threads.get(tid)
@@ -1536,6 +1585,15 @@ class Process:
                 child.close()
             self.children.clear()
 
+    def _leave_family(self) -> None:
+        """Close what this process knows its relatives by; they live on."""
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+        if self.family is not None:
+            self.family.close()
+            self.family = None
+
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
         import signal
@@ -1660,8 +1718,9 @@ class Process:
         if len(self.threads) <= 1:
             os.close(fd)
             return
-        if self._dead_fd < 0:
-            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        with self.lock:
+            if self._dead_fd < 0:
+                self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
             using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}

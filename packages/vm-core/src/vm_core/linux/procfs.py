@@ -27,6 +27,15 @@ _LINK: Final = stat.S_IFLNK | 0o777
 _CHAR: Final = stat.S_IFCHR | 0o666
 
 
+_OF_THE_GUEST: Final = frozenset(
+    {
+        "/proc/self", "/proc/thread-self", "/proc/cpuinfo", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr",
+        "/dev/tty",
+    }
+)  # fmt: skip
+"""What even a trusted guest must not see of the host instead: it is about the guest and its machine."""
+
+
 def maps_text(process: Process) -> str:
     """/proc/self/maps of the guest."""
     out = []
@@ -115,6 +124,8 @@ class Emulated:
         }
 
     def __call__(self, path: str) -> Node | None:
+        if self.process.trust and path in self.fixed and path not in _OF_THE_GUEST:
+            return None  # the host's own is there
         made = self.fixed.get(path)
         if made is not None:
             return made()
