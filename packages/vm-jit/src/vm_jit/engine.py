@@ -1086,6 +1086,11 @@ class CodeImage:
                 self._look(number)
                 if self.is_decoded(pc):
                     return None
+            if self.tiering is not None and self.tiering.waits(number):
+                with self.reading(memory):
+                    self.tiering.arrive(number)
+                if self.is_decoded(pc):
+                    return None
             at_ = self.record(pc)
             if at_ is not None and self._words[at_ >> 3] == self._illegal:
                 # It was no instruction, and native code has no signal handler to enter: look again.

@@ -1655,16 +1655,30 @@ class Process:
         if trap is not None and trap.pc == pc and info.code > 0:
             if trap.cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
                 what = {Cause.LOAD: "load from", Cause.STORE: "store to", Cause.FETCH: "jump to"}[trap.cause]
-                out.append(f"{what} {trap.address:#x} ({'protected' if trap.mapped else 'not mapped'})")
+                why = "protected" if trap.mapped else "not mapped"
+                if info.number == _SIGBUS:
+                    why = "behind the end of the file"
+                out.append(f"{what} {trap.address:#x} ({why})")
             elif trap.cause is Cause.ILLEGAL:
                 out.append("illegal instruction")
             else:
                 out.append(trap.cause.value)
-        symbol = self.image.symbols.name(pc)
+        symbol = self.symbol(pc)
         out.append(f"pc {pc:#x}" + (f" <{symbol}>" if symbol else ""))
         if trap is not None and trap.pc == pc and info.code > 0:
             out.append(self._instruction_text(pc))
         return ": ".join(part for part in out if part)
+
+    def symbol(self, address: int) -> str:
+        """``main+0x12`` or ``strlen+0x4 in libc.so.6`` for a guest address, or an empty string."""
+        if self.image.start <= address < self.image.end:
+            return self.image.symbols.name(address)
+        region = self.memory.region_at(address)
+        if region is None:
+            return ""
+        from vm_core.linux.objects import Objects
+
+        return Objects(self.files.namespace, self.isa.name).name(region, address)
 
     def _instruction_text(self, pc: int) -> str:
         """The bytes at a pc and what they mean, for a message."""
