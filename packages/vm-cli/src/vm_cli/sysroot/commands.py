@@ -25,7 +25,7 @@ from vm_cli.sysroot.errors import MirrorError, PackageError, StaleError, Sysroot
 from vm_cli.sysroot.mirror import SUITES, Mirror, Release, Source, read_apt, suites
 from vm_cli.sysroot.progress import Progress
 from vm_cli.sysroot.resolve import resolve
-from vm_cli.sysroot.settle import prepare, read_status, record, settle, write_status
+from vm_cli.sysroot.settle import prepare, present, read_status, record, settle, write_status
 from vm_cli.sysroot.tree import Tree
 from vm_core.errors import UsageError
 
@@ -378,7 +378,7 @@ def add(
         pending = _words(marker, "pending")
         if not names and not pending:
             raise UsageError("no package is named", hint=f"vm sysroot add {directory} PACKAGE...")
-        installed = read_status(tree)
+        installed = present(read_status(tree))
         choices = replace(
             choices,
             suites=choices.suites or (str(marker["suite"]),),
@@ -414,7 +414,7 @@ def contents(directory: str) -> dict[str, Any]:
     """What a tree is made of."""
     with _open(directory) as tree:
         marker = _read_marker(tree)
-        packages = sorted(read_status(tree).values(), key=lambda one: one.name)
+        packages = sorted(present(read_status(tree)).values(), key=lambda one: one.name)
     found = {key: marker.get(key) for key in ("isa", "architecture", "suite", "mirror", "asked", "complete")}
     return {
         "path": str(Path(directory).resolve()),
