@@ -326,6 +326,83 @@ def doctor(as_json: bool) -> int:
     return checks.exit_status(findings)
 
 
+# -- binfmt_misc ------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def binfmt() -> None:
+    """Let the kernel start vm for programs of other machines, so that ./program runs."""
+
+
+_BINFMT_ROOT: Callable[[Any], Any] = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Only the files below this directory, for an image; the kernel is left alone.",
+)
+
+
+@binfmt.command("install")
+@click.argument("words", nargs=-1, metavar="[ISA]... [-- OPTIONS]")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_install(words: tuple[str, ...], root: Path | None, as_json: bool) -> int:
+    """Register vm for these machines, or all that it runs. OPTIONS are those of vm run, for each start: -- -L /srv/sysroot"""
+    from vm_cli import binfmt as kernel
+
+    # Behind -- the first word is an option; click takes the -- itself away.
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    rows, remarks = kernel.install(words[:count], words[count:], root=root)
+    if as_json:
+        _print_json({"machines": rows, "notes": remarks})
+        return 0
+    from vm_cli.report import note
+    from vm_cli.show import show_binfmt
+
+    show_binfmt(rows)
+    for remark in remarks:
+        note(remark)
+    return 0
+
+
+@binfmt.command("uninstall")
+@click.argument("isas", nargs=-1, metavar="[ISA]...")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_uninstall(isas: tuple[str, ...], root: Path | None, as_json: bool) -> int:
+    """Take away what install did, for these machines or all."""
+    from vm_cli import binfmt as kernel
+
+    gone, remarks = kernel.uninstall(isas, root=root)
+    if as_json:
+        _print_json({"removed": gone, "notes": remarks})
+        return 0
+    from vm_cli.report import note
+
+    click.echo("\n".join(f"removed {name}" for name in gone) or "nothing was installed")
+    for remark in remarks:
+        note(remark)
+    return 0
+
+
+@binfmt.command("status")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_status(root: Path | None, as_json: bool) -> int:
+    """Show what is registered, and who else takes the same programs."""
+    from vm_cli import binfmt as kernel
+
+    found = kernel.status(root=root)
+    if as_json:
+        _print_json(found)
+        return 0
+    from vm_cli.show import show_binfmt
+
+    show_binfmt(found["machines"])
+    if root is None and not found["mounted"]:
+        click.echo(f"binfmt_misc is not mounted at {found['directory']}; install does it")
+    return 0
+
+
 # -- cache ------------------------------------------------------------------------------------------------------------
 
 

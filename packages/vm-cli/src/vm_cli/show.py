@@ -25,6 +25,7 @@ __all__ = [
     "ratio_of",
     "seconds",
     "show_bench",
+    "show_binfmt",
     "show_cache",
     "show_comparison",
     "show_findings",
@@ -373,6 +374,28 @@ def show_cache(entries: Sequence[dict[str, Any]]) -> None:
         table.add_row(_clean(entry["name"]), size(entry["bytes"]), when, state)
     console.print(table)
     console.print(f"[dim]{len(entries)} entries, {size(sum(entry['bytes'] for entry in entries))}[/]")
+
+
+_BINFMT_MARKS = {"installed": "green", "not installed": "dim", "files only": "blue"}
+
+
+def show_binfmt(rows: Sequence[dict[str, Any]]) -> None:
+    """``vm binfmt status`` and ``install``."""
+    import shlex
+
+    from vm_cli.binfmt import explain
+
+    table = Table("machine", "state", "options", "runs", "", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        style = _BINFMT_MARKS.get(row["state"], "yellow")
+        table.add_row(
+            row["isa"],
+            f"[{style}]{row['state']}[/]",
+            _clean(shlex.join(row["options"])),
+            _clean(row["runs"] or "-"),
+            _clean(explain(row)),
+        )
+    _console().print(table)
 
 
 def show_system_calls(rows: Sequence[dict[str, Any]]) -> None:
