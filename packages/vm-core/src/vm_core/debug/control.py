@@ -11,7 +11,8 @@ thread that talks to the client.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from vm_core.debug.watch import MOST, Hit, Watch, WatchedMemory, engine_for, pages
@@ -300,6 +301,22 @@ class Debugger:
             if _registers(t) != shown:
                 raise _Abandoned
             cpu.pc += t.abi.syscall_bytes
+
+    @contextmanager
+    def away(self, t: GuestThread) -> Iterator[None]:
+        """Inside, the thread waits in the host for what cannot be interrupted, and counts as stopped."""
+        control = self.controls.get(t)
+        if control is None:
+            yield
+            return
+        with self.condition:
+            control.parked = control.waits = True
+            self.condition.notify_all()
+        try:
+            yield
+        finally:
+            with self.condition:
+                control.parked = control.waits = False
 
     def signal(self, t: GuestThread, info: SigInfo) -> SigInfo | None:
         """A signal is about to act on a thread: the client may have another one delivered instead, or none."""
