@@ -155,9 +155,9 @@ _EXEC: Final = Access.EXEC
 _UNPACK: Final = {
     size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
 }
-_HIDDEN: Final = 3
+HIDDEN: Final = 3
 """How many bits above its own a permission stands in the table while it is hidden (:meth:`GuestMemory.hide`)."""
-_NEEDS: Final = (0, 1 | 1 << _HIDDEN, 2 | 2 << _HIDDEN, 0, 4)
+_NEEDS: Final = (0, 1 | 1 << HIDDEN, 2 | 2 << HIDDEN, 0, 4)
 """The bits of a table byte of which one must be set, by the permission that an access needs."""
 _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in _NEEDS}
 """Table bytes that allow an access, by the permission that it needs."""
@@ -165,12 +165,12 @@ _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) f
 
 def _shown(byte: int) -> int:
     """A table byte with nothing hidden."""
-    return byte & ~(3 << _HIDDEN) | byte >> _HIDDEN & 3
+    return byte & ~(3 << HIDDEN) | byte >> HIDDEN & 3
 
 
 def _concealed(byte: int, bits: int) -> int:
     """A table byte in which these permissions are hidden."""
-    return byte & ~bits | (byte & bits & 3) << _HIDDEN
+    return byte & ~bits | (byte & bits & 3) << HIDDEN
 
 
 def page_down(address: int) -> int:

@@ -676,10 +676,14 @@ class GuestThread:
     @contextmanager
     def waits_for_child(self) -> Iterator[None]:
         """Inside, the thread waits for its own child process, and for nothing else."""
-        host = self.process.host
+        host, debugger = self.process.host, self.process.debugger
         self.waiting = True
         try:
-            with contextlib.nullcontext() if host is None else host.blocking():
+            with ExitStack() as held:
+                if host is not None:
+                    held.enter_context(host.blocking())
+                if debugger is not None:
+                    held.enter_context(debugger.away(self))
                 yield
         finally:
             self.waiting = False
