@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -25,6 +25,7 @@ from vm_core.log import configure
 if TYPE_CHECKING:
     from vm_core.debug.server import Server
     from vm_core.engine import Engine
+    from vm_core.linux.process import Process
     from vm_core.memory import GuestMemory
     from vm_core.runner import RunResult
     from vm_core.spec.isa import Isa
@@ -112,30 +113,31 @@ def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Set
         from vm_cli.report import note
 
         note(f"-cpu {line.cpu} is ignored: vm has one model a machine, its largest")
-    options: dict[str, Any] = (
-        {} if line.gdb is None else {"gdb": _stub(line.gdb, line.program[0], as_json=line.json)}
-    )
-    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, **options)
+    options: dict[str, Any] = {}
+    if address := line.gdb or environ.get("QEMU_GDB"):
+        options["gdb"] = _stub(address, line.program[0], as_json=line.json)
+    result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, confined=True, **options)
     return result, engine, settings
 
 
 def _stub(address: str, program: str, *, as_json: bool) -> Server:
-    """A debugger's stub, which listens, and the line that says so. Raises UsageError and HostError."""
+    """A debugger's stub, which listens, and says so when the program is loaded. Raises UsageError and HostError."""
     from vm_core.debug.server import Server
 
-    server = Server(address)
-    if as_json:
-        import json
+    def ready(target: str) -> None:
+        if as_json:
+            import json
 
-        line = json.dumps({"gdb": server.address.target})
-    else:
-        import shlex
+            line = json.dumps({"gdb": target})
+        else:
+            import shlex
 
-        connect = shlex.quote(f"target remote {server.address.target}")
-        line = f"vm: waiting for gdb: gdb-multiarch -ex {connect} {shlex.quote(program)}"
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-    return server
+            connect = shlex.quote(f"target remote {target}")
+            line = f"vm: waiting for gdb: gdb-multiarch -ex {connect} {shlex.quote(program)}"
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    return Server(address, ready)
 
 
 def engine_name(settings: Settings) -> str:
@@ -190,11 +192,13 @@ def run_guest(
     argv0: str | None = None,
     watch: Callable[[Engine], Engine] | None = None,
     engine_options: Mapping[str, object] | None = None,
+    confined: bool = False,
     **options: Any,
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
-    ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
+    ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``confined``:
+    this process is there for the guest alone, and is held to what the guest may reach. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
     seconds, of this process before.
     """
     from vm_core.runner import run
@@ -210,6 +214,7 @@ def run_guest(
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
+    walls: list[str] = []
     with _host_signals():
         result = run(
             list(program),
@@ -224,14 +229,34 @@ def run_guest(
             net=settings.net,
             stack=settings.stack,
             release=settings.uname,
+            trust=settings.trust,
             isolation=settings.isolation,
             argv0=argv0,
             strace=_strace if settings.strace else None,
             host_signals=_PASSED,
+            prepared=(lambda process: walls.extend(_confine(process, settings))) if confined else None,
             **options,
         )
     result.phases["launch"] = launched
+    result.walls = walls
     return result, chosen.made
+
+
+def _confine(process: Process, settings: Settings) -> list[str]:
+    """Hold this process, for ever, to what the guest may reach, and the code cache; what enforces it. Raises HostError."""
+    if settings.sandbox == "off" or settings.trust:
+        return []
+    from vm_core.linux.confine import confine
+
+    writable = []
+    if process.engine.name != "reference":
+        from vm_core.engines import cache_directory
+
+        cache = cache_directory()
+        with suppress(OSError):  # without one, nothing is kept, and the engine says so
+            os.makedirs(cache, 0o700, exist_ok=True)
+        writable.append(cache)
+    return confine(process.files.namespace, net=settings.net, level=settings.sandbox, writable=writable)
 
 
 def _show_log(level: str) -> None:

@@ -80,7 +80,7 @@ BENCH_OPTIONS: Final = (
 )
 """What ``vm bench`` takes beside the options of ``vm run``."""
 
-_OPTIONS: Final[tuple[Row | Extra, ...]] = (*ROWS, *EXTRAS)
+_OPTIONS: Final[tuple[Row | Extra, ...]] = (*(row for row in ROWS if row.flags), *EXTRAS)
 
 # What qemu-user has and vm does not, with the reason.
 _REFUSED: Final[dict[str, str]] = {

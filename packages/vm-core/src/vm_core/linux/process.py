@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -43,12 +44,14 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
+from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
+from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -460,7 +463,11 @@ class GuestThread:
     def _trap(self, trap: Trap) -> None:
         cause = trap.cause
         if cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
-            info = SigInfo(_SIGSEGV, 2 if trap.mapped else 1, trap.address)
+            gone = self.memory.table[trap.address >> 12] & GONE if trap.mapped else 0
+            if gone and not self.memory.is_gone(trap.address):
+                return  # the file has the page by now: the access is made again
+            code = 2 if trap.mapped else 1
+            info = SigInfo(_SIGBUS if gone else _SIGSEGV, code, trap.address)
         elif cause is Cause.ILLEGAL:
             info = SigInfo(_SIGILL, 1, trap.pc)
         elif cause is Cause.BREAKPOINT:
@@ -736,6 +743,7 @@ class Process:
         sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
@@ -752,7 +760,8 @@ class Process:
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
-        self.net = net
+        self.net = net or trust
+        self.trust = trust
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -810,10 +819,11 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
+        self.registry = Registry()
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -821,6 +831,8 @@ class Process:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
         try:
             namespace.emulated = Emulated(self)
             self._start_state()
@@ -858,6 +870,8 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
+        *,
+        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
@@ -865,12 +879,20 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
+            return Namespace(
+                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+            )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
-            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+            cwd=cwd,
+            root=root,
+            sysroot=sysroot,
+            binds=shown,
+            program=path if os.path.isfile(path) else None,
+            trusted=trusted,
+            hidden=(cache_directory(),),
         )
 
     def _in_guest(
@@ -928,13 +950,14 @@ class Process:
     def _start_state(self) -> None:
         memory, limit = self.memory, self._memory_limit
         engine, options = self._engine
-        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
+        # The engine first: it decides whether files can be mapped.
         if isinstance(engine, str):
             from vm_core.engines import create
 
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
@@ -946,12 +969,14 @@ class Process:
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.mmap_top - PAGE
-        if self.abi.trampoline:
-            memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
-            memory.poke(self.trampoline, self.abi.trampoline)
+        self.trampoline = self.vdso = 0
+        vdso = vdso_of(self.isa.name)
+        if vdso is not None:
+            self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
+            memory.map(self.vdso, len(vdso.data), Prot.RX, name="[vdso]")
+            memory.poke(self.vdso, vdso.data)
+            self.trampoline = self.vdso + vdso.sigreturn
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
-            self.mmap_top = self.trampoline
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
@@ -985,13 +1010,11 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (33, self.vdso), (51, self.abi.signal_frame or self.abi.min_signal_stack), (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
             (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
-        if self.abi.min_signal_stack > 2048:
-            pairs.append((51, self.abi.min_signal_stack))
         if platform:
             pairs.append((15, platform))
         pairs.append((0, 0))
@@ -1143,6 +1166,8 @@ class Process:
             self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
+        for child in self.children.values():
+            child.close()
         self.children = {}
         self.child_events = 0
         if self.parent_pipe >= 0:
@@ -1167,6 +1192,8 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
+        self.registry.forked()
+        self.enter_registry()
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1234,6 +1261,8 @@ class Process:
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
         self._start_main()
+        if self.family is not None:
+            self.enter_registry()
         self.main.mask = self._mask
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
@@ -1346,7 +1375,9 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
+        self.registry.close()
         self._sweep_limbo(everything=True)
+        self._leave_family()
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
             self._dead_fd = -1
@@ -1409,6 +1440,21 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def enter_registry(self) -> None:
+        """Tell the other processes of the guest what this one is called."""
+        self.registry.join(
+            Member(
+                self.pid,
+                os.fsencode(self.comm),
+                os.fsencode(self.executable),
+                b"\0".join([*self.argv_bytes, b""]),
+            )
+        )
+
+    def knows(self, pid: int) -> bool:
+        """Whether a process is one of this guest's."""
+        return pid == self.pid or pid in self.children or (self.family is not None and self.family.has(pid))
 
     def thread(self, tid: int) -> GuestThread | None:
         return self.threads.get(tid)
@@ -1539,6 +1585,15 @@ class Process:
                 child.close()
             self.children.clear()
 
+    def _leave_family(self) -> None:
+        """Close what this process knows its relatives by; they live on."""
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+        if self.family is not None:
+            self.family.close()
+            self.family = None
+
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
         import signal
@@ -1649,8 +1704,9 @@ class Process:
         if len(self.threads) <= 1:
             os.close(fd)
             return
-        if self._dead_fd < 0:
-            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        with self.lock:
+            if self._dead_fd < 0:
+                self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
             using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}
