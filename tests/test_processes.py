@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -248,7 +252,7 @@ def engine(request):
     return request.param
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", ["fork", "exec", "signals", "threads"])
 def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     if engine == "reference" and name != "fork":
         pytest.skip("its engine makes no difference to these calls")
@@ -265,3 +269,76 @@ def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     assert found.stderr == ""
     assert found.stdout.replace("/there/", "/here/") == wanted.stdout
     assert found.returncode == wanted.returncode
+
+
+JOBS = r"""
+static void seen(int number) { write(1, number == SIGCONT ? "continued\n" : "winch\n", number == SIGCONT ? 10 : 6); }
+int main(void) {
+    int status;
+    signal(SIGTTOU, SIG_IGN);
+    setsid(), setpgid(0, 0);
+    pid_t child = fork();
+    if (!child) {
+        setpgid(0, 0), tcsetpgrp(0, getpid());
+        signal(SIGTTOU, SIG_DFL), signal(SIGCONT, seen);
+        say("foreground", tcgetpgrp(0) == getpid());
+        char line[20] = "";
+        ssize_t count;
+        while ((count = read(0, line, 19)) < 0 && errno == EINTR) {}
+        say(line, count);
+        for (;;) pause();
+    }
+    setpgid(child, child), tcsetpgrp(0, child);
+    waitpid(child, &status, WUNTRACED);
+    say("stopped", WIFSTOPPED(status)), say("by", WSTOPSIG(status));
+    tcsetpgrp(0, getpgid(0));
+    kill(-child, SIGCONT);
+    waitpid(child, &status, WUNTRACED);  /* it reads in the background */
+    say("stopped", WIFSTOPPED(status)), say("by", WSTOPSIG(status));
+    tcsetpgrp(0, child), kill(-child, SIGCONT);
+    say("ended", waitpid(child, &status, WUNTRACED) == child), say("by", WTERMSIG(status));
+    tcsetpgrp(0, getpgid(0));
+    say("own group", tcgetpgrp(0) == getpgid(0));
+    struct termios modes;
+    say("modes", tcgetattr(0, &modes)), modes.c_lflag &= ~ECHO, say("set", tcsetattr(0, TCSANOW, &modes));
+    tcgetattr(0, &modes), say("echo", !!(modes.c_lflag & ECHO));
+    return 0;
+}
+"""
+PROGRAMS["jobs"] = JOBS
+"""Run on a terminal by the test below."""
+
+
+def on_a_terminal(command: list[str | Path]) -> str:
+    """What a shell's user sees who types Ctrl-Z, then a line, then Ctrl-C, each when it is time."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvp(command[0], [os.fspath(word) for word in command])
+    out, typed = "", 0
+    keys = [("foreground 1\r\n", 1, "\x1a"), ("continued\r\n", 2, "line\n"), ("line\r\n 5\r\n", 1, "\x03")]
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not data:
+                break
+            out += data.decode()
+        if typed < len(keys) and out.count(keys[typed][0]) >= keys[typed][1]:
+            os.write(terminal, keys[typed][2].encode())
+            typed += 1
+    os.close(terminal)
+    status = os.waitpid(pid, 0)[1]
+    return f"{out}{os.waitstatus_to_exitcode(status)}"
+
+
+def test_job_control_as_on_the_host(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    wanted = on_a_terminal([build(here, "jobs", "gcc")])
+    guest = build(there, "jobs", "riscv64-linux-gnu-gcc", "-static")
+    assert on_a_terminal([sys.executable, "-m", "vm_cli", "run", guest]) == wanted
+    assert "own group 1" in wanted

@@ -11,6 +11,7 @@ from vm_cli import cached, doctor
 from vm_cli.doctor import Finding, exit_status, run_checks
 from vm_core import memory
 from vm_core.errors import HostError
+from vm_core.linux import landlock, seccomp
 
 
 def broken() -> Finding:
@@ -58,10 +59,22 @@ def test_no_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Linux 5.6" in found.fix
 
 
-def test_no_landlock_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_LANDLOCK_CREATE_RULESET", 9999)
-    (found,) = run_checks([doctor._landlock])
-    assert found.level == "note"
+def test_a_kernel_without_landlock_and_filters_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(seccomp, "available", lambda: False)
+    for check in (doctor._landlock, doctor._seccomp):
+        (found,) = run_checks([check])
+        assert found.level == "degraded"
+        assert "CONFIG_SEC" in found.fix
+
+
+def test_an_older_landlock_is_one_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 3)
+    assert run_checks([doctor._landlock])[0].level == "ok"
+    for name, linux in (("landlock-net", "6.7"), ("landlock-scope", "6.12")):
+        (found,) = run_checks([doctor._wall(name)])
+        assert found.level == "note"
+        assert linux in found.fix
 
 
 @pytest.mark.parametrize("case", ["absent", "sound", "file", "others", "foreign"])

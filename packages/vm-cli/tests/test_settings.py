@@ -157,6 +157,44 @@ def test_a_file_that_anyone_can_write_is_refused(tmp_path: Path) -> None:
         load(environ(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "net = true",
+        'bind = ["/:/host"]',
+        'root = "/"',
+        'sysroot = "/"',
+        'cache_dir = "cache"',
+        'sandbox = "off"',
+    ],
+)
+def test_what_a_guest_could_have_written_gives_no_guest_more(tmp_path: Path, text: str) -> None:
+    """A guest may write below the current directory: a vm.toml there must not open the host to the next run."""
+    path = write(tmp_path / "vm.toml", text + "\n")
+    with pytest.raises(ConfigError, match=r"vm.toml: \w+ gives a guest more") as caught:
+        load(environ(tmp_path))
+    assert "VM_CONFIG" in caught.value.hint
+    name = text.partition(" ")[0]
+    assert load(environ(tmp_path, VM_CONFIG=str(path))).origin(name) == str(path)
+    assert {row.name for row in ROWS if row.grants} == {
+        "net",
+        "bind",
+        "root",
+        "sysroot",
+        "cache_dir",
+        "sandbox",
+    }
+
+
+def test_trust_is_never_set_by_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "vm.toml", "trust = true\n")
+    for variables in ({}, {"VM_CONFIG": str(path)}):
+        with pytest.raises(ConfigError, match="cannot be set in a file"):
+            load(environ(tmp_path, **variables))
+    path.unlink()
+    assert load(environ(tmp_path, VM_TRUST="1")).settings.trust
+
+
 def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "vm.toml", "net = true\n")
     if os.geteuid() == 0:

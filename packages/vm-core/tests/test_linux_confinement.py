@@ -384,3 +384,39 @@ def test_directories_between_list_what_is_shown(make, tmp_path):
     assert b"outside" not in raw
     assert guest.call("getdents64", fd, guest.buffer, 4096) == 0
     assert guest.call("openat", AT, str(tmp_path / "new"), O_WRONLY | O_CREAT, 0o600) == -errno.ENOENT
+
+
+def test_the_code_cache_is_never_the_guests(make, tmp_path, monkeypatch):
+    """What is in it runs as it is in later runs: a guest of a directory around it finds an empty one of its own there."""
+    cache = tmp_path / "inside" / "sub" / "cache"
+    cache.mkdir()
+    (cache / "program.vmc").write_text("code")
+    monkeypatch.setenv("VM_CACHE_DIR", str(cache))
+    os.symlink("sub/cache", tmp_path / "inside" / "alias")
+    os.symlink("sub", tmp_path / "inside" / "way")
+    guest = make(binds=(Bind(str(tmp_path), "/all"),))
+    for way in ("sub/cache", "alias", "way/cache", "sub/../alias/.", f"{cache}", "/all/inside/sub/cache"):
+        assert read(guest, f"{way}/program.vmc") == -errno.ENOENT, way
+        assert guest.call("openat", AT, f"{way}/program.vmc", O_WRONLY | O_CREAT, 0o600) >= 0
+        assert guest.call("unlinkat", AT, f"{way}/program.vmc", 0) == 0
+    for name in ("sub", "sub/cache"):
+        assert guest.call("renameat", AT, name, AT, "moved") == -errno.EBUSY
+    assert guest.call("unlinkat", AT, "sub/cache", 0x200) == -errno.EBUSY
+    fd = guest.call("openat", AT, "sub", O_RDONLY | O_DIRECTORY, 0)
+    assert guest.call("openat", fd, "cache/program.vmc", O_RDONLY, 0) == -errno.ENOENT
+    assert (cache / "program.vmc").read_text() == "code"
+    monkeypatch.setenv("VM_CACHE_DIR", str(tmp_path))
+    with pytest.raises(UsageError, match="later runs believe"):
+        make()
+
+
+def test_what_is_shown_is_settled_before_the_guest_runs(make, tmp_path):
+    """A guest that can rename what lies on the way to a bind must not redirect it before it is used first."""
+    (tmp_path / "inside" / "way" / "data").mkdir(parents=True)
+    (tmp_path / "inside" / "way" / "data" / "secret").write_text("mine")
+    (tmp_path / "outside" / "data").mkdir()
+    (tmp_path / "outside" / "data" / "secret").write_text("secret")
+    guest = make(binds=(Bind(str(tmp_path / "inside" / "way" / "data"), "/data"),))
+    assert guest.call("renameat", AT, "way", AT, "gone") == 0
+    assert guest.call("symlinkat", "../outside", AT, "way") == 0
+    assert read(guest, "/data/secret") == b"mine"

@@ -347,7 +347,7 @@ def test_the_digest_of_the_texts_is_remembered_and_follows_them(
     text.write_text("one")
     monkeypatch.setattr(sources, "_files", lambda _: [str(text)])
     cache = Cache(tmp_path / "cache")
-    digest = source_digest.__wrapped__
+    digest = sources._source_digest
     first = digest(ISA, cache)
     assert not list(cache.directory.glob("sources-*")), "a file changed just now may change again unseen"
     monkeypatch.setattr(sources, "_SETTLED_SECONDS", -1)

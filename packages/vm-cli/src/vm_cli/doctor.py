@@ -32,12 +32,10 @@ class Finding:
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-# Numbers of asm-generic/unistd.h; the same on x86-64 for calls this new.
+# The number of asm-generic/unistd.h; the same on x86-64 for a call this new.
 _OPENAT2: Final = 437
-_LANDLOCK_CREATE_RULESET: Final = 444
 _RESOLVE: Final = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS, as vm_core.linux.paths asks for
 _AT_FDCWD: Final = -100
-_PR_GET_SECCOMP: Final = 21
 
 
 def _python() -> Finding:
@@ -134,23 +132,55 @@ def _openat2() -> Finding:
     return Finding("openat2", "ok", "the kernel itself keeps guest paths inside (openat2)")
 
 
-def _landlock() -> Finding:
-    # SAFETY: with a null ruleset and flag 1 the kernel only returns its ABI version.
-    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-    if version < 0:
-        return Finding("landlock", "note", "not available; vm does not need it")
-    return Finding("landlock", "ok", f"ABI {version}")
+def _wall(name: str) -> Callable[[], Finding]:
+    """A check of something that the kernel could enforce on the process of a guest."""
+
+    def check() -> Finding:
+        from vm_core.linux.confine import walls
+
+        found = {wall.name: wall for wall in walls()}
+        wall = found.get(name)
+        if wall is None:
+            return Finding(name, "note", "only on Linux")
+        if wall.have:
+            return Finding(name, "ok", wall.what)
+        return Finding(name, "degraded" if wall.needed else "note", wall.what, wall.fix)
+
+    check.__name__ = name
+    return check
 
 
-def _seccomp() -> Finding:
-    mode = _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)
-    if mode < 0:
-        return Finding("seccomp", "note", "not in this kernel; vm does not need it")
-    return Finding(
-        "seccomp",
-        "ok",
-        "a filter is on this process" if mode == 2 else "available, no filter on this process",
-    )
+_landlock = _wall("landlock")
+_seccomp = _wall("seccomp")
+
+
+def _user_namespaces() -> Finding:
+    """vm itself needs none; the second stage of a distribution's installation does, unless root runs it."""
+
+    def number(path: str) -> int | None:
+        try:
+            with open(path) as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return None
+
+    name, switches = "user namespaces", {
+        "/proc/sys/user/max_user_namespaces": ("user.max_user_namespaces", 0, "15000"),
+        "/proc/sys/kernel/unprivileged_userns_clone": ("kernel.unprivileged_userns_clone", 0, "1"),
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+            "kernel.apparmor_restrict_unprivileged_userns",
+            1,
+            "0",
+        ),
+    }  # fmt: skip
+    for path, (setting, off, on) in switches.items():
+        if number(path) == off:
+            return Finding(
+                name, "note", f"off ({setting} = {off}); vm does not need them", f"sysctl -w {setting}={on}"
+            )
+    if not os.path.exists("/proc/self/ns/user"):
+        return Finding(name, "note", "not in this kernel; vm does not need them")
+    return Finding(name, "ok", "can be made")
 
 
 def _kvm() -> Finding:
@@ -201,6 +231,26 @@ def _cache() -> Finding:
     return Finding("cache", "ok", f"{path} (not made yet)")
 
 
+def _sysroot() -> Finding:
+    """What vm sysroot needs to find Debian's packages and to believe them."""
+    import shutil
+
+    from vm_cli.settings import load
+    from vm_cli.sysroot.mirror import KEYRINGS, read_apt
+
+    known = load(os.environ).settings.mirror or read_apt().mirrors
+    missing = {
+        "no Debian archive is known": not known,
+        "gpgv is not installed": not shutil.which("gpgv"),
+        "the keys of Debian's archive are not installed": not any(path.is_file() for path in KEYRINGS),
+    }
+    found = [text for text, lacks in missing.items() if lacks]
+    if found:
+        fix = "set VM_MIRROR" if not known else "apt install gpgv debian-archive-keyring"
+        return Finding("sysroot", "note", f"{'; '.join(found)}: vm sysroot needs options", fix)
+    return Finding("sysroot", "ok", "vm sysroot knows an archive and its keys")
+
+
 def _variables() -> Finding:
     """A mistyped variable would otherwise be ignored without a word."""
     from vm_cli.settings import ROWS
@@ -226,9 +276,15 @@ CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     _executable_memory,
     _openat2,
     _landlock,
+    _wall("landlock-net"),
+    _wall("landlock-scope"),
     _seccomp,
+    _wall("no-new-privs"),
+    _wall("mdwe"),
+    _user_namespaces,
     _kvm,
     _cache,
+    _sysroot,
     _variables,
 )
 

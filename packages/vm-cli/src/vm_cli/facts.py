@@ -28,6 +28,7 @@ def result_facts(result: RunResult, engine: str) -> dict[str, Any]:
         "system_calls": result.system_calls,
         "peak_memory": result.peak_memory,
         "phases": dict(result.phases),
+        "walls": list(result.walls),
         "stats": {name: getattr(stats, name) for name in names(type(stats))},
     }
 

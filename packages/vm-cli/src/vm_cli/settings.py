@@ -42,9 +42,14 @@ class Settings:
     memory: int | None = None
     code_memory: int | None = None
     sysroot: str | None = None
+    mirror: str | None = None
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    stack: int | None = None
+    uname: str | None = None
+    trust: bool = False
+    sandbox: str = "auto"
     isolation: str = "on"
     env: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
@@ -137,6 +142,27 @@ def _text(text: str) -> str:
     return text
 
 
+_URL: Final = r"https?://(?:[^\s/?#@]+@)?(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s?#]*)?|file://(?:localhost)?/[^\s?#]*"
+
+
+def _url(text: str) -> str:
+    """Without the slash at its end. A path stands for a file URL."""
+    if text.startswith("/"):
+        from urllib.parse import quote  # PERF: most have none
+
+        text = f"file://{quote(text)}"
+    # PERF: not urllib.parse, which takes 5 ms to load, of every run.
+    if not text.isprintable() or re.fullmatch(_URL, text) is None:
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
+def _release(text: str) -> str:
+    if not text or "\0" in text or len(os.fsencode(text)) > 64:
+        raise ValueError(text)
+    return text
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text in words:
@@ -155,11 +181,14 @@ SIZE: Final = Kind(
 )
 SECONDS: Final = Kind("seconds", "seconds > 0, with ms, s, m or h if you like", _seconds, metavar="S")
 PATH: Final = Kind("path", "a path", _path, metavar="DIR")
+URL: Final = Kind("url", "an http, https or file URL", _url, metavar="URL")
 ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, metavar="K=V")
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
+SANDBOX: Final = _choice("auto", "strict", "off")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
 
@@ -168,7 +197,8 @@ LOG: Final = _choice("error", "warning", "info", "debug")
 
 @record(frozen=True)
 class Row:
-    """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line."""
+    """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line of vm run, if it
+    says anything there."""
 
     name: str
     kind: Kind
@@ -177,20 +207,28 @@ class Row:
     doc: str
     flag_only: bool = False
     """Whether no file may set it: it is too dangerous to be somebody's default."""
+    grants: bool = False
+    """Whether it gives a guest more of the host, or its code to a later run: ./vm.toml, which a guest may have written, may not
+    set it."""
 
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("engine", ENGINE, ("VM_ENGINE",), ("--engine",), "What runs guest code; auto takes the fastest one that works here."),
     Row("jit", BOOL, ("VM_ENABLE_JIT",), ("--jit",), "Whether auto may compile hot code; without it, it takes the interpreter."),
-    Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs."),
+    Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs.", grants=True),
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),
     Row("timeout", SECONDS, ("VM_TIMEOUT",), ("--timeout",), "Stop after this much wall time (exit status 124)."),
     Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
     Row("code_memory", SIZE, ("VM_CODE_MEMORY",), ("--code-memory",), "Cap on compiled code; beyond it what was compiled longest ago goes (256M)."),
-    Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first."),
-    Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /."),
-    Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated."),
-    Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network."),
+    Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first.", grants=True),
+    Row("mirror", URL, ("VM_MIRROR",), (), "The Debian archive that vm sysroot takes packages from, if not the one of this host's apt. Its --mirror goes first."),
+    Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /.", grants=True),
+    Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated.", grants=True),
+    Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network.", grants=True),
+    Row("trust", BOOL, ("VM_TRUST",), ("--trust",), "As qemu-user: the guest is a program of yours, with the host's files, network and devices, and nothing holds it back. Not in a file.", flag_only=True),
+    Row("sandbox", SANDBOX, ("VM_SANDBOX",), ("--sandbox",), "What the host's kernel enforces on vm's own process: all that it can, all or the run is refused, or nothing.", grants=True),
+    Row("stack", SIZE, ("VM_STACK", "QEMU_STACK_SIZE"), ("-s", "--stack"), "Size of the guest's stack (8M)."),
+    Row("uname", RELEASE, ("VM_UNAME", "QEMU_UNAME"), ("-r", "--uname"), "The kernel release that the guest sees."),
     Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),
@@ -249,13 +287,16 @@ def parse(row: Row, text: str, where: str, error: type[VmError] = ConfigError) -
         ) from None
 
 
+_HERE: Final = "vm.toml"
+
+
 def config_files(environ: Mapping[str, str]) -> list[str]:
     """The files that may hold settings, weakest first. VM_CONFIG names the only one; empty, there is none."""
     chosen = environ.get("VM_CONFIG")
     if chosen is not None:
         return [chosen] if chosen else []
     home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return ["/etc/vm/config.toml", os.path.join(home, "vm", "config.toml"), "vm.toml"]
+    return ["/etc/vm/config.toml", os.path.join(home, "vm", "config.toml"), _HERE]
 
 
 def load(environ: Mapping[str, str]) -> Configuration:
@@ -313,7 +354,20 @@ def _read_file(path: str, configuration: Configuration, *, required: bool) -> No
         row = _BY_NAME.get(key)
         if row is None:
             raise ConfigError(f"{path}: there is no setting {key!r}", hint=_suggest(key, _BY_NAME))
-        configuration.set(key, _from_toml(row, value, path), path)
+        parsed = _from_toml(row, value, path)
+        if row.grants and not required:
+            # VM_CONFIG would say that it is meant.
+            _check_grant(row, path)
+        configuration.set(key, parsed, path)
+
+
+def _check_grant(row: Row, path: str) -> None:
+    """Refuse what a guest of an earlier run could have left for the next one. Raises ConfigError."""
+    if path == _HERE:
+        raise ConfigError(
+            f"{path}: {row.name} gives a guest more, and guests can write in the current directory",
+            hint=f"put it in ~/.config/vm/config.toml, or give {row.flags[-1]} or VM_CONFIG={path} with the run",
+        )
 
 
 def _from_toml(row: Row, value: object, path: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 
-__all__ = ["ENGINES", "available", "create"]
+__all__ = ["ENGINES", "available", "cache_directory", "create"]
 
 ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference")
 _BUILT_IN: Final = {
@@ -19,6 +20,16 @@ _BUILT_IN: Final = {
     "interp": "vm_jit.engine:InterpreterEngine",
     "reference": "vm_core.execute:ReferenceEngine",
 }
+
+
+def cache_directory() -> str:
+    """Where engines keep compiled code between runs: ``VM_CACHE_DIR``, else ``vm`` in the user's cache directory.
+
+    What lies there is run as it is, by later guests' processes: no guest may see it.
+    """
+    if chosen := os.environ.get("VM_CACHE_DIR"):
+        return chosen
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
 
 
 def _load(name: str) -> Any:

@@ -61,6 +61,8 @@ class RunResult:
     peak_memory: int = 0
     """Most bytes of guest memory mapped at one time."""
     phases: dict[str, float] = field(default_factory=dict)
+    walls: Sequence[str] = ()
+    """What the host's kernel enforced on this process meanwhile, and still does (vm_core.linux.confine)."""
 
     def check_returncode(self) -> None:
         """Raise GuestFailed unless the guest exited with 0."""
@@ -294,6 +296,7 @@ class ProgramRun:
         sysroot: str | os.PathLike[str] | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         argv0: str | None = None,
         program: str | os.PathLike[str] | bytes | None = None,
         strace: Callable[[str], None] | None = None,
@@ -302,6 +305,8 @@ class ProgramRun:
         isolation: str = "on",
         host: Host | None = None,
         gdb: Server | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
         if not words:
@@ -312,6 +317,8 @@ class ProgramRun:
             raise UsageError(f"the timeout must not be negative: {timeout}")
         if memory is not None and memory <= 0:
             raise UsageError(f"the memory cap must be positive: {memory}")
+        if stack is not None and stack <= 0:
+            raise UsageError(f"the stack's size must be positive: {stack}")
         if capture_output:
             if stdout is not None or stderr is not None:
                 raise UsageError("capture_output excludes stdout and stderr")
@@ -319,6 +326,8 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
+        if trust and root is not None:
+            raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
         _check_isolation(isolation, confined=root is not None, shared=host is not None)
         textual = text or encoding is not None or errors is not None
         asked = textual or isinstance(input, str)
@@ -353,11 +362,14 @@ class ProgramRun:
                 sysroot=None if sysroot is None else os.fspath(sysroot),
                 binds=binds,
                 net=net,
+                trust=trust,
                 strace=strace,
                 syscall_hook=syscall_hook,
                 fault_hook=fault_hook,
                 host=host,
                 debugger=None if gdb is None else gdb.debugger,
+                stack=stack,
+                release=release,
             )
         except MemoryLimit as limited:
             self._limited = str(limited)
@@ -409,6 +421,7 @@ def run(
     sysroot: str | os.PathLike[str] | None = None,
     binds: Sequence[Bind | str] = (),
     net: bool = False,
+    trust: bool = False,
     check: bool = False,
     argv0: str | None = None,
     program: str | os.PathLike[str] | bytes | None = None,
@@ -418,6 +431,9 @@ def run(
     isolation: str = "on",
     host_signals: Collection[int] = (),
     gdb: Server | None = None,
+    stack: int | None = None,
+    release: str | None = None,
+    prepared: Callable[[Process], None] | None = None,
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
 
@@ -430,6 +446,9 @@ def run(
     ``HOST[:GUEST[:ro]]``, and ``net`` allows sockets. ``program`` is what runs if it is not ``argv[0]``: a path or the
     bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
     the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
+    ``stack`` is the size of its stack in bytes (8 MiB, and what RLIMIT_STACK says), ``release`` the kernel release that it sees.
+
+    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
 
     ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
@@ -443,20 +462,24 @@ def run(
 
     ``gdb`` is a debugger's stub (:mod:`vm_core.debug.server`): the guest waits for a client before its first instruction.
 
+    ``prepared`` is called when everything is open, before the guest's first instruction.
+
     Raises LoadError, UsageError, EngineUnavailable, HostError; GuestFailed with ``check``.
     """
     times = [time.perf_counter()]
     program_run = ProgramRun(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
-        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, argv0=argv0, program=program, strace=strace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb,
+        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb, stack=stack, release=release,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:
         if program_run.process is not None:
             # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
             program_run.process.owns_host = bool(host_signals)
+            if prepared is not None:
+                prepared(program_run.process)
             with _passing(program_run.process, host_signals), gdb or nullcontext():
                 program_run.process.run()
             times.append(time.perf_counter())

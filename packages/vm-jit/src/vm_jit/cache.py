@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from vm_core.engines import cache_directory
 from vm_core.errors import CacheError
 from vm_core.log import Log
 from vm_core.record import record
@@ -26,7 +27,7 @@ from vm_jit.digest import blake2b
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Cache", "Entry", "default_directory", "pack", "unpack", "warn"]
+__all__ = ["Cache", "Entry", "pack", "unpack", "warn"]
 
 log = Log("vm.jit")
 
@@ -37,13 +38,6 @@ _SECTION: Final = struct.Struct("<16sQQ")
 SUFFIX: Final = ".vmc"
 LIMIT_BYTES: Final = 1 << 30
 """The default size beyond which prune() removes the files used longest ago."""
-
-
-def default_directory() -> str:
-    """``VM_CACHE_DIR``, else ``vm`` in the user's cache directory."""
-    if chosen := os.environ.get("VM_CACHE_DIR"):
-        return chosen
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
 
 
 def pack(sections: Mapping[str, bytes]) -> bytes:
@@ -115,7 +109,7 @@ class Cache:
 
     def __init__(self, directory: Path | str | None = None) -> None:
         # PERF: text, because pathlib is slow to load and a run reads its files without it.
-        self.root = os.fspath(directory) if directory is not None else default_directory()
+        self.root = os.fspath(directory) if directory is not None else cache_directory()
 
     @cached_property
     def directory(self) -> Path:

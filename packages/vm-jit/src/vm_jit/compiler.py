@@ -16,6 +16,7 @@ from importlib.machinery import PathFinder
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vm_core.errors import EngineUnavailable, VmError
+from vm_core.linux.confine import confine_worker
 from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def serve() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EngineUnavailable):  # each answer says it
         _machine("")  # PERF: LLVM is loaded while the first text is still being written
+    confine_worker()  # what comes may be made to attack LLVM: from here on, it can but compute
     while (request := _unframe(source)) is not None:
         passes, cpu, text = request.decode().split("\0", 2)
         try:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import struct
 import time
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import CacheError
@@ -46,12 +45,21 @@ def _files(isa: str) -> list[str]:
     return out
 
 
-@cache
+_digests: dict[str, str] = {}
+
+
 def source_digest(isa: Isa, store: Cache | None = None) -> str:
-    """A hash of the texts that define an ISA and its translation.
+    """A hash of the texts that define an ISA and its translation, as they are when it is first asked for.
 
     PERF: ``store`` remembers it together with the files' inodes, sizes and times, so that a start reads none of them.
     """
+    found = _digests.get(isa.name)
+    if found is None:
+        found = _digests[isa.name] = _source_digest(isa, store)
+    return found
+
+
+def _source_digest(isa: Isa, store: Cache | None) -> str:
     files = _files(isa.name)
     signature, newest = _signature(files)
     name = f"sources-{isa.name}"

@@ -51,6 +51,11 @@ class Family:
         """The pid of the process that began it."""
         self.join()
 
+    def close(self) -> None:
+        """The calling process is no member any more, nor uses this."""
+        self._boxes.close()
+        os.close(self._fd)
+
     def join(self) -> None:
         """The calling process is a member from now on."""
         self._lock = threading.RLock()

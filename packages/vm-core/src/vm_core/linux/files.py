@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from vm_core.linux.abi import s32, s64
+from vm_core.linux import terminal
+from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call
 from vm_core.linux.native import NativeCalls
 from vm_core.linux.paths import Namespace, Place
@@ -32,10 +33,17 @@ from vm_core.memory import Access, GuestMemory, MemoryFault
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["File", "FileSystem", "joined", "open_place", "socket_deadline", "text_file", "wait_for"]
+__all__ = [
+    "RESTART",
+    "File",
+    "FileSystem",
+    "joined",
+    "open_place",
+    "socket_deadline",
+    "text_file",
+    "wait_for",
+]
 
-RESTART: Final = -512
-"""ERESTARTSYS: interrupted by a signal; restarted if its handler says SA_RESTART."""
 RESTART_NO_HANDLER: Final = -514
 """ERESTARTNOHAND: restarted only if no handler ran."""
 
@@ -178,6 +186,8 @@ class FileSystem:
         self.umask = 0o022
         self.locked: set[tuple[int, int]] = set()
         """Device and number of the files on which the process has locks of fcntl(2)."""
+        self.modes = 0o1777
+        """The mode bits that a guest may give a file: not set-ID, which would be the host user's identity for others."""
         self._close_host = close_host
 
     def add(self, file: File, *, cloexec: bool = False, lowest: int = 0) -> int:
@@ -360,6 +370,8 @@ def wait_for(t: GuestThread, file: File, events: int) -> int:
         poll.register(fd, events)
         if poll.poll(0):
             return 0
+        if events == select.POLLIN and (result := terminal.read_in_background(t, file)):
+            return result
     if file.flags & _O_NONBLOCK:
         return -errno.EAGAIN
     deadline = socket_deadline(file, events) if file.kind == SOCKET else None
@@ -606,7 +618,7 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         host &= ~os.O_NONBLOCK
     while True:
         try:
-            fd = os.open(place.name, host, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
+            fd = os.open(place.name, host, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
             break
         except OSError as error:
             if error.errno != errno.ENXIO or flags & _O_NONBLOCK or not stat.S_ISFIFO(place.stat().st_mode):
@@ -714,7 +726,9 @@ def _open_below(
             if flags & (3 | _O_TRUNC):
                 return -errno.EROFS
             host &= ~os.O_CREAT
-        mode = mode & 0o1777 & ~files.umask if host & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY) else 0
+        mode = (
+            mode & files.modes & ~files.umask if host & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY) else 0
+        )
         fd = host_call(
             "openat2",
             directory,
@@ -1036,8 +1050,6 @@ def flock(t: GuestThread, fd: int, operation: int) -> int:
 
 # -- terminals --------------------------------------------------------------------------------------------------
 
-_TERMIOS_READ: Final = {0x5401: 36, 0x5413: 8, 0x540F: 4, 0x5429: 4, 0x5411: 4}
-_TERMIOS_WRITE: Final = {0x5402: 36, 0x5403: 36, 0x5404: 36}
 _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x541B, 0x5421, 0x5451, 0x5450
 
 
@@ -1061,15 +1073,7 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         out = fcntl.ioctl(file.fd, termios.FIONREAD, b"\0\0\0\0")
         t.memory.write(argument, out)
         return 0
-    size = _TERMIOS_READ.get(request)
-    if size is not None:
-        t.memory.check(argument, size, _WRITE)
-        t.memory.write(argument, fcntl.ioctl(file.fd, request, bytes(size)))
-        return 0
-    size = _TERMIOS_WRITE.get(request)
-    if size is not None:
-        if not os.isatty(file.fd):
-            return -errno.ENOTTY
-        fcntl.ioctl(file.fd, request, t.memory.read(argument, size))
-        return 0
+    result = terminal.ioctl(t, file, request, argument)
+    if result is not None:
+        return result
     return -errno.ENOTTY

@@ -358,7 +358,7 @@ def mkdirat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
         if place.node is not None or place.name == ".":
             return -errno.EEXIST
         place.to_change()
-        os.mkdir(place.name, mode & 0o1777 & ~t.files.umask, dir_fd=place.fd)
+        os.mkdir(place.name, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
     return 0
 
 
@@ -366,8 +366,8 @@ def mkdir(t: GuestThread, path: int, mode: int) -> int:
     return mkdirat(t, _AT_FDCWD, path, mode)
 
 
-def mknodat(t: GuestThread, dfd: int, path: int, mode: int, _device: int) -> int:
-    """Regular files and FIFOs; a guest never makes a device."""
+def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
+    """Regular files and FIFOs; only a trusted guest makes a device."""
     kind = stat.S_IFMT(mode & 0xFFFF)
     with t.files.walk(dfd, t.path(path), follow=False) as place:
         place.to_change()
@@ -377,6 +377,8 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, _device: int) -> int
         elif kind in (0, stat.S_IFREG):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(place.name, flags, bits, dir_fd=place.fd))
+        elif t.process.trust:
+            os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
         else:
             return -errno.EPERM
     return 0
@@ -507,7 +509,7 @@ def _changeable(t: GuestThread, fd: int, *, path_too: bool = False) -> File:
 
 
 def fchmod(t: GuestThread, fd: int, mode: int) -> int:
-    os.fchmod(_changeable(t, fd).fd, mode & 0o1777)
+    os.fchmod(_changeable(t, fd).fd, mode & t.files.modes)
     return 0
 
 
@@ -517,7 +519,7 @@ def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
         file = _open_for_change(t, place)
     try:
         # chmod has no form that takes an O_PATH descriptor or refuses links; the descriptor's own name does.
-        os.chmod(f"/proc/self/fd/{file}", mode & 0o1777)
+        os.chmod(f"/proc/self/fd/{file}", mode & t.files.modes)
     finally:
         os.close(file)
     return 0
@@ -529,7 +531,7 @@ def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int
     name = t.path(path)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
-        os.chmod(f"/proc/self/fd/{file.fd}", mode & 0o1777)
+        os.chmod(f"/proc/self/fd/{file.fd}", mode & t.files.modes)
         return 0
     if flags & _AT_NOFOLLOW:
         with t.files.walk(dfd, name, follow=False) as place:

@@ -5,6 +5,9 @@ host exists for it.** It also has a private /tmp that vanishes at exit and emula
 DIR`` makes DIR the guest's ``/`` instead; ``--bind HOST[:GUEST[:ro]]`` adds a directory or file. If the current
 directory is the host's ``/``, nothing is shown: it has to be named.
 
+A trusted guest has the host's own root and current directory, with the host's /proc and /dev but for what they say of
+the guest itself.
+
 ``-L DIR`` (a sysroot) shows the guest the tree of a distribution, for reading. Without ``--root`` DIR is the guest's
 ``/``, and the current directory, /tmp and the program lie over it. DIR is also to be seen under its own path of the
 host. Where both could name a file, DIR wins, as with qemu-user: a path below the current directory, or with ``--root``
@@ -31,7 +34,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 from vm_core.errors import UsageError
@@ -185,6 +188,28 @@ def _open_to_empty(name: str, directory: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
 
 
+def _temporary_directory() -> str:
+    """A new directory for a guest's /tmp, in one for those of all guests of this user. Raises OSError.
+
+    In one, because a confined process may remove only what is in a directory that it was given, and /tmp is everybody's.
+    """
+    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is checked
+    parent = os.path.join(os.path.abspath(place), f"vm-{os.geteuid()}")
+    # PERF: not tempfile, which takes 5 ms to load.
+    path = os.path.join(parent, os.urandom(8).hex())
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent, 0o700)
+        info = os.lstat(parent)
+        # Else somebody got in first, which the sticky bit does not prevent.
+        if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077:
+            os.mkdir(path, 0o700)
+            return path
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="vm-tmp-")
+
+
 class Mount:
     """A host directory (or one file) at a guest path. ``fd`` is the directory, or that of the file's parent."""
 
@@ -205,9 +230,7 @@ class Mount:
             with _opening:
                 if self._fd < 0:
                     if self.temporary and not self.host:
-                        import tempfile
-
-                        self.host = tempfile.mkdtemp(prefix="vm-tmp-")
+                        self.host = _temporary_directory()
                     self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
         return self._fd
 
@@ -329,12 +352,18 @@ class Namespace:
         program: str | None = None,
         emulated: Callable[[str], Node | None] | None = None,
         overlays: tuple[str, ...] = ("/proc", "/dev"),
+        trusted: bool = False,
+        hidden: tuple[str, ...] = (),
     ) -> None:
         self.mounts: dict[str, Mount] = {}
         self.emulated = emulated or (lambda _path: None)
         self.overlays = overlays
         self._below_overlays = tuple(top + "/" for top in overlays)
         self.use_openat2 = _have_openat2()
+        self.trusted = trusted
+        """Whether what is not emulated below the overlays is the host's, rather than absent."""
+        if trusted:
+            root, cwd = "/", os.path.abspath(cwd or os.getcwd())
         if root is not None:
             writable = True
             if root.endswith(":ro"):
@@ -359,12 +388,41 @@ class Namespace:
             sysroot is not None and os.path.isabs(program) and os.path.lexists(sysroot + program)
         ):
             self._add_program(program, chrooted=root is not None)
+        for path in () if trusted else hidden:
+            self._hide(path)
+        self._hold()
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
             parts = guest.strip("/").split("/")
             for depth, name in enumerate(parts):
                 if name:
                     self._ancestors.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
+
+    def _hide(self, path: str) -> None:
+        """Where a host directory, present or to come, lies below one that the guest may write, put another in its place."""
+        real = os.path.realpath(path)
+        for mount in list(self.mounts.values()):
+            if mount.file or mount.temporary or not mount.writable:
+                continue
+            base = os.path.realpath(mount.host).rstrip("/")
+            if f"{base}/".startswith(f"{real}/"):
+                raise UsageError(
+                    f"{mount.host} cannot be shown to the guest: it is in {path}, and later runs believe what is there",
+                    hint="run from another directory, or set VM_CACHE_DIR to another one",
+                )
+            if real.startswith(f"{base}/"):
+                guest = mount.guest.rstrip("/") + real[len(base) :]
+                self.mounts[guest] = Mount(guest, "", writable=True, temporary=True)
+
+    def _hold(self) -> None:
+        """Open what is mounted: a guest that can rename directories on the way to it must not be the first to look."""
+        try:
+            for mount in self.mounts.values():
+                if not mount.temporary:
+                    _ = mount.fd
+        except OSError as error:
+            self.close()
+            raise UsageError(f"{mount.host}: cannot be shown to the guest: {error.strerror}") from None
 
     def _tmp(self) -> None:
         self.mounts["/tmp"] = Mount("/tmp", "", writable=True, temporary=True)  # noqa: S108 - the guest's own
@@ -403,6 +461,12 @@ class Namespace:
         if mount is not None and not mount.temporary and (chrooted or mount.guest != "/"):
             return
         self.mounts[path] = Mount(path, os.path.realpath(program), writable=False, file=True)
+
+    def all_mounts(self) -> Iterator[Mount]:
+        """The mounts, and those of the sysroot that is looked in first."""
+        yield from self.mounts.values()
+        if self._first is not None:
+            yield from self._first.all_mounts()
 
     def close(self) -> None:
         for mount in self.mounts.values():
@@ -609,21 +673,28 @@ class Namespace:
             raise _error(errno.ENOTDIR)
         if self._is_overlay(guest):
             node = self.emulated(guest)
-            if node is None:
+            if node is not None:
+                return self._step_emulated(node, guest, name, last=last, follow=follow)
+            if not self.trusted:
                 raise _error(errno.ENOENT)
-            # An open descriptor (/proc/self/fd/N) has an opener too: it is opened, not looked up by name.
-            if node.target and (not last or (follow and node.opener is None)):
-                return None, node.target
-            if stat.S_ISDIR(node.mode):
-                return _Level(guest, None, -1, owned=False), None
-            if last:
-                return Place(guest, None, -1, name, node=node), None
-            raise _error(errno.ENOTDIR)
         if here.mount is None:
             if guest in self._ancestors:
                 return _Level(guest, None, -1, owned=False), None
             raise _error(errno.ENOENT)
         return self._step_host(here, guest, name, last=last, follow=follow)
+
+    @staticmethod
+    def _step_emulated(
+        node: Node, guest: str, name: str, *, last: bool, follow: bool
+    ) -> tuple[_Level | Place | None, str | None]:
+        # An open descriptor (/proc/self/fd/N) has an opener too: it is opened, not looked up by name.
+        if node.target and (not last or (follow and node.opener is None)):
+            return None, node.target
+        if stat.S_ISDIR(node.mode):
+            return _Level(guest, None, -1, owned=False), None
+        if last:
+            return Place(guest, None, -1, name, node=node), None
+        raise _error(errno.ENOTDIR)
 
     def _step_host(
         self, here: _Level, guest: str, name: str, *, last: bool, follow: bool

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -47,9 +48,10 @@ from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
+from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -461,7 +463,11 @@ class GuestThread:
     def _trap(self, trap: Trap) -> None:
         cause = trap.cause
         if cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
-            info = SigInfo(_SIGSEGV, 2 if trap.mapped else 1, trap.address)
+            gone = self.memory.table[trap.address >> 12] & GONE if trap.mapped else 0
+            if gone and not self.memory.is_gone(trap.address):
+                return  # the file has the page by now: the access is made again
+            code = 2 if trap.mapped else 1
+            info = SigInfo(_SIGBUS if gone else _SIGSEGV, code, trap.address)
         elif cause is Cause.ILLEGAL:
             info = SigInfo(_SIGILL, 1, trap.pc)
         elif cause is Cause.BREAKPOINT:
@@ -737,18 +743,25 @@ class Process:
         sysroot: str | None = None,
         binds: Sequence[Bind | str] = (),
         net: bool = False,
+        trust: bool = False,
         strace: Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
         debugger: Debugger | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         self.host = host
+        self.stack_bytes = page_up(stack or _STACK_BYTES)
+        if release is not None:
+            self.release = release
         self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
-        self.net = net
+        self.net = net or trust
+        self.trust = trust
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -760,7 +773,11 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
+        self.limits: dict[int, tuple[int, int]] = {
+            3: (self.stack_bytes, MASK64),
+            7: (1024, 4096),
+            4: (0, MASK64),
+        }
         self.no_new_privileges = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
@@ -806,7 +823,7 @@ class Process:
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -814,6 +831,8 @@ class Process:
             namespace.close()
             raise
         self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
         try:
             namespace.emulated = Emulated(self)
             self._start_state()
@@ -851,6 +870,8 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
+        *,
+        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
         if isinstance(program, bytes):
@@ -858,12 +879,20 @@ class Process:
                 "/proc/self/exe-in-memory",
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
-            return Namespace(cwd=cwd, root=root, sysroot=sysroot, binds=shown)
+            return Namespace(
+                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+            )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
-            cwd=cwd, root=root, sysroot=sysroot, binds=shown, program=path if os.path.isfile(path) else None
+            cwd=cwd,
+            root=root,
+            sysroot=sysroot,
+            binds=shown,
+            program=path if os.path.isfile(path) else None,
+            trusted=trusted,
+            hidden=(cache_directory(),),
         )
 
     def _in_guest(
@@ -921,30 +950,33 @@ class Process:
     def _start_state(self) -> None:
         memory, limit = self.memory, self._memory_limit
         engine, options = self._engine
-        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
+        # The engine first: it decides whether files can be mapped.
         if isinstance(engine, str):
             from vm_core.engines import create
 
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
         self.stack_top = memory.size - (64 << 10)
-        size = _STACK_BYTES
+        size = max(min(self.stack_bytes, page_down(memory.size // 4)), 16 * PAGE)
         if limit is not None:
             size = max(min(size, page_down(limit // 4)), 16 * PAGE)
         low = self.stack_top - size
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.mmap_top - PAGE
-        if self.abi.trampoline:
-            memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
-            memory.poke(self.trampoline, self.abi.trampoline)
+        self.trampoline = self.vdso = 0
+        vdso = vdso_of(self.isa.name)
+        if vdso is not None:
+            self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
+            memory.map(self.vdso, len(vdso.data), Prot.RX, name="[vdso]")
+            memory.poke(self.vdso, vdso.data)
+            self.trampoline = self.vdso + vdso.sigreturn
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
-            self.mmap_top = self.trampoline
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
@@ -978,13 +1010,11 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (33, self.vdso), (51, self.abi.signal_frame or self.abi.min_signal_stack), (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
             (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
-        if self.abi.min_signal_stack > 2048:
-            pairs.append((51, self.abi.min_signal_stack))
         if platform:
             pairs.append((15, platform))
         pairs.append((0, 0))
@@ -1136,6 +1166,8 @@ class Process:
             self.debugger.forked(thread)
         self._parallel = False
         switching.forked()
+        for child in self.children.values():
+            child.close()
         self.children = {}
         self.child_events = 0
         if self.parent_pipe >= 0:
@@ -1345,6 +1377,7 @@ class Process:
         self.files.close_all()
         self.registry.close()
         self._sweep_limbo(everything=True)
+        self._leave_family()
         if self._dead_fd >= 0:
             os.close(self._dead_fd)
             self._dead_fd = -1
@@ -1552,6 +1585,15 @@ class Process:
                 child.close()
             self.children.clear()
 
+    def _leave_family(self) -> None:
+        """Close what this process knows its relatives by; they live on."""
+        for child in self.children.values():
+            child.close()
+        self.children.clear()
+        if self.family is not None:
+            self.family.close()
+            self.family = None
+
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
         import signal
@@ -1662,8 +1704,9 @@ class Process:
         if len(self.threads) <= 1:
             os.close(fd)
             return
-        if self._dead_fd < 0:
-            self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        with self.lock:
+            if self._dead_fd < 0:
+                self._dead_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(self._dead_fd, fd, inheritable=False)
         with self.lock:
             using = {thread: (thread.phase, thread.words[_IN_CALL]) for thread in self.threads.values()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import File, text_file
 from vm_core.linux.paths import Node
-from vm_core.memory import PAGE, Prot
+from vm_core.memory import PAGE, Prot, Region
 
 if TYPE_CHECKING:
     from vm_core.linux.process import Process
@@ -27,6 +27,15 @@ _LINK: Final = stat.S_IFLNK | 0o777
 _CHAR: Final = stat.S_IFCHR | 0o666
 
 
+_OF_THE_GUEST: Final = frozenset(
+    {
+        "/proc/self", "/proc/thread-self", "/proc/cpuinfo", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr",
+        "/dev/tty",
+    }
+)  # fmt: skip
+"""What even a trusted guest must not see of the host instead: it is about the guest and its machine."""
+
+
 def maps_text(process: Process) -> str:
     """/proc/self/maps of the guest."""
     out = []
@@ -35,9 +44,17 @@ def maps_text(process: Process) -> str:
             letter if region.prot & bit else "-"
             for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
         )
-        line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} 00:00 0"
+        line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} {_file_of(region)}"
         out.append(f"{line:<72} {region.name}".rstrip() + "\n")
     return "".join(out)
+
+
+def _file_of(region: Region) -> str:
+    """Device and inode of the file that is mapped, as in /proc/self/maps."""
+    backing = region.backing
+    if backing is None:
+        return "00:00 0"
+    return f"{os.major(backing.device):02x}:{os.minor(backing.device):02x} {backing.inode}"
 
 
 class Emulated:
@@ -107,6 +124,8 @@ class Emulated:
         }
 
     def __call__(self, path: str) -> Node | None:
+        if self.process.trust and path in self.fixed and path not in _OF_THE_GUEST:
+            return None  # the host's own is there
         made = self.fixed.get(path)
         if made is not None:
             return made()

@@ -12,7 +12,20 @@ from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vm_core.linux import children, execve, files, fork, futex, metadata, mmap, poll, signal, system, time
+from vm_core.linux import (
+    children,
+    execve,
+    files,
+    fork,
+    futex,
+    hwprobe,
+    metadata,
+    mmap,
+    poll,
+    signal,
+    system,
+    time,
+)
 from vm_core.linux.abi import Abi, abi_of
 
 if TYPE_CHECKING:
@@ -245,7 +258,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("set_robust_list", 99, 273, futex.set_robust_list, "ptr uint"),
     Row("get_robust_list", 100, 274, futex.get_robust_list, "int ptr ptr"),
     Row("set_tid_address", 96, 218, futex.set_tid_address, "ptr"),
-    Row("rseq", 293, 334, system.nosys, "", ABSENT, "optional for the C library"),
+    Row("rseq", 293, 334, system.nosys, "", ABSENT, "the C library does without; vm does not see when the host moves a thread to another processor"),
     Row("membarrier", 283, 324, system.membarrier, "int hex int"),
     Row("sched_yield", 124, 24, system.sched_yield),
     Row("sched_getaffinity", 123, 204, system.sched_getaffinity, "int uint ptr"),
@@ -301,7 +314,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
-    Row("riscv_hwprobe", 258, None, system.riscv_hwprobe, "ptr uint uint ptr hex", OK, "", "riscv64"),
+    Row("riscv_hwprobe", 258, None, hwprobe.probe, "ptr uint uint ptr hex", OK, "", "riscv64"),
     Row("riscv_flush_icache", 259, None, system.riscv_flush_icache, "ptr ptr hex", OK, "", "riscv64"),
     # network
     Row("socket", 198, 41, _net("socket_"), "int hex int", PARTIAL,
