@@ -41,6 +41,7 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
+from vm_core.linux.identity import Scheduling
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
@@ -213,6 +214,7 @@ class GuestThread:
         self.tid = tid
         self.name = os.fsencode(process.comm)[:15]
         self.saved_mask: int | None = None
+        self.scheduling = Scheduling()
         self.awaited = 0
         self.pending: list[SigInfo] = []
         words = self.words = cpu.words
@@ -779,6 +781,10 @@ class Process:
             4: (0, MASK64),
         }
         self.no_new_privileges = 0
+        self.personality = 0
+        self.dumpable = 1
+        self.parent_death_signal = 0
+        self.subreaper = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
         self.children: dict[int, Child] = {}
@@ -804,7 +810,7 @@ class Process:
         self.failure: BaseException | None = None
         self.fuel = None if fuel is None else FuelPool(fuel)
         self.pid = os.getpid()
-        self.cpus = os.cpu_count() or 1
+        self.cpus = _processors()
         self._tids = itertools.count(self.pid + 1)
         self._retired = 0
         self._calls = 0
@@ -1208,6 +1214,7 @@ class Process:
                 raise ThreadEnd
             self._next, self.leaving = request, True
             self._mask, self._kept = thread.mask, thread.pending
+            self._scheduling = thread.scheduling
             threads = list(self.threads.values())
         for other in threads:
             if other is not thread:
@@ -1264,6 +1271,7 @@ class Process:
         if self.family is not None:
             self.enter_registry()
         self.main.mask = self._mask
+        self.main.scheduling = self._scheduling
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
             self.main.words[_PENDING] = 1
@@ -1440,6 +1448,12 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def renamed(self, name: bytes) -> None:
+        """The process has another name now (comm)."""
+        self.comm = os.fsdecode(name.rstrip(b"\0"))
+        if self.family is not None:
+            self.enter_registry()
 
     def enter_registry(self) -> None:
         """Tell the other processes of the guest what this one is called."""
@@ -1731,6 +1745,14 @@ class Process:
                     return
                 self._limbo.popleft()
                 os.close(fd)
+
+
+def _processors() -> int:
+    """How many processors the guest has: as many as the host lets vm use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
 
 
 def _hooked(name: str, handler: table.Handler, hook: SyscallHook) -> table.Handler:
