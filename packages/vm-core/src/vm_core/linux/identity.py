@@ -23,7 +23,7 @@ from vm_core.linux.native import Constant
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["Scheduling"]
+__all__: list[str] = []
 
 _ALL: Final = 0xFFFF_FFFF
 
@@ -206,26 +206,6 @@ _OTHER, _FIFO, _RR, _BATCH, _IDLE, _DEADLINE = 0, 1, 2, 3, 5, 6
 _RESET_ON_FORK: Final = 0x4000_0000
 _POLICIES: Final = frozenset({_OTHER, _FIFO, _RR, _BATCH, _IDLE})
 _SLICE_NANOSECONDS: Final = 4_000_000
-
-
-class Scheduling:
-    """What a thread has asked for. A thread that it starts begins with the same, and it stays over execve."""
-
-    __slots__ = ("affinity", "ioprio", "policy", "reset", "slack")
-
-    def __init__(self) -> None:
-        self.policy = _OTHER
-        self.reset = False
-        self.affinity = 0
-        """The processors it may use, as bits; 0: all that the guest has."""
-        self.ioprio = 0
-        self.slack = 50_000
-
-    def child(self) -> Scheduling:
-        made = Scheduling()
-        made.affinity, made.ioprio, made.slack = self.affinity, self.ioprio, self.slack
-        made.policy = _OTHER if self.reset else self.policy
-        return made
 
 
 def _target(t: GuestThread, tid: int) -> GuestThread:

@@ -38,13 +38,11 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
-from vm_core.linux.identity import Scheduling
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
-from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
-from vm_core.linux.system import Parked, ThreadEnd
+from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
+    from vm_core.linux.registry import Registry
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -824,7 +823,7 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
-        self.registry = Registry()
+        self._registry: Registry | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -1388,7 +1387,8 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        self.registry.close()
+        if self._registry is not None:
+            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1460,8 +1460,19 @@ class Process:
         if self.family is not None:
             self.enter_registry()
 
+    @property
+    def registry(self) -> Registry:
+        """What the processes of the guest know of each other."""
+        if self._registry is None:
+            from vm_core.linux.registry import Registry
+
+            self._registry = Registry()
+        return self._registry
+
     def enter_registry(self) -> None:
         """Tell the other processes of the guest what this one is called."""
+        from vm_core.linux.registry import Member
+
         self.registry.join(
             Member(
                 self.pid,

@@ -16,7 +16,7 @@ from vm_core.memory import Access
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["Parked", "ThreadEnd", "new_thread"]
+__all__ = ["Parked", "Scheduling", "ThreadEnd", "new_thread"]
 
 _FD: Final = 0xFFFF_FFFF
 _CLONE_SETTLS, _CLONE_PARENT_SETTID = 0x80000, 0x100000
@@ -26,6 +26,26 @@ _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x200000, 0x1000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _yield = _libc.sched_yield
 _yield.argtypes = []
+
+
+class Scheduling:
+    """What a thread has asked for. A thread that it starts begins with the same, and it stays over execve."""
+
+    __slots__ = ("affinity", "ioprio", "policy", "reset", "slack")
+
+    def __init__(self) -> None:
+        self.policy = 0
+        self.reset = False
+        self.affinity = 0
+        """The processors it may use, as bits; 0: all that the guest has."""
+        self.ioprio = 0
+        self.slack = 50_000
+
+    def child(self) -> Scheduling:
+        made = Scheduling()
+        made.affinity, made.ioprio, made.slack = self.affinity, self.ioprio, self.slack
+        made.policy = 0 if self.reset else self.policy
+        return made
 
 
 class ThreadEnd(BaseException):
