@@ -120,7 +120,9 @@ def arguments(rng: random.Random, name: str, buffer: int, places: list[int], siz
             case _:
                 args.append(rng.choice(VALUES))
     if name in SIZED:
-        args[1:] = [value & 0xFFFFF if 0 <= value < 1 << 16 or value >= 1 << 32 else value for value in args[1:]]
+        args[1:] = [
+            value & 0xFFFFF if 0 <= value < 1 << 16 or value >= 1 << 32 else value for value in args[1:]
+        ]
     return args
 
 
@@ -222,7 +224,11 @@ class Worker:
             options["strace"] = lambda _line: None
         null = self.null
         with Caller(
-            image=image, cwd=str(self.place / "inside"), memory=GUEST_MEMORY, stdio=(null, null, null), **options
+            image=image,
+            cwd=str(self.place / "inside"),
+            memory=GUEST_MEMORY,
+            stdio=(null, null, null),
+            **options,
         ) as guest:
             if rng.random() < 0.3:
                 guest.process.files.namespace.use_openat2 = False
@@ -249,7 +255,8 @@ class Worker:
                     self.watch.guests.pop(key, None)
 
             hosts = [
-                threading.Thread(target=work, args=(index, rng.getrandbits(32))) for index in range(1, len(callers))
+                threading.Thread(target=work, args=(index, rng.getrandbits(32)))
+                for index in range(1, len(callers))
             ]
             for host in hosts:
                 host.start()
@@ -290,7 +297,11 @@ class Worker:
                 os._exit(0)  # the child of a fork: the parent goes on
             thread.pending.clear()
             thread.interrupted = None
-            if process.stopping or process.memory is not memory or not memory.is_mapped(guest.buffer, 2 << 20):
+            if (
+                process.stopping
+                or process.memory is not memory
+                or not memory.is_mapped(guest.buffer, 2 << 20)
+            ):
                 return done + 1
         return self.spec["round"]
 
@@ -353,7 +364,14 @@ def snapshot(path: Path) -> dict[str, object]:
             full = os.path.join(base, name)
             info = os.lstat(full)
             content = Path(full).read_bytes() if stat.S_ISREG(info.st_mode) else b""
-            out[full] = (info.st_mode, info.st_uid, info.st_nlink, info.st_mtime_ns, info.st_ctime_ns, content)
+            out[full] = (
+                info.st_mode,
+                info.st_uid,
+                info.st_nlink,
+                info.st_mtime_ns,
+                info.st_ctime_ns,
+                content,
+            )
     return out
 
 
@@ -374,7 +392,9 @@ def serve(spec: dict[str, Any]) -> None:
         Process(["guest"], program=program("ebreak"), env={}, engine="jit").close()
     namespace = Namespace(cwd=str(place / "inside"))
     cache = os.environ["VM_CACHE_DIR"]
-    confine(namespace, net=True, level=spec["sandbox"], readable=("/proc/self",), writable=(str(place), cache))
+    confine(
+        namespace, net=True, level=spec["sandbox"], readable=("/proc/self",), writable=(str(place), cache)
+    )
     report = Worker(spec).run()
     namespace.close()
     sys.stdout.write(json.dumps(report) + "\n")
@@ -448,7 +468,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="calls for each kind (20000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=3, help="threads of a guest (3)")
-    parser.add_argument("--round", type=int, default=2000, help="calls of a thread before the next guest (2000)")
+    parser.add_argument(
+        "--round", type=int, default=2000, help="calls of a thread before the next guest (2000)"
+    )
     parser.add_argument("--isa", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--sandbox", default="auto", choices=["auto", "strict"])
     parser.add_argument("--timeout", type=float, default=36_000, help="seconds for each kind")
@@ -460,7 +482,10 @@ def main(argv: list[str] | None = None) -> int:
     status = 0
     for kind in options.isa.split(","):
         report, findings = fuzz(kind, options)
-        print(f"{kind}: {report.get('calls', 0):,} calls, {report.get('rounds', 0):,} guests, {report['seconds']} s", flush=True)
+        print(
+            f"{kind}: {report.get('calls', 0):,} calls, {report.get('rounds', 0):,} guests, {report['seconds']} s",
+            flush=True,
+        )
         for finding in findings:
             print(f"  {finding}", flush=True)
             status = 1

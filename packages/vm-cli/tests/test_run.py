@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from vm_cli.launch import engine_name, guest_environment
 from vm_cli.settings import Settings
 from vm_core.errors import UsageError
+from vm_core.testing.debug_client import Client
 
 ENGINES = ("reference", "interp", "jit")
 Make = Callable[..., Path]
@@ -255,6 +257,43 @@ def test_the_hosts_signals_end_it_quickly(
     assert errors == b""
     # 0.1 s is what is promised on a quiet machine; tests may share theirs.
     assert took < 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_debugger_is_waited_for(engine: str, greeting: Path) -> None:
+    child = subprocess.Popen(
+        [*command(), "run", "--engine", engine, "--json", "-g", "0", str(greeting)],
+        env=environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stderr is not None
+    port = int(json.loads(child.stderr.readline())["gdb"].removeprefix(":"))
+    with Client(("127.0.0.1", port)) as client:
+        client.start()
+        assert client.register(32) == 0x11000
+        assert client.ask("vCont;c").startswith(b"W00")
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, out) == (0, b"hello\n")
+
+
+def test_waiting_for_a_debugger_can_be_given_up(greeting: Path) -> None:
+    child = subprocess.Popen(
+        [*command(), "run", str(greeting)],
+        env=environ(QEMU_GDB="0"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stderr is not None
+    assert re.fullmatch(
+        rb"vm: waiting for gdb: gdb-multiarch -ex 'target remote :\d+' \S+\n", child.stderr.readline()
+    )
+    child.send_signal(signal.SIGINT)
+    out, errors = child.communicate(timeout=30)
+    assert (child.returncode, out, errors) == (130, b"", b"")
+
+
+def test_a_bad_address_for_a_debugger(greeting: Path) -> None:
+    done = vm("run", "-g", "nowhere", greeting)
+    assert done.returncode == 2
+    assert "VM001" in done.stderr
+    assert vm("run", "-g", "0", "/nonexistent").stderr.count("\n") <= 2
 
 
 def test_the_engine_that_is_asked_for() -> None:

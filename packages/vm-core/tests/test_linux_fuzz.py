@@ -18,9 +18,11 @@ from vm_core.testing.guests import Caller, program
 
 # Calls that may rightly block for ever, end the process or make a thread that runs the guest's code.
 EXCLUDED = {
-    "ppoll", "pselect6", "epoll_pwait", "nanosleep", "clock_nanosleep", "rt_sigsuspend", "rt_sigtimedwait", "futex",
+    "ppoll", "pselect6", "epoll_pwait", "epoll_pwait2", "nanosleep", "clock_nanosleep", "rt_sigsuspend", "rt_sigtimedwait", "futex",
     "flock", "fcntl", "clone", "exit", "pipe2", "socketpair", "eventfd2", "exit_group", "kill", "tkill", "tgkill", "rt_sigreturn", "setitimer",
 }  # fmt: skip
+NONBLOCKING = {"signalfd4": 3, "inotify_init1": 0, "socket": 1, "accept4": 3}
+"""Calls that make files which may rightly block: the argument that says they do not."""
 NAMES = (
     "a",
     "b/c",
@@ -67,6 +69,8 @@ def arguments(rng, guest, places, name):
         args[1:] = [
             value & 0xFFFFF if 0 <= value < guest.buffer or value >= 1 << 32 else value for value in args[1:]
         ]
+    if name in NONBLOCKING:
+        args[NONBLOCKING[name]] |= os.O_NONBLOCK
     return args
 
 

@@ -46,24 +46,65 @@ def test_socket_options_never_reach_what_is_the_hosts(tmp_path):
         assert guest.call("setsockopt", fd, socket.IPPROTO_IP, 64, bytes(16), 16) == -errno.EPERM  # iptables
 
 
-@pytest.mark.parametrize("name", ["bind", "connect"])
-def test_socketpairs_have_no_address_without_the_network(tmp_path, name):
-    unix = struct.pack("<H", socket.AF_UNIX) + b"sock\0"
+def unix(name):
+    return struct.pack("<H", socket.AF_UNIX) + name + b"\0"
+
+
+def test_without_the_network_unix_sockets_reach_only_the_guests_own(tmp_path):
+    stream, datagram = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stream.bind(str(tmp_path / "stream"))
+    stream.listen()
+    datagram.bind(str(tmp_path / "datagram"))
+    datagram.setblocking(False)
     with Caller(cwd=str(tmp_path)) as guest:
         fd, _ = pair(guest)
-        assert guest.call(name, fd, unix, len(unix)) == -errno.EACCES
-        assert guest.call("sendto", fd, b"x", 1, 0, guest.put(unix), len(unix)) == -errno.EACCES
-    assert not (tmp_path / "sock").exists()
+        assert guest.call("connect", fd, unix(b"datagram"), 11) == -errno.ECONNREFUSED
+        assert guest.call("sendto", fd, b"x", 1, 0, guest.put(unix(b"datagram")), 11) == -errno.ECONNREFUSED
+        fd = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("connect", fd, unix(b"stream"), 9) == -errno.ECONNREFUSED
+        with pytest.raises(BlockingIOError):
+            datagram.recv(1)
+        own = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("bind", own, unix(b"own"), 6) == 0
+        assert guest.call("listen", own, 1) == 0
+        assert guest.call("connect", fd, unix(b"own"), 6) == 0
+        # A file of the host's socket under another name is still the host's.
+        assert guest.call("linkat", AT_FDCWD, "stream", AT_FDCWD, "again", 0) == 0
+        other = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("connect", other, unix(b"again"), 8) == -errno.ECONNREFUSED
+    with Caller(cwd=str(tmp_path)) as guest:
+        fd = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("connect", fd, unix(b"own"), 6) == -errno.ECONNREFUSED, "another guest's"
+    stream.close()
+    datagram.close()
+
+
+def test_abstract_names_of_the_host_are_other_names(tmp_path):
+    name = b"\0vm-test-" + os.urandom(4).hex().encode()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    listener.listen()
+    address = struct.pack("<H", socket.AF_UNIX) + name
+    with Caller(cwd=str(tmp_path), net=True) as guest, Caller(cwd=str(tmp_path), net=True) as other:
+        fd = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("connect", fd, address, len(address)) == -errno.ECONNREFUSED
+        assert guest.call("bind", fd, address, len(address)) == 0
+        assert guest.call("listen", fd, 1) == 0
+        client = guest.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert guest.call("connect", client, address, len(address)) == 0
+        client = other.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        assert other.call("connect", client, address, len(address)) == -errno.ECONNREFUSED
+    listener.close()
 
 
 def test_addresses_of_another_family_are_refused(tmp_path):
     inet = struct.pack("<H", socket.AF_INET) + bytes(14)
-    unix = struct.pack("<H", socket.AF_UNIX) + b"sock\0"
     with Caller(cwd=str(tmp_path), net=True) as guest:
         fd, _ = pair(guest)
-        assert guest.call("bind", fd, inet, 16) == -errno.EAFNOSUPPORT
+        assert guest.call("bind", fd, inet, 16) == -errno.EINVAL
         fd = guest.call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0)
-        assert guest.call("bind", fd, unix, len(unix)) == -errno.EAFNOSUPPORT
+        assert guest.call("bind", fd, unix(b"sock").ljust(16, b"\0"), 16) == -errno.EAFNOSUPPORT
+    assert not (tmp_path / "sock").exists()
 
 
 def test_longest_times_are_packed(tmp_path):

@@ -127,6 +127,8 @@ class _RunCommand(click.Command):
 def _run_parameters(more: Sequence[Extra] = ()) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for row in ROWS:
+        if not row.flags:
+            continue
         names = [flag for flag in row.flags if flag.startswith("--") or len(flag) == 2]
         kind = row.kind
         type_ = click.Choice(kind.metavar.split("|")) if kind.name == "choice" else None
@@ -323,6 +325,83 @@ def doctor(as_json: bool) -> int:
     return checks.exit_status(findings)
 
 
+# -- binfmt_misc ------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def binfmt() -> None:
+    """Let the kernel start vm for programs of other machines, so that ./program runs."""
+
+
+_BINFMT_ROOT: Callable[[Any], Any] = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Only the files below this directory, for an image; the kernel is left alone.",
+)
+
+
+@binfmt.command("install")
+@click.argument("words", nargs=-1, metavar="[ISA]... [-- OPTIONS]")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_install(words: tuple[str, ...], root: Path | None, as_json: bool) -> int:
+    """Register vm for these machines, or all that it runs. OPTIONS are those of vm run, for each start: -- -L /srv/sysroot"""
+    from vm_cli import binfmt as kernel
+
+    # Behind -- the first word is an option; click takes the -- itself away.
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    rows, remarks = kernel.install(words[:count], words[count:], root=root)
+    if as_json:
+        _print_json({"machines": rows, "notes": remarks})
+        return 0
+    from vm_cli.report import note
+    from vm_cli.show import show_binfmt
+
+    show_binfmt(rows)
+    for remark in remarks:
+        note(remark)
+    return 0
+
+
+@binfmt.command("uninstall")
+@click.argument("isas", nargs=-1, metavar="[ISA]...")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_uninstall(isas: tuple[str, ...], root: Path | None, as_json: bool) -> int:
+    """Take away what install did, for these machines or all."""
+    from vm_cli import binfmt as kernel
+
+    gone, remarks = kernel.uninstall(isas, root=root)
+    if as_json:
+        _print_json({"removed": gone, "notes": remarks})
+        return 0
+    from vm_cli.report import note
+
+    click.echo("\n".join(f"removed {name}" for name in gone) or "nothing was installed")
+    for remark in remarks:
+        note(remark)
+    return 0
+
+
+@binfmt.command("status")
+@_BINFMT_ROOT
+@_JSON
+def binfmt_status(root: Path | None, as_json: bool) -> int:
+    """Show what is registered, and who else takes the same programs."""
+    from vm_cli import binfmt as kernel
+
+    found = kernel.status(root=root)
+    if as_json:
+        _print_json(found)
+        return 0
+    from vm_cli.show import show_binfmt
+
+    show_binfmt(found["machines"])
+    if root is None and not found["mounted"]:
+        click.echo(f"binfmt_misc is not mounted at {found['directory']}; install does it")
+    return 0
+
+
 # -- cache ------------------------------------------------------------------------------------------------------------
 
 
@@ -403,12 +482,125 @@ def cache_prune(max_size: str, as_json: bool) -> int:
     return _removed(cached.prune(limit), as_json)
 
 
-def _removed(removed: tuple[int, int], as_json: bool) -> int:
+def _removed(removed: tuple[int, int], as_json: bool, what: str = "entries") -> int:
     count, size = removed
     if as_json:
         _print_json({"removed": count, "bytes": size})
     else:
-        click.echo(f"removed {count} entries, {size:,} bytes")
+        click.echo(f"removed {count} {what}, {size:,} bytes")
+    return 0
+
+
+# -- sysroots ---------------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def sysroot() -> None:
+    """Trees of another machine's Linux, made of Debian packages, without root."""
+
+
+_ISAS = ("riscv64", "aarch64", "x86_64")
+
+_SOURCE = (
+    click.option("--mirror", metavar="URL", help="The Debian archive; by default that of vm's settings or of this host's apt."),
+    click.option("--suite", "suites", metavar="SUITE", multiple=True, help="A suite, as trixie or sid. Repeatable; the first that can be used is. Default: stable, testing, unstable."),
+    click.option("--component", "components", metavar="NAME", multiple=True, help="A part of the suite (main). Repeatable."),
+    click.option("--keyring", metavar="FILE", type=click.Path(), help="The keys to check the archive's signature with."),
+    click.option("--check-signature/--no-check-signature", default=True, help="UNSAFE without: whoever is on the way can change what is unpacked."),
+    click.option("--recommends", is_flag=True, help="Take recommended packages too."),
+    _JSON,
+)  # fmt: skip
+
+
+def _from_archive(command: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(_SOURCE):
+        command = option(command)
+    return command
+
+
+@sysroot.command("create")
+@click.argument("isa", type=click.Choice(_ISAS))
+@click.argument("packages", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    required=True,
+    help="The new directory.",
+)
+@click.option(
+    "--minimal",
+    is_flag=True,
+    help="Only the packages named and what they need, not what every Debian system has.",
+)
+@click.option("--force", is_flag=True, help="Replace a sysroot that is there. Nothing else is ever replaced.")
+@_from_archive
+def sysroot_create(
+    isa: str, packages: tuple[str, ...], output: str, minimal: bool, force: bool, as_json: bool, **source: Any
+) -> int:
+    """Make a directory that holds a Debian system for ISA with these packages.
+
+    The packages come with all that they depend on. A version can be asked for: gcc=4:14.2.0-1.
+    """
+    from vm_cli.sysroot import commands
+
+    found = commands.create(
+        isa, output, packages, commands.Choices(**source), _progress(), minimal=minimal, force=force
+    )
+    return _made(found, as_json)
+
+
+@sysroot.command("add")
+@click.argument("directory", type=click.Path(file_okay=False))
+@click.argument("packages", nargs=-1)
+@_from_archive
+def sysroot_add(directory: str, packages: tuple[str, ...], as_json: bool, **source: Any) -> int:
+    """Add packages to a sysroot, of the suite it is made of. Without any, finish what was interrupted."""
+    from vm_cli.sysroot import commands
+
+    return _made(commands.add(directory, packages, commands.Choices(**source), _progress()), as_json)
+
+
+@sysroot.command("list")
+@click.argument("directory", type=click.Path(file_okay=False))
+@_JSON
+def sysroot_list(directory: str, as_json: bool) -> int:
+    """List the packages of a sysroot. Exit status 1 if it is not complete."""
+    from vm_cli.sysroot import commands
+
+    found = commands.contents(directory)
+    if as_json:
+        _print_json(found)
+    else:
+        from vm_cli.show import show_sysroot
+
+        show_sysroot(found)
+    return 0 if found["complete"] else 1
+
+
+@sysroot.command("clean")
+@_JSON
+def sysroot_clean(as_json: bool) -> int:
+    """Delete the downloads that are kept for the next sysroot."""
+    from vm_cli.sysroot import commands
+
+    return _removed(commands.clean(), as_json, "files")
+
+
+def _progress() -> Any:
+    from vm_cli.sysroot.progress import progress
+
+    return progress()
+
+
+def _made(found: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        _print_json(found)
+    else:
+        from vm_cli.show import show_made
+
+        show_made(found)
     return 0
 
 

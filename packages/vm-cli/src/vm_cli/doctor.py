@@ -231,6 +231,26 @@ def _cache() -> Finding:
     return Finding("cache", "ok", f"{path} (not made yet)")
 
 
+def _sysroot() -> Finding:
+    """What vm sysroot needs to find Debian's packages and to believe them."""
+    import shutil
+
+    from vm_cli.settings import load
+    from vm_cli.sysroot.mirror import KEYRINGS, read_apt
+
+    known = load(os.environ).settings.mirror or read_apt().mirrors
+    missing = {
+        "no Debian archive is known": not known,
+        "gpgv is not installed": not shutil.which("gpgv"),
+        "the keys of Debian's archive are not installed": not any(path.is_file() for path in KEYRINGS),
+    }
+    found = [text for text, lacks in missing.items() if lacks]
+    if found:
+        fix = "set VM_MIRROR" if not known else "apt install gpgv debian-archive-keyring"
+        return Finding("sysroot", "note", f"{'; '.join(found)}: vm sysroot needs options", fix)
+    return Finding("sysroot", "ok", "vm sysroot knows an archive and its keys")
+
+
 def _variables() -> Finding:
     """A mistyped variable would otherwise be ignored without a word."""
     from vm_cli.settings import ROWS
@@ -264,6 +284,7 @@ CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     _user_namespaces,
     _kvm,
     _cache,
+    _sysroot,
     _variables,
 )
 

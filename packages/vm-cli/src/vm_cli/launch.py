@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
@@ -67,12 +67,21 @@ def run_command(words: Sequence[str]) -> int:
 
 def run_multicall(isa: str, words: Sequence[str]) -> int:
     """``vm-riscv64`` and its like: as ``vm run``, for programs of one ISA, and a signal's death is vm's own."""
-    line = parse_run(words, qemu=True)
+    from vm_cli.qemu import OPTIONS, parse_qemu
+
+    line, notes, log_file = parse_qemu(words, os.environ)
     if line.help:
-        print(help_text(f"vm-{isa} [OPTIONS] PROGRAM [ARGUMENTS]..."))
+        print(help_text(f"vm-{isa} [OPTIONS] PROGRAM [ARGUMENTS]...", more=OPTIONS))
         return 0
     if line.version:
         return _version()
+    if notes:
+        from vm_cli.report import note
+
+        for text in notes:
+            note(text)
+    if log_file is not None:
+        _log_to(log_file)
     if line.program:
         _check_machine(line.program[0], isa)
     result, engine, settings = _run(line, os.environ)
@@ -104,30 +113,31 @@ def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Set
         from vm_cli.report import note
 
         note(f"-cpu {line.cpu} is ignored: vm has one model a machine, its largest")
-    options: dict[str, Any] = (
-        {} if line.gdb is None else {"gdb": _stub(line.gdb, line.program[0], as_json=line.json)}
-    )
+    options: dict[str, Any] = {}
+    if address := line.gdb or environ.get("QEMU_GDB"):
+        options["gdb"] = _stub(address, line.program[0], as_json=line.json)
     result, engine = run_guest(line.program, settings, environ, argv0=line.argv0, confined=True, **options)
     return result, engine, settings
 
 
 def _stub(address: str, program: str, *, as_json: bool) -> Server:
-    """A debugger's stub, which listens, and the line that says so. Raises UsageError and HostError."""
+    """A debugger's stub, which listens, and says so when the program is loaded. Raises UsageError and HostError."""
     from vm_core.debug.server import Server
 
-    server = Server(address)
-    if as_json:
-        import json
+    def ready(target: str) -> None:
+        if as_json:
+            import json
 
-        line = json.dumps({"gdb": server.address.target})
-    else:
-        import shlex
+            line = json.dumps({"gdb": target})
+        else:
+            import shlex
 
-        connect = shlex.quote(f"target remote {server.address.target}")
-        line = f"vm: waiting for gdb: gdb-multiarch -ex {connect} {shlex.quote(program)}"
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-    return server
+            connect = shlex.quote(f"target remote {target}")
+            line = f"vm: waiting for gdb: gdb-multiarch -ex {connect} {shlex.quote(program)}"
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    return Server(address, ready)
 
 
 def engine_name(settings: Settings) -> str:
@@ -217,6 +227,8 @@ def run_guest(
             sysroot=settings.sysroot,
             binds=settings.bind,
             net=settings.net,
+            stack=settings.stack,
+            release=settings.uname,
             trust=settings.trust,
             isolation=settings.isolation,
             argv0=argv0,
@@ -270,8 +282,26 @@ def _show_log(level: str) -> None:
     configure(prepare)
 
 
+_strace_file: TextIO | None = None
+"""Where the system calls are written; None for standard error."""
+
+
+def _log_to(path: str) -> None:
+    """Write the system calls to a file instead, in whose name ``%d`` is this process's number. Raises OSError."""
+    global _strace_file
+    name = path.replace("%d", str(os.getpid()))
+    # Appending, so that the guest's children, which share the descriptor or not, do not write over each other.
+    _strace_file = open(  # noqa: SIM115 - until the process ends
+        os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666),
+        "w",
+        encoding="utf-8",
+        errors="backslashreplace",
+        buffering=1,
+    )
+
+
 def _strace(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    (_strace_file or sys.stderr).write(line + "\n")
 
 
 @contextmanager

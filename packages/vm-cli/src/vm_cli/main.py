@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vm_core.errors import VmError
+from vm_core.errors import UsageError, VmError
 
-__all__ = ["Stopped", "main", "main_aarch64", "main_riscv64", "main_x86_64"]
+__all__ = ["Stopped", "main", "main_aarch64", "main_binfmt", "main_riscv64", "main_x86_64"]
 
 _INTERRUPTED = 130  # 128 + SIGINT
 
@@ -66,6 +66,23 @@ def main_aarch64() -> NoReturn:
 def main_x86_64() -> NoReturn:
     """``vm-x86_64``, with the spellings of qemu-x86_64."""
     _multicall("x86_64")
+
+
+def main_binfmt(isa: str, options: Sequence[str]) -> NoReturn:
+    """What the kernel starts for a program of another machine (vm_cli.binfmt): argv is our name, the program's path, its own
+    ``argv[0]`` and its arguments. ``options`` are those of vm for each run."""
+    gc.disable()
+    from vm_cli.launch import run_multicall
+
+    def run() -> int:
+        if len(sys.argv) < 3:
+            raise UsageError(
+                "this is started by the kernel, for programs of another machine", hint="vm run runs one"
+            )
+        return run_multicall(isa, [*options, "-0", sys.argv[2], "--", sys.argv[1], *sys.argv[3:]])
+
+    _hold_standard_descriptors()
+    _guard(run, at_once=True)
 
 
 def _hold_standard_descriptors() -> None:

@@ -80,7 +80,7 @@ BENCH_OPTIONS: Final = (
 )
 """What ``vm bench`` takes beside the options of ``vm run``."""
 
-_OPTIONS: Final[tuple[Row | Extra, ...]] = (*ROWS, *EXTRAS)
+_OPTIONS: Final[tuple[Row | Extra, ...]] = (*(row for row in ROWS if row.flags), *EXTRAS)
 
 # What qemu-user has and vm does not, with the reason.
 _REFUSED: Final[dict[str, str]] = {
@@ -89,8 +89,6 @@ _REFUSED: Final[dict[str, str]] = {
     "-B": "guest memory is an arena of its own and has no base in the host's",
     "-R": "guest memory is an arena of its own; --memory caps it",
     "-p": "the page size is 4096",
-    "-r": "the kernel release that the guest sees is fixed",
-    "-s": "the stack is as large as RLIMIT_STACK says",
     "-plugin": "there are no TCG plugins here",
     "-seed": "the guest's random numbers come from the host",
     "-one-insn-per-tb": "there are no translation blocks; --engine reference runs one instruction at a time",

@@ -42,9 +42,12 @@ class Settings:
     memory: int | None = None
     code_memory: int | None = None
     sysroot: str | None = None
+    mirror: str | None = None
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    stack: int | None = None
+    uname: str | None = None
     trust: bool = False
     sandbox: str = "auto"
     isolation: str = "on"
@@ -139,6 +142,27 @@ def _text(text: str) -> str:
     return text
 
 
+_URL: Final = r"https?://(?:[^\s/?#@]+@)?(?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^\s?#]*)?|file://(?:localhost)?/[^\s?#]*"
+
+
+def _url(text: str) -> str:
+    """Without the slash at its end. A path stands for a file URL."""
+    if text.startswith("/"):
+        from urllib.parse import quote  # PERF: most have none
+
+        text = f"file://{quote(text)}"
+    # PERF: not urllib.parse, which takes 5 ms to load, of every run.
+    if not text.isprintable() or re.fullmatch(_URL, text) is None:
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
+def _release(text: str) -> str:
+    if not text or "\0" in text or len(os.fsencode(text)) > 64:
+        raise ValueError(text)
+    return text
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text in words:
@@ -157,10 +181,12 @@ SIZE: Final = Kind(
 )
 SECONDS: Final = Kind("seconds", "seconds > 0, with ms, s, m or h if you like", _seconds, metavar="S")
 PATH: Final = Kind("path", "a path", _path, metavar="DIR")
+URL: Final = Kind("url", "an http, https or file URL", _url, metavar="URL")
 ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, metavar="K=V")
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
 SANDBOX: Final = _choice("auto", "strict", "off")
 LOG: Final = _choice("error", "warning", "info", "debug")
@@ -171,7 +197,8 @@ LOG: Final = _choice("error", "warning", "info", "debug")
 
 @record(frozen=True)
 class Row:
-    """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line."""
+    """One setting. ``env`` are its variables, the first wins; ``flags`` its spellings on the command line of vm run, if it
+    says anything there."""
 
     name: str
     kind: Kind
@@ -194,11 +221,14 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
     Row("code_memory", SIZE, ("VM_CODE_MEMORY",), ("--code-memory",), "Cap on compiled code; beyond it what was compiled longest ago goes (256M)."),
     Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first.", grants=True),
+    Row("mirror", URL, ("VM_MIRROR",), (), "The Debian archive that vm sysroot takes packages from, if not the one of this host's apt. Its --mirror goes first."),
     Row("root", PATH, ("VM_ROOT",), ("--root",), "The guest sees only this directory, as its /.", grants=True),
     Row("bind", BINDS, ("VM_BIND",), ("--bind",), "Show the guest this host file or directory too. May be repeated.", grants=True),
     Row("net", BOOL, ("VM_NET",), ("--net",), "Let the guest use the network.", grants=True),
     Row("trust", BOOL, ("VM_TRUST",), ("--trust",), "As qemu-user: the guest is a program of yours, with the host's files, network and devices, and nothing holds it back. Not in a file.", flag_only=True),
     Row("sandbox", SANDBOX, ("VM_SANDBOX",), ("--sandbox",), "What the host's kernel enforces on vm's own process: all that it can, all or the run is refused, or nothing.", grants=True),
+    Row("stack", SIZE, ("VM_STACK", "QEMU_STACK_SIZE"), ("-s", "--stack"), "Size of the guest's stack (8M)."),
+    Row("uname", RELEASE, ("VM_UNAME", "QEMU_UNAME"), ("-r", "--uname"), "The kernel release that the guest sees."),
     Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),

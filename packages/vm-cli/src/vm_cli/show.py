@@ -25,12 +25,15 @@ __all__ = [
     "ratio_of",
     "seconds",
     "show_bench",
+    "show_binfmt",
     "show_cache",
     "show_comparison",
     "show_findings",
     "show_info",
+    "show_made",
     "show_profile",
     "show_stats",
+    "show_sysroot",
     "show_system_calls",
     "size",
 ]
@@ -373,6 +376,28 @@ def show_cache(entries: Sequence[dict[str, Any]]) -> None:
     console.print(f"[dim]{len(entries)} entries, {size(sum(entry['bytes'] for entry in entries))}[/]")
 
 
+_BINFMT_MARKS = {"installed": "green", "not installed": "dim", "files only": "blue"}
+
+
+def show_binfmt(rows: Sequence[dict[str, Any]]) -> None:
+    """``vm binfmt status`` and ``install``."""
+    import shlex
+
+    from vm_cli.binfmt import explain
+
+    table = Table("machine", "state", "options", "runs", "", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        style = _BINFMT_MARKS.get(row["state"], "yellow")
+        table.add_row(
+            row["isa"],
+            f"[{style}]{row['state']}[/]",
+            _clean(shlex.join(row["options"])),
+            _clean(row["runs"] or "-"),
+            _clean(explain(row)),
+        )
+    _console().print(table)
+
+
 def show_system_calls(rows: Sequence[dict[str, Any]]) -> None:
     """``vm syscalls``."""
     console = _console()
@@ -382,3 +407,35 @@ def show_system_calls(rows: Sequence[dict[str, Any]]) -> None:
             str(row["number"]), _clean(row["name"]), Text(str(row["status"])), _clean(row.get("note", ""))
         )
     console.print(table)
+
+
+def show_made(found: Mapping[str, Any]) -> None:
+    """``vm sysroot create`` and ``add``."""
+    console, path = _console(), str(found["path"])
+    count = len(found["packages"])
+    total = sum(row["bytes"] for row in found["packages"])
+    console.print(
+        f"[bold]{_clean(path)}[/]: {count} packages of {_clean(found['suite'])} for {found['isa']}, {size(total)}, "
+        f"in {seconds(found['seconds'])} ({size(found['fetched_bytes'])} fetched, {size(found['kept_bytes'])} kept from before)"
+    )
+    if found["recommended"]:
+        names = ", ".join(map(_clean, found["recommended"]))
+        console.print(f"[dim]recommended by what you asked for, and not taken: {names}[/]")
+    if found["scripts_not_run"]:
+        console.print(f"[dim]the installation scripts of {found['scripts_not_run']} packages were not run[/]")
+
+
+def show_sysroot(found: Mapping[str, Any]) -> None:
+    """``vm sysroot list``."""
+    console = _console()
+    table = Table("package", "version", "architecture", "size", box=None, header_style="bold", pad_edge=False)
+    for row in found["packages"]:
+        table.add_row(
+            _clean(row["name"]), _clean(row["version"]), _clean(row["architecture"]), size(row["bytes"])
+        )
+    console.print(table)
+    total = sum(row["bytes"] for row in found["packages"])
+    whose = f"{_clean(found['suite'])} for {_clean(found['isa'])}"
+    console.print(f"[dim]{len(found['packages'])} packages of {whose}, {size(total)}[/]")
+    if not found["complete"]:
+        console.print(f"[red]not complete[/]: vm sysroot add {_clean(found['path'])} goes on")

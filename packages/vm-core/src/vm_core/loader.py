@@ -460,7 +460,7 @@ def _segments(
 
 
 def _copy(source: _Source, segments: list[_Segment], memory: GuestMemory) -> None:
-    """Map and fill the segments. Two segments may share a page, which then has both protections."""
+    """Map the segments, or copy them. Two segments may share a page, which then has both protections."""
     label = source.name
     edge = 0
     shared: list[tuple[int, Prot]] = []
@@ -471,14 +471,44 @@ def _copy(source: _Source, segments: list[_Segment], memory: GuestMemory) -> Non
             shared.append((edge - PAGE, last | segment.prot))
             last |= segment.prot
             first = edge
+        copied = segment.file_bytes
         if first < end:
-            memory.map(first, end - first, segment.prot, name=label, offset=page_down(segment.offset))
+            offset = page_down(segment.offset) + first - page_down(segment.start)
+            mapped = _map_file(source, segment, first, offset, memory)
+            if mapped > first:
+                copied = max(first - segment.start, 0)
+            if mapped < end:
+                memory.map(
+                    mapped,
+                    end - mapped,
+                    segment.prot,
+                    name=label if mapped == first else "",
+                    offset=offset if mapped == first else 0,
+                )
             edge, last = end, segment.prot
-        with memory.opened(segment.start, segment.file_bytes) as target:
-            if source.copy(segment.offset, target) < segment.file_bytes:
+        with memory.opened(segment.start, copied) as target:
+            if source.copy(segment.offset, target) < copied:
                 raise LoadError(f"{source.name}: offset {segment.offset:#x}: the file ends inside a segment")
     for page, prot in shared:
         memory.protect(page, PAGE, prot)
+
+
+def _map_file(source: _Source, segment: _Segment, first: int, offset: int, memory: GuestMemory) -> int:
+    """Map the pages of a segment that come from the file, from the guest address ``first`` on; returns where they end,
+    ``first`` if the file cannot be mapped."""
+    end = page_up(segment.start + segment.file_bytes)
+    congruent = (segment.offset - segment.start) % PAGE == 0
+    if source.fd < 0 or not memory.catches_bus or not congruent or first >= end or not segment.file_bytes:
+        return first
+    try:
+        memory.map_file(first, end - first, segment.prot, source.fd, offset, name=source.name)
+    except OSError:
+        return first  # a file system that has no mappings
+    tail = segment.start + segment.file_bytes
+    if tail < end and (segment.end > tail or segment.prot & Prot.WRITE):
+        with memory.opened(tail, end - tail) as rest:
+            rest[:] = bytes(end - tail)
+    return end
 
 
 def _read_symbols(source: _Source, base: int) -> Symbols:

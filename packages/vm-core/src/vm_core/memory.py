@@ -6,7 +6,13 @@ bound) before it touches memory, so that a refused access is found *before* it h
 fault, which the engine turns into the guest's. The arena lies between two inaccessible guard zones, so that such an
 engine needs to know an address only roughly: within ``LOW_GUARD`` below and ``HIGH_GUARD`` above the arena.
 
-Table byte: ``READ | WRITE | EXEC`` as the guest sees them, plus ``MAPPED`` (tells SEGV_MAPERR from SEGV_ACCERR).
+Table byte: ``READ | WRITE | EXEC`` as the guest sees them, plus ``MAPPED`` (tells SEGV_MAPERR from SEGV_ACCERR). A page of
+a mapped file that lies behind the file's end has ``MAPPED | GONE`` (SIGBUS) instead, once that is known.
+
+A mapped file is the host's page cache: :meth:`GuestMemory.map_file` maps it into the arena. Whoever then truncates the
+file makes the host raise SIGBUS in whatever touches the page. So files are mapped only where an engine has said
+(``catches_bus``) that native code takes that signal: it sets ``GONE``, and sends guest code on to find the fault; for
+any other code of the host it puts a page of zeros there, marked ``LOST`` as well.
 """
 
 from __future__ import annotations
@@ -15,24 +21,26 @@ import bisect
 import contextlib
 import ctypes
 import enum
+import errno
 import mmap as _mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
 from vm_core.errors import HostError
 from vm_core.record import record, replace
 
-__all__ = ["PAGE", "Access", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
+__all__ = ["PAGE", "Access", "Backing", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
 
 PAGE: Final = 4096
 LOW_GUARD: Final = 1 << 30
 HIGH_GUARD: Final = 1 << 34
 """Bytes without access below and above the arena. The upper zone is the larger: an index is seldom negative."""
 MAPPED: Final = 0x80
-
+GONE: Final = 0x40
+LOST: Final = 0x20
 
 MAX_BITS: Final = 32
 TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
@@ -83,6 +91,17 @@ class MemoryLimit(Exception):
 
 
 @record(frozen=True)
+class Backing:
+    """The file behind a region. ``writable`` says whether guests may write through a shared mapping of it; ``real`` that the
+    host maps it, not a copy."""
+
+    device: int
+    inode: int
+    writable: bool
+    real: bool
+
+
+@record(frozen=True)
 class Region:
     """A mapped range ``[start, end)`` with one protection, as a line of /proc/self/maps."""
 
@@ -92,6 +111,7 @@ class Region:
     name: str = ""
     shared: bool = False
     offset: int = 0
+    backing: Backing | None = None
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -107,6 +127,10 @@ _libc.mmap.argtypes = [
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mremap.restype = ctypes.c_void_p
+_libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+_SHARED, _PRIVATE, _FIXED, _ANONYMOUS = 1, 2, 0x10, 0x20
+_MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
 _HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
 _FAILED: Final = ctypes.c_void_p(-1).value
@@ -130,8 +154,22 @@ _EXEC: Final = Access.EXEC
 _UNPACK: Final = {
     size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
 }
-_ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in (1, 2, 4)}
+_HIDDEN: Final = 3
+"""How many bits above its own a permission stands in the table while it is hidden (:meth:`GuestMemory.hide`)."""
+_NEEDS: Final = (0, 1 | 1 << _HIDDEN, 2 | 2 << _HIDDEN, 0, 4)
+"""The bits of a table byte of which one must be set, by the permission that an access needs."""
+_ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in _NEEDS}
 """Table bytes that allow an access, by the permission that it needs."""
+
+
+def _shown(byte: int) -> int:
+    """A table byte with nothing hidden."""
+    return byte & ~(3 << _HIDDEN) | byte >> _HIDDEN & 3
+
+
+def _concealed(byte: int, bits: int) -> int:
+    """A table byte in which these permissions are hidden."""
+    return byte & ~bits | (byte & bits & 3) << _HIDDEN
 
 
 def page_down(address: int) -> int:
@@ -160,8 +198,12 @@ class GuestMemory:
         self.lock = threading.RLock()
         self.code_changed: list[Callable[[int, int], None]] = []
         """Called with (start, end) before executable pages appear, are replaced, unmapped or protected."""
+        self.catches_bus = False
+        """Set by an engine whose native code takes the host's SIGBUS, so that files may be mapped."""
+        self._probe = -1
         self._starts: list[int] = []
         self._regions: list[Region] = []
+        self._hidden: dict[int, int] = {}
         self._size = TABLE_OFFSET + self.size + HIGH_GUARD
         # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
         # the only Python views of it, and close() drops them before it unmaps.
@@ -186,6 +228,9 @@ class GuestMemory:
             # SAFETY: both views are released, so nothing in Python can reach the ranges any more.
             _libc.munmap(self._base, self._size)
             self._base = 0
+            if self._probe >= 0:
+                os.close(self._probe)
+                self._probe = -1
 
     def enforce(self) -> None:
         """From now on the host protects each page as the table says (what can be executed can be read, never run)."""
@@ -196,9 +241,14 @@ class GuestMemory:
                 for region in self._regions:
                     self._host_protect(region.start, region.end, int(region.prot))
 
+    @staticmethod
+    def _host_prot(prot: int) -> int:
+        """The host's protection for the guest's: what can be executed can be read, never run."""
+        return (1 if prot & 5 else 0) | (3 if prot & 2 else 0)
+
     def _host_protect(self, start: int, end: int, prot: int) -> None:
         if self.enforced:
-            wanted = (1 if prot & 5 else 0) | (3 if prot & 2 else 0)
+            wanted = self._host_prot(prot)
             # SAFETY: the range lies inside the arena; host code that touches it expects faults (enforce, opened).
             if _libc.mprotect(self.host_address + start, end - start, wanted):
                 raise HostError(
@@ -207,14 +257,17 @@ class GuestMemory:
                 )
 
     @contextlib.contextmanager
-    def opened(self, address: int, length: int) -> Iterator[memoryview]:
-        """The bytes of a range inside the arena, for the host to read and write whatever the guest may do there."""
+    def opened(self, address: int, length: int, *, writing: bool = True) -> Iterator[memoryview]:
+        """The bytes of a range inside the arena, for the host to read and write whatever the guest may do there.
+
+        Not to be written in a shared mapping of a file that was opened for reading (:meth:`may_write`).
+        """
         start, end = page_down(address), page_up(address + length)
         if not self.enforced or not length:
             yield self.view[address : address + length]
             return
         with self.lock:
-            self._host_protect(start, end, 3)
+            self._host_protect(start, end, 3 if writing else 1)
             try:
                 yield self.view[address : address + length]
             finally:
@@ -223,8 +276,21 @@ class GuestMemory:
                     last = page
                     while last < end >> 12 and self.table[last] == self.table[page]:
                         last += 1
-                    self._host_protect(page << 12, last << 12, self.table[page])
+                    self._host_protect(page << 12, last << 12, _shown(self.table[page]))
                     page = last
+
+    def hide(self, pages: Mapping[int, int]) -> None:
+        """Keep permissions of pages (READ and WRITE, by page number) from engines, and show those that were hidden before.
+
+        An engine that goes by the table then leaves each such access to :meth:`check`, which still knows them. Not for one
+        that relies on enforce(): the host's protections stay as they are.
+        """
+        with self.lock:
+            before, self._hidden = self._hidden, dict(pages)
+            for page in before:
+                self.table[page] = _shown(self.table[page])
+            for page, bits in self._hidden.items():
+                self.table[page] = _concealed(self.table[page], bits)
 
     def __enter__(self) -> Self:
         return self
@@ -235,37 +301,168 @@ class GuestMemory:
     # -- mapping ------------------------------------------------------------------------------------------------
 
     def map(
-        self, address: int, length: int, prot: Prot, *, name: str = "", shared: bool = False, offset: int = 0
+        self,
+        address: int,
+        length: int,
+        prot: Prot,
+        *,
+        name: str = "",
+        shared: bool = False,
+        offset: int = 0,
+        backing: Backing | None = None,
     ) -> None:
-        """Map zeroed pages over ``[address, address + length)``, replacing what was there.
+        """Map zeroed pages over ``[address, address + length)``, replacing what was there. ``backing`` says what file a copy
+        will be of.
 
         Raises ValueError for a range outside the arena and MemoryLimit beyond the cap.
         """
         start, end = self._range(address, length)
         with self.lock:
             self._account(start, end, prot)
-            self._cut(start, end, prot)
-            self._zero(start, end)
-            self._insert(Region(start, end, prot, name, shared, offset))
+            self._clear(start, end, self._cut(start, end, prot))
+            self._insert(Region(start, end, prot, name, shared, offset, backing))
             self._set_table(start, end, MAPPED | int(prot))
             self._host_protect(start, end, int(prot))
+
+    def map_file(
+        self,
+        address: int,
+        length: int,
+        prot: Prot,
+        fd: int,
+        offset: int,
+        *,
+        name: str,
+        shared: bool = False,
+        writable: bool = False,
+    ) -> None:
+        """Map the file behind a host descriptor, from ``offset`` (whole pages) on, over ``[address, address + length)``.
+
+        ``writable`` says whether it may be written through a shared mapping. ``catches_bus`` must be set, or nobody able
+        to truncate the file. Raises as :meth:`map`, and OSError, with nothing changed, if the host refuses.
+        """
+        start, end = self._range(address, length)
+        info = os.fstat(fd)
+        with self.lock:
+            before = self.committed
+            self._account(start, end, prot)
+            old = self._cut(start, end, prot)
+            may_write = writable or not shared
+            wanted = self._host_prot(int(prot)) if self.enforced else (3 if may_write else 1)
+            flags = (_SHARED if shared else _PRIVATE) | _FIXED | _NORESERVE
+            # SAFETY: the range lies inside the arena (_range), whose memory it replaces; what may go wrong with it later
+            # is SIGBUS, which native code takes (catches_bus). The host never executes it.
+            if _libc.mmap(self.host_address + start, end - start, wanted, flags, fd, offset) == _FAILED:
+                number = ctypes.get_errno()
+                for piece in old:
+                    self._insert(piece)
+                self.committed = before
+                raise OSError(number, os.strerror(number))
+            backing = Backing(info.st_dev, info.st_ino, may_write, real=True)
+            self._insert(Region(start, end, prot, name, shared, offset, backing))
+            self._set_table(start, end, MAPPED | int(prot))
+            behind = start + page_up(max(info.st_size - offset, 0))
+            if behind < end and prot:
+                self._set_table(behind, end, MAPPED | GONE)
+
+    def map_shared(self, address: int, length: int, prot: Prot) -> None:
+        """Map zeroed pages that stay shared with the processes that fork from this one. Raises as :meth:`map`, and OSError."""
+        fd = os.memfd_create("vm-shared", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, page_up(length))
+            self.map_file(
+                address, length, prot, fd, 0, name="/dev/zero (deleted)", shared=True, writable=True
+            )
+        finally:
+            os.close(fd)
+
+    def move(self, old: int, old_length: int, new: int, new_length: int) -> None:
+        """Move a mapping of a file, as mremap: the pages are the same, those behind the old end the next ones of the file.
+
+        ``[old, old + old_length)`` is in one region; ``new`` may be ``old``, else the two do not overlap. Raises OSError, with
+        nothing changed, if the host refuses, and as :meth:`map`.
+        """
+        start, end = self._range(new, new_length)
+        kept = page_up(min(old_length, new_length))
+        with self.lock:
+            region = self.region_at(old)
+            assert region is not None
+            before = self.committed
+            self._account(start, end, region.prot)
+            table = bytes(self.table[old >> 12 : (old + kept) >> 12])
+            # First aside, out of the arena: no moment may leave a hole in it that the host gives to somebody else.
+            # SAFETY: both ranges lie inside the arena (_range); DONTUNMAP leaves the old one mapped; FIXED replaces the new
+            # one in one step.
+            aside = _libc.mremap(self.host_address + old, kept, kept, _MAYMOVE | _DONTUNMAP, None)
+            first = aside
+            if aside != _FAILED and end - start > kept:
+                aside = _libc.mremap(first, kept, end - start, _MAYMOVE, None)
+            if aside == _FAILED:
+                number = ctypes.get_errno()
+                if first != _FAILED:
+                    _libc.mremap(first, kept, kept, _MAYMOVE | _MREMAP_FIXED, self.host_address + old)
+                self.committed = before
+                raise OSError(number, os.strerror(number))
+            self._cut(start, end, region.prot)
+            size, flags = end - start, _MAYMOVE | _MREMAP_FIXED
+            if _libc.mremap(aside, size, size, flags, self.host_address + start) == _FAILED:
+                raise HostError(f"cannot move guest memory ({os.strerror(ctypes.get_errno())})")
+            at = region.offset + old - region.start
+            self._insert(replace(region, start=start, end=end, offset=at))
+            self._set_table(start, end, MAPPED | int(region.prot))
+            self.table[start >> 12 : (start >> 12) + len(table)] = table
+            if new != old:
+                self.unmap(old, old_length)
+
+    def may_write(self, address: int, length: int) -> bool:
+        """Whether no page of the range belongs to a shared mapping of a file that was opened for reading."""
+        with self.lock:
+            at = max(bisect.bisect_right(self._starts, address) - 1, 0)
+            for region in self._regions[at:]:
+                if region.start >= address + length:
+                    break
+                if region.end > address and region.backing is not None and not region.backing.writable:
+                    return False
+        return True
+
+    def is_gone(self, address: int) -> bool:
+        """Whether an access there met a page behind the end of its file; a page that the file has by now is given back."""
+        with self.lock:
+            if not 0 <= address < self.size or not self.table[address >> 12] & GONE:
+                return False
+            region, page = self.region_at(address), page_down(address)
+            if region is None or self.table[page >> 12] & LOST:
+                return True
+            self._host_protect(page, page + PAGE, int(region.prot))
+            if self._probe < 0:
+                self._probe = os.memfd_create("vm-probe", os.MFD_CLOEXEC)
+            try:
+                # The host's kernel looks, and so finds a fault without a signal.
+                os.pwrite(self._probe, self.view[page : page + 1], 0)
+            except OSError:
+                return True
+            self._set_table(page, page + PAGE, MAPPED | int(region.prot))
+            return False
 
     def unmap(self, address: int, length: int) -> None:
         """Unmap every page of the range; holes are allowed."""
         start, end = self._range(address, length)
         with self.lock:
             self._account(start, end, Prot.NONE)
-            self._cut(start, end, Prot.NONE)
+            old = self._cut(start, end, Prot.NONE)
             self._set_table(start, end, 0)
             self._host_protect(start, end, 0)
-            self._zero(start, end)
+            self._clear(start, end, old)
 
     def protect(self, address: int, length: int, prot: Prot) -> bool:
-        """Change protections. False, with nothing changed, if the range has a hole. Raises MemoryLimit."""
+        """Change protections. False, with nothing changed, if the range has a hole. Raises MemoryLimit, and PermissionError
+        for writing to a shared mapping of a file that was opened for reading."""
         start, end = self._range(address, length)
         with self.lock:
             if not self.is_mapped(start, end - start):
                 return False
+            if prot & Prot.WRITE and not self.may_write(start, end - start):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._account(start, end, prot)
             old = self._cut(start, end, prot)
             for region in old:
@@ -275,7 +472,10 @@ class GuestMemory:
             return True
 
     def discard(self, address: int, length: int) -> None:
-        """Zero whole pages and give their host memory back; the mapping and its protections stay (MADV_DONTNEED)."""
+        """Zero whole pages and give their host memory back; the mapping and its protections stay (MADV_DONTNEED).
+
+        Pages of a mapped file show the file again.
+        """
         start, end = self._range(address, length)
         with self.lock:
             self._zero(start, end)
@@ -423,6 +623,25 @@ class GuestMemory:
     def _set_table(self, start: int, end: int, value: int) -> None:
         pages = (end - start) // PAGE
         self.table[start // PAGE : end // PAGE] = bytes([value]) * pages
+        for page, bits in self._hidden.items():
+            if start <= page << 12 < end:
+                self.table[page] = _concealed(value, bits)
+
+    def _clear(self, start: int, end: int, old: list[Region]) -> None:
+        """Make the range zeroed memory of the arena again. ``old`` is what was mapped there."""
+        if not any(piece.backing is not None and piece.backing.real for piece in old):
+            self._zero(start, end)
+            return
+        flags = _PRIVATE | _FIXED | _ANONYMOUS | _NORESERVE
+        # SAFETY: the range lies inside the arena (_range); the pages of the file that are replaced stay in the file.
+        if (
+            _libc.mmap(self.host_address + start, end - start, 0 if self.enforced else 3, flags, -1, 0)
+            == _FAILED
+        ):
+            raise HostError(
+                f"cannot clear guest memory at {start:#x} ({os.strerror(ctypes.get_errno())})",
+                hint="the guest may have too many mappings; raise vm.max_map_count",
+            )
 
     def _zero(self, start: int, end: int) -> None:
         # Always, whatever the table says: a store of another thread may have raced with the unmapping of the page.
@@ -433,7 +652,7 @@ class GuestMemory:
 
     def check(self, address: int, length: int, access: Access) -> None:
         """Raise MemoryFault for the first byte of the range that the guest may not access."""
-        need: int = access._value_  # PERF: system calls; .value costs a call
+        need = _NEEDS[access._value_]  # PERF: system calls; .value costs a call
         size = self.size
         if 0 <= address < size and address + length <= size:
             table = self.table
@@ -509,13 +728,16 @@ class GuestMemory:
         """Read whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
         if not self.is_mapped(address, length):
             raise MemoryFault(address, Access.READ, mapped=False)
-        with self.opened(address, length) as view:
+        with self.opened(address, length, writing=False) as view:
             return bytes(view)
 
     def poke(self, address: int, data: bytes) -> None:
-        """Write whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped."""
+        """Write whatever the permissions say (debugger, loader). Raises MemoryFault for pages not mapped, and for those of a
+        file that was opened for reading and is mapped shared."""
         if data:
             if not self.is_mapped(address, len(data)):
                 raise MemoryFault(address, Access.WRITE, mapped=False)
+            if not self.may_write(address, len(data)):
+                raise MemoryFault(address, Access.WRITE, mapped=True)
             with self.opened(address, len(data)) as view:
                 view[:] = data

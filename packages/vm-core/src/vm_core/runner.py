@@ -305,6 +305,8 @@ class ProgramRun:
         isolation: str = "on",
         host: Host | None = None,
         gdb: Server | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         words: list[str | bytes] = [argv] if isinstance(argv, str) else list(argv)
         if not words:
@@ -315,6 +317,8 @@ class ProgramRun:
             raise UsageError(f"the timeout must not be negative: {timeout}")
         if memory is not None and memory <= 0:
             raise UsageError(f"the memory cap must be positive: {memory}")
+        if stack is not None and stack <= 0:
+            raise UsageError(f"the stack's size must be positive: {stack}")
         if capture_output:
             if stdout is not None or stderr is not None:
                 raise UsageError("capture_output excludes stdout and stderr")
@@ -364,6 +368,8 @@ class ProgramRun:
                 fault_hook=fault_hook,
                 host=host,
                 debugger=None if gdb is None else gdb.debugger,
+                stack=stack,
+                release=release,
             )
         except MemoryLimit as limited:
             self._limited = str(limited)
@@ -425,6 +431,8 @@ def run(
     isolation: str = "on",
     host_signals: Collection[int] = (),
     gdb: Server | None = None,
+    stack: int | None = None,
+    release: str | None = None,
     prepared: Callable[[Process], None] | None = None,
 ) -> RunResult:
     """Run a Linux program of any ISA that vm knows, and wait for it.
@@ -438,6 +446,7 @@ def run(
     ``HOST[:GUEST[:ro]]``, and ``net`` allows sockets. ``program`` is what runs if it is not ``argv[0]``: a path or the
     bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
     the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
+    ``stack`` is the size of its stack in bytes (8 MiB, and what RLIMIT_STACK says), ``release`` the kernel release that it sees.
 
     ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
 
@@ -462,7 +471,7 @@ def run(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
         engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb, stack=stack, release=release,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:

@@ -318,9 +318,13 @@ class NativeEngine:
         self._stopped_at: dict[int, int] = {}
         self._interrupt = False
         self._closed = False
-        if self.options.native:
+        handler = self.interpreter.address.get("fault_handler", 0)
+        self._handles_faults = bool(handler)
+        if handler:
             faults.add_arena(memory)
-            faults.install(self.interpreter.address["fault_handler"])
+            faults.install(handler)
+            memory.catches_bus = os.sysconf("SC_PAGESIZE") == PAGE
+        if self.options.native:
             memory.enforce()
         with _images_lock:
             _engines.add(self)
@@ -700,7 +704,7 @@ class NativeEngine:
                 used += [image for image in _images.values() if image not in used]
         for image in used:
             _settle(image)
-        if self.options.native:
+        if self._handles_faults:
             faults.drop_arena(self.memory)
 
 

@@ -8,6 +8,10 @@ Registers and memory are then as they were in front of the access, so the interp
 A fault in an arena anywhere else (the interpreter or Python lost a race with another thread's munmap) makes the page
 accessible and goes on: such an access may see anything, but only of the guest. Every other fault goes to the handler that
 was there before.
+
+SIGBUS is the same for a page of a mapped file that has been truncated, and first marks it ``GONE`` in the guest's table of
+permissions, where the interpreter finds the fault. The interpreter's accesses say where to go on as well. For all other
+code the page becomes one of zeros (``LOST``): it finishes, and what it does is harmless.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from vm_core.errors import HostError
-from vm_core.memory import GuestMemory
+from vm_core.memory import GONE, LOST, MAPPED, TABLE_OFFSET, GuestMemory
 
 __all__ = [
     "FIXUPS",
@@ -51,6 +55,7 @@ class State(ctypes.Structure):
         ("code_count", ctypes.c_uint64),
         ("arena_count", ctypes.c_uint64),
         ("before", ctypes.c_ubyte * _ACTION_BYTES),
+        ("bus_before", ctypes.c_ubyte * _ACTION_BYTES),
         ("codes", ctypes.c_uint64 * (3 * CODES)),
         ("arenas", ctypes.c_uint64 * (2 * ARENAS)),
     )
@@ -105,36 +110,36 @@ def drop_arena(memory: GuestMemory) -> None:
 
 
 def install(handler: int) -> None:
-    """Make ``handler`` (the address of :data:`HANDLER`'s code) the process's handler of SIGSEGV, if it is not."""
-    action = (ctypes.c_ubyte * _ACTION_BYTES)()
-    now = (ctypes.c_ubyte * _ACTION_BYTES)()
+    """Make ``handler`` (the address of :data:`HANDLER`'s code) the process's handler of SIGSEGV and SIGBUS, if it is not."""
     with _lock:
-        # SAFETY: struct sigaction is 152 bytes on 64-bit Linux: handler, 128 bytes of mask, flags, restorer.
-        _libc.sigaction(signal.SIGSEGV, None, now)
-        if int.from_bytes(bytes(now[:8]), "little") == handler:
-            return
-        state.before = now
-        action[:8] = list(handler.to_bytes(8, "little"))
-        action[136:140] = list(_SIGINFO.to_bytes(4, "little"))
-        if _libc.sigaction(signal.SIGSEGV, action, None):
-            raise HostError("cannot handle SIGSEGV")
+        for number, before in ((signal.SIGSEGV, "before"), (signal.SIGBUS, "bus_before")):
+            action = (ctypes.c_ubyte * _ACTION_BYTES)()
+            now = (ctypes.c_ubyte * _ACTION_BYTES)()
+            # SAFETY: struct sigaction is 152 bytes on 64-bit Linux: handler, 128 bytes of mask, flags, restorer.
+            _libc.sigaction(number, None, now)
+            if int.from_bytes(bytes(now[:8]), "little") == handler:
+                continue
+            setattr(state, before, now)
+            action[:8] = list(handler.to_bytes(8, "little"))
+            action[136:140] = list(_SIGINFO.to_bytes(4, "little"))
+            if _libc.sigaction(number, action, None):
+                raise HostError(f"cannot handle {number.name}")
 
 
 HANDLER: Final = f"""\
 @vm_faults = external global i8
 declare i32 @mprotect(ptr, i64, i32)
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
 declare i32 @sigaction(i32, ptr, ptr)
 declare i32 @raise(i32)
-define dso_local void @fault_handler(i32 %signal, ptr %info, ptr %context) nounwind {{
+define internal i64 @fixup_of(i64 %rip) nounwind {{
 entry:
-  %rip.at = getelementptr i8, ptr %context, i64 168
-  %rip = load i64, ptr %rip.at
   %codes = load i64, ptr @vm_faults
   br label %code
 code:
   %i = phi i64 [ 0, %entry ], [ %i.next, %code.next ]
   %more = icmp ult i64 %i, %codes
-  br i1 %more, label %look, label %elsewhere
+  br i1 %more, label %look, label %none
 look:
   %i.bytes = mul i64 %i, 24
   %i.place = add i64 %i.bytes, {State.codes.offset}
@@ -157,27 +162,22 @@ found:
   %entry.at = getelementptr i32, ptr %table, i64 %index
   %target = load i32, ptr %entry.at
   %known = icmp ne i32 %target, 0
-  br i1 %known, label %resume, label %elsewhere
-resume:
   %wide = zext i32 %target to i64
   %to = add i64 %start, %wide
-  store i64 %to, ptr %rip.at
-  ret void
-elsewhere:
-  %code.of = getelementptr i8, ptr %info, i64 8
-  %why = load i32, ptr %code.of
-  %sent = icmp sle i32 %why, 0
-  br i1 %sent, label %chain, label %arenas
-arenas:
-  %address.at = getelementptr i8, ptr %info, i64 16
-  %address = load i64, ptr %address.at
+  %result = select i1 %known, i64 %to, i64 0
+  ret i64 %result
+none:
+  ret i64 0
+}}
+define internal i64 @arena_of(i64 %address) nounwind {{
+entry:
   %count.at = getelementptr i8, ptr @vm_faults, i64 8
   %count = load i64, ptr %count.at
   br label %arena
 arena:
-  %j = phi i64 [ 0, %arenas ], [ %j.next, %arena.next ]
+  %j = phi i64 [ 0, %entry ], [ %j.next, %arena.next ]
   %others = icmp ult i64 %j, %count
-  br i1 %others, label %match, label %chain
+  br i1 %others, label %match, label %none
 match:
   %j.bytes = mul i64 %j, 16
   %j.place = add i64 %j.bytes, {State.arenas.offset}
@@ -188,18 +188,67 @@ match:
   %ge = icmp uge i64 %address, %low
   %lt = icmp ult i64 %address, %high
   %mine = and i1 %ge, %lt
-  br i1 %mine, label %open, label %arena.next
+  br i1 %mine, label %found, label %arena.next
 arena.next:
   %j.next = add i64 %j, 1
   br label %arena
-open:
+found:
+  ret i64 %low
+none:
+  ret i64 0
+}}
+define dso_local void @fault_handler(i32 %signal, ptr %info, ptr %context) nounwind {{
+entry:
+  %rip.at = getelementptr i8, ptr %context, i64 168
+  %rip = load i64, ptr %rip.at
+  %code.of = getelementptr i8, ptr %info, i64 8
+  %why = load i32, ptr %code.of
+  %sent = icmp sle i32 %why, 0
+  %address.at = getelementptr i8, ptr %info, i64 16
+  %address = load i64, ptr %address.at
   %page = and i64 %address, -4096
   %page.ptr = inttoptr i64 %page to ptr
-  %refused = call i32 @mprotect(ptr %page.ptr, i64 4096, i32 3)
-  %opened = icmp eq i32 %refused, 0
+  %bus = icmp eq i32 %signal, {int(signal.SIGBUS)}
+  %target = call i64 @fixup_of(i64 %rip)
+  %known = icmp ne i64 %target, 0
+  br i1 %bus, label %gone, label %refused
+gone:
+  br i1 %sent, label %chain, label %gone.where
+gone.where:
+  %low = call i64 @arena_of(i64 %address)
+  %ours = icmp ne i64 %low, 0
+  br i1 %ours, label %mark, label %chain
+mark:
+  %within = sub i64 %address, %low
+  %number = lshr i64 %within, 12
+  %table = sub i64 %low, {TABLE_OFFSET}
+  %byte.at = add i64 %table, %number
+  %byte = inttoptr i64 %byte.at to ptr
+  store i8 {(MAPPED | GONE) - 256}, ptr %byte
+  br i1 %known, label %resume, label %lose
+lose:
+  store i8 {(MAPPED | GONE | LOST) - 256}, ptr %byte
+  %zeros = call ptr @mmap(ptr %page.ptr, i64 4096, i32 3, i32 {0x4032}, i32 -1, i64 0)
+  %got = icmp eq ptr %zeros, %page.ptr
+  br i1 %got, label %done, label %chain
+refused:
+  br i1 %known, label %resume, label %elsewhere
+resume:
+  store i64 %target, ptr %rip.at
+  ret void
+elsewhere:
+  br i1 %sent, label %chain, label %where
+where:
+  %arena = call i64 @arena_of(i64 %address)
+  %mine = icmp ne i64 %arena, 0
+  br i1 %mine, label %open, label %chain
+open:
+  %refusal = call i32 @mprotect(ptr %page.ptr, i64 4096, i32 3)
+  %opened = icmp eq i32 %refusal, 0
   br i1 %opened, label %done, label %chain
 chain:
-  %before = getelementptr i8, ptr @vm_faults, i64 {State.before.offset}
+  %which = select i1 %bus, i64 {State.bus_before.offset}, i64 {State.before.offset}
+  %before = getelementptr i8, ptr @vm_faults, i64 %which
   %put = call i32 @sigaction(i32 %signal, ptr %before, ptr null)
   br i1 %sent, label %again, label %done
 again:

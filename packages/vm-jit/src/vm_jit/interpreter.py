@@ -19,9 +19,11 @@ from vm_jit.lowering import (
     FORCE,
     HOST,
     LIKELY,
+    LOADS,
     METADATA,
     RECORD,
     STATE,
+    STORES,
     TABLE,
     Emitter,
     guest_flags,
@@ -249,6 +251,27 @@ class _Handler(Emitter):
             ],
         )
         return label
+
+    # -- memory: checked, and then one host instruction that may find the page gone (vm_jit.faults) --
+
+    def op_load(self, op: Op, address: str) -> str:
+        if op.guard is not None or op.width not in LOADS or not HOST.x86:
+            return super().op_load(op, address)
+        self.check(address, op.width // 8, Prot.READ)
+        pointer = f"ptr elementtype(i{op.width}) {self.place_of(address)}"
+        if op.width == 64:
+            return self.access("movq $1, $0", "=r,*m", "i64", pointer)
+        value = self.access(f"{LOADS[op.width][0]} $1, ${{0:k}}", "=r,*m", "i32", pointer)
+        return value if op.width == 32 else self.v(f"trunc i32 {value} to i{op.width}")
+
+    def op_store(self, op: Op, address: str, value: str) -> None:
+        width = self.width_of(op, 1)
+        if op.guard is not None or width not in STORES or not HOST.x86:
+            super().op_store(op, address, value)
+            return
+        self.check(address, width // 8, Prot.WRITE)
+        pointer = f"ptr elementtype(i{width}) {self.place_of(address)}"
+        self.access(STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
 
     def go(self, kind: str, target: str, guard: str | None, op: Op) -> None:
         assert self.jump is None, "one jump an instruction"

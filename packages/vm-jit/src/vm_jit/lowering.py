@@ -52,6 +52,9 @@ class Host:
 
 
 HOST: Final = Host(platform.machine())
+LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
+STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
+"""The instructions of x86 for an access of so many bits; those that extend a load with zeros, and with the sign."""
 
 _FLOAT = {32: "float", 64: "double"}
 _ROUND = '!"round.dynamic"'
@@ -401,6 +404,16 @@ class Emitter:
         self.place(done)
         return result
 
+    def place_of(self, address: str) -> str:
+        """The operand of :meth:`access` for a guest address."""
+        return self.host_pointer(address)
+
+    def touch(self, address: str) -> None:
+        """In front of an access that has no way out if its page is gone: one that has."""
+        if HOST.x86:
+            pointer = f"ptr elementtype(i8) {self.place_of(address)}"
+            self.access("movzbl $1, ${0:k}", "=r,*m", "i32", pointer)
+
     def op_load(self, op: Op, address: str) -> str:
         self.check(address, op.width // 8, Prot.READ)
         return self.v(f"load i{op.width}, ptr {self.host_pointer(address)}, align 1, {MEM}")
@@ -415,11 +428,13 @@ class Emitter:
 
     def op_amo(self, op: Op, address: str, value: str) -> str:
         self.check(address, op.width // 8, Prot.WRITE, aligned=True)
+        self.touch(address)
         operation = {"swap": "xchg"}.get(op.attr[0], op.attr[0])
         return self.v(f"atomicrmw {operation} ptr {self.host_pointer(address)}, i{op.width} {value} seq_cst")
 
     def op_cas(self, op: Op, address: str, expected: str, new: str) -> str:
         self.check(address, op.width // 8, Prot.WRITE, aligned=True)
+        self.touch(address)
         t = f"i{op.width}"
         pair = self.v(f"cmpxchg ptr {self.host_pointer(address)}, {t} {expected}, {t} {new} seq_cst seq_cst")
         return self.v(f"extractvalue {{ {t}, i1 }} {pair}, 0")
@@ -427,6 +442,7 @@ class Emitter:
     def op_load_reserved(self, op: Op, address: str) -> str:
         size = op.width // 8
         self.check(address, size, Prot.READ, aligned=True)
+        self.touch(address)
         value = self.v(f"load atomic i{op.width}, ptr {self.host_pointer(address)} seq_cst, align {size}")
         self.store_state("reservation", address)
         wide = value if op.width == 64 else self.v(f"zext i{op.width} {value} to i64")
@@ -436,6 +452,7 @@ class Emitter:
     def op_store_conditional(self, op: Op, address: str, value: str) -> str:
         width = self.width_of(op, 1)
         self.check(address, width // 8, Prot.WRITE, aligned=True)
+        self.touch(address)
         reserved = self.load_state("reservation")
         old = self.load_state("reserved_value")
         if width < 64:

@@ -30,9 +30,11 @@ from vm_jit.lowering import (
     FORCE,
     HOST,
     LIKELY,
+    LOADS,
     METADATA,
     RECORD,
     STATE,
+    STORES,
     Emitter,
     supported,
 )
@@ -575,8 +577,6 @@ def _puts_flags_back(insn: Decoded, saved: Cell) -> bool:
 _ONCE: Final = frozenset(
     {"amo", "cas", "load_reserved", "store_conditional", "fp.get_flags", "fp.set_flags", "fp.set_rounding"}
 )
-LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
-STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
 _FLOAT_FILES: Final = ("f",)
 _NAN_FROM_NAN: Final = frozenset({"fp.add", "fp.sub", "fp.mul", "fp.div", "fp.sqrt", "fp.fma"})
 _BOXING: Final = frozenset(

@@ -28,9 +28,19 @@ from vm_core.spec.ops import PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import plan
-from vm_jit.lowering import DECLARATIONS, HOST, LIKELY, METADATA, RECORD, STATE, Emitter, supported
+from vm_jit.lowering import (
+    DECLARATIONS,
+    HOST,
+    LIKELY,
+    LOADS,
+    METADATA,
+    RECORD,
+    STATE,
+    STORES,
+    Emitter,
+    supported,
+)
 from vm_jit.records import HEAT, HOT, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
-from vm_jit.region import LOADS, STORES
 
 __all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "read_object"]
 

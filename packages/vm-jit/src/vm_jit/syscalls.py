@@ -12,7 +12,7 @@ from typing import Final
 from vm_core.linux import native
 from vm_core.linux.abi import Abi, Riscv64, abi_of
 from vm_core.linux.native import Constant, Operation
-from vm_core.memory import MAX_BITS, TABLE_OFFSET, Access
+from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET, Access
 from vm_core.spec.isa import Isa
 from vm_core.state import HEADER
 from vm_jit.lowering import HOST, Emitter, guest_flags
@@ -662,14 +662,19 @@ class _Calls(Emitter):
         # The address behind the last page has a table entry, which is 0.
         below = self.at("%arena", -TABLE_OFFSET)
         byte = self.v(f"load i8, ptr {self.at(below, self.v(f'lshr i64 {at}, 12'))}")
+        # A page behind the end of its file is SIGBUS, or is there again.
+        checked = self.label()
+        there = self.compare("eq", self.v(f"and i8 {byte}, {GONE}"), 0, "i8")
+        self.emit(f"br i1 {there}, label %{checked}, label %no")
+        self.place(checked)
         mapped = self.compare("slt", byte, 0, "i8")
         code = self.v(f"select i1 {mapped}, i32 2, i32 1")
         self.emit(f"br label %{known}")
         self.place(wild)
         self.emit(f"br label %{known}")
         self.place(known)
-        final = self.v(f"phi i64 [ {at}, %{bad} ], [ {address}, %{wild} ]")
-        why = self.v(f"phi i32 [ {code}, %{bad} ], [ 1, %{wild} ]")
+        final = self.v(f"phi i64 [ {at}, %{checked} ], [ {address}, %{wild} ]")
+        why = self.v(f"phi i32 [ {code}, %{checked} ], [ 1, %{wild} ]")
         to = self.v(
             f"call i64 @deliver(ptr %st, ptr %arena, ptr %calls, i64 11, i32 {why}, i64 {final}, i64 %pc)"
         )

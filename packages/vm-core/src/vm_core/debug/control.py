@@ -10,14 +10,17 @@ thread that talks to the client.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from vm_core.engine import Breakpoint, Budget, Engine, Syscall, Trap
+from vm_core.debug.watch import MOST, Hit, Watch, WatchedMemory, engine_for, pages
+from vm_core.engine import Breakpoint, Budget, Engine, Exit, Syscall, Trap
+from vm_core.execute import execute, fetch
 from vm_core.linux import signal as signals
-from vm_core.linux.abi import SigInfo
+from vm_core.linux import table
+from vm_core.linux.abi import SigInfo, s64
+from vm_core.linux.strace import traced
 from vm_core.linux.system import ThreadEnd
 from vm_core.state import HEADER, HEADER_BYTES
 
@@ -73,6 +76,8 @@ class Control:
         self.last: Stop | None = None
         """Why it stopped last."""
         self.parked = False
+        self.waits = False
+        """It is parked in a system call that waits."""
         self.number = 0
         """The signal that it was resumed with."""
         self.siginfo: bytes | None = None
@@ -105,6 +110,8 @@ class Debugger:
         """Signals that are delivered without a stop."""
         self.caught: Collection[int] | None = ()
         """The numbers of the system calls that stop; None for all."""
+        self.trace: Callable[[str], None] | None = None
+        """Takes a line for each system call."""
         self.notify: Callable[[], None] = lambda: None
         self.executed = False
         """The process goes on as another program, and the client has not been told."""
@@ -113,21 +120,34 @@ class Debugger:
         self.process: Process
         self.memory: GuestMemory
         self._free = True  # what a thread does that starts now: run, or wait to be resumed
+        self.watches: list[Watch] = []
+        self._own: Engine  # the process's
+        self._watching: Engine | None = None
+        self._stand_in: WatchedMemory
         self._set: frozenset[int] = frozenset()
         self._set_in: Engine | None = None
+        self._vcpus: dict[str, int] = {}
 
     def attach_to(self, process: Process) -> None:
         """The process that it is for, or another program that this has executed. Before it runs."""
         self.executed = hasattr(self, "process")
         self.process, self.memory = process, process.memory
         self.breakpoints.clear()
+        self.watches.clear()
+        self._own, self._watching = process.engine, None
+        self._stand_in = WatchedMemory(process.memory, self.watches)
         self._set, self._set_in = frozenset(), None
+        self._vcpus.clear()
 
     def forked(self, t: GuestThread) -> None:
         """In the child of a fork, whose only thread this is: it has no debugger."""
         self.notify = lambda: None
         self.condition = threading.Condition()
         self.controls = {t: self.controls[t]}
+        if self._watching is not None and self.process.engine is self._watching:
+            # The engine that was ready for the fork is this one.
+            self.memory.code_changed.remove(self._own.invalidate)
+            self._own = self._watching
         self.current, self.attached = None, True
         self.detach()
         self.leave_client()
@@ -174,8 +194,14 @@ class Debugger:
                     process.end("fuel")
                 raise ThreadEnd
         t._grant(limit)
+        hit: Hit | None = None
+        before = b""
         try:
-            exit_ = process.engine.run(t.cpu, self.memory, limit)
+            exit_ = process.engine.run(t.cpu, self._engine_memory, limit)
+        except Hit as found:
+            hit = found
+            before = self.memory.peek(hit.watch.address, hit.watch.length)
+            exit_ = self._execute(t)
         finally:
             if fuel is not None:
                 fuel.give(words[_FUEL])
@@ -186,6 +212,10 @@ class Debugger:
         elif kind is Breakpoint:
             self._report(control, Stop(SIGTRAP, self.breakpoints.get(t.cpu.pc, "swbreak"), t.cpu.pc))
             return
+        elif hit is not None and kind is Budget:
+            if hit.watch.kind != "watch" or self.memory.peek(hit.watch.address, hit.watch.length) != before:
+                self._report(control, Stop(SIGTRAP, hit.watch.kind, hit.address))
+                return
         elif kind is Trap or not stepping:
             t._other_exit(exit_)
             return
@@ -193,6 +223,15 @@ class Debugger:
             return
         if control.stepping and not self._in_span(control):
             self._report(control, Stop(SIGTRAP, "step"))
+
+    def _execute(self, t: GuestThread) -> Exit:
+        """The instruction of a watched access; Budget if it has retired."""
+        isa, memory = self.process.isa, self.memory
+        result = execute(isa, fetch(isa, memory, t.cpu.pc), t.cpu, memory)
+        if isinstance(result, Trap):
+            return result
+        t.words[_FUEL] -= 1
+        return Budget()
 
     @staticmethod
     def _in_span(control: Control) -> bool:
@@ -209,7 +248,10 @@ class Debugger:
             if t.cpu.pc != pc:
                 return False
         try:
-            t.call()
+            if self.trace is None:
+                t.call()
+            else:
+                self._traced_call(t, number, self.trace)
         except _Abandoned:
             t.phase += 1
             t.attention = True
@@ -218,6 +260,20 @@ class Debugger:
             return True
         self._report(control, Stop(SIGTRAP, "syscall_return", number))
         return False
+
+    def _traced_call(self, t: GuestThread, number: int, write: Callable[[str], None]) -> None:
+        """The system call, with its line."""
+        entry = self.process.calls.get(number)
+        if entry is None:
+            t.call()
+            return
+
+        def call(t: GuestThread, *_: int) -> int:
+            t.call()
+            return s64(t.words[t.abi.result_word])
+
+        _, arguments, row = entry
+        traced(row, call, write)(t, *arguments(t.words))
 
     def pause(self, t: GuestThread) -> None:
         """Wait while the thread is stopped. Raises ThreadEnd at the end of the process."""
@@ -236,7 +292,11 @@ class Debugger:
         with self.condition:
             cpu.pc -= t.abi.syscall_bytes
             shown = _registers(t)
-            self._park(control)
+            control.waits = True
+            try:
+                self._park(control)
+            finally:
+                control.waits = False
             if _registers(t) != shown:
                 raise _Abandoned
             cpu.pc += t.abi.syscall_bytes
@@ -316,6 +376,8 @@ class Debugger:
             self.controls.pop(control.thread, None)
             self.condition.notify_all()
             rest = self.controls.values()
+            if all(t is control.thread for t in self.process.threads_snapshot()):
+                self.close()
             if self.attached and not self.halted and rest and all(other.hold for other in rest):
                 self.idle = True
                 self._halt(None)
@@ -346,6 +408,7 @@ class Debugger:
         with self.condition:
             self.attached = False
             self.breakpoints.clear()
+            self.watches.clear()
             self.passed, self.caught, self._free = (), (), True
             self._apply()
             for control in self.controls.values():
@@ -405,9 +468,17 @@ class Debugger:
         return event.kind not in ("step", "interrupt")
 
     def _apply(self) -> None:
-        """Give the engine the breakpoints."""
+        """Take the engine that can do it, and give it the breakpoints."""
         wanted = frozenset(self.breakpoints)
-        engine = self.process.engine
+        if self.watches and self._watching is None:
+            native = self._own.name != "reference"
+            self._watching = engine_for(self.process.isa, self._stand_in, native=native)
+            self.memory.code_changed.append(self._watching.invalidate)
+        engine = self._own
+        if self.watches and self._watching is not None:
+            engine = self._watching
+        self._use(engine)
+        self.memory.hide(pages(self.watches))
         if wanted != self._set or engine is not self._set_in:
             engine.set_breakpoints(wanted)
             self._set, self._set_in = wanted, engine
@@ -424,16 +495,54 @@ class Debugger:
             del self.breakpoints[address]
 
     def add_watchpoint(self, kind: str, address: int, length: int) -> bool:
-        return False
+        """``kind`` is one of vm_core.debug.watch.KINDS. False if there are too many, or it is too large."""
+        watch = Watch(kind, address, length)
+        if len(self.watches) >= MOST or not watch.fits(self.memory):
+            return False
+        self.watches.append(watch)
+        return True
 
     def remove_watchpoint(self, kind: str, address: int, length: int) -> None:
-        pass
+        watch = Watch(kind, address, length)
+        if watch in self.watches:
+            self.watches.remove(watch)
 
     def describe(self, t: GuestThread) -> str:
-        """A thread's name and what it does, for a list of threads."""
+        """What a thread does, for a list of threads; empty for one in its own code."""
         control = self.controls.get(t)
-        state = "" if control is None or control.last is None else f" ({control.last.kind})"
-        return os.fsdecode(t.name) + state
+        if control is None:
+            return "not started"
+        if control.waits:
+            return f"in {table.name_of(t.abi, t.words[t.abi.number_word])}"
+        return ""
+
+    @property
+    def _engine_memory(self) -> GuestMemory:
+        """What the engine in use takes for the guest's memory."""
+        return cast("GuestMemory", self._stand_in) if self.process.engine is self._watching else self.memory
+
+    def _use(self, engine: Engine) -> None:
+        process = self.process
+        if process.engine is engine:
+            return
+        process.engine.set_breakpoints(frozenset())
+        process.engine = engine
+        count = len(process.threads)
+        for _ in range(count - self._vcpus.get(engine.name, 1)):
+            engine.add_vcpu()
+        self._vcpus[engine.name] = max(count, self._vcpus.get(engine.name, 1))
+        # What the guest wrote while the other one ran.
+        engine.synchronize(self.memory)
+        self._set_in = None
+        if engine is self._own:
+            self.memory.hide({})
+
+    def close(self) -> None:
+        """The process is over or executes another program: no thread of it runs any more."""
+        if self._watching is not None:
+            self._use(self._own)
+            self._watching.close()
+            self._watching = None
 
     def write_memory(self, address: int, data: bytes) -> None:
         """Write whatever the permissions say; code is seen as changed. Raises MemoryFault."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,17 @@ def _engine(debugger: Debugger, _words: list[str]) -> str:
     return f"{debugger.process.engine.name}\n"
 
 
+def _strace(debugger: Debugger, words: list[str]) -> str:
+    if words not in (["on"], ["off"]):
+        return f"system calls are {'shown' if debugger.trace is not None else 'not shown'}: strace on|off\n"
+    debugger.trace = _write if words == ["on"] else None
+    return ""
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def _exit(debugger: Debugger, words: list[str]) -> str:
     code = int(words[0]) if words and words[0].isdecimal() else 0
     debugger.process.end("exit", code=code & 0xFF)
@@ -55,6 +67,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, _Command]]] = {
     "maps": ("the guest's mappings, as /proc/self/maps", _maps),
     "instructions": ("how many have retired, by thread, and what is left of --fuel", _instructions),
     "stats": ("what the engine did", _stats),
+    "strace": ("on|off: show system calls on vm's standard error", _strace),
     "engine": ("which engine runs the guest", _engine),
     "exit": ("[CODE]: end the guest", _exit),
 }

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final, Self
 
 from vm_core.debug.commands import Commands
@@ -87,13 +88,15 @@ class Address:
 
 
 class Server:
-    """Listens at once, and from :meth:`start` on answers one client after the other, in a host thread of its own.
+    """Listens at once, and from :meth:`start` on answers one client after the other, in a host thread of its own. Then ``ready`` is
+    called with what gdb's ``target remote`` takes.
 
     Raises UsageError and HostError.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ready: Callable[[str], None] | None = None) -> None:
         self.address = Address(address)
+        self._ready = ready
         self._listener = self.address.listen()
         self.debugger = Debugger()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -115,6 +118,8 @@ class Server:
         """The process is loaded: let clients in."""
         self._thread = threading.Thread(target=self._run, name="vm-debug", daemon=True)
         self._thread.start()
+        if self._ready is not None:
+            self._ready(self.address.target)
 
     def close(self) -> None:
         """The process is over: the client is told so, if one is there."""
@@ -126,6 +131,7 @@ class Server:
             if self._wake >= 0 and not (self._thread and self._thread.is_alive()):
                 os.close(self._wake)
                 self._wake = -1
+        self.debugger.close()
         self._listener.close()
         if self.address.path:
             with contextlib.suppress(OSError):

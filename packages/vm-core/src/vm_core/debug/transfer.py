@@ -128,7 +128,7 @@ class Transfers:
                 name = self._string(name_at)
                 if entry != main and name:
                     found.append(
-                        f'<library name="{xml(name, {chr(34): "&quot;"})}" lm="{entry:#x}" l_addr="{base:#x}" l_ld="{dynamic:#x}"/>\n'
+                        f'<library name="{xml(name, {chr(34): "&quot;"})}" lm="{entry:#x}" l_addr="{base:#x}" l_ld="{dynamic:#x}" lmid="0x0"/>\n'
                     )
                 entry = following
         except (MemoryFault, ValueError, struct.error):

@@ -92,9 +92,10 @@ class Abi:
     platform: ClassVar[str | None] = None
     has_restorer: ClassVar[bool] = True
     clone_tls_before_ctid: ClassVar[bool] = True
-    trampoline: ClassVar[bytes] = b""
     red_zone: ClassVar[int] = 0
     min_signal_stack: ClassVar[int] = 2048
+    signal_frame: ClassVar[int] = 0
+    """Bytes of a signal frame, of which programs are told; 0 if min_signal_stack is all that they need to know."""
     plain_frame: ClassVar[bool] = False
     """Whether the signal frame is Riscv64's: registers in it as they lie in the vCPU."""
     FLAGS: ClassVar[Mapping[str, int]] = {}
@@ -226,7 +227,7 @@ def _altstack_of(head: bytes) -> tuple[int, int, int]:
 
 
 class Riscv64(Abi):
-    """RISC-V 64: arguments in a0-a5, number in a7; the kernel page holds the signal trampoline."""
+    """RISC-V 64: arguments in a0-a5, number in a7."""
 
     isa = "riscv64"
     machine = "riscv64"
@@ -238,9 +239,9 @@ class Riscv64(Abi):
     hwcap = sum(1 << (ord(letter) - ord("A")) for letter in "IMAFDC")
     has_restorer = False
     plain_frame = True
-    trampoline = struct.pack("<II", 0x08B00893, 0x00000073)  # li a7, 139; ecall
 
     FRAME: Final = 128 + 960
+    signal_frame = FRAME
     UCONTEXT: Final = 128
     """Byte offset of the ucontext_t in the frame: behind the siginfo_t."""
     REGISTERS: Final = 128 + 176
@@ -313,7 +314,6 @@ class Aarch64(Abi):
     thread_register = ("tpidr_el0", "tpidr")
     hwcap = 0b11  # FP, ASIMD
     platform = "aarch64"
-    trampoline = struct.pack("<II", 0xD2801168, 0xD4000001)  # mov x8, #139; svc #0
     min_signal_stack = 5120
     O_DIRECTORY = 0o40000
     O_NOFOLLOW = 0o100000

@@ -18,11 +18,13 @@ import stat
 import struct
 import termios
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
+from vm_core.linux.host import call as host_call
 from vm_core.linux.native import NativeCalls
 from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
@@ -30,7 +32,16 @@ from vm_core.memory import Access, GuestMemory, MemoryFault
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["RESTART", "File", "FileSystem", "joined", "open_place", "text_file"]
+__all__ = [
+    "RESTART",
+    "File",
+    "FileSystem",
+    "joined",
+    "open_place",
+    "socket_deadline",
+    "text_file",
+    "wait_for",
+]
 
 RESTART_NO_HANDLER: Final = -514
 """ERESTARTNOHAND: restarted only if no handler ran."""
@@ -48,8 +59,9 @@ _STREAM_IO: Final = 16 << 20
 _MAX_PIPE: Final = 1 << 20
 _SIGPIPE: Final = 13
 
-REGULAR, STREAM, DIRECTORY, EMULATED, PATH, SOCKET = range(6)
-"""Kinds of files: STREAM and SOCKET may block, EMULATED is a directory without a host descriptor."""
+REGULAR, STREAM, DIRECTORY, EMULATED, PATH, SOCKET, SPECIAL = range(7)
+"""Kinds of files: STREAM and SOCKET may block, EMULATED is a directory without a host descriptor, and what is read from a
+SPECIAL one its ``socket`` makes."""
 
 
 def _kind_of(mode: int) -> int:
@@ -63,10 +75,12 @@ def _kind_of(mode: int) -> int:
 class File:
     """An open file description, as the guest sees it. ``fd`` is the host's, or -1; ``flags`` the guest's O_*.
 
-    ``path`` is the guest path (or ``pipe:[...]``), ``fixed`` says that metadata must not be changed through it.
+    ``path`` is the guest path (or ``pipe:[...]``), ``fixed`` says that metadata must not be changed through it. ``socket``
+    is what the module that made the file keeps with it, ``extras`` are more host descriptors that go when it goes.
     """
 
     __slots__ = (
+        "extras",
         "fd",
         "fixed",
         "flags",
@@ -99,6 +113,7 @@ class File:
         self.position = 0
         self.refs = 1
         self.socket: object = None
+        self.extras: list[int] = []
         if kind is None:
             info = os.fstat(fd)
             kind = _kind_of(info.st_mode)
@@ -192,8 +207,12 @@ class FileSystem:
             if file.refs:
                 return
             fd, file.fd = file.fd, -1
-        if fd >= 0:
-            self._close_host(fd)
+            extras, file.extras = file.extras, []
+        if file.kind == SPECIAL:
+            _special(file).closed()
+        for host in (fd, *extras):
+            if host >= 0:
+                self._close_host(host)
 
     def close(self, number: int) -> int:
         with self.lock:
@@ -306,7 +325,23 @@ def _pieces(t: GuestThread, windows: Sequence[memoryview], step: Callable[[memor
 # -- reading and writing ----------------------------------------------------------------------------------------
 
 
-def _wait(t: GuestThread, file: File, events: int) -> int:
+class Special(Protocol):
+    """What File.socket of a SPECIAL file can do. Results are those of the system calls."""
+
+    def read(self, t: GuestThread, file: File, windows: Sequence[memoryview]) -> int: ...
+
+    def write(self, t: GuestThread, file: File, windows: Sequence[memoryview]) -> int: ...
+
+    def closed(self) -> None:
+        """The last descriptor is gone."""
+
+
+def _special(file: File) -> Special:
+    made: Special = file.socket  # type: ignore[assignment]
+    return made
+
+
+def wait_for(t: GuestThread, file: File, events: int) -> int:
     """Wait until the file is ready; 0, or the result that the call must return."""
     fd = file.fd
     if fd < 0:
@@ -320,7 +355,25 @@ def _wait(t: GuestThread, file: File, events: int) -> int:
             return result
     if file.flags & _O_NONBLOCK:
         return -errno.EAGAIN
-    return 0 if t.poll([(fd, events)], None) is not None else RESTART
+    deadline = socket_deadline(file, events) if file.kind == SOCKET else None
+    ready = t.poll([(fd, events)], deadline)
+    if ready is None:
+        # With a time limit the call is not made again behind a handler, since the limit would begin anew.
+        return RESTART if deadline is None else -errno.EINTR
+    return 0 if ready else -errno.EAGAIN
+
+
+def socket_deadline(file: File, events: int) -> float | None:
+    """When a wait of a socket is over (seconds of time.monotonic) by its SO_RCVTIMEO or SO_SNDTIMEO; None: never."""
+    import socket
+
+    option = socket.SO_SNDTIMEO if events & select.POLLOUT else socket.SO_RCVTIMEO
+    made = socket.socket(fileno=file.fd)
+    try:
+        seconds, microseconds = struct.unpack("<qq", made.getsockopt(socket.SOL_SOCKET, option, 16))
+    finally:
+        made.detach()
+    return time.monotonic() + seconds + microseconds / 1e6 if seconds or microseconds else None
 
 
 def _after(windows: Sequence[memoryview], count: int) -> list[memoryview]:
@@ -340,13 +393,13 @@ def _receive(t: GuestThread, file: File, windows: Sequence[memoryview]) -> int:
     if len(windows) > 1 or len(windows[0]) > _STREAM_IO:
         windows = _first(windows, _STREAM_IO)
     if file.inherited:
-        result = _wait(t, file, select.POLLIN)
+        result = wait_for(t, file, select.POLLIN)
         return result or os.readv(file.fd, windows)
     while True:
         try:
             return os.readv(file.fd, windows)
         except BlockingIOError:
-            result = _wait(t, file, select.POLLIN)
+            result = wait_for(t, file, select.POLLIN)
             if result:
                 return result
 
@@ -359,13 +412,13 @@ def _send(t: GuestThread, file: File, data: memoryview) -> int:
         while True:
             try:
                 if file.inherited:
-                    result = _wait(t, file, select.POLLOUT)
+                    result = wait_for(t, file, select.POLLOUT)
                     if result:
                         return done or result
                     chunk = chunk[:_PIPE_BUF]
                 done += os.write(file.fd, chunk)
             except BlockingIOError:
-                result = _wait(t, file, select.POLLOUT)
+                result = wait_for(t, file, select.POLLOUT)
                 if result:
                     return done or result
             if done >= len(data) or (done and t.attention and t.must_return()):
@@ -391,7 +444,9 @@ def read(t: GuestThread, fd: int, address: int, count: int) -> int:
         return os.readv(file.fd, (window,))
     if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
-    if file.flags & 3 == 1:
+    if file.kind == SPECIAL:
+        return _special(file).read(t, file, (window,))
+    if file.flags & 3 == 1 or file.kind == PATH:
         return -errno.EBADF
     return _receive(t, file, (window,))
 
@@ -405,7 +460,9 @@ def write(t: GuestThread, fd: int, address: int, count: int) -> int:
         if count > _STREAM_IO:
             return _pieces(t, (window,), lambda piece, _: os.write(file.fd, piece))
         return os.write(file.fd, window)
-    if not file.flags & 3:
+    if file.kind == SPECIAL:
+        return _special(file).write(t, file, (window,))
+    if not file.flags & 3 or file.kind == PATH:
         return -errno.EBADF
     return _send(t, file, window)
 
@@ -421,6 +478,10 @@ def readv(t: GuestThread, fd: int, vector: int, count: int) -> int:
         return os.readv(file.fd, windows) if windows else 0
     if file.kind in (EMULATED, DIRECTORY):
         return -errno.EISDIR
+    if file.kind == SPECIAL:
+        return _special(file).read(t, file, windows)
+    if file.flags & 3 == 1 or file.kind == PATH:
+        return -errno.EBADF
     return _receive(t, file, windows)
 
 
@@ -433,7 +494,9 @@ def writev(t: GuestThread, fd: int, vector: int, count: int) -> int:
         if sum(map(len, windows)) > _STREAM_IO:
             return _pieces(t, windows, lambda piece, _: os.write(file.fd, piece))
         return os.writev(file.fd, windows) if windows else 0
-    if not file.flags & 3:
+    if file.kind == SPECIAL:
+        return _special(file).write(t, file, windows)
+    if not file.flags & 3 or file.kind == PATH:
         return -errno.EBADF
     done = 0
     while True:
@@ -578,7 +641,7 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
             fd = os.open(place.name, host, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
             break
         except OSError as error:
-            if error.errno != errno.ENXIO or flags & _O_NONBLOCK:
+            if error.errno != errno.ENXIO or flags & _O_NONBLOCK or not stat.S_ISFIFO(place.stat().st_mode):
                 raise
         # A FIFO that has no reader yet: a blocking open waits for one.
         if not t.sleep(0.01):
@@ -712,14 +775,21 @@ def pipe(t: GuestThread, result: int) -> int:
 
 
 def memfd_create(t: GuestThread, name: int, flags: int) -> int:
+    flags &= _FD
+    if flags & ~0x1F or flags & 0x18 == 0x18:
+        return -errno.EINVAL
+    if flags & 4:
+        return -errno.ENOSYS  # huge pages are the host's to give
     text = os.fsdecode(t.memory.read_cstring(name, 250))
-    fd = os.memfd_create(text, os.MFD_CLOEXEC | (flags & 2))
+    fd = host_call("memfd_create", os.fsencode(text) + b"\0", 1 | flags)
     return t.files.add(
         File(fd, 2, path=f"/memfd:{text} (deleted)", kind=REGULAR, fixed=False), cloexec=bool(flags & 1)
     )
 
 
 def eventfd2(t: GuestThread, value: int, flags: int) -> int:
+    if flags & _FD & ~(1 | _O_NONBLOCK | _O_CLOEXEC):
+        return -errno.EINVAL
     fd = os.eventfd(value & 0xFFFF_FFFF, os.EFD_CLOEXEC | os.EFD_NONBLOCK | (flags & 1))
     file = File(fd, 2 | (flags & _O_NONBLOCK), path="anon_inode:[eventfd]", kind=STREAM)
     return t.files.add(file, cloexec=bool(flags & _O_CLOEXEC))
@@ -746,7 +816,9 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
         (files.close_on_exec.add if argument & 1 else files.close_on_exec.discard)(number)
         return 0
     if command == 3:
-        return file.flags | (0 if file.kind == PATH else t.abi.O_LARGEFILE)
+        # What was opened by a name has it, as on every 64-bit Linux.
+        named = file.kind in (REGULAR, DIRECTORY, EMULATED) or file.path.startswith("/")
+        return file.flags | (t.abi.O_LARGEFILE if named and file.kind != PATH else 0)
     if command == 4:
         change = _O_APPEND | _O_NONBLOCK
         file.flags = (file.flags & ~change) | (argument & change)

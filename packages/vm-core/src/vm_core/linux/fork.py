@@ -35,8 +35,9 @@ _NAMESPACES: Final = 0x7E02_0080 | 0x0002_0000
 """CLONE_NEW*: only a privileged process may."""
 _CLEAR_SIGHAND, _INTO_CGROUP = 1 << 32, 1 << 33
 _EXCLUSIVE: Final = 1 << 56
+_OF_FILE: Final = 1 << 61
 _PRESENT: Final = 1 << 63
-"""Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is in memory."""
+"""Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is a file's; it is in memory."""
 _PAGE_AT: Final = struct.Struct("<Q")
 _ALL_SIGNALS: Final = signal.valid_signals()
 
@@ -105,6 +106,7 @@ def _fork(
         memory.check(pidfd, 4, Access.WRITE)
     if process.family is None:
         process.family = Family()
+        process.enter_registry()
     process.take_signals()
     process.files.namespace.settle()
     reader = writer = -1
@@ -224,7 +226,7 @@ def _changed(memory: GuestMemory) -> list[int]:
             first = memory.host_address + region.start
             raw = os.pread(fd, (region.end - region.start) // PAGE * 8, first // PAGE * 8)
             for number, word in enumerate(memoryview(raw).cast("Q")):
-                if word & _PRESENT and word & _EXCLUSIVE:
+                if word & _PRESENT and word & _EXCLUSIVE and not word & _OF_FILE:
                     out.append(region.start + number * PAGE)
     finally:
         os.close(fd)

@@ -1,8 +1,10 @@
 """Memory calls: brk, mmap and their family.
 
-A private file mapping is a copy taken when it is mapped. A shared one is a copy too, whose changed pages are written
-back by msync, munmap and at exit: a host mapping in the arena would let a guest that truncates the file kill the host
-process with SIGBUS. Running out of the arena is ENOMEM; running over the memory cap ends the guest.
+A mapped file is the host's own page cache, and shared anonymous memory a memory file of the host's, so both stay
+shared with other processes. Whoever truncates a mapped file makes the host raise SIGBUS, so with an engine that cannot
+take it (:attr:`vm_core.memory.GuestMemory.catches_bus`: the reference executor) file mappings are copies, and the
+changed pages of a shared one are written back by msync, munmap and at exit. Running out of the arena is ENOMEM; running
+over the memory cap ends the guest.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
-from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
+from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
@@ -170,13 +172,32 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
             return place
         _forget(t.process, place, place + length)
         shared = kind != _PRIVATE
+        if file is None and shared:
+            memory.map_shared(place, length, _prot(prot))
+            return place
         if file is None:
-            memory.map(place, length, _prot(prot), shared=shared)
+            memory.map(place, length, _prot(prot))
             if length >= _LARGE and prot & 2 and not flags & _STACK:
                 # PERF: where the guest's table is larger than what the host's translation buffer covers.
                 memory.prefer_huge_pages(place, length)
             return place
-        memory.map(place, length, _prot(prot), name=file.path, shared=shared, offset=offset)
+        if memory.catches_bus:
+            if offset + length > 1 << 63:
+                return -errno.EOVERFLOW
+            memory.map_file(
+                place,
+                length,
+                _prot(prot),
+                file.fd,
+                offset,
+                name=file.path,
+                shared=shared,
+                writable=file.flags & 3 == 2,
+            )
+            return place
+        info, writable = os.fstat(file.fd), not shared or file.flags & 3 == 2
+        backing = Backing(info.st_dev, info.st_ino, writable, real=False)
+        memory.map(place, length, _prot(prot), name=file.path, shared=shared, offset=offset, backing=backing)
         _fill(t.process, file, place, length, offset)
         if shared and file.flags & 3 == 2:
             file.refs += 1
@@ -274,6 +295,8 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
                 return old
             extra = new_length - old_length
             if memory.find_free(extra, hint=old + old_length) == old + old_length:
+                if _is_real(region):
+                    return _move(t, region, old, old_length, old, new_length)
                 memory.map(old + old_length, extra, region.prot, name=region.name, shared=region.shared)
                 _extend(t.process, old + old_length, old + new_length)
                 return old
@@ -291,6 +314,8 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
             if place < old + old_length and old < place + new_length:
                 return -errno.EINVAL
             _forget(t.process, place, place + new_length)
+        if _is_real(region):
+            return _move(t, region, old, old_length, place, new_length)
         kept = min(old_length, new_length)
         write_back(t.process, old, old + old_length)
         moved = _moved(t.process, old, old + kept, place)
@@ -306,6 +331,19 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
         if region.prot & Prot.EXEC:
             t.process.engine.synchronize(memory)
         return place
+
+
+def _is_real(region: Region) -> bool:
+    return region.backing is not None and region.backing.real
+
+
+def _move(t: GuestThread, region: Region, old: int, old_length: int, new: int, new_length: int) -> int:
+    if old + old_length > region.end:
+        return -errno.EFAULT  # more than one mapping, which the kernel does not move either
+    t.memory.move(old, old_length, new, new_length)
+    if region.prot & Prot.EXEC:
+        t.process.engine.synchronize(t.memory)
+    return new
 
 
 def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
@@ -325,7 +363,7 @@ def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
                     return -errno.ENOMEM
                 stop = min(region.end, end)
                 # A file's copy stays: dropping it would show zeros instead of the file.
-                if (not region.name or region.name.startswith("[")) and not region.shared:
+                if _is_real(region) or not region.name or region.name.startswith("["):
                     memory.discard(address, stop - address)
                 address = stop
     elif advice == _REMOVE:

@@ -496,6 +496,24 @@ class Namespace:
                 return None
             path = path.rpartition("/")[0] or "/"
 
+    def guest_path(self, fd: int) -> str | None:
+        """What the guest calls the file that a host descriptor is open on; None for one that it cannot name."""
+        host = os.readlink(f"/proc/self/fd/{fd}")
+        if host.startswith("/memfd:") or not host.startswith("/"):
+            return host
+        best = None
+        for mount in self.mounts.values():
+            if mount.file:
+                if host == mount.host:
+                    return mount.guest
+                continue
+            if mount.temporary and not mount.host:
+                continue
+            base = os.readlink(f"/proc/self/fd/{mount.fd}").rstrip("/")
+            if (host == base or host.startswith(base + "/")) and (best is None or len(base) > best[0]):
+                best = len(base), (mount.guest.rstrip("/") + host[len(base) :]) or "/"
+        return None if best is None else best[1]
+
     def holds_mount(self, path: str) -> bool:
         """Whether a mount point lies somewhere below a directory."""
         return path in self._ancestors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import struct
@@ -14,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32
-from vm_core.linux.files import RESTART_NO_HANDLER, STREAM, File
+from vm_core.linux.files import PATH, RESTART_NO_HANDLER, STREAM, File
+from vm_core.linux.host import call as host_call
 from vm_core.linux.signal import swap_mask
 from vm_core.linux.time import read_timespec, signed_timeout
 from vm_core.memory import Access
@@ -153,19 +155,52 @@ def select_(t: GuestThread, count: int, read: int, write: int, error: int, timeo
 
 
 class _Watched:
-    """What an epoll file watches: host descriptor to (events, the guest's data)."""
+    """What an epoll file watches: the host descriptor that stands for each (guest number, file) in the host's set.
+
+    The host's set has the guest's own data and flags, so that edges, one shots and nested sets are the kernel's. It tells
+    descriptors apart by number, and two guest numbers of one file share the host's: the second gets a duplicate, which
+    the file owns.
+    """
 
     def __init__(self) -> None:
-        self.data: dict[int, int] = {}
+        self.host: dict[tuple[int, int], int] = {}
+
+    def find(self, number: int, file: File) -> int | None:
+        return self.host.get((number, id(file)))
+
+    def add(self, number: int, file: File) -> int:
+        known = self.find(number, file)
+        if known is not None:
+            return known
+        fd = file.fd
+        if fd in self.host.values():
+            # A number of a file that is gone may be the host's again.
+            gone = [key for key, host in self.host.items() if host == fd and key[1] != id(file)]
+            for key in gone:
+                del self.host[key]
+            if fd in self.host.values():
+                fd = os.dup(fd)
+                file.extras.append(fd)
+        self.host[number, id(file)] = fd
+        return fd
+
+
+_HOST_EVENT: Final = struct.Struct("<IQ" if os.uname().machine in ("x86_64", "AMD64") else "<I4xQ")
+_CLOEXEC: Final = 0o2000000
+_ADD, _DELETE, _MODIFY = 1, 2, 3
+_MOST_EVENTS: Final = 1024
+"""Events that one call returns at most; the rest is still there for the next."""
 
 
 def epoll_create1(t: GuestThread, flags: int) -> int:
+    if flags & _FD & ~_CLOEXEC:
+        return -errno.EINVAL
     made = select.epoll(flags=os.O_CLOEXEC)
-    fd = os.dup(made.fileno())
+    fd = fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
     made.close()
     file = File(fd, 2, path="anon_inode:[eventpoll]", kind=STREAM)
     file.socket = _Watched()
-    return t.files.add(file, cloexec=bool(flags & 0o2000000))
+    return t.files.add(file, cloexec=bool(flags & _CLOEXEC))
 
 
 def epoll_create(t: GuestThread, size: int) -> int:
@@ -186,60 +221,91 @@ def _event_layout(t: GuestThread) -> str:
 
 
 def epoll_ctl(t: GuestThread, epfd: int, operation: int, fd: int, event: int) -> int:
-    file, watched = _watched(t, epfd)
-    target = t.table.get(fd & _FD)
-    if target is None:
-        return -errno.EBADF
-    if target.fd < 0:
-        return -errno.EPERM
     operation = s32(operation)
-    # The descriptor stays the file's: the object made from its number must not close it.
-    poller = select.epoll.fromfd(os.dup(file.fd))
-    with poller:
-        if operation == 2:
-            poller.unregister(target.fd)
-            watched.data.pop(target.fd, None)
-            return 0
+    packed: bytes | None = None
+    if operation != _DELETE:
         layout = _event_layout(t)
-        events, data = struct.unpack(layout, t.memory.read(event, struct.calcsize(layout)))
-        if operation == 1:
-            poller.register(target.fd, events)
-        elif operation == 3:
-            poller.modify(target.fd, events)
-        else:
-            return -errno.EINVAL
-        watched.data[target.fd] = data
-    return 0
-
-
-def epoll_pwait(
-    t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int
-) -> int:
-    file, watched = _watched(t, epfd)
-    count = s32(count)
-    if count <= 0:
+        packed = _HOST_EVENT.pack(*struct.unpack(layout, t.memory.read(event, struct.calcsize(layout))))
+    file, target = t.table.get(epfd & _FD), t.table.get(fd & _FD)
+    if file is None or target is None:
+        return -errno.EBADF
+    if target.fd < 0 or target.kind == PATH:
+        return -errno.EPERM if target.fd < 0 else -errno.EBADF
+    watched = file.socket
+    if not isinstance(watched, _Watched) or file is target:
         return -errno.EINVAL
-    seconds = signed_timeout(timeout & _FD)
-    deadline = None if seconds is None else time.monotonic() + seconds
-    if mask:
-        if size != 8:
-            return -errno.EINVAL
-        swap_mask(t, mask)
+    number = fd & _FD
+    if operation == _ADD:
+        new = watched.find(number, target) is None
+        host = watched.add(number, target)
+        try:
+            return host_call("epoll_ctl", file.fd, operation, host, packed)
+        except OSError:
+            if new:
+                watched.host.pop((number, id(target)), None)
+            raise
+    known = watched.find(number, target)
+    if known is None:
+        return -errno.ENOENT if operation in (_DELETE, _MODIFY) else -errno.EINVAL
+    result = host_call("epoll_ctl", file.fd, operation, known, packed)
+    if operation == _DELETE:
+        del watched.host[number, id(target)]
+        if known != target.fd and known in target.extras:
+            target.extras.remove(known)
+            os.close(known)
+    return result
+
+
+def _epoll(t: GuestThread, epfd: int, result: int, count: int, deadline: float | None) -> int:
+    file, _ = _watched(t, epfd)
     layout = _event_layout(t)
     width = struct.calcsize(layout)
-    t.memory.check(result, width * min(count, 1024), Access.WRITE)
+    room = ctypes.create_string_buffer(_HOST_EVENT.size * min(count, _MOST_EVENTS))
     while True:
         got = t.poll([(file.fd, select.POLLIN)], deadline)
         if got is None:
             return -errno.EINTR
         if not got:
             return 0
-        with select.epoll.fromfd(os.dup(file.fd)) as poller:
-            ready = poller.poll(0, min(count, 1024))
-        out = b"".join(struct.pack(layout, events, watched.data.get(fd, 0)) for fd, events in ready)
-        if out:
-            t.memory.write(result, out)
-            return len(ready)
+        if file.fd < 0:
+            return -errno.EBADF
+        # Before they are taken: an event that cannot be told must not be lost.
+        t.memory.check(result, width * min(count, _MOST_EVENTS), Access.WRITE)
+        # SAFETY: `room` has space for that many events of the host and outlives the call, which does not wait.
+        ready = host_call("epoll_pwait", file.fd, room, min(count, _MOST_EVENTS), 0, 0, 8)
+        if ready:
+            events = _HOST_EVENT.iter_unpack(room.raw[: ready * _HOST_EVENT.size])
+            t.memory.write(result, b"".join(struct.pack(layout, *event) for event in events))
+            return ready
+
+
+def _epoll_mask(t: GuestThread, count: int, mask: int, size: int) -> int:
+    """The common checks of the calls with a mask; the count, or a negative errno."""
+    count = s32(count)
+    if count <= 0:
+        return -errno.EINVAL
+    if mask:
+        if size != 8:
+            return -errno.EINVAL
+        swap_mask(t, mask)
+    return count
+
+
+def epoll_pwait(
+    t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int
+) -> int:
+    seconds = signed_timeout(timeout & _FD)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    wanted = _epoll_mask(t, count, mask, size)
+    return wanted if wanted < 0 else _epoll(t, epfd, result, wanted, deadline)
+
+
+def epoll_pwait2(
+    t: GuestThread, epfd: int, result: int, count: int, timeout: int, mask: int, size: int
+) -> int:
+    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    wanted = _epoll_mask(t, count, mask, size)
+    return wanted if wanted < 0 else _epoll(t, epfd, result, wanted, deadline)
 
 
 def epoll_wait(t: GuestThread, epfd: int, result: int, count: int, timeout: int) -> int:

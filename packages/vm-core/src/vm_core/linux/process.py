@@ -28,10 +28,7 @@ from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
-from vm_core.linux.children import Child, children_changed
-from vm_core.linux.family import Family
 from vm_core.linux.files import RESTART, File, FileSystem
-from vm_core.linux.fork import leave_parent
 from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
@@ -44,19 +41,23 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
+from vm_core.linux.registry import Member, Registry
 from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
+from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down
+from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.control import Debugger
+    from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
+    from vm_core.linux.family import Family
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -461,7 +462,11 @@ class GuestThread:
     def _trap(self, trap: Trap) -> None:
         cause = trap.cause
         if cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
-            info = SigInfo(_SIGSEGV, 2 if trap.mapped else 1, trap.address)
+            gone = self.memory.table[trap.address >> 12] & GONE if trap.mapped else 0
+            if gone and not self.memory.is_gone(trap.address):
+                return  # the file has the page by now: the access is made again
+            code = 2 if trap.mapped else 1
+            info = SigInfo(_SIGBUS if gone else _SIGSEGV, code, trap.address)
         elif cause is Cause.ILLEGAL:
             info = SigInfo(_SIGILL, 1, trap.pc)
         elif cause is Cause.BREAKPOINT:
@@ -743,8 +748,13 @@ class Process:
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
         debugger: Debugger | None = None,
+        stack: int | None = None,
+        release: str | None = None,
     ) -> None:
         self.host = host
+        self.stack_bytes = page_up(stack or _STACK_BYTES)
+        if release is not None:
+            self.release = release
         self.debugger = debugger
         self.argv_bytes = [os.fsencode(word) for word in argv] or [b"guest"]
         environment = os.environ if env is None else env
@@ -762,7 +772,11 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {3: (_STACK_BYTES, MASK64), 7: (1024, 4096), 4: (0, MASK64)}
+        self.limits: dict[int, tuple[int, int]] = {
+            3: (self.stack_bytes, MASK64),
+            7: (1024, 4096),
+            4: (0, MASK64),
+        }
         self.no_new_privileges = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
@@ -804,6 +818,7 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
+        self.registry = Registry()
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -934,30 +949,33 @@ class Process:
     def _start_state(self) -> None:
         memory, limit = self.memory, self._memory_limit
         engine, options = self._engine
-        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
+        # The engine first: it decides whether files can be mapped.
         if isinstance(engine, str):
             from vm_core.engines import create
 
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
         self.set_brk(self.image.brk)
         self.stack_top = memory.size - (64 << 10)
-        size = _STACK_BYTES
+        size = max(min(self.stack_bytes, page_down(memory.size // 4)), 16 * PAGE)
         if limit is not None:
             size = max(min(size, page_down(limit // 4)), 16 * PAGE)
         low = self.stack_top - size
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.mmap_top - PAGE
-        if self.abi.trampoline:
-            memory.map(self.trampoline, PAGE, Prot.RX, name="[vdso]")
-            memory.poke(self.trampoline, self.abi.trampoline)
+        self.trampoline = self.vdso = 0
+        vdso = vdso_of(self.isa.name)
+        if vdso is not None:
+            self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
+            memory.map(self.vdso, len(vdso.data), Prot.RX, name="[vdso]")
+            memory.poke(self.vdso, vdso.data)
+            self.trampoline = self.vdso + vdso.sigreturn
             self.native.words[Constant.TRAMPOLINE] = self.trampoline
-            self.mmap_top = self.trampoline
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
@@ -991,13 +1009,11 @@ class Process:
         random = put(os.urandom(16))
         uid, gid = os.getuid(), os.getgid()
         pairs = [
-            (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
+            (33, self.vdso), (51, self.abi.signal_frame or self.abi.min_signal_stack), (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
             (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
             (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
             (26, 0), (31, execfn),
         ]  # fmt: skip
-        if self.abi.min_signal_stack > 2048:
-            pairs.append((51, self.abi.min_signal_stack))
         if platform:
             pairs.append((15, platform))
         pairs.append((0, 0))
@@ -1093,7 +1109,7 @@ class Process:
             if self.failure is not None:
                 Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
             if self.parent_pipe >= 0:
-                leave_parent(self.memory, self.parent_pipe)
+                self._leave_parent()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1105,6 +1121,13 @@ class Process:
                 status = self.exit_code or 0
         finally:
             os._exit(status)
+
+    def _leave_parent(self) -> None:
+        """In the child of a vfork: the parent need not wait any more."""
+        from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
+
+        fd, self.parent_pipe = self.parent_pipe, -1
+        leave_parent(self.memory, fd)
 
     @staticmethod
     def _die_by(number: int) -> None:
@@ -1175,6 +1198,8 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
+        self.registry.forked()
+        self.enter_registry()
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1215,8 +1240,7 @@ class Process:
             switching.leave()
         mapping.flush_all(self)
         if self.parent_pipe >= 0:
-            leave_parent(self.memory, self.parent_pipe)
-            self.parent_pipe = -1
+            self._leave_parent()
         self.engine.close()
         self.memory.close()
         self._inherited = False
@@ -1242,6 +1266,8 @@ class Process:
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
         self._start_main()
+        if self.family is not None:
+            self.enter_registry()
         self.main.mask = self._mask
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
@@ -1354,6 +1380,7 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
+        self.registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1418,6 +1445,21 @@ class Process:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
             self._all_left.notify_all()
+
+    def enter_registry(self) -> None:
+        """Tell the other processes of the guest what this one is called."""
+        self.registry.join(
+            Member(
+                self.pid,
+                os.fsencode(self.comm),
+                os.fsencode(self.executable),
+                b"\0".join([*self.argv_bytes, b""]),
+            )
+        )
+
+    def knows(self, pid: int) -> bool:
+        """Whether a process is one of this guest's."""
+        return pid == self.pid or pid in self.children or (self.family is not None and self.family.has(pid))
 
     def thread(self, tid: int) -> GuestThread | None:
         return self.threads.get(tid)
@@ -1506,6 +1548,8 @@ class Process:
     def arrive(self, number: int) -> bool:
         """The host has got a signal; False if it is not for the guest."""
         if number == 17:
+            from vm_core.linux.children import children_changed  # PERF: most programs have no children
+
             return children_changed(self)
         letters = [] if self.family is None else self.family.received(number)
         now = time.monotonic()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import File, text_file
 from vm_core.linux.paths import Node
-from vm_core.memory import PAGE, Prot
+from vm_core.memory import PAGE, Prot, Region
 
 if TYPE_CHECKING:
     from vm_core.linux.process import Process
@@ -44,9 +44,17 @@ def maps_text(process: Process) -> str:
             letter if region.prot & bit else "-"
             for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
         )
-        line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} 00:00 0"
+        line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} {_file_of(region)}"
         out.append(f"{line:<72} {region.name}".rstrip() + "\n")
     return "".join(out)
+
+
+def _file_of(region: Region) -> str:
+    """Device and inode of the file that is mapped, as in /proc/self/maps."""
+    backing = region.backing
+    if backing is None:
+        return "00:00 0"
+    return f"{os.major(backing.device):02x}:{os.minor(backing.device):02x} {backing.inode}"
 
 
 class Emulated:

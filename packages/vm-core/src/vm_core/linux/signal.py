@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
@@ -66,6 +66,13 @@ class SignalState:
         self.actions: dict[int, Action] = {}
         self.pending: list[SigInfo] = []
         self._native = native
+        self.watchers: dict[object, Callable[[], None]] = {}
+        """Called after signals came or were taken (signalfd)."""
+
+    def changed(self) -> None:
+        """Signals came, or were taken."""
+        for look in list(self.watchers.values()):
+            look()
 
     def set_action(self, number: int, action: Action) -> None:
         self.actions[number] = action
@@ -105,7 +112,10 @@ def take(t: GuestThread, wanted: int) -> SigInfo | None:
                 if wanted & bit(info.number) and (best < 0 or _order(info) < _order(pending[best])):
                     best = index
             if best >= 0:
-                return pending.pop(best)
+                info = pending.pop(best)
+                if t.process.signals.watchers:
+                    t.process.signals.changed()
+                return info
     return None
 
 
@@ -493,6 +503,8 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
             return
         _supersede(process, info.number)
         enqueue(process.signals.pending, info)
+        if process.signals.watchers:
+            process.signals.changed()
         target = prefer if prefer in wants else (wants[0] if wants else None)
     if target is not None:
         target.interrupt()
@@ -505,5 +517,7 @@ def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
         if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
             return
         enqueue(thread.pending, info)
+        if process.signals.watchers:
+            process.signals.changed()
     if not blocked or thread.awaited & bit(info.number):
         thread.interrupt()

@@ -362,26 +362,6 @@ def membarrier(_t: GuestThread, command: int, _flags: int, _cpu: int) -> int:
 
 # -- RISC-V -----------------------------------------------------------------------------------------------------
 
-_HWPROBE: Final = {
-    0: 0,
-    1: 0,
-    2: 0,
-    3: 1,  # BASE_BEHAVIOR: IMA
-    4: 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5,  # IMA_EXT_0: FD C Zba Zbb Zbs
-    5: 3,  # CPUPERF_0: misaligned accesses are fast
-}
-
-
-def riscv_hwprobe(t: GuestThread, pairs: int, count: int, size: int, _cpus: int, flags: int) -> int:
-    if flags or count > 1024:
-        return -errno.EINVAL
-    raw = t.memory.read(pairs, 16 * count)
-    out = b""
-    for key, _ in struct.iter_unpack("<qQ", raw):
-        out += struct.pack("<qQ", key if key in _HWPROBE else -1, _HWPROBE.get(key, 0))
-    t.memory.write(pairs, out)
-    return 0
-
 
 def riscv_flush_icache(t: GuestThread, _start: int, _end: int, _flags: int) -> int:
     t.process.engine.synchronize(t.memory)

@@ -8,10 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vm_core.linux import children, execve, files, fork, futex, metadata, mmap, poll, signal, system, time
+from vm_core.linux import (
+    files,
+    futex,
+    hwprobe,
+    metadata,
+    mmap,
+    poll,
+    signal,
+    system,
+    time,
+)
 from vm_core.linux.abi import Abi, abi_of
 
 if TYPE_CHECKING:
@@ -52,16 +63,31 @@ class Row(NamedTuple):
         return self.x86_64 if abi.column == "x86_64" else self.generic
 
 
+class _Late:
+    """A handler of a module that is loaded by the first program that needs it."""
+
+    __slots__ = ("_handler", "_module", "_name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+        self._handler: Handler | None = None
+
+    def found(self) -> Handler:
+        if self._handler is None:
+            self._handler = getattr(import_module(f"vm_core.linux.{self._module}"), self._name)
+        return self._handler
+
+    def __call__(self, t: GuestThread, *args: int) -> int | None:
+        return (self._handler or self.found())(t, *args)
+
+
+def _late(module: str, name: str) -> Handler:
+    return _Late(module, name)
+
+
 def _net(name: str) -> Handler:
-    """A handler of vm_core.linux.net, which is loaded by the first program that uses a socket."""
-
-    def call(t: GuestThread, *args: int) -> int | None:
-        from vm_core.linux import net
-
-        handler: Handler = getattr(net, name)
-        return handler(t, *args)
-
-    return call
+    return _late("net", name)
 
 
 # fmt: off
@@ -159,9 +185,17 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("select", None, 23, poll.select_, "int ptr ptr ptr ptr"),
     Row("epoll_create1", 20, 291, poll.epoll_create1, "hex"),
     Row("epoll_create", None, 213, poll.epoll_create, "int"),
-    Row("epoll_ctl", 21, 233, poll.epoll_ctl, "fd int fd ptr", PARTIAL, "duplicates of a descriptor are one"),
+    Row("epoll_ctl", 21, 233, poll.epoll_ctl, "fd int fd ptr"),
     Row("epoll_pwait", 22, 281, poll.epoll_pwait, "fd ptr int int ptr uint"),
     Row("epoll_wait", None, 232, poll.epoll_wait, "fd ptr int int"),
+    Row("epoll_pwait2", 441, 441, poll.epoll_pwait2, "fd ptr int ptr ptr uint"),
+    Row("signalfd4", 74, 289, _late("events", "signalfd4"), "fd ptr uint hex"),
+    Row("signalfd", None, 282, _late("events", "signalfd"), "fd ptr uint"),
+    Row("inotify_init1", 26, 294, _late("events", "inotify_init1"), "hex"),
+    Row("inotify_init", None, 253, _late("events", "inotify_init")),
+    Row("inotify_add_watch", 27, 254, _late("events", "inotify_add_watch"), "fd path hex"),
+    Row("inotify_rm_watch", 28, 255, _late("events", "inotify_rm_watch"), "fd int"),
+    Row("pidfd_getfd", 438, 438, _late("events", "pidfd_getfd"), "fd fd hex", IGNORED, "EPERM"),
     Row("timerfd_create", 85, 283, poll.timerfd_create, "clock hex"),
     Row("timerfd_settime", 86, 286, poll.timerfd_settime, "fd hex ptr ptr"),
     Row("timerfd_gettime", 87, 287, poll.timerfd_gettime, "fd ptr"),
@@ -183,16 +217,16 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int", PARTIAL, "always 0"),
     Row("timer_delete", 111, 226, time.timer_delete, "int"),
     # threads
-    Row("clone", 220, 56, fork.clone, "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; no namespaces"),
-    Row("clone3", 435, 435, fork.clone3, "ptr uint", PARTIAL, "as clone; no CLONE_CLEAR_SIGHAND"),
-    Row("fork", None, 57, fork.fork),
-    Row("vfork", None, 58, fork.vfork),
-    Row("execve", 221, 59, execve.execve, "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
-    Row("execveat", 281, 322, execve.execveat, "dfd path ptr ptr hex", PARTIAL, "set-ID bits are ignored"),
-    Row("wait4", 260, 61, children.wait4, "int ptr hex ptr"),
-    Row("waitid", 95, 247, children.waitid, "int int ptr hex ptr"),
-    Row("pidfd_open", 434, 434, children.pidfd_open, "int hex"),
-    Row("pidfd_send_signal", 424, 424, children.pidfd_send_signal, "fd sig ptr hex"),
+    Row("clone", 220, 56, _late("fork", "clone"), "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; no namespaces"),
+    Row("clone3", 435, 435, _late("fork", "clone3"), "ptr uint", PARTIAL, "as clone; no CLONE_CLEAR_SIGHAND"),
+    Row("fork", None, 57, _late("fork", "fork")),
+    Row("vfork", None, 58, _late("fork", "vfork")),
+    Row("execve", 221, 59, _late("execve", "execve"), "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
+    Row("execveat", 281, 322, _late("execve", "execveat"), "dfd path ptr ptr hex", PARTIAL, "set-ID bits are ignored"),
+    Row("wait4", 260, 61, _late("children", "wait4"), "int ptr hex ptr"),
+    Row("waitid", 95, 247, _late("children", "waitid"), "int int ptr hex ptr"),
+    Row("pidfd_open", 434, 434, _late("children", "pidfd_open"), "int hex"),
+    Row("pidfd_send_signal", 424, 424, _late("children", "pidfd_send_signal"), "fd sig ptr hex"),
     Row("exit", 93, 60, system.exit_, "int"),
     Row("exit_group", 94, 231, system.exit_group, "int"),
     Row("futex", 98, 202, futex.futex, "ptr futex int ptr ptr hex", PARTIAL,
@@ -200,7 +234,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("set_robust_list", 99, 273, futex.set_robust_list, "ptr uint"),
     Row("get_robust_list", 100, 274, futex.get_robust_list, "int ptr ptr"),
     Row("set_tid_address", 96, 218, futex.set_tid_address, "ptr"),
-    Row("rseq", 293, 334, system.nosys, "", ABSENT, "optional for the C library"),
+    Row("rseq", 293, 334, system.nosys, "", ABSENT, "the C library does without; vm does not see when the host moves a thread to another processor"),
     Row("membarrier", 283, 324, system.membarrier, "int hex int"),
     Row("sched_yield", 124, 24, system.sched_yield),
     Row("sched_getaffinity", 123, 204, system.sched_getaffinity, "int uint ptr"),
@@ -256,10 +290,11 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
-    Row("riscv_hwprobe", 258, None, system.riscv_hwprobe, "ptr uint uint ptr hex", OK, "", "riscv64"),
+    Row("riscv_hwprobe", 258, None, hwprobe.probe, "ptr uint uint ptr hex", OK, "", "riscv64"),
     Row("riscv_flush_icache", 259, None, system.riscv_flush_icache, "ptr ptr hex", OK, "", "riscv64"),
     # network
-    Row("socket", 198, 41, _net("socket_"), "int hex int", PARTIAL, "EACCES without --net; INET, INET6, UNIX"),
+    Row("socket", 198, 41, _net("socket_"), "int hex int", PARTIAL,
+        "UNIX; with --net INET, INET6 and the questions of NETLINK_ROUTE, else EACCES"),
     Row("socketpair", 199, 53, _net("socketpair"), "int hex int ptr"),
     Row("bind", 200, 49, _net("bind"), "fd ptr uint"),
     Row("listen", 201, 50, _net("listen"), "fd int"),
@@ -273,31 +308,30 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("setsockopt", 208, 54, _net("setsockopt"), "fd int int ptr uint", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
     Row("getsockopt", 209, 55, _net("getsockopt"), "fd int int ptr ptr", PARTIAL, "SOCKET, IP, IPV6 and TCP levels"),
     Row("shutdown", 210, 48, _net("shutdown"), "fd int"),
-    Row("sendmsg", 211, 46, _net("sendmsg"), "fd ptr hex", PARTIAL, "no control messages"),
-    Row("recvmsg", 212, 47, _net("recvmsg"), "fd ptr hex", PARTIAL, "no control messages"),
+    Row("sendmsg", 211, 46, _net("sendmsg"), "fd ptr hex"),
+    Row("recvmsg", 212, 47, _net("recvmsg"), "fd ptr hex"),
+    Row("sendmmsg", 269, 307, _net("sendmmsg"), "fd ptr uint hex"),
+    Row("recvmmsg", 243, 299, _net("recvmmsg"), "fd ptr uint hex ptr"),
 )
 # fmt: on
 
 
 _ABSENT_TEXT: Final = """
 0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 5:setxattr 6:lsetxattr 7:fsetxattr 8:getxattr
-9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr 15:lremovexattr
-16:fremovexattr 26:inotify_init1 27:inotify_add_watch 28:inotify_rm_watch 30:ioprio_set 31:ioprio_get
-39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl 74:signalfd4 75:vmsplice 76:splice 77:tee
-84:sync_file_range 89:acct 90:capget 91:capset 92:personality 97:unshare 104:kexec_load 105:init_module
+9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr 15:lremovexattr 16:fremovexattr
+30:ioprio_set 31:ioprio_get 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl 75:vmsplice 76:splice
+77:tee 84:sync_file_range 89:acct 90:capget 91:capset 92:personality 97:unshare 104:kexec_load 105:init_module
 106:delete_module 116:syslog 117:ptrace 118:sched_setparam 119:sched_setscheduler 127:sched_rr_get_interval
-128:restart_syscall 142:reboot 143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname
-162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend
-183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget
-191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key
-218:request_key 219:keyctl 224:swapon 225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy
-237:set_mempolicy 238:migrate_pages 239:move_pages 241:perf_event_open 243:recvmmsg 262:fanotify_init
-263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime 267:syncfs 268:setns
-269:sendmmsg 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr
-275:sched_getattr 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2
-288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents 425:io_uring_setup
-426:io_uring_enter 427:io_uring_register 438:pidfd_getfd 441:epoll_pwait2 449:futex_waitv
-452:fchmodat2
+128:restart_syscall 142:reboot 143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname 162:setdomainname
+170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify
+185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop
+194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key 218:request_key 219:keyctl 224:swapon 225:swapoff
+234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy 238:migrate_pages 239:move_pages
+241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime
+267:syncfs 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr
+275:sched_getattr 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2 288:pkey_mprotect
+289:pkey_alloc 290:pkey_free 292:io_pgetevents 425:io_uring_setup 426:io_uring_enter 427:io_uring_register
+449:futex_waitv 452:fchmodat2
 """
 _ABSENT_GENERIC: Final = {
     int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())

@@ -94,6 +94,12 @@ def read_timespec(memory: GuestMemory, address: int) -> float:
     return float(seconds + nanoseconds / _BILLION)
 
 
+def pack_timespec(seconds: float) -> bytes:
+    """A struct timespec."""
+    nanoseconds = int(min(seconds, _LONGEST) * _BILLION)
+    return _TIMESPEC.pack(nanoseconds // _BILLION, nanoseconds % _BILLION)
+
+
 def nanosleep(t: GuestThread, request: int, remaining: int) -> int:
     return _sleep_until(t, time.monotonic() + read_timespec(t.memory, request), remaining)
 

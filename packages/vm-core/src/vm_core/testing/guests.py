@@ -21,7 +21,7 @@ from vm_core import isa as isas
 from vm_core.linux.abi import MASK64, s64
 from vm_core.linux.process import Process
 
-__all__ = ["BASE", "Caller", "elf", "program"]
+__all__ = ["BASE", "Caller", "elf", "labels_of", "program"]
 
 BASE: Final = 0x10000
 _OFFSET: Final = 0x1000
@@ -46,6 +46,18 @@ def elf(
 
 def program(text: str, *, extra: int = 0) -> bytes:
     """The ELF file of a RISC-V assembly text. It starts at the label ``_start``, or else at its first line."""
+    labels, items = _placed(text)
+    out = b"".join(_encode(line, address, labels) for address, line in items)
+    return elf(out, entry=labels.get("_start", BASE), extra=extra)
+
+
+def labels_of(text: str) -> dict[str, int]:
+    """The guest addresses of the labels of such a text."""
+    return _placed(text)[0]
+
+
+def _placed(text: str) -> tuple[dict[str, int], list[tuple[int, str]]]:
+    """The addresses of the labels and of the lines."""
     lines = [line for line in (_strip(raw) for raw in text.splitlines()) if line]
     labels: dict[str, int] = {}
     at = BASE
@@ -57,8 +69,7 @@ def program(text: str, *, extra: int = 0) -> bytes:
         if line:
             items.append((at, line))
             at += len(_encode(line, at, None))
-    out = b"".join(_encode(line, address, labels) for address, line in items)
-    return elf(out, entry=labels.get("_start", BASE), extra=extra)
+    return labels, items
 
 
 def _strip(line: str) -> str:
