@@ -253,6 +253,8 @@ def _allow_guest(rules: landlock.Ruleset, namespace: Namespace) -> None:
 
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/tty")
+_TERMINALS: Final = ("/dev/ptmx", "/dev/pts")
+"""vm opens there only the pairs that the guest has made."""
 _FACTS: Final = ("/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/localtime")
 _PROC: Final = "/proc"
 """Whole, because each forked process reads in a directory of its own. Of processes outside, Landlock keeps back all that only
@@ -264,6 +266,8 @@ def _allow_host(rules: landlock.Ruleset, readable: Iterable[str], writable: Iter
     """What Python loads late, and what it takes to start the process that LLVM runs in: all for reading."""
     for path in _DEVICES:
         rules.allow(path, landlock.READ_FILE | landlock.WRITE_FILE)
+    for path in _TERMINALS:
+        rules.allow(path, landlock.READ_FILE | landlock.WRITE_FILE | landlock.DEVICE_IOCTL)
     for path in dict.fromkeys((*_FACTS, *_LIBRARIES, *_python_paths(), *readable)):
         rules.allow(path, landlock.READ)
     rules.allow(_PROC, landlock.READ_FILE)
