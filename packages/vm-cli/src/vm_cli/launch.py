@@ -248,15 +248,30 @@ def _confine(process: Process, settings: Settings) -> list[str]:
         return []
     from vm_core.linux.confine import confine
 
-    writable = []
-    if process.engine.name != "reference":
-        from vm_core.engines import cache_directory
+    readable: list[str] = []
+    writable: list[str] = []
+    provide = getattr(process.engine, "provide", None)
+    if provide is not None:
+        from vm_core.engines import cache_directory, enter_cache_zone
+        from vm_jit.cache import ZONE
+        from vm_jit.digest import blake2b
 
         cache = cache_directory()
+        powers = f"{settings.sandbox} {settings.net} {process.files.namespace.view()}"
+        zone = os.path.join(cache, ZONE + blake2b(powers.encode(), digest_size=12).hexdigest())
         with suppress(OSError):  # without one, nothing is kept, and the engine says so
-            os.makedirs(cache, 0o700, exist_ok=True)
-        writable.append(cache)
-    return confine(process.files.namespace, net=settings.net, level=settings.sandbox, writable=writable)
+            os.makedirs(zone, 0o700, exist_ok=True)
+        provide()
+        enter_cache_zone(zone)
+        readable.append(cache)
+        writable.append(zone)
+    return confine(
+        process.files.namespace,
+        net=settings.net,
+        level=settings.sandbox,
+        readable=readable,
+        writable=writable,
+    )
 
 
 def _show_log(level: str) -> None:
