@@ -786,7 +786,7 @@ class Process:
         """Whether this host process runs nothing but the guest, which ends it."""
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
-        self.parent_pipe = -1
+        self.parent_pipe, self.parent_frames = -1, 0
         self._handling: dict[int, Any] = {}
         self._arrived: deque[int] = deque()
         self._owed: dict[int, tuple[int, float]] = {}
@@ -1127,7 +1127,7 @@ class Process:
         from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
 
         fd, self.parent_pipe = self.parent_pipe, -1
-        leave_parent(self.memory, fd)
+        leave_parent(self.memory, fd, self.parent_frames)
 
     @staticmethod
     def _die_by(number: int) -> None:
