@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from vm_core import engines
+from vm_core.engines import ZONE
 from vm_core.errors import CacheError
-from vm_jit.cache import SUFFIX, ZONE, Cache, warn
+from vm_jit.cache import SUFFIX, Cache, warn
 
 
 @pytest.fixture

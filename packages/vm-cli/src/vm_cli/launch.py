@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -243,35 +243,12 @@ def run_guest(
 
 
 def _confine(process: Process, settings: Settings) -> list[str]:
-    """Hold this process, for ever, to what the guest may reach, and the code cache; what enforces it. Raises HostError."""
+    """Hold this process, for ever, to what the guest may reach; what enforces it. Raises HostError."""
     if settings.sandbox == "off" or settings.trust:
         return []
-    from vm_core.linux.confine import confine
+    from vm_core.linux.confine import confine_process
 
-    readable: list[str] = []
-    writable: list[str] = []
-    provide = getattr(process.engine, "provide", None)
-    if provide is not None:
-        from vm_core.engines import cache_directory, enter_cache_zone
-        from vm_jit.cache import ZONE
-        from vm_jit.digest import blake2b
-
-        cache = cache_directory()
-        powers = f"{settings.sandbox} {settings.net} {process.files.namespace.view()}"
-        zone = os.path.join(cache, ZONE + blake2b(powers.encode(), digest_size=12).hexdigest())
-        with suppress(OSError):  # without one, nothing is kept, and the engine says so
-            os.makedirs(zone, 0o700, exist_ok=True)
-        provide()
-        enter_cache_zone(zone)
-        readable.append(cache)
-        writable.append(zone)
-    return confine(
-        process.files.namespace,
-        net=settings.net,
-        level=settings.sandbox,
-        readable=readable,
-        writable=writable,
-    )
+    return confine_process(process, level=settings.sandbox)
 
 
 def _show_log(level: str) -> None:

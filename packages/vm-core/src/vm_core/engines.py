@@ -32,6 +32,8 @@ def cache_directory() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
 
 
+ZONE: Final = "zone-"
+"""How the directories in the cache begin that hold what confined processes have left."""
 _zone = ""
 
 

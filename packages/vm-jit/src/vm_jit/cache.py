@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from vm_core.engines import cache_directory, cache_zone
+from vm_core.engines import ZONE, cache_directory, cache_zone
 from vm_core.errors import CacheError
 from vm_core.log import Log
 from vm_core.record import record
@@ -36,8 +36,6 @@ _HEADER: Final = struct.Struct("<8sQ32s")
 _SECTION: Final = struct.Struct("<16sQQ")
 """Name, and offset and size in bytes, the offset from the payload's start. The payload begins with their number (64 bits)."""
 SUFFIX: Final = ".vmc"
-ZONE: Final = "zone-"
-"""How the directories in the cache begin that hold what confined processes have left."""
 LIMIT_BYTES: Final = 1 << 30
 """The default size beyond which prune() removes the files used longest ago."""
 

@@ -19,14 +19,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from vm_core.engines import ZONE, cache_directory, enter_cache_zone
 from vm_core.errors import HostError
 from vm_core.linux import landlock, seccomp
 from vm_core.record import record
 
 if TYPE_CHECKING:
     from vm_core.linux.paths import Namespace
+    from vm_core.linux.process import Process
 
-__all__ = ["LEVELS", "Wall", "confine", "confine_worker", "walls"]
+__all__ = ["LEVELS", "Wall", "confine", "confine_process", "confine_worker", "walls"]
 
 LEVELS: Final = ("auto", "strict", "off")
 """auto: what the host has, with room for all that vm can do; strict: all that is needed, or the guest does not run, and neither
@@ -120,6 +122,26 @@ def walls() -> list[Wall]:
             needed=False,
         ),
     ]
+
+
+def confine_process(process: Process, *, level: str) -> list[str]:
+    """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
+    namespace = process.files.namespace
+    provide = getattr(process.engine, "provide", None)
+    if provide is None or level == "off":
+        return confine(namespace, net=process.net, level=level)
+    try:
+        from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
+    except ImportError:
+        from hashlib import blake2b
+    cache = cache_directory()
+    powers = f"{level} {process.net} {namespace.view()}"
+    zone = os.path.join(cache, ZONE + blake2b(powers.encode(), digest_size=12).hexdigest())
+    with contextlib.suppress(OSError):  # without one, nothing is kept, and the engine says so
+        os.makedirs(zone, 0o700, exist_ok=True)
+    provide()
+    enter_cache_zone(zone)
+    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone,))
 
 
 def confine(
