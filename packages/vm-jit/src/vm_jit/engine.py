@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,7 +47,7 @@ from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import has_segment
 from vm_jit.decoder import BLOCK, NEEDS_PYTHON, TRACE
 from vm_jit.digest import blake2b
-from vm_jit.prebuilt import Code, load
+from vm_jit.prebuilt import Code, load, provide
 from vm_jit.program import Program
 from vm_jit.records import (
     HEAT,
@@ -699,6 +699,12 @@ class NativeEngine:
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
         self._interrupt = True
+
+    def provide(self) -> None:
+        """Make now what is made once for a machine, not for a program: a confined process cannot put it where all find it."""
+        if self.options.baseline and self.cache is not None:
+            with suppress(VmError):  # whoever wants it tries again, and says so
+                provide("baseline", self.isa, self.cache)
 
     def close(self) -> None:
         with self.lock:
