@@ -82,6 +82,8 @@ def children_changed(process: Process) -> bool:
         child.said = (seen.si_code, seen.si_status)
         found = True
         over = seen.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
+        if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            process.tracer.child_over(child.pid, seen.si_status)
         if not over and process.signals.action(SIGCHLD).flags & _NOCLDSTOP:
             continue
         number = child.signal if over else SIGCHLD
