@@ -169,7 +169,7 @@ FLAGS: Final[dict[str, Names]] = {
         "FIXED=0x10 ANONYMOUS=0x20 32BIT=0x40 GROWSDOWN=0x100 DENYWRITE=0x800 EXECUTABLE=0x1000 LOCKED=0x2000 NORESERVE=0x4000 "
         "POPULATE=0x8000 NONBLOCK=0x10000 STACK=0x20000 HUGETLB=0x40000 SYNC=0x80000 FIXED_NOREPLACE=0x100000", "MAP_"),
     "mremap": _names("MREMAP_???", "MAYMOVE=1 FIXED=2 DONTUNMAP=4", "MREMAP_"),
-    "msync": _names("MS_???", "ASYNC=1 INVALIDATE=2 SYNC=4", "MS_"),
+    "msync": _names("MS_???", "SYNC=4 ASYNC=1 INVALIDATE=2", "MS_"),
     "mlockall": _names("MCL_???", "CURRENT=1 FUTURE=2 ONFAULT=4", "MCL_"),
     "mlock2": _names("MLOCK_???", "ONFAULT=1", "MLOCK_"),
     "access": _names("?_OK", "F_OK=0 R_OK=4 W_OK=2 X_OK=1"),

@@ -85,7 +85,7 @@ class Shared:
         _OPEN.pack_into(self._memory, 0, self.opener, seconds)
 
     def _find(self, pid: int) -> int:
-        """The place of a process, or of the first free one; -1 if all are taken."""
+        """The place of a process, or of the first free one (also for 0); -1 if all are taken."""
         for at in range(_TABLE, len(self._memory), _ENTRY.size):
             owner, _ = _ENTRY.unpack_from(self._memory, at)
             if owner == pid or not owner:
@@ -93,26 +93,36 @@ class Shared:
         return -1
 
     def threads(self, pid: int, count: int) -> None:
-        """So many threads has the process now; with 0 it is over."""
+        """So many threads has the process now; with 0 it is over, and its end has been told."""
         at = self._find(pid)
-        if at < 0:
-            return
-        _ENTRY.pack_into(self._memory, at, pid, count)
-        if not count:
+        if at >= 0:
+            _ENTRY.pack_into(self._memory, at, pid, count)
+
+    def told(self, pid: int) -> bool:
+        """Whether the end of a process has been told."""
+        at = self._find(pid)
+        return at >= 0 and _ENTRY.unpack_from(self._memory, at) == (pid, 0)
+
+    def forget(self, pid: int) -> None:
+        """Nothing more will come of the process."""
+        at = self._find(pid)
+        if at >= 0 and _ENTRY.unpack_from(self._memory, at)[0] == pid:
             # The places in use stay together, so that a search ends at the first free one.
-            last = self._find(0) - _ENTRY.size
+            free = self._find(0)
+            last = (free if free >= 0 else len(self._memory)) - _ENTRY.size
             self._memory[at : at + _ENTRY.size] = self._memory[last : last + _ENTRY.size]
             _ENTRY.pack_into(self._memory, last, 0, 0)
-
-    def has(self, pid: int) -> bool:
-        at = self._find(pid)
-        return at >= 0 and _ENTRY.unpack_from(self._memory, at)[0] == pid
 
     @property
     def several(self) -> bool:
         """Whether there is more than one thread."""
-        first, second = struct.unpack_from("<iiii", self._memory, _TABLE)[1:4:2]
-        return bool(first + second > 1)
+        total = 0
+        for at in range(_TABLE, len(self._memory), _ENTRY.size):
+            pid, count = _ENTRY.unpack_from(self._memory, at)
+            total += count
+            if not pid or total > 1:
+                break
+        return total > 1
 
 
 class Lines:

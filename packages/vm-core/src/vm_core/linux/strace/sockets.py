@@ -127,10 +127,6 @@ def optval(call: Call, value: int, where: str) -> str:
     if level == 1 and option == 17 and length >= 12:
         pid, uid, gid = struct.unpack_from("<iII", raw)
         return f"{{pid={pid}, uid={uid}, gid={gid}}}"
-    if level == 1 and option in (3, 38, 39) and length == 4:
-        number = int.from_bytes(raw, "little")
-        table = ENUMS[{3: "socktype", 38: "ipproto", 39: "family"}[option]]
-        return f"[{enumerated(table, number)}]"
     if (level, option) in ((1, 25), (6, 13)):
         return quote(raw.rstrip(b"\0"))
     if length == 4:

@@ -35,7 +35,7 @@ _CHILD_TIDS: Final = 0x120_0000
 
 
 def _pair(raw: bytes, unit: str) -> str:
-    seconds, fraction = struct.unpack("<qq", raw)
+    seconds, fraction = struct.unpack("<qQ", raw)
     return f"{{tv_sec={seconds}, tv_{unit}={fraction}}}"
 
 
@@ -373,16 +373,16 @@ def siginfo_text(info: SigInfo) -> str:
     elif code == -2:
         out += [f"si_timerid={s32(info.pid)}", f"si_overrun={s32(info.uid)}"]
         if info.value:
-            out.append(f"si_value={_sival(info.value)}")
+            out += _sival(info.value)
     elif code != 0x80:
         out += [f"si_pid={info.pid}", f"si_uid={info.uid}"]
         if code == -1 or (code not in (0, -6) and info.value):
-            out.append(f"si_value={_sival(info.value)}")
+            out += _sival(info.value)
     return "{" + ", ".join(out) + "}"
 
 
-def _sival(value: int) -> str:
-    return f"{{sival_int={s32(value)}, sival_ptr={pointer(value & (1 << 64) - 1)}}}"
+def _sival(value: int) -> list[str]:
+    return [f"si_int={s32(value)}", f"si_ptr={pointer(value & (1 << 64) - 1)}"]
 
 
 @decoder

@@ -160,7 +160,7 @@ class Tracer:
         self.post: Post | None = None
         self._first = os.getpid()
         self._made: dict[int, _Made] = {}
-        self._gone: list[tuple[int, int]] = []
+        self._gone: list[tuple[int, int, bool]] = []
         self._silent = False
         quiet = options.summary == "only"
         self._lines: Lines | None = None
@@ -248,20 +248,22 @@ class Tracer:
         with self.shared.held():
             self.shared.threads(process.pid, 1)
 
-    def child_over(self, pid: int, status: int) -> None:
-        """A child was killed by a signal. Callable from a signal handler: it is told later."""
-        self._gone.append((pid, status))
+    def child_over(self, pid: int, number: int, *, reaped: bool) -> None:
+        """A child has been killed by a signal, or (0) is over. Callable from a signal handler: it is told later."""
+        self._gone.append((pid, number, reaped))
 
     def _tell_gone(self) -> None:
         """Children that could not say that they were killed."""
         while self._gone:
-            pid, number = self._gone.pop()
-            if self.shared.has(pid):
+            pid, number, reaped = self._gone.pop(0)
+            if number and not self.shared.told(pid):
                 name = signal_number(number)
                 text = f"+++ killed by {name} +++"
                 if self.options.exits and self.options.follow and not self._silent:
                     self._show(TraceEvent("killed", pid, pid, name, (), (), None, "", time.time(), 0.0, text))
                 self.shared.threads(pid, 0)
+            if reaped:
+                self.shared.forget(pid)
 
     def signal(self, thread: GuestThread, info: SigInfo) -> None:
         """A signal is about to be acted on."""

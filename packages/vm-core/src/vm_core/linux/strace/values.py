@@ -322,6 +322,8 @@ def data(call: Call, value: int, where: str) -> str:
 def bytes_(call: Call, value: int, where: str) -> str:
     """Bytes that are no text."""
     length = call.count(where)
+    if not value:
+        return "NULL"
     raw = call.memory.read(value, min(length, call.strings))
     return '"' + "".join(f"\\x{byte:02x}" for byte in raw) + '"' + ("..." if length > call.strings else "")
 
