@@ -28,10 +28,7 @@ from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
-from vm_core.linux.children import Child, children_changed
-from vm_core.linux.family import Family
 from vm_core.linux.files import RESTART, File, FileSystem
-from vm_core.linux.fork import leave_parent
 from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
@@ -57,7 +54,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.control import Debugger
+    from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
+    from vm_core.linux.family import Family
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -792,7 +791,7 @@ class Process:
         """Whether this host process runs nothing but the guest, which ends it."""
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
-        self.parent_pipe = -1
+        self.parent_pipe, self.parent_frames = -1, 0
         self._handling: dict[int, Any] = {}
         self._arrived: deque[int] = deque()
         self._owed: dict[int, tuple[int, float]] = {}
@@ -1122,7 +1121,7 @@ class Process:
             if self.failure is not None:
                 Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
             if self.parent_pipe >= 0:
-                leave_parent(self.memory, self.parent_pipe)
+                self._leave_parent()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1134,6 +1133,13 @@ class Process:
                 status = self.exit_code or 0
         finally:
             os._exit(status)
+
+    def _leave_parent(self) -> None:
+        """In the child of a vfork: the parent need not wait any more."""
+        from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
+
+        fd, self.parent_pipe = self.parent_pipe, -1
+        leave_parent(self.memory, fd, self.parent_frames)
 
     @staticmethod
     def _die_by(number: int) -> None:
@@ -1248,8 +1254,7 @@ class Process:
             switching.leave()
         mapping.flush_all(self)
         if self.parent_pipe >= 0:
-            leave_parent(self.memory, self.parent_pipe)
-            self.parent_pipe = -1
+            self._leave_parent()
         self.engine.close()
         self.memory.close()
         self._inherited = False
@@ -1565,6 +1570,8 @@ class Process:
     def arrive(self, number: int) -> bool:
         """The host has got a signal; False if it is not for the guest."""
         if number == 17:
+            from vm_core.linux.children import children_changed  # PERF: most programs have no children
+
             return children_changed(self)
         letters = [] if self.family is None else self.family.received(number)
         now = time.monotonic()
