@@ -258,15 +258,22 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("rseq", 293, 334, system.nosys, "", ABSENT, "the C library does without; vm does not see when the host moves a thread to another processor"),
     Row("membarrier", 283, 324, system.membarrier, "int hex int"),
     Row("sched_yield", 124, 24, system.sched_yield),
-    Row("sched_getaffinity", 123, 204, system.sched_getaffinity, "int uint ptr"),
-    Row("sched_setaffinity", 122, 203, system.sched_setaffinity, "int uint ptr", IGNORED),
-    Row("sched_getparam", 121, 143, system.sched_getparam, "int ptr", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_getscheduler", 120, 145, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_get_priority_max", 125, 146, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_get_priority_min", 126, 147, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("getpriority", 141, 140, system.getpriority, "int int", PARTIAL, "always 0"),
-    Row("setpriority", 140, 141, system.setpriority, "int int int", IGNORED),
-    Row("getcpu", 168, 309, system.getcpu, "ptr ptr"),
+    Row("sched_getaffinity", 123, 204, _late("identity", "sched_getaffinity"), "int uint ptr"),
+    Row("sched_setaffinity", 122, 203, _late("identity", "sched_setaffinity"), "int uint ptr", PARTIAL, "kept and told"),
+    Row("sched_getparam", 121, 143, _late("identity", "sched_getparam"), "int ptr"),
+    Row("sched_setparam", 118, 142, _late("identity", "sched_setparam"), "int ptr", PARTIAL, "as sched_setscheduler"),
+    Row("sched_getscheduler", 120, 145, _late("identity", "sched_getscheduler"), "int"),
+    Row("sched_setscheduler", 119, 144, _late("identity", "sched_setscheduler"), "int int ptr", PARTIAL, "kept and told; real-time classes are EPERM"),
+    Row("sched_getattr", 275, 315, _late("identity", "sched_getattr"), "int ptr uint hex"),
+    Row("sched_setattr", 274, 314, _late("identity", "sched_setattr"), "int ptr hex", PARTIAL, "as sched_setscheduler"),
+    Row("sched_rr_get_interval", 127, 148, _late("identity", "sched_rr_get_interval"), "int ptr"),
+    Row("sched_get_priority_max", 125, 146, _late("identity", "sched_get_priority_max"), "int"),
+    Row("sched_get_priority_min", 126, 147, _late("identity", "sched_get_priority_min"), "int"),
+    Row("getpriority", 141, 140, _late("identity", "getpriority"), "int int"),
+    Row("setpriority", 140, 141, _late("identity", "setpriority"), "int int int", PARTIAL, "acts on the calling thread"),
+    Row("ioprio_get", 31, 252, _late("identity", "ioprio_get"), "int int"),
+    Row("ioprio_set", 30, 251, _late("identity", "ioprio_set"), "int int int", PARTIAL, "kept and told"),
+    Row("getcpu", 168, 309, _late("identity", "getcpu"), "ptr ptr"),
     # signals
     Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint"),
     Row("rt_sigprocmask", 135, 14, signal.rt_sigprocmask, "int ptr ptr uint"),
@@ -285,30 +292,37 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("getpid", 172, 39, system.getpid),
     Row("getppid", 173, 110, system.getppid, "", PARTIAL, "1 for the first process"),
     Row("gettid", 178, 186, system.gettid),
-    Row("getuid", 174, 102, system.getuid),
-    Row("geteuid", 175, 107, system.getuid),
-    Row("getgid", 176, 104, system.getgid),
-    Row("getegid", 177, 108, system.getgid),
-    Row("setuid", 146, 105, system.set_id, "int", PARTIAL, "to its own identity only"),
-    Row("setgid", 144, 106, system.set_id, "int", PARTIAL, "to its own identity only"),
-    Row("setresuid", 147, 117, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
-    Row("setresgid", 149, 119, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
-    Row("getresuid", 148, 118, system.getresuid, "ptr ptr ptr"),
-    Row("getresgid", 150, 120, system.getresgid, "ptr ptr ptr"),
-    Row("getgroups", 158, 115, system.getgroups, "int ptr", PARTIAL, "its primary group"),
-    Row("setgroups", 159, 116, system.denied, "", IGNORED, "EPERM"),
+    Row("getuid", 174, 102, _late("identity", "getuid"), ""),
+    Row("geteuid", 175, 107, _late("identity", "geteuid"), ""),
+    Row("getgid", 176, 104, _late("identity", "getgid"), ""),
+    Row("getegid", 177, 108, _late("identity", "getegid"), ""),
+    Row("setuid", 146, 105, _late("identity", "setuid"), "int", PARTIAL, "as far as the host lets the process"),
+    Row("setgid", 144, 106, _late("identity", "setgid"), "int", PARTIAL, "as setuid"),
+    Row("setreuid", 145, 113, _late("identity", "setreuid"), "int int", PARTIAL, "as setuid"),
+    Row("setregid", 143, 114, _late("identity", "setregid"), "int int", PARTIAL, "as setuid"),
+    Row("setresuid", 147, 117, _late("identity", "setresuid"), "int int int", PARTIAL, "as setuid"),
+    Row("setresgid", 149, 119, _late("identity", "setresgid"), "int int int", PARTIAL, "as setuid"),
+    Row("setfsuid", 151, 122, _late("identity", "setfsuid"), "int", IGNORED),
+    Row("setfsgid", 152, 123, _late("identity", "setfsgid"), "int", IGNORED),
+    Row("getresuid", 148, 118, _late("identity", "getresuid"), "ptr ptr ptr"),
+    Row("getresgid", 150, 120, _late("identity", "getresgid"), "ptr ptr ptr"),
+    Row("getgroups", 158, 115, _late("identity", "getgroups"), "int ptr"),
+    Row("setgroups", 159, 116, _late("identity", "setgroups"), "int ptr", PARTIAL, "as setuid"),
+    Row("capget", 90, 125, _late("identity", "capget"), "ptr ptr"),
+    Row("capset", 91, 126, _late("identity", "capset"), "ptr ptr", IGNORED, "giving up is granted, gaining is EPERM"),
+    Row("personality", 92, 135, _late("identity", "personality"), "hex", PARTIAL, "kept and told"),
     Row("getpgid", 155, 121, system.getpgid, "int"),
     Row("getpgrp", None, 111, system.getpgrp),
     Row("setpgid", 154, 109, system.setpgid, "int int"),
     Row("getsid", 156, 124, system.getsid, "int"),
     Row("setsid", 157, 112, system.setsid),
     Row("uname", 160, 63, system.uname, "ptr"),
-    Row("prctl", 167, 157, system.prctl, "int hex", PARTIAL, "names, dumpable, no_new_privs, parent-death signal"),
+    Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
     Row("prlimit64", 261, 302, system.prlimit64, "int int ptr ptr", PARTIAL, "NOFILE is enforced, others are kept"),
     Row("getrlimit", 163, 97, system.getrlimit, "int ptr"),
     Row("setrlimit", 164, 160, system.setrlimit, "int ptr", PARTIAL, "as prlimit64"),
-    Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process"),
+    Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process, LLVM among them"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
     Row("riscv_hwprobe", 258, None, hwprobe.probe, "ptr uint uint ptr hex", OK, "", "riscv64"),
@@ -338,16 +352,14 @@ ROWS: Final[tuple[Row, ...]] = (
 
 
 _ABSENT_TEXT: Final = """
-0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 30:ioprio_set 31:ioprio_get 39:umount2 40:mount
-41:pivot_root 51:chroot 58:vhangup 60:quotactl 89:acct 90:capget 91:capset 92:personality 97:unshare 104:kexec_load
-105:init_module 106:delete_module 116:syslog 117:ptrace 118:sched_setparam 119:sched_setscheduler
-127:sched_rr_get_interval 128:restart_syscall 142:reboot 143:setregid 145:setreuid 151:setfsuid 152:setfsgid
-161:sethostname 162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend
-183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget 191:semctl
-192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 217:add_key 218:request_key 219:keyctl 224:swapon
-225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy 238:migrate_pages 239:move_pages
-241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime
-268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr 275:sched_getattr
+0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup
+60:quotactl 89:acct 97:unshare 104:kexec_load 105:init_module 106:delete_module 116:syslog 117:ptrace
+128:restart_syscall 142:reboot 161:sethostname 162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open
+181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv
+189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 217:add_key
+218:request_key 219:keyctl 224:swapon 225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy
+238:migrate_pages 239:move_pages 241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at
+265:open_by_handle_at 266:clock_adjtime 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module
 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents
 425:io_uring_setup 426:io_uring_enter 427:io_uring_register 449:futex_waitv
 """
