@@ -15,8 +15,8 @@ from functools import cache
 from importlib.machinery import PathFinder
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from vm_core.engines import import_path
 from vm_core.errors import EngineUnavailable, VmError
-from vm_core.linux.confine import confine_worker
 from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ def _unframe(stream: IO[bytes]) -> bytes | None:
 def serve() -> None:
     """The worker: answers each frame (pass set, NUL, processor, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
     error, until standard input ends."""
+    from vm_core.linux.confine import confine_worker
+
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _import_quickly()
     with contextlib.suppress(EngineUnavailable):  # each answer says it
@@ -207,7 +209,7 @@ class Compiler:
 
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _WORKER, *sys.path],
+                    [sys.executable, "-I", "-S", "-c", _WORKER, *import_path()],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

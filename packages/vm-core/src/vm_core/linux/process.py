@@ -39,7 +39,7 @@ from vm_core.linux.futex import (
     release_robust_list,
 )
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
-from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
@@ -899,7 +899,12 @@ class Process:
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
             return Namespace(
-                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+                cwd=cwd,
+                root=root,
+                sysroot=sysroot,
+                binds=shown,
+                trusted=trusted,
+                hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -911,7 +916,7 @@ class Process:
             binds=shown,
             program=path if os.path.isfile(path) else None,
             trusted=trusted,
-            hidden=(cache_directory(),),
+            hidden=(cache_directory(), temporary_parent()),
         )
 
     def _in_guest(
