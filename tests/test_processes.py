@@ -198,6 +198,11 @@ int main(void) {
 
 THREADS = r"""
 static void *spin(void *flag) { while (!*(volatile int *)flag) sched_yield(); return 0; }
+static volatile unsigned long counted, lost;
+static void *counts(void *flag) {
+    for (unsigned long mine = 0; !*(volatile int *)flag; counted = ++mine) lost += counted != mine;
+    return 0;
+}
 static void *forks(void *result) {
     pid_t child = fork();
     if (!child) {
@@ -228,6 +233,11 @@ int main(int argc, char **argv) {
     }
     say("status", WEXITSTATUS(reap(child)));
     flag = 1, pthread_join(spinning, 0);
+    flag = 0, pthread_create(&spinning, 0, counts, &flag);
+    int failed = 0;
+    for (int n = 0; n < 10; n++) failed += posix_spawn(&child, "/nonexistent", 0, 0, argv, environ) == ENOENT;
+    say("not started", failed);
+    flag = 1, pthread_join(spinning, 0), say("lost", lost);
     char *words[] = {"me", "again", 0};
     pthread_create(&forking, 0, execs, words);
     for (;;) pause();

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.children import SIGCHLD, Child, PidFile
 from vm_core.linux.family import Family
-from vm_core.memory import PAGE, Access, GuestMemory, Prot
+from vm_core.memory import PAGE, Access, GuestMemory, Prot, page_down, page_up
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
@@ -38,6 +38,8 @@ _EXCLUSIVE: Final = 1 << 56
 _OF_FILE: Final = 1 << 61
 _PRESENT: Final = 1 << 63
 """Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is a file's; it is in memory."""
+_FRAMES: Final = 256 << 10
+"""Bytes of the stack above the stack pointer that belong to the functions that called vfork."""
 _PAGE_AT: Final = struct.Struct("<Q")
 _ALL_SIGNALS: Final = signal.valid_signals()
 
@@ -112,6 +114,8 @@ def _fork(
     reader = writer = -1
     if flags & _VFORK:
         reader, writer = os.pipe()
+    # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
+    frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
     everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
@@ -125,7 +129,7 @@ def _fork(
             _begin(t, flags, stack, child_tid, tls)
             if reader >= 0:
                 os.close(reader)
-                process.parent_pipe = writer
+                process.parent_pipe, process.parent_frames = writer, frames
         else:
             process.children[pid] = Child(pid, number)
             process.family.expect(pid)
@@ -201,11 +205,12 @@ def _await_vfork(t: GuestThread, reader: int) -> None:
                 page[:] = data[at + _PAGE_AT.size : at + step]
 
 
-def leave_parent(t_memory: GuestMemory, writer: int) -> None:
-    """In the child of a vfork: let the parent go on, with the pages that this process has changed."""
+def leave_parent(memory: GuestMemory, writer: int, frames: int) -> None:
+    """In the child of a vfork: let the parent go on, with the pages that this process has changed; only with those of the
+    stack around ``frames``, if that is not 0."""
     try:
-        for address in _changed(t_memory):
-            with t_memory.opened(address, PAGE) as page:
+        for address in _changed(memory, frames):
+            with memory.opened(address, PAGE) as page:
                 data = _PAGE_AT.pack(address) + bytes(page)
             while data:
                 data = data[os.write(writer, data) :]
@@ -215,19 +220,22 @@ def leave_parent(t_memory: GuestMemory, writer: int) -> None:
         os.close(writer)
 
 
-def _changed(memory: GuestMemory) -> list[int]:
+def _changed(memory: GuestMemory, frames: int) -> list[int]:
     """The addresses of private pages that this process has to itself: what it wrote since it was forked."""
+    low, high = (page_down(frames), frames + _FRAMES) if frames else (0, memory.size)
     out = []
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for region in memory.regions():
             if region.shared or not region.prot & Prot.WRITE:
                 continue
-            first = memory.host_address + region.start
-            raw = os.pread(fd, (region.end - region.start) // PAGE * 8, first // PAGE * 8)
+            start, end = max(region.start, low), min(region.end, page_up(high))
+            if start >= end:
+                continue
+            raw = os.pread(fd, (end - start) // PAGE * 8, (memory.host_address + start) // PAGE * 8)
             for number, word in enumerate(memoryview(raw).cast("Q")):
                 if word & _PRESENT and word & _EXCLUSIVE and not word & _OF_FILE:
-                    out.append(region.start + number * PAGE)
+                    out.append(start + number * PAGE)
     finally:
         os.close(fd)
     return out

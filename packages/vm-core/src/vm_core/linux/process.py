@@ -677,10 +677,14 @@ class GuestThread:
     @contextmanager
     def waits_for_child(self) -> Iterator[None]:
         """Inside, the thread waits for its own child process, and for nothing else."""
-        host = self.process.host
+        host, debugger = self.process.host, self.process.debugger
         self.waiting = True
         try:
-            with contextlib.nullcontext() if host is None else host.blocking():
+            with ExitStack() as held:
+                if host is not None:
+                    held.enter_context(host.blocking())
+                if debugger is not None:
+                    held.enter_context(debugger.away(self))
                 yield
         finally:
             self.waiting = False
@@ -791,7 +795,7 @@ class Process:
         """Whether this host process runs nothing but the guest, which ends it."""
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
-        self.parent_pipe = -1
+        self.parent_pipe, self.parent_frames = -1, 0
         self._handling: dict[int, Any] = {}
         self._arrived: deque[int] = deque()
         self._owed: dict[int, tuple[int, float]] = {}
@@ -1132,7 +1136,7 @@ class Process:
         from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
 
         fd, self.parent_pipe = self.parent_pipe, -1
-        leave_parent(self.memory, fd)
+        leave_parent(self.memory, fd, self.parent_frames)
 
     @staticmethod
     def _die_by(number: int) -> None:
@@ -1680,16 +1684,30 @@ class Process:
         if trap is not None and trap.pc == pc and info.code > 0:
             if trap.cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
                 what = {Cause.LOAD: "load from", Cause.STORE: "store to", Cause.FETCH: "jump to"}[trap.cause]
-                out.append(f"{what} {trap.address:#x} ({'protected' if trap.mapped else 'not mapped'})")
+                why = "protected" if trap.mapped else "not mapped"
+                if info.number == _SIGBUS:
+                    why = "behind the end of the file"
+                out.append(f"{what} {trap.address:#x} ({why})")
             elif trap.cause is Cause.ILLEGAL:
                 out.append("illegal instruction")
             else:
                 out.append(trap.cause.value)
-        symbol = self.image.symbols.name(pc)
+        symbol = self.symbol(pc)
         out.append(f"pc {pc:#x}" + (f" <{symbol}>" if symbol else ""))
         if trap is not None and trap.pc == pc and info.code > 0:
             out.append(self._instruction_text(pc))
         return ": ".join(part for part in out if part)
+
+    def symbol(self, address: int) -> str:
+        """``main+0x12`` or ``strlen+0x4 in libc.so.6`` for a guest address, or an empty string."""
+        if self.image.start <= address < self.image.end:
+            return self.image.symbols.name(address)
+        region = self.memory.region_at(address)
+        if region is None:
+            return ""
+        from vm_core.linux.objects import Objects
+
+        return Objects(self.files.namespace, self.isa.name).name(region, address)
 
     def _instruction_text(self, pc: int) -> str:
         """The bytes at a pc and what they mean, for a message."""

@@ -112,6 +112,8 @@ def _names(*groups: str) -> frozenset[str]:
 
 ALLOWED: Final = _names("python", "files", "names", "waiting", "processes", "sockets")
 """What a guest's process may call."""
+ADDRESSED: Final = frozenset({"socket", "bind", "listen", "connect"})
+"""What makes a socket that strangers can be reached with."""
 FORBIDDEN: Final = _names("forbidden")
 """What ends the process: no part of vm calls them, and an attacker would."""
 WORKER: Final = _names("python")
@@ -193,9 +195,12 @@ def _checks(names: Iterable[str], *, net: bool) -> dict[str, list[Insn]]:
     return {name: checks[name] for name in checks if name in names}
 
 
-def assemble(names: Iterable[str], machine: str, *, net: bool = False) -> list[Insn]:
-    """The filter that allows ``names`` (with ``net``, sockets of the network too) on a machine of MACHINES."""
+def assemble(names: Iterable[str], machine: str, *, net: bool = False, unix: bool = True) -> list[Insn]:
+    """The filter that allows ``names`` on a machine of MACHINES: with ``net``, all sockets that vm has a use for, else those
+    that have a path, and without ``unix`` only pairs. A path in an address is where a filter cannot see it."""
     names = frozenset(names)
+    if not net and not unix:
+        names -= ADDRESSED
     audit, _ = MACHINES[machine]
     checks = _checks(names, net=net)
     # First what may come often (the others are cached by the kernel), then the search.
@@ -211,6 +216,7 @@ def assemble(names: Iterable[str], machine: str, *, net: bool = False) -> list[I
         body = checks[name]
         out += [(_EQUAL, 0, len(body), number), *body]
     verdicts = dict.fromkeys(numbers(FORBIDDEN, machine).values(), KILL)
+    verdicts |= dict.fromkeys(numbers(ADDRESSED, machine).values(), _ERRNO | errno.EACCES)
     verdicts |= dict.fromkeys(numbers(names - checks.keys(), machine).values(), ALLOW)
     return out + _search(_ranges(verdicts))
 
