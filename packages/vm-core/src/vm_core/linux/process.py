@@ -776,6 +776,7 @@ class Process:
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
+        self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {
             3: (self.stack_bytes, MASK64),
@@ -1193,7 +1194,7 @@ class Process:
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
-        self.timers = {}
+        self.timers, self.cpu_timers = {}, {}
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
