@@ -33,6 +33,7 @@ from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
     HostFutexes,
+    PiTable,
     Waiter,
     can_wait_for_two,
     host_wake,
@@ -508,12 +509,15 @@ class GuestThread:
     def _leave(self) -> None:
         process = self.process
         try:
+            if self.robust_list:
+                # Also at the process's end: the locks may be in memory that other processes share.
+                release_robust_list(self)
             if not process.stopping:
-                if self.robust_list:
-                    release_robust_list(self)
+                if process._pi_futexes is not None:
+                    process._pi_futexes.left(self)
                 if self.clear_child_tid:
                     self.memory.store(self.clear_child_tid, 4, 0)
-                    process.futexes.wake(self.clear_child_tid, 1)
+                    process.futexes.wake(self.clear_child_tid, 1, shared=True)
         except MemoryFault:
             pass
         finally:
@@ -829,6 +833,7 @@ class Process:
         self._hooks = strace, syscall_hook
         self.some_stat = os.stat("/")
         self._registry: Registry | None = None
+        self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -860,6 +865,7 @@ class Process:
         self.abi, self._table = table.bound(isa_name, self.isa.layout)
         self.memory = GuestMemory(limit=self._memory_limit)
         self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+        self._pi_futexes = None
 
     def _start_main(self) -> None:
         """The thread that runs a loaded program from its start."""
@@ -1195,6 +1201,7 @@ class Process:
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers, self.cpu_timers = {}, {}
+        self._pi_futexes = None
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1464,6 +1471,14 @@ class Process:
         self.comm = os.fsdecode(name.rstrip(b"\0"))
         if self.family is not None:
             self.enter_registry()
+
+    @property
+    def pi_futexes(self) -> PiTable:
+        """The locks with priority inheritance."""
+        with self.lock:
+            if self._pi_futexes is None:
+                self._pi_futexes = PiTable(self.memory)
+            return self._pi_futexes
 
     @property
     def registry(self) -> Registry:
