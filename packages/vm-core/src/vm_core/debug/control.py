@@ -134,6 +134,7 @@ class Debugger:
         """The process that it is for, or another program that this has executed. Before it runs."""
         self.executed = hasattr(self, "process")
         self.process, self.memory = process, process.memory
+        self.current = None  # no thread of the old program is left
         self.breakpoints.clear()
         self.watches.clear()
         self._selected = []
