@@ -393,6 +393,8 @@ class Commands:
             return b"0"
         if name == b"Symbol":
             return OK
+        if name == b"GetTLSAddr":
+            return self._thread_local(more)
         name, _, more = rest.partition(b",")
         if name == b"ThreadExtraInfo":
             thread = self.process.thread(self._tid(more))
@@ -405,6 +407,16 @@ class Commands:
             words = bytes.fromhex(more.decode()).decode("utf-8", "replace")
             return command(self.debugger, words).encode().hex().encode() or OK
         return b""
+
+    def _thread_local(self, more: bytes) -> bytes:
+        """The address of a thread-local variable of the program itself; those of libraries are the dynamic linker's secret."""
+        tid, offset, link_map = more.split(b",")
+        thread, place = self.process.thread(self._tid(tid)), self.target.thread
+        if thread is None or place is None:
+            raise Refused
+        if int(link_map, 16) not in (0, self.transfers.main_link_map()):
+            return b"E.thread-local variables of libraries are not found"
+        return f"{thread.cpu[place[0]] + place[1] + int(offset, 16):x}".encode()
 
     def _supported(self, more: bytes) -> bytes:
         self._known = frozenset(more.decode("ascii", "replace").split(";"))

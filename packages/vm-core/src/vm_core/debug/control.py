@@ -204,7 +204,7 @@ class Debugger:
             exit_ = process.engine.run(t.cpu, self._engine_memory, limit)
         except Hit as found:
             hit = found
-            before = self.memory.peek(hit.watch.address, hit.watch.length)
+            before = hit.watch.value(self.memory)
             exit_ = self._execute(t)
         finally:
             if fuel is not None:
@@ -217,7 +217,7 @@ class Debugger:
             self._report(control, Stop(SIGTRAP, self.breakpoints.get(t.cpu.pc, "swbreak"), t.cpu.pc))
             return
         elif hit is not None and kind is Budget:
-            if hit.watch.kind != "watch" or self.memory.peek(hit.watch.address, hit.watch.length) != before:
+            if hit.watch.kind != "watch" or hit.watch.value(self.memory) != before:
                 self._report(control, Stop(SIGTRAP, hit.watch.kind, hit.address))
                 return
         elif kind is Trap or not stepping:
