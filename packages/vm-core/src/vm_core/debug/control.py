@@ -154,7 +154,11 @@ class Debugger:
             self._own = self._watching
         self.current, self.attached = None, True
         self.detach()
-        self.leave_client()
+        leave, self.leave_client = (
+            self.leave_client,
+            lambda: None,
+        )  # a child of the child has nothing to leave
+        leave()
 
     # -- the threads' side --------------------------------------------------------------------------------------------
 

@@ -164,6 +164,7 @@ class Server:
             if one is not None:
                 one.close()
         os.close(self._wake)
+        self._wake = -1
 
     def _notify(self) -> None:
         with self._lock:
