@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vm_core.debug.server import Server
     from vm_core.linux.abi import SigInfo
     from vm_core.linux.process import GuestThread, Host
+    from vm_core.linux.strace import Strace
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "GuestFailed", "ProgramRun", "RunResult", "run"]
 
@@ -299,7 +300,7 @@ class ProgramRun:
         trust: bool = False,
         argv0: str | None = None,
         program: str | os.PathLike[str] | bytes | None = None,
-        strace: Callable[[str], None] | None = None,
+        strace: Strace | Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         isolation: str = "on",
@@ -437,7 +438,7 @@ def run(
     check: bool = False,
     argv0: str | None = None,
     program: str | os.PathLike[str] | bytes | None = None,
-    strace: Callable[[str], None] | None = None,
+    strace: Strace | Callable[[str], None] | None = None,
     syscall_hook: SyscallHook | None = None,
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
     isolation: str = "on",
@@ -463,7 +464,8 @@ def run(
 
     ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
 
-    ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
+    ``strace`` is called with a line for each system call; a :class:`vm_core.Strace` says more, and can give events instead of
+    lines. ``syscall_hook`` is called before each (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
 
     ``isolation="off"`` is UNSAFE and for measurements: compiled code believes the guest's addresses, so a wild one may read or

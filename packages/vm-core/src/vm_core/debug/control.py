@@ -21,12 +21,12 @@ from vm_core.execute import execute, fetch
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import SigInfo, s64
-from vm_core.linux.strace import traced
 from vm_core.linux.system import ThreadEnd
 from vm_core.state import HEADER, HEADER_BYTES
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
+    from vm_core.linux.strace import Tracer
     from vm_core.memory import GuestMemory
 
 __all__ = ["Action", "Control", "Debugger", "Stop"]
@@ -111,7 +111,7 @@ class Debugger:
         """Signals that are delivered without a stop."""
         self.caught: Collection[int] | None = ()
         """The numbers of the system calls that stop; None for all."""
-        self.trace: Callable[[str], None] | None = None
+        self.trace: Tracer | None = None
         """Takes a line for each system call."""
         self.notify: Callable[[], None] = lambda: None
         self.executed = False
@@ -269,7 +269,7 @@ class Debugger:
         self._report(control, Stop(SIGTRAP, "syscall_return", number))
         return False
 
-    def _traced_call(self, t: GuestThread, number: int, write: Callable[[str], None]) -> None:
+    def _traced_call(self, t: GuestThread, number: int, tracer: Tracer) -> None:
         """The system call, with its line."""
         entry = self.process.calls.get(number)
         if entry is None:
@@ -281,7 +281,7 @@ class Debugger:
             return s64(t.words[t.abi.result_word])
 
         _, arguments, row = entry
-        traced(row, call, write)(t, *arguments(t.words))
+        tracer.wrap(row, call)(t, *arguments(t.words))
 
     def pause(self, t: GuestThread) -> None:
         """Wait while the thread is stopped. Raises ThreadEnd at the end of the process."""

@@ -41,7 +41,6 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
-from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
     from vm_core.linux.registry import Registry
+    from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -416,7 +416,7 @@ class GuestThread:
             number = words[number_at]
             entry = calls.get(number)
             if entry is None:
-                words[result_at] = process.unknown(number)
+                words[result_at] = process.unknown(number, self)
                 return self.attention
             handler, arguments, _ = entry
             self.phase += 1
@@ -507,6 +507,8 @@ class GuestThread:
 
     def _leave(self) -> None:
         process = self.process
+        if process.tracer is not None:
+            process.tracer.left(self)
         try:
             if not process.stopping:
                 if self.robust_list:
@@ -569,6 +571,8 @@ class GuestThread:
                 ):
                     self.attention = True
                     return True
+        if process.tracer is not None and self.words[_PENDING]:
+            self.attention = True  # a signal that is ignored is shown after the call
         return False
 
     def first_deadline(self, deadline: float | None) -> float | None:
@@ -748,7 +752,7 @@ class Process:
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         trust: bool = False,
-        strace: Callable[[str], None] | None = None,
+        strace: Strace | Callable[[str], None] | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
@@ -771,8 +775,9 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None and debugger is None
+        self.natively = syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
+        self.tracer: Tracer | None = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
@@ -825,7 +830,7 @@ class Process:
         self._parallel = False
         self._fault_hook = fault_hook
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
-        self._hooks = strace, syscall_hook
+        self._hook = syscall_hook
         self.some_stat = os.stat("/")
         self._registry: Registry | None = None
 
@@ -845,6 +850,8 @@ class Process:
             namespace.emulated = Emulated(self)
             self._start_state()
             self._open_stdio(stdio)
+            if strace is not None:
+                self.tracer = self._trace(strace)
         except BaseException:
             self.close()
             raise
@@ -862,12 +869,16 @@ class Process:
 
     def _start_main(self) -> None:
         """The thread that runs a loaded program from its start."""
-        self.calls = self._bind_calls(*self._hooks)
+        self.calls = self._bind_calls()
         # A thread that waits must not hold a slice of a budget, which native code cannot give back.
         waits = self.fuel is None and isinstance(self.futexes, HostFutexes)
-        self.native.serve(self.calls, self.abi, waits=waits, hosted=self.host is not None)
+        # A tracer sees the calls that it wants, and all that signals do.
+        free = self._table if self.tracer is None else self.tracer.not_traced(self._table)
+        self.native.serve(free, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        if self.tracer is not None:
+            self.tracer.began(self)
         if self.debugger is not None:
             self.debugger.attach_to(self)
 
@@ -1051,19 +1062,20 @@ class Process:
                 continue  # closed in the host too
             self.files.table[number] = File(fd, flags & (3 | 0o6000), inherited=True)
 
-    def _bind_calls(
-        self, strace: Callable[[str], None] | None, hook: SyscallHook | None
-    ) -> Mapping[int, table.Entry]:
-        self._strace = strace
-        if hook is None and strace is None:
+    @staticmethod
+    def _trace(strace: Strace | Callable[[str], None]) -> Tracer:
+        from vm_core.linux.strace import Strace, Tracer
+
+        return Tracer(strace if isinstance(strace, Strace) else Strace(strace, column=0, exits=False))
+
+    def _bind_calls(self) -> Mapping[int, table.Entry]:
+        hook, tracer = self._hook, self.tracer
+        if hook is None and tracer is None:
             return self._table
         calls = dict(self._table)
-        if hook is not None:
-            for number, (handler, arguments, row) in calls.items():
-                calls[number] = (_hooked(row.name, handler, hook), arguments, row)
-        if strace is not None:
-            for number, (handler, arguments, row) in calls.items():
-                calls[number] = (traced(row, handler, strace), arguments, row)
+        for number, (bare, arguments, row) in calls.items():
+            handler = bare if hook is None else _hooked(row.name, bare, hook)
+            calls[number] = (handler if tracer is None else tracer.wrap(row, handler), arguments, row)
         return calls
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -1209,6 +1221,8 @@ class Process:
         self.family.join()
         self.registry.forked()
         self.enter_registry()
+        if self.tracer is not None:
+            self.tracer.forked(self)
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1273,8 +1287,12 @@ class Process:
         except (LoadError, MemoryLimit) as error:
             # The old program is gone: as on Linux, the process is killed.
             self.end("signal", signal=9, message=f"{request.path}: {error}")
+            if self.tracer is not None:
+                self.tracer.executed(self, failed=True)
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
+        if self.tracer is not None:
+            self.tracer.executed(self)
         self._start_main()
         if self.family is not None:
             self.enter_registry()
@@ -1386,6 +1404,8 @@ class Process:
         if not any(host.is_alive() for host in self._host_threads):
             mapping.flush_all(self)
         self._sweep_limbo(everything=True)
+        if self.tracer is not None:
+            self.tracer.finish()
 
     def close(self) -> None:
         """Give everything back. The guest must not be running."""
@@ -1423,6 +1443,8 @@ class Process:
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
             thread.words[_PENDING] = bool(self.signals.pending)
+            if self.tracer is not None:
+                self.tracer.began(self)
             return thread
 
     def start_thread(self, thread: GuestThread) -> bool:
@@ -1725,12 +1747,12 @@ class Process:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def unknown(self, number: int) -> int:
-        """The result of a call without a handler, as a register value."""
+    def unknown(self, number: int, thread: GuestThread) -> int:
+        """The result of a thread's call without a handler, as a register value."""
         name = table.name_of(self.abi, number)
         self.explain(name, f"{name} (number {number}) is not implemented: it returns ENOSYS")
-        if self._strace is not None:
-            self._strace(f"{name}() = -1 ENOSYS (Function not implemented)")
+        if self.tracer is not None:
+            self.tracer.unknown(thread, number, name)
         return -errno.ENOSYS & MASK64
 
     def explain(self, key: str, text: str) -> None:
