@@ -3,6 +3,7 @@ under qemu-riscv64 -g."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -128,8 +129,8 @@ def test_steps_are_exact(assembler: Assembler, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_watchpoint_finds_the_store(assembler: Assembler, engine: str) -> None:
-    """The loop stores beside it all the time, in the same page."""
-    program = assembler.program(LOOP.replace("100000", "4000"))
+    """The loop stores beside it all the time, in the same page: native engines must not mind."""
+    program = assembler.program(LOOP.replace("100000", "4000" if engine == "reference" else "4000000"))
     straight = run([str(program.path)], engine=engine, cwd=program.path.parent)
     with debugged(program, engine) as (guest, client):
         assert client.ask(f"Z2,{DATA:x},8") == b"OK"
@@ -137,8 +138,55 @@ def test_a_watchpoint_finds_the_store(assembler: Assembler, engine: str) -> None
             stop = client.resume()
             assert (stop["watch"], client.register(PC)) == (f"{DATA:x}", program.labels["store"] + 4)
             assert (client.read(DATA, 1)[0], client.register(S0)) == (count, 1024 * count)
+        # What is beside the stores is never accessed.
+        assert client.ask(f"Z4,{DATA + 16:x},8") == b"OK"
+        assert client.ask(f"z2,{DATA:x},8") == b"OK"
         assert client.ask("vCont;c").startswith(b"W03")
         assert guest.ended().instructions == straight.instructions
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_may_change_in_a_page_that_is_watched(assembler: Assembler, engine: str) -> None:
+    """The program writes ``addi s0, s0, 2`` over ``addi s0, s0, 1`` after 50 rounds, and the word behind after 60."""
+    program = assembler.program(
+        """
+        li s0, 0
+        li s2, 100
+        li t2, 0x240413
+        auipc s1, 0
+    here:
+        addi s1, s1, 128
+    round:
+        addi s2, s2, -1
+    changed:
+        addi s0, s0, 1
+        li t0, 50
+        bne s2, t0, {on}
+        sw t2, -116(s1)
+        fence.i
+    on:
+        li t0, 40
+        bne s2, t0, {next}
+        sw t0, 4(s1)
+    next:
+        bne s2, zero, {round}
+        addi a0, s0, 0
+        li a7, 93
+        ecall
+        """
+        + ".bytes 00 00 00 00\n" * 40,
+        writable=True,
+    )
+    at = program.labels
+    target = at["here"] - 4 + 128
+    assert target - 116 == at["changed"]
+    with debugged(program, engine) as (guest, client):
+        assert client.ask(f"Z2,{target + 4:x},4") == b"OK"
+        stop = client.resume()
+        assert stop["watch"] == f"{target + 4:x}"
+        assert client.register(S0) == 50 + 2 * 10
+        assert client.ask("vCont;c") == f"W{50 + 2 * 50:02x};process:{os.getpid():x}".encode()
+        assert guest.ended().returncode == 150
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -18,6 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Newer than the headers of some machines. */
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
 /* The result of an expression, with the error's name. */
 #define T(expression)                                                                                                  \
     do {                                                                                                               \

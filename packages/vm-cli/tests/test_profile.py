@@ -259,6 +259,31 @@ def test_lines_of_the_source(tmp_path: Path, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.needs_cc
+def test_functions_of_shared_objects(tmp_path: Path) -> None:
+    """Nearly all the time is strlen's, which the C library has."""
+    compiler = shutil.which("riscv64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("riscv64-linux-gnu-gcc is not installed")
+    source = tmp_path / "lengths.c"
+    source.write_text("""
+        #include <string.h>
+        static char text[100001];
+        int main(void) {
+            unsigned long n = 0;
+            memset(text, 'x', 100000);
+            for (int i = 0; i < 400; i++)
+                n += strlen(text + (i & 7));
+            return n == 39998600 ? 7 : 1;
+        }
+    """)
+    subprocess.run(
+        [compiler, "-O1", "-fno-builtin", "-o", tmp_path / "lengths", source], check=True, timeout=100
+    )
+    found = profile("--engine", "interp", "-L", "/usr/riscv64-linux-gnu", tmp_path / "lengths")
+    assert of_guest(found)[0] == "strlen (libc.so.6)"
+
+
+@pytest.mark.needs_cc
 def test_every_thread_is_sampled(tmp_path: Path) -> None:
     """Four threads that do the same."""
     compiler = shutil.which("riscv64-linux-gnu-gcc")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -507,7 +509,7 @@ def test_apts_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
     assert [one.check_valid_until for one in found.mirrors] == [True, True, True, False, True]
     assert found.mirrors[2].keyring.splitlines()[1:] == ["-----BEGIN PGP PUBLIC KEY BLOCK-----", ".", "abc"]
-    assert found.proxies is None
+    assert found.proxies == {}
     assert read_apt(tmp_path / "absent").mirrors == ()
 
 
@@ -654,6 +656,26 @@ def test_a_redirect_never_leads_to_a_file(tmp_path: Path, server: Server) -> Non
         Fetcher({}).read(f"{server.url}/there", 3)
 
 
+def test_a_list_that_was_cut_off_is_read_again(tmp_path: Path, server: Server, archive: Archive) -> None:
+    server.cut["stable/InRelease"] = [100, 200]
+    assert create(tmp_path, server)["complete"]
+    server.cut["stable/InRelease"] = [100] * 9
+    with pytest.raises(MirrorError, match="cut off"):
+        create(tmp_path, server, force=True, suites=("stable",))
+    assert (tmp_path / "tree").exists()
+
+
+def test_proxies(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy is asked for the whole URL; this one then has no such file."""
+    for proxies, variable in (({"http": server.url}, ""), ({}, server.url)):
+        monkeypatch.setenv("http_proxy", variable)
+        with pytest.raises(Missing):
+            Fetcher(proxies).read("http://far.example/there", 10)
+        assert server.log[-1][0] == "http://far.example/there"
+    (server.root / "there").write_bytes(b"data")
+    assert Fetcher({"http": ""}).read(f"{server.url}/there", 10) == b"data"
+
+
 def test_passwords_are_sent_and_not_shown(tmp_path: Path, server: Server) -> None:
     (server.root / "there").write_bytes(b"data")
     url = server.url.replace("//", "//me:se%40cret@") + "/there"
@@ -688,6 +710,27 @@ def test_the_commands(tmp_path: Path, server: Server, archive: Archive) -> None:
     assert [row["name"] for row in listed["packages"]] == ["base-files", "libfoo1", "mawk", "prog"]
     assert "libfoo1" in vm("sysroot", "list", tree, **where).stdout
     assert "removed 5 files" in vm("sysroot", "clean", **where).stdout
+
+
+def test_bars_on_a_terminal(tmp_path: Path, server: Server, archive: Archive) -> None:
+    ours, theirs = pty.openpty()
+    words = ["sysroot", "create", "riscv64", "--no-check-signature", "-o", str(tmp_path / "tree"), "prog"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vm_cli", *words],
+        env={**os.environ, **environ(tmp_path, VM_MIRROR=server.url), "TERM": "xterm"},
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO is the end of a terminal
+            while data := os.read(ours, 4096):
+                shown += data
+        process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert "unpacking" in shown.decode()
+    assert "━" in shown.decode()
 
 
 @pytest.mark.parametrize(

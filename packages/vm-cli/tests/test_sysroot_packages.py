@@ -234,6 +234,42 @@ def test_a_search_without_an_answer_ends() -> None:
         resolve(index(*rows), ["a"])
 
 
+@given(
+    st.lists(
+        st.tuples(
+            *[
+                st.sampled_from(
+                    [
+                        "Package: a",
+                        "Package: b",
+                        "Version: 1",
+                        "Version: x y",
+                        "Depends: a | b",
+                        "Depends: b (>= 1)",
+                        "Conflicts: a",
+                        "Provides: b (= 1), c",
+                        "Essential: yes",
+                        "Architecture: riscv64",
+                        " more",
+                        "",
+                        "junk",
+                        "Recommends: ,",
+                        "\xff: \0",
+                    ]
+                )
+            ]
+            * 6
+        ),
+        max_size=5,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_any_index_gives_packages_or_its_own_error(rows: list[tuple[str, ...]]) -> None:
+    text = "\n\n".join("\n".join(row) for row in rows)
+    with contextlib.suppress(DependencyError, PackageError):
+        resolve(Index(text.encode("latin-1")), ["a"], recommends=True)
+
+
 # -- .deb -------------------------------------------------------------------------------------------------------------
 
 

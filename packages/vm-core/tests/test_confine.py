@@ -59,11 +59,9 @@ def test_the_filter_says_of_every_number_what_the_lists_say(machine, net):
     program = seccomp.assemble(seccomp.ALLOWED, machine, net=net)
     expected = dict.fromkeys(seccomp.numbers(seccomp.ALLOWED, machine).values(), ALLOW)
     expected |= dict.fromkeys(seccomp.numbers(seccomp.FORBIDDEN, machine).values(), KILL)
-    network = seccomp.numbers(seccomp.NETWORK, machine)
-    expected |= dict.fromkeys(network.values(), ALLOW if net else EACCES)
-    special = seccomp.numbers(("ioctl", "prctl", "clone", "prlimit64", "socket"), machine)
+    special = seccomp.numbers(("ioctl", "prctl", "clone", "prlimit64", "setpriority", "socket"), machine)
     for number in range(1024):
-        if number not in special.values() or (number == network["socket"] and not net):
+        if number not in special.values():
             assert verdict(program, number, audit=audit) == expected.get(number, ENOSYS), number
         assert verdict(program, number, audit=audit ^ 1) == KILL
     assert verdict(program, 0xFFFFFFFF, audit=audit) == (KILL if machine == "x86_64" else ENOSYS)
@@ -74,7 +72,7 @@ def test_the_filter_says_of_every_number_what_the_lists_say(machine, net):
 @pytest.mark.parametrize("machine", list(seccomp.MACHINES))
 def test_arguments_decide_where_they_matter(machine):
     audit = seccomp.MACHINES[machine][0]
-    numbers = seccomp.numbers(("ioctl", "prctl", "clone", "prlimit64", "socket"), machine)
+    numbers = seccomp.numbers(("ioctl", "prctl", "clone", "prlimit64", "setpriority", "socket"), machine)
 
     def says(name, *arguments, net=False):
         program = seccomp.assemble(seccomp.ALLOWED, machine, net=net)
@@ -93,8 +91,24 @@ def test_arguments_decide_where_they_matter(machine):
     assert says("clone", 0x3D0F00) == ALLOW  # a thread
     for bit in (17, 25, 26, 27, 28, 29, 30):
         assert says("clone", 1 << bit | 17) == EPERM
-    assert says("socket", 2) == EACCES
-    for family, expected in ((1, ALLOW), (2, ALLOW), (10, ALLOW), (16, UNFAMILIAR), (17, UNFAMILIAR)):
+    assert says("setpriority", 0, 0) == ALLOW
+    assert says("setpriority", 0, 1) == EPERM
+    for family in (2, 10, 16, 17, 38, 40):
+        assert says("socket", family) == EACCES
+    assert says("socket", 1) == ALLOW
+    for name in ("socket", "bind", "connect", "listen"):
+        number = seccomp.numbers([name], machine)[name]
+        for net in (False, True):
+            strict = seccomp.assemble(seccomp.ALLOWED, machine, net=net, unix=False)
+            assert verdict(strict, number, 1, audit=audit) == (ALLOW if net else EACCES)
+    for family, expected in (
+        (1, ALLOW),
+        (2, ALLOW),
+        (10, ALLOW),
+        (16, ALLOW),
+        (17, UNFAMILIAR),
+        (38, UNFAMILIAR),
+    ):
         assert says("socket", family, net=True) == expected
 
 
@@ -251,21 +265,21 @@ GIVEN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("net", ["", "net"])
-def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path, net):
+@pytest.mark.parametrize(("level", "net"), [("strict", ""), ("auto", ""), ("strict", "net")])
+def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path, level, net):
     """Past vm altogether: Python calls the host itself, from the thread that was confined, a later one, and a child."""
     needs("landlock", "landlock-net", "landlock-scope", "seccomp", "no-new-privs", "mdwe")
     if platform.machine() != "x86_64":
         pytest.skip("the script has the call numbers of x86-64")
-    seen = confined(tmp_path, "strict", net)
+    seen = confined(tmp_path, level, net)
     assert seen["walls"] == ["no-new-privs", "mdwe", "landlock", "seccomp"]
     for prefix in ("", "thread: ", "child: "):
         assert {name: seen[prefix + name] for name in GIVEN} == dict.fromkeys(GIVEN, "done")
         assert {name: seen[prefix + name] for name in DENIED} == dict.fromkeys(DENIED, errno.EACCES)
         assert seen[prefix + "link outside"] in (errno.EXDEV, errno.EACCES)
         assert seen[prefix + "move outside"] in (errno.EXDEV, errno.EACCES)
-        for name in ("tcp", "unix"):
-            assert seen[prefix + name] == ("done" if net else errno.EACCES), prefix + name
+        assert seen[prefix + "tcp"] == ("done" if net else errno.EACCES), prefix
+        assert seen[prefix + "unix"] == ("done" if net or level == "auto" else errno.EACCES)
         assert seen[prefix + "truncate outside"] == errno.ENOSYS  # vm truncates what it has open
         assert seen[prefix + "kill a bystander"] == errno.EPERM
         # The parent of the child is one of its own kind.

@@ -568,7 +568,6 @@ def test_files_are_those_that_the_guest_sees(tmp_path):
     assert not (tmp_path / "inside").exists()
 
 
-@pytest.mark.filterwarnings("ignore:invalid signal number")
 def test_a_fork_leaves_the_child_alone():
     text = """
 _start: li a7, 220
@@ -606,8 +605,42 @@ status: .dword 0
     assert guest.ended().returncode == 7
 
 
+def test_a_stop_does_not_wait_for_a_thread_that_waits_for_its_child():
+    text = """
+_start: li a7, 220
+        li a0, 0x4111
+        li a1, 0
+        ecall
+after:  beq a0, zero, child
+        li a0, 5
+        j exit
+child:  la a0, time
+        li a1, 0
+        li a7, 101
+        ecall
+        li a0, 7
+exit:   li a7, 94
+        ecall
+        .align 8
+time:   .dword 1
+        .dword 0
+"""
+    at = labels_of(text)
+    with debugged(text) as guest, guest.client() as client:
+        client.send("vCont;c")
+        waiting(guest)
+        begin = time.monotonic()
+        client.interrupt()
+        assert client.stop(client.receive())["signal"] == SIGNALS["INT"]
+        assert time.monotonic() - begin < 1
+        assert client.register(PC) == at["after"]
+        assert client.ask("vCont;c").startswith(b"W05")
+
+
 def test_an_unix_socket_and_its_file(tmp_path):
     place = str(tmp_path / "stub")
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(place)  # and nobody listens there
     with debugged(COUNT, address=f"unix:{place}") as guest:
         with guest.client() as client:
             assert client.ask("vCont;c").startswith(b"W05")
@@ -635,6 +668,18 @@ def test_a_port_alone_is_on_the_loopback_interface(text, host, target):
 def test_a_bad_address_is_a_usage_error(text):
     with pytest.raises(UsageError, match="-g"):
         Address(text)
+
+
+def test_a_path_that_is_taken_is_a_host_error(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(HostError, match="cannot listen at unix:"):
+        Server(f"unix:{tmp_path / 'file'}")
+    assert (tmp_path / "file").read_text() == "kept"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "stub"))
+        other.listen()
+        with pytest.raises(HostError, match="cannot listen at unix:"):
+            Server(f"unix:{tmp_path / 'stub'}")
 
 
 def test_a_port_that_is_taken_is_a_host_error():

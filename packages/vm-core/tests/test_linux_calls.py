@@ -264,7 +264,7 @@ def test_identity(guest):
     assert guest.call("setuid", 12345) == guest.call("setresgid", 12345, 0, 0) == -errno.EPERM
     assert guest.call("getresuid", guest.buffer, guest.buffer + 4, guest.buffer + 8) == 0
     assert struct.unpack("<III", guest.get(12)) == (os.getuid(),) * 3
-    assert guest.call("getgroups", 0, 0) == guest.call("getgroups", 1, guest.buffer) == 1
+    assert guest.call("getgroups", 0, 0) == guest.call("getgroups", 4096, guest.buffer) == len(os.getgroups())
     assert guest.call("uname", guest.buffer) == 0
     fields = [guest.get(65, 65 * number).split(b"\0")[0] for number in range(5)]
     assert (fields[0], fields[4]) == (b"Linux", b"riscv64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 
@@ -278,6 +279,27 @@ int main(int argc, char **argv) {
     return 7;
 }
 """
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("return strlen((char *)8);", r"load from 0x8 \(not mapped\): pc 0x\w+ <strlen\+?\w* in libc.so.6>"),
+        ("kill(getpid(), 11);", r"pc 0x\w+ <kill\+0x\w+ in libc.so.6>"),
+        ("((void (*)(void))getauxval(33))();", r"illegal instruction: pc 0x\w+ <\[vdso\]\+0x0>"),
+        ("*(int *)8 = 1;", r"store to 0x8 \(not mapped\): pc 0x\w+ <main\+?\w*>"),
+    ],
+    ids=["library", "call", "vdso", "program"],
+)
+def test_a_death_names_the_function_of_the_library(tmp_path, code, expected):
+    head = "#include <signal.h>\n#include <string.h>\n#include <sys/auxv.h>\n#include <unistd.h>\n"
+    (tmp_path / "source.c").write_text(head + f"int main(void) {{ {code} return 0; }}")
+    command = ["riscv64-linux-gnu-gcc", "-O1", "-fno-builtin", "-w", "source.c", "-o", "prog"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    got = vm_core.run(["prog"], program=tmp_path / "prog", sysroot=CROSS, cwd=tmp_path, timeout=60)
+    assert got.reason == "signal"
+    assert re.search(expected, got.message)
 
 
 @pytest.mark.needs_cc

@@ -132,7 +132,10 @@ def test_links_names_and_directories(guest, tmp_path):
     assert guest.call("renameat2", AT, "moved", AT, "file", 1) == -errno.EEXIST
     assert guest.call("renameat2", AT, "moved", AT, "fresh", 1) == 0
     assert guest.call("renameat2", AT, "d", AT, "e", 1) == 0
-    assert guest.call("renameat2", AT, "fresh", AT, "e", 2) == -errno.EINVAL
+    assert guest.call("renameat2", AT, "fresh", AT, "e", 3) == -errno.EINVAL
+    assert guest.call("renameat2", AT, "fresh", AT, "e", 4) == -errno.EINVAL
+    for _ in range(2):
+        assert guest.call("renameat2", AT, "fresh", AT, "e", 2) == 0  # RENAME_EXCHANGE, and back
     assert guest.call("unlinkat", AT, "e", 0) == -errno.EISDIR
     assert guest.call("unlinkat", AT, "e", 0x200) == -errno.ENOTEMPTY
     assert guest.call("unlinkat", AT, "e/soft", 0) == 0
@@ -169,7 +172,9 @@ def test_sizes_times_and_modes(guest, file, tmp_path):
     assert guest.call("truncate", "file", -1) == guest.call("ftruncate", file, -1) == -errno.EINVAL
     assert guest.call("fallocate", file, 0, 0, 100) == 0
     assert path.stat().st_size == 100
-    assert guest.call("fallocate", file, 1, 0, 100) == -errno.EOPNOTSUPP
+    assert guest.call("fallocate", file, 1, 100, 100) == 0  # FALLOC_FL_KEEP_SIZE
+    assert path.stat().st_size == 100
+    assert guest.call("fallocate", file, 0x100, 0, 100) == -errno.EOPNOTSUPP
     assert guest.call("utimensat", AT, "file", struct.pack("<qqqq", 10, 5, 20, 7), 0) == 0
     assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == (10 * 10**9 + 5, 20 * 10**9 + 7)
     omit, now = 0x3FFFFFFE, 0x3FFFFFFF

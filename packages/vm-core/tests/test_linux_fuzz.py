@@ -19,7 +19,7 @@ from vm_core.testing.guests import Caller, program
 # Calls that may rightly block for ever, end the process or make a thread that runs the guest's code.
 EXCLUDED = {
     "ppoll", "pselect6", "epoll_pwait", "epoll_pwait2", "nanosleep", "clock_nanosleep", "rt_sigsuspend", "rt_sigtimedwait", "futex",
-    "flock", "fcntl", "clone", "exit", "pipe2", "socketpair", "eventfd2", "exit_group", "kill", "tkill", "tgkill", "rt_sigreturn", "setitimer",
+    "flock", "fcntl", "clone", "clone3", "execve", "execveat", "wait4", "waitid", "exit", "pipe2", "socketpair", "eventfd2", "exit_group", "kill", "tkill", "tgkill", "rt_sigreturn", "setitimer",
 }  # fmt: skip
 NONBLOCKING = {"signalfd4": 3, "inotify_init1": 0, "socket": 1, "accept4": 3}
 """Calls that make files which may rightly block: the argument that says they do not."""

@@ -13,6 +13,7 @@ import click
 
 from vm_cli.options import BENCH_OPTIONS, EXTRAS, PROFILE_OPTIONS, Extra
 from vm_cli.settings import ROWS
+from vm_cli.sysroot import ARCHITECTURES
 from vm_core.errors import EXIT_USAGE, UsageError
 
 __all__ = ["cli", "run_app"]
@@ -499,8 +500,6 @@ def sysroot() -> None:
     """Trees of another machine's Linux, made of Debian packages, without root."""
 
 
-_ISAS = ("riscv64", "aarch64", "x86_64")
-
 _SOURCE = (
     click.option("--mirror", metavar="URL", help="The Debian archive; by default that of vm's settings or of this host's apt."),
     click.option("--suite", "suites", metavar="SUITE", multiple=True, help="A suite, as trixie or sid. Repeatable; the first that can be used is. Default: stable, testing, unstable."),
@@ -519,7 +518,7 @@ def _from_archive(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @sysroot.command("create")
-@click.argument("isa", type=click.Choice(_ISAS))
+@click.argument("isa", type=click.Choice(list(ARCHITECTURES)))
 @click.argument("packages", nargs=-1)
 @click.option(
     "-o",

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -255,22 +255,16 @@ def run_guest(
 
 
 def _confine(process: Process, settings: Settings) -> list[str]:
-    """Hold this process, for ever, to what the guest may reach, and the code cache; what enforces it. Raises HostError."""
+    """Hold this process, for ever, to what the guest may reach; what enforces it. Raises HostError."""
     if settings.sandbox == "off" or settings.trust:
         return []
-    from vm_core.linux.confine import confine
+    from vm_core.linux.confine import confine_process
 
-    writable = []
-    if process.engine.name != "reference":
-        from vm_core.engines import cache_directory
-
-        cache = cache_directory()
-        with suppress(OSError):  # without one, nothing is kept, and the engine says so
-            os.makedirs(cache, 0o700, exist_ok=True)
-        writable.append(cache)
+    files = []
     if settings.strace_each and settings.strace_output is not None:
-        writable.append(os.path.dirname(os.path.abspath(settings.strace_output)))
-    return confine(process.files.namespace, net=settings.net, level=settings.sandbox, writable=writable)
+        # Each thread's file is made when the thread is.
+        files.append(os.path.dirname(os.path.abspath(settings.strace_output)))
+    return confine_process(process, level=settings.sandbox, writable=files)
 
 
 def _show_log(level: str) -> None:

@@ -22,6 +22,8 @@ from vm_core.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from vm_cli.chart import Frame
+    from vm_core.engine import Engine
+    from vm_core.memory import Region
     from vm_core.runner import RunResult
     from vm_jit.profiler import Sample
 
@@ -54,23 +56,30 @@ _MOST_SWEPT: Final = 4 << 20
 class Functions:
     """The functions of a program by guest address: by its symbols, or where it has none by the places that its code calls.
 
-    ``path`` is a static program; ``root`` as for ``vm run``.
+    ``path`` is the program; ``root``, ``sysroot`` and ``binds`` as for ``vm run``.
     """
 
-    def __init__(self, path: str, root: str | None = None) -> None:
+    def __init__(
+        self, path: str, root: str | None = None, sysroot: str | None = None, binds: Sequence[str] = ()
+    ) -> None:
+        from vm_core.linux.objects import Objects
+        from vm_core.linux.paths import Bind, Namespace
         from vm_core.loader import load
         from vm_core.memory import GuestMemory, Prot
 
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._names: list[str] = []
-        inside = os.path.join(root.removesuffix(":ro"), path.lstrip("/")) if root else path
-        self._path = inside if os.path.exists(inside) else path
+        shown = tuple(Bind.parse(bind) for bind in binds)
+        self._namespace = Namespace(root=root, sysroot=sysroot, binds=shown)
+        self._path = self._inside(path) if root or (sysroot and os.path.isabs(path)) else path
+        self._regions: list[Region] = []
         self._rows: tuple[list[int], list[str]] | None = None
         with GuestMemory() as memory:
             image = load(self._path, memory)
             self._base = image.base
             self.isa_name = image.isa_name
+            self._objects = Objects(self._namespace, image.isa_name)
             code = [(r.start, r.end) for r in memory.regions() if r.prot & Prot.EXEC]
             for start, size, name in image.symbols.entries:
                 if any(low <= start < high for low, high in code):
@@ -88,10 +97,33 @@ class Functions:
                 self._ends = [*self._starts[1:], max((high for _, high in code), default=0)]
                 self._names = [f"{pc:#x}" for pc in self._starts]
 
+    def _inside(self, path: str) -> str:
+        """A name by which the host finds what a path of the guest's means; the path itself if it means nothing there."""
+        try:
+            with self._namespace.walk(self._namespace.start, path) as place:
+                if place.node is None and place.mount is not None and place.mount.guest == "/":
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    # Open as long as this process lives: the lines of the source are read when they are asked for.
+                    return f"/proc/self/fd/{os.open(place.name, flags, dir_fd=place.fd)}"
+        except OSError:
+            pass
+        return path
+
+    def add_objects(self, mapped: Iterable[Region]) -> None:
+        """The shared objects that the program has mapped: theirs are the addresses in these regions."""
+        self._regions = [one for one in mapped if all(not one.start <= s < one.end for s in self._starts)]
+
     def name(self, pc: int) -> str:
         """The function at a guest address, or the address."""
         at = bisect.bisect_right(self._starts, pc) - 1
-        return self._names[at] if at >= 0 and pc < self._ends[at] else f"{pc:#x}"
+        if at >= 0 and pc < self._ends[at]:
+            return self._names[at]
+        region = next((one for one in reversed(self._regions) if one.start <= pc < one.end), None)
+        if region is None:
+            return f"{pc:#x}"
+        symbol = self._objects.symbols(region).name(pc)
+        # Without a name, all of an object's is one: a label for each address would show nothing.
+        return f"{symbol.partition('+0x')[0] or '?'} ({os.path.basename(region.name)})"
 
     def line(self, pc: int) -> str:
         """``file.c:12`` for a guest address; empty without debug information."""
@@ -349,11 +381,12 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
     from vm_core import isa as isas
     from vm_core.linux.abi import abi_of
     from vm_core.linux.table import ROWS
+    from vm_core.memory import GuestMemory
     from vm_jit.cache import Cache
     from vm_jit.profiler import TIERS, Profiler
 
     settings = read_settings(line, os.environ)
-    functions = Functions(line.program[0], settings.root)
+    functions = Functions(line.program[0], settings.root, settings.sysroot, settings.bind)
     isa = isas.get(functions.isa_name)
     abi = abi_of(isa.name, isa.layout)
     numbers = {row.number(abi): row.name for row in ROWS}
@@ -361,6 +394,13 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
     profiler = Profiler(interval, Cache(settings.cache_dir))
     wall, cpu = time.perf_counter(), time.process_time()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memories: list[GuestMemory] = []
+
+    def watch(engine: Engine) -> Engine:
+        if isinstance(memory := getattr(engine, "memory", None), GuestMemory):
+            memories.append(memory)
+        return profiler.watch(engine)
+
     profiler.start()
     try:
         result, engine = run_guest(
@@ -368,11 +408,12 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
             settings,
             os.environ,
             argv0=line.argv0,
-            watch=profiler.watch,
+            watch=watch,
             engine_options={"lines": True},
         )
     finally:
         profiler.stop()
+    functions.add_objects(region for memory in memories for region in memory.code_files)
     profile.wall, profile.cpu = time.perf_counter() - wall, time.process_time() - cpu
     profile.take(
         profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)), functions.line

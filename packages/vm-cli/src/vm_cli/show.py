@@ -413,6 +413,9 @@ def show_made(found: Mapping[str, Any]) -> None:
     """``vm sysroot create`` and ``add``."""
     console, path = _console(), str(found["path"])
     count = len(found["packages"])
+    if not count:
+        console.print(f"{_clean(path)}: all of it is there already")
+        return
     total = sum(row["bytes"] for row in found["packages"])
     console.print(
         f"[bold]{_clean(path)}[/]: {count} packages of {_clean(found['suite'])} for {found['isa']}, {size(total)}, "

@@ -11,7 +11,7 @@ from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 
-__all__ = ["ENGINES", "available", "cache_directory", "create"]
+__all__ = ["ENGINES", "available", "cache_directory", "cache_zone", "create", "enter_cache_zone"]
 
 ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference")
 _BUILT_IN: Final = {
@@ -30,6 +30,26 @@ def cache_directory() -> str:
     if chosen := os.environ.get("VM_CACHE_DIR"):
         return chosen
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
+
+
+ZONE: Final = "zone-"
+"""How the directories in the cache begin that hold what confined processes have left."""
+_zone = ""
+
+
+def enter_cache_zone(directory: str) -> None:
+    """From now on, engines of this process keep code in this directory of the cache, and look there first.
+
+    A process that is confined can write nowhere else in the cache. What its guest, past all that vm does, could leave there
+    is found only by guests who may do as much.
+    """
+    global _zone
+    _zone = directory
+
+
+def cache_zone() -> str:
+    """What :func:`enter_cache_zone` was told, or nothing."""
+    return _zone
 
 
 def _load(name: str) -> Any:

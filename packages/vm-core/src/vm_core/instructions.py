@@ -448,6 +448,10 @@ class TracingEngine:
             self._plans[pc] = plan
         return plan
 
+    def __getattr__(self, name: str) -> Any:
+        # What only some engines have, such as preparing before the process is confined.
+        return getattr(self.inner, name)
+
     # -- the rest of an engine ------------------------------------------------------------------------------------------
 
     @property

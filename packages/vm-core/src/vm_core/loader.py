@@ -20,7 +20,16 @@ from vm_core.errors import EXIT_NOT_FOUND, LoadError
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
 from vm_core.record import field, record
 
-__all__ = ["Image", "ProgramNotFound", "Symbols", "load", "load_interpreter", "machine_of", "symbols_of"]
+__all__ = [
+    "Image",
+    "ProgramNotFound",
+    "Symbols",
+    "bias_of",
+    "load",
+    "load_interpreter",
+    "machine_of",
+    "symbols_of",
+]
 
 MACHINES: Final = {243: "riscv64", 183: "aarch64", 62: "x86_64"}
 _MACHINE_NAMES: Final = {
@@ -198,6 +207,31 @@ def symbols_of(program: Program, base: int) -> Symbols:
         return Symbols()
     finally:
         source.close()
+
+
+def bias_of(program: Program, start: int, offset: int, *, executable: bool) -> int | None:
+    """What has been added to the addresses of an ELF file if its ``offset`` (in bytes) is mapped at ``start``: None if no
+    segment, or with ``executable`` no such one, is there."""
+    try:
+        source = _Source(program)
+    except LoadError:
+        return None
+    try:
+        head = _header(source)
+        if head.phent != _PHDR.size:
+            return None
+        table = source.read(head.phoff, head.phnum * _PHDR.size)
+        for kind, flags, at, vaddr, _, size, _, _ in _PHDR.iter_unpack(
+            table[: len(table) // _PHDR.size * _PHDR.size]
+        ):
+            inside = page_down(at) <= offset < page_up(at + size)
+            if kind == _PT_LOAD and inside and (flags & 1 or not executable):
+                return start - (page_down(vaddr) + offset - page_down(at))
+    except (LoadError, OSError):
+        pass
+    finally:
+        source.close()
+    return None
 
 
 def load(program: Program, memory: GuestMemory, isa: str | None = None, *, name: str = "") -> Image:

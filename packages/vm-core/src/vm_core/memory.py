@@ -133,6 +133,7 @@ _SHARED, _PRIVATE, _FIXED, _ANONYMOUS = 1, 2, 0x10, 0x20
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
 _HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
+_MOST_CODE_FILES: Final = 10_000
 _FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -154,9 +155,9 @@ _EXEC: Final = Access.EXEC
 _UNPACK: Final = {
     size: struct.Struct("<" + code).unpack_from for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))
 }
-_HIDDEN: Final = 3
+HIDDEN: Final = 3
 """How many bits above its own a permission stands in the table while it is hidden (:meth:`GuestMemory.hide`)."""
-_NEEDS: Final = (0, 1 | 1 << _HIDDEN, 2 | 2 << _HIDDEN, 0, 4)
+_NEEDS: Final = (0, 1 | 1 << HIDDEN, 2 | 2 << HIDDEN, 0, 4)
 """The bits of a table byte of which one must be set, by the permission that an access needs."""
 _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) for need in _NEEDS}
 """Table bytes that allow an access, by the permission that it needs."""
@@ -164,12 +165,12 @@ _ALLOWING: Final = {need: bytes(value for value in range(256) if value & need) f
 
 def _shown(byte: int) -> int:
     """A table byte with nothing hidden."""
-    return byte & ~(3 << _HIDDEN) | byte >> _HIDDEN & 3
+    return byte & ~(3 << HIDDEN) | byte >> HIDDEN & 3
 
 
 def _concealed(byte: int, bits: int) -> int:
     """A table byte in which these permissions are hidden."""
-    return byte & ~bits | (byte & bits & 3) << _HIDDEN
+    return byte & ~bits | (byte & bits & 3) << HIDDEN
 
 
 def page_down(address: int) -> int:
@@ -200,6 +201,8 @@ class GuestMemory:
         """Called with (start, end) before executable pages appear, are replaced, unmapped or protected."""
         self.catches_bus = False
         """Set by an engine whose native code takes the host's SIGBUS, so that files may be mapped."""
+        self.code_files: list[Region] = []
+        """What has been mapped from files to be executed, also what is gone again: for who asks later what ran."""
         self._probe = -1
         self._starts: list[int] = []
         self._regions: list[Region] = []
@@ -359,7 +362,10 @@ class GuestMemory:
                 self.committed = before
                 raise OSError(number, os.strerror(number))
             backing = Backing(info.st_dev, info.st_ino, may_write, real=True)
-            self._insert(Region(start, end, prot, name, shared, offset, backing))
+            region = Region(start, end, prot, name, shared, offset, backing)
+            self._insert(region)
+            if prot & Prot.EXEC and len(self.code_files) < _MOST_CODE_FILES:
+                self.code_files.append(region)
             self._set_table(start, end, MAPPED | int(prot))
             behind = start + page_up(max(info.st_size - offset, 0))
             if behind < end and prot:

@@ -19,8 +19,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,7 +47,7 @@ from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import has_segment
 from vm_jit.decoder import BLOCK, NEEDS_PYTHON, TRACE
 from vm_jit.digest import blake2b
-from vm_jit.prebuilt import Code, load
+from vm_jit.prebuilt import Code, load, provide
 from vm_jit.program import Program
 from vm_jit.records import (
     HEAT,
@@ -98,7 +98,7 @@ CODE_MEMORY: Final = 256 << 20
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
-_FENCES, _MISSES, _DECODE, _BLOCKS, _CONTEXT, _LOOKED = WORDS.values()
+_FENCES, _MISSES, _DECODE, _BLOCKS, _WATCHES, _CONTEXT, _LOOKED = WORDS.values()
 _MOST_LOOKED: Final = 254
 """Pages of changing code that one vCPU uses between two fences; when they are more, all are compared once more."""
 
@@ -316,6 +316,7 @@ class NativeEngine:
         self._digests: dict[tuple[int, int], bytes] = {}  # of the executable regions
         self.breakpoints: frozenset[int] = frozenset()
         self._stopped_at: dict[int, int] = {}
+        self._watched: ctypes.Array[ctypes.c_uint64] | None = None
         self._interrupt = False
         self._closed = False
         handler = self.interpreter.address.get("fault_handler", 0)
@@ -529,6 +530,7 @@ class NativeEngine:
                 else:
                     _images[identity] = image
                 image.identity = identity
+                image.watch(self._watched)
                 image.members.add(self)
                 if len(image.members) > 1 or self._vcpus > 1:
                     image.leave_misses()
@@ -633,6 +635,18 @@ class NativeEngine:
             if image is not None:
                 image.set_breakpoints(addresses)
 
+    def watch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Of the accesses that are hidden (GuestMemory.hide), those that touch none of these guest ranges (first byte, end) are of no
+        interest: the interpreter that has no tier above it does them itself. No vCPU may be running."""
+        words = [len(ranges), *(edge for span in ranges for edge in span)]
+        with self.lock:
+            self._watched = (ctypes.c_uint64 * len(words))(*words) if ranges else None
+            if self._image is not None and self._image.owner is None:
+                self._leave(self._image, alone=True)
+            self._alone = True
+            if self._image is not None:
+                self._image.watch(self._watched)
+
     def add_vcpu(self) -> None:
         with self.lock:
             # A change must reach all vCPUs at once, also one that is in native code.
@@ -685,6 +699,12 @@ class NativeEngine:
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted when native code next returns. Callable from any thread."""
         self._interrupt = True
+
+    def provide(self) -> None:
+        """Make now what is made once for a machine, not for a program: a confined process cannot put it where all find it."""
+        if self.options.baseline and self.cache is not None:
+            with suppress(VmError):  # whoever wants it tries again, and says so
+                provide("baseline", self.isa, self.cache)
 
     def close(self) -> None:
         with self.lock:
@@ -1086,6 +1106,11 @@ class CodeImage:
                 self._look(number)
                 if self.is_decoded(pc):
                     return None
+            if self.tiering is not None and self.tiering.waits(number):
+                with self.reading(memory):
+                    self.tiering.arrive(number)
+                if self.is_decoded(pc):
+                    return None
             at_ = self.record(pc)
             if at_ is not None and self._words[at_ >> 3] == self._illegal:
                 # It was no instruction, and native code has no signal handler to enter: look again.
@@ -1390,6 +1415,12 @@ class CodeImage:
             self._vcpus = 2
             self._native[_FENCES] = 1
             self.follow(range(_PAGES_COUNT))
+
+    def watch(self, ranges: ctypes.Array[ctypes.c_uint64] | None) -> None:
+        """The ranges that are watched, as native code reads them. For an image with an owner, or None."""
+        self._ranges = ranges
+        # SAFETY: the array lives as long as the image, or until there is another.
+        self._native[_WATCHES] = 0 if ranges is None else ctypes.addressof(ranges)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """As Engine.set_breakpoints. For an image with an owner."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from vm_core.errors import SpecError, VmError
-from vm_core.memory import PAGE, TABLE_OFFSET, Prot
+from vm_core.memory import HIDDEN, PAGE, TABLE_OFFSET, Prot
 from vm_core.spec.isa import Isa
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
@@ -117,6 +117,8 @@ class _Handler(Emitter):
         self.answers = False
         """Whether @native_call is there to be asked."""
         self.signals = native_signals(isa)
+        self.selects = False
+        """Whether accesses to hidden pages are done where they touch nothing that is watched."""
 
     def record(self, offset: int, type_: str) -> str:
         place = self.v(f"getelementptr i8, ptr %ip, i64 {self.base + offset}")
@@ -206,6 +208,8 @@ class _Handler(Emitter):
 
     def misaligned(self, address: str, size: int, need: int, proceed: str) -> str:
         refused = self.fault(address, size, need) if self.signals else self.refuse()
+        if self.selects:
+            refused = self._unwatched(address, size, need, proceed, refused)
         if size == 1:
             return refused
         label, inside = self.label(), self.label()
@@ -230,6 +234,78 @@ class _Handler(Emitter):
                 f"%{n}h = and i8 %{n}g, {need}",
                 f"%{n}i = icmp ne i8 %{n}h, 0",
                 f"br i1 %{n}i, label %{proceed}, label %{refused}",
+            ],
+        )
+        return label
+
+    def _unwatched(self, address: str, size: int, need: int, proceed: str, refused: str) -> str:
+        """The label to go to with an access that the table refuses: it goes on if it is one that is hidden (GuestMemory.hide)
+        and touches no watched range. A store to code is left to Python, which says that it has changed."""
+        label, look, ask, begin, turn, following = (self.label() for _ in range(6))
+        n = label
+        self.block(
+            label,
+            [
+                f"%{n}a = icmp ult i64 {address}, {(1 << self.bits) - size}",
+                f"%{n}b = and i64 {address}, {PAGE - 1}",
+                f"%{n}c = icmp ule i64 %{n}b, {PAGE - size}",
+                f"%{n}d = and i1 %{n}a, %{n}c",
+                f"br i1 %{n}d, label %{look}, label %{refused}",
+            ],
+        )
+        self.block(
+            look,
+            [
+                f"%{n}e = lshr i64 {address}, 12",
+                f"%{n}t = getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}",
+                f"%{n}f = getelementptr i8, ptr %{n}t, i64 %{n}e",
+                f"%{n}g = load i8, ptr %{n}f, !tbaa !9",
+                f"%{n}h = and i8 %{n}g, {need << HIDDEN | (Prot.EXEC if need & Prot.WRITE else 0)}",
+                f"%{n}i = icmp eq i8 %{n}h, {need << HIDDEN}",
+                f"br i1 %{n}i, label %{ask}, label %{refused}",
+            ],
+        )
+        self.block(
+            ask,
+            [
+                f"%{n}j = getelementptr i8, ptr %st, i64 {HEADER['image']}",
+                f"%{n}k = load ptr, ptr %{n}j, {STATE}",
+                f"%{n}l = getelementptr i64, ptr %{n}k, i64 {WORDS['watches']}",
+                f"%{n}m = load ptr, ptr %{n}l, {TABLE}",
+                f"%{n}n = icmp eq ptr %{n}m, null",
+                f"br i1 %{n}n, label %{refused}, label %{begin}",
+            ],
+        )
+        self.block(
+            begin,
+            [
+                f"%{n}o = load i64, ptr %{n}m, {TABLE}",
+                f"%{n}p = add i64 {address}, {size}",
+                f"br label %{turn}",
+            ],
+        )
+        self.block(
+            turn,
+            [
+                f"%{n}q = phi i64 [ 0, %{begin} ], [ %{n}r, %{following} ]",
+                f"%{n}s = shl i64 %{n}q, 1",
+                f"%{n}u = getelementptr i64, ptr %{n}m, i64 %{n}s",
+                f"%{n}v = getelementptr i64, ptr %{n}u, i64 1",
+                f"%{n}w = load i64, ptr %{n}v, {TABLE}",
+                f"%{n}x = getelementptr i64, ptr %{n}u, i64 2",
+                f"%{n}y = load i64, ptr %{n}x, {TABLE}",
+                f"%{n}z = icmp ult i64 %{n}w, %{n}p",
+                f"%{n}aa = icmp ult i64 {address}, %{n}y",
+                f"%{n}ab = and i1 %{n}z, %{n}aa",
+                f"br i1 %{n}ab, label %{refused}, label %{following}",
+            ],
+        )
+        self.block(
+            following,
+            [
+                f"%{n}r = add i64 %{n}q, 1",
+                f"%{n}ac = icmp ult i64 %{n}r, %{n}o",
+                f"br i1 %{n}ac, label %{turn}, label %{proceed}",
             ],
         )
         return label
@@ -996,6 +1072,7 @@ def build(
                         made[identity] = how.symbol
                         e = _Handler(isa, how, length, None if returns else threshold)
                         e.answers, e.remembers = calls is not None, threshold is not None
+                        e.selects = threshold is None
                         e.load_operands(pc=uses_pc(template) or fence)
                         if fence:
                             e.fence()

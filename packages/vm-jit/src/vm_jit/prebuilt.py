@@ -149,6 +149,14 @@ def find(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code |
     return None
 
 
+def provide(part: str, isa: Isa, cache: Cache) -> None:
+    """Make a part that neither the wheel nor the cache has, for this run and later ones. Raises CompileError and CacheError."""
+    stem = f"{part}-{isa.name}-{source_digest(isa, cache)[:16]}"
+    name = f"{stem}-{host_key()[:16]}"
+    if not any(os.path.exists(path) for path in _wheel_paths(stem)) and not cache.has(name):
+        cache.write(name, {key: bytes(value) for key, value in unpack(make(part, isa), part).items()})
+
+
 def _build(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code:
     begin = time.perf_counter()
     stem = f"{part}-{isa.name}-{source_digest(isa, cache)[:16]}"
@@ -167,9 +175,14 @@ def _build(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code
     return _place(sections, memory, "built", begin)
 
 
+def _wheel_paths(stem: str) -> list[str]:
+    """The files that would do for this processor, the best first."""
+    place = os.path.join(os.path.dirname(__file__), DIRECTORY)
+    return [os.path.join(place, f"{stem}-{level}{SUFFIX}") for level in host_levels()]
+
+
 def _from_wheel(stem: str, _cache: Cache | None) -> dict[str, memoryview] | None:
-    for level in host_levels():
-        path = os.path.join(os.path.dirname(__file__), DIRECTORY, f"{stem}-{level}{SUFFIX}")
+    for path in _wheel_paths(stem):
         try:
             with open(path, "rb", buffering=0) as file:
                 return unpack(file.read(), path)

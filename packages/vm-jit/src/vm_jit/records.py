@@ -53,8 +53,9 @@ WORDS: Final = {
     "misses": 1,  # who decodes what has not been decoded
     "decode": 2,  # the host address of the native decoder
     "blocks": 3,  # how many blocks native code has decoded by itself
-    "context": 4,  # the decoder's context (vm_jit.decoder.function), of which native code fills in what is the page's
-    "looked": 12,  # how many pages a fence takes out of the table, and their numbers
+    "watches": 4,  # the host address of the ranges that are watched: their number, then first byte and end of each; or 0
+    "context": 5,  # the decoder's context (vm_jit.decoder.function), of which native code fills in what is the page's
+    "looked": 13,  # how many pages a fence takes out of the table, and their numbers
 }
 """Where in the words of a code image that native code knows (64 bits each) is what."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}

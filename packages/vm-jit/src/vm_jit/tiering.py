@@ -54,6 +54,8 @@ _MOST_DOUBLINGS: Final = 8
 """Each region of a page that a change has ended doubles the reports that the next one there needs, so many times at most."""
 _GROWTH_INSTRUCTIONS: Final = 4
 """A region of so many instructions grows after so many more reports of where it is left for."""
+_MOST_WAITING: Final = 4096
+"""Regions of the cache that may wait for code that is not mapped yet."""
 _NEAR: Final = 2048
 _WARM: Final = 32
 _MAX_PLACES: Final = 96
@@ -135,6 +137,8 @@ class Tiering:
         )
         self._at: dict[int, _Compiled] = {}
         self._all: list[_Compiled] = []
+        self._waiting: dict[int, list[Saved]] = {}  # by the guest page of the first root
+        self._waits = 0
         self._pending: dict[int, int] = {}  # hot addresses that wait, and how often each was reported
         self._work_to_do = threading.Condition(engine.lock)
         self._thread: threading.Thread | None = None
@@ -158,37 +162,61 @@ class Tiering:
     # -- life ---------------------------------------------------------------------------------------------------
 
     def restore(self, saved: list[Saved]) -> None:
-        """Called before the guest's first instruction: put in use what earlier runs compiled."""
+        """Called before the guest's first instruction: put in use what earlier runs compiled. What is of code that is not there
+        yet, in shared objects that the guest will map, waits for :meth:`arrive`."""
         if not self.optimising:
             return
         for one in saved:
-            try:
-                if not all(self.engine.is_code(start, end) for start, end in one.spans):
-                    continue
-                if self._digest(one.spans) != one.digest:
-                    continue
-                for start, end in one.spans:
-                    # What has run before may become part of a larger region.
-                    self.engine.decode_range(start, end)
-                if self._install(
-                    one.roots,
-                    one.entries,
-                    frozenset(one.exits),
-                    one.spans,
-                    one.own,
-                    one.image,
-                    one.instructions,
-                ):
-                    self.engine.stats.regions_cached += 1
-                    self._warm = True
-            except (CacheError, KeyError) as error:
-                warn("a cached region is not used", error)
+            if all(self.engine.is_code(start, end) for start, end in one.spans):
+                self._put_in_use(one)
+            elif self._waits < _MOST_WAITING:
+                self._waiting.setdefault(one.roots[0] >> 12, []).append(one)
+                self._waits += 1
+
+    def arrive(self, number: int) -> None:
+        """The guest runs code on a page for the first time: put in use what earlier runs compiled of it."""
+        todo = {number}
+        while todo:
+            waited = self._waiting.pop(todo.pop(), [])
+            self._waits -= len(waited)
+            for one in waited:
+                if all(self.engine.is_code(start, end) for start, end in one.spans):
+                    self._put_in_use(one)
+                    # These pages have records now: nobody will say that the guest comes there.
+                    todo |= _pages_of(one.spans) & self._waiting.keys()
+
+    def waits(self, number: int) -> bool:
+        """Whether anything waits for code on a page."""
+        return number in self._waiting
+
+    def _put_in_use(self, one: Saved) -> None:
+        try:
+            if self._digest(one.spans) != one.digest:
+                return
+            for start, end in one.spans:
+                # What has run before may become part of a larger region.
+                self.engine.decode_range(start, end)
+            if self._install(
+                one.roots,
+                one.entries,
+                frozenset(one.exits),
+                one.spans,
+                one.own,
+                one.image,
+                one.instructions,
+            ):
+                self.engine.stats.regions_cached += 1
+                self._warm = True
+        except (CacheError, KeyError) as error:
+            warn("a cached region is not used", error)
 
     def saved(self) -> list[Saved]:
         """The regions in use, to be kept for the next run."""
         with self.engine.lock:
             self.unsaved = 0
-            return [
+            # What this run had no use for, another one may have.
+            others = [one for waiting in self._waiting.values() for one in waiting]
+            return others + [
                 Saved(
                     one.roots,
                     one.entries,
@@ -206,6 +234,10 @@ class Tiering:
         """Take over the regions of another image, whose lock is held and whose records ours have copies of, but not
         those made from guest bytes in the ranges ``changed``."""
         self._warm = other._warm
+        self._waiting, self._waits = (
+            {number: list(ones) for number, ones in other._waiting.items()},
+            other._waits,
+        )
         kept: dict[_Compiled, _Compiled] = {}
         for one in other._all:
             if not any(a < end and start < b for a, b in one.spans for start, end in changed):

@@ -12,3 +12,12 @@ Nothing here knows a guest or runs one. The way of a package, a module each:
 
 Whatever comes from the network is hostile until its checksum is right, and the contents of a package stay so after it.
 """
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["ARCHITECTURES"]
+
+ARCHITECTURES: Final = {"riscv64": "riscv64", "aarch64": "arm64", "x86_64": "amd64"}
+"""Debian's names of the ISAs that vm has."""

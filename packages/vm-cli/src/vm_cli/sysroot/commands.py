@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vm_cli.settings import URL, load
+from vm_cli.sysroot import ARCHITECTURES
 from vm_cli.sysroot.control import Package
 from vm_cli.sysroot.deb import Deb
 from vm_cli.sysroot.download import Fetcher, Store, Wanted, redacted
@@ -25,14 +26,12 @@ from vm_cli.sysroot.errors import MirrorError, PackageError, StaleError, Sysroot
 from vm_cli.sysroot.mirror import SUITES, Mirror, Release, Source, read_apt, suites
 from vm_cli.sysroot.progress import Progress
 from vm_cli.sysroot.resolve import resolve
-from vm_cli.sysroot.settle import prepare, read_status, record, settle, write_status
+from vm_cli.sysroot.settle import prepare, present, read_status, record, settle, write_status
 from vm_cli.sysroot.tree import Tree
 from vm_core.errors import UsageError
 
-__all__ = ["ARCHITECTURES", "Choices", "add", "clean", "contents", "create"]
+__all__ = ["Choices", "add", "clean", "contents", "create"]
 
-ARCHITECTURES: Final = {"riscv64": "riscv64", "aarch64": "arm64", "x86_64": "amd64"}
-"""Debian's names of the ISAs."""
 MARKER: Final = ".vm-sysroot.json"
 _FORMAT: Final = 1
 _MAIN: Final = ("main",)
@@ -53,16 +52,16 @@ class Choices:
 # -- where from -------------------------------------------------------------------------------------------------------
 
 
-def _mirrors(choices: Choices, environ: Mapping[str, str]) -> tuple[list[Mirror], dict[str, str] | None]:
+def _mirrors(choices: Choices, environ: Mapping[str, str]) -> tuple[list[Mirror], dict[str, str]]:
     """The archives to try, and the proxies that apt uses for them. Raises UsageError and MirrorError."""
     if choices.mirror:
         try:
-            return [Mirror(URL.parse(choices.mirror), origin="option")], None
+            return [Mirror(URL.parse(choices.mirror), origin="option")], {}
         except ValueError:
             raise UsageError(f"--mirror: {choices.mirror!r} is no http, https or file URL") from None
     chosen = load(environ).settings.mirror
     if chosen:
-        return [Mirror(chosen, origin="setting")], None
+        return [Mirror(chosen, origin="setting")], {}
     apt = read_apt()
     if not apt.mirrors:
         raise MirrorError(
@@ -153,7 +152,7 @@ def _wanted(mirror: Mirror, package: Package) -> Wanted:
     if not name or name.startswith("/") or ".." in name.split("/") or not name.isprintable() or not size:
         raise PackageError(f"the index names no file for {package}")
     url = f"{mirror.url}/{urllib.parse.quote(name.removeprefix('./'), safe='/+~:@%')}"
-    return Wanted(url, package.fields.get("sha256", "").lower(), size, str(package))
+    return Wanted(url, package.fields.get("sha256", "").lower(), size)
 
 
 # -- the tree's own record --------------------------------------------------------------------------------------------
@@ -378,7 +377,7 @@ def add(
         pending = _words(marker, "pending")
         if not names and not pending:
             raise UsageError("no package is named", hint=f"vm sysroot add {directory} PACKAGE...")
-        installed = read_status(tree)
+        installed = present(read_status(tree))
         choices = replace(
             choices,
             suites=choices.suites or (str(marker["suite"]),),
@@ -414,7 +413,7 @@ def contents(directory: str) -> dict[str, Any]:
     """What a tree is made of."""
     with _open(directory) as tree:
         marker = _read_marker(tree)
-        packages = sorted(read_status(tree).values(), key=lambda one: one.name)
+        packages = sorted(present(read_status(tree)).values(), key=lambda one: one.name)
     found = {key: marker.get(key) for key in ("isa", "architecture", "suite", "mirror", "asked", "complete")}
     return {
         "path": str(Path(directory).resolve()),

@@ -50,11 +50,6 @@ class Wanted:
     url: str
     sha256: str
     size: int
-    name: str = ""
-
-    @property
-    def label(self) -> str:
-        return self.name or self.url.rpartition("/")[2]
 
 
 def redacted(url: str) -> str:
@@ -64,12 +59,16 @@ def redacted(url: str) -> str:
 
 
 class Fetcher:
-    """Reads URLs: http, https and file. ``proxies`` is by scheme; None takes the environment's, as urllib does."""
+    """Reads URLs: http, https and file, through the environment's proxies, as urllib does.
+
+    ``proxies`` has those of other schemes or in the place of the environment's; an empty one means none.
+    """
 
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
+        chosen = {**urllib.request.getproxies(), **(proxies or {})}
         self._opener = urllib.request.OpenerDirector()
         for handler in (
-            urllib.request.ProxyHandler(None if proxies is None else dict(proxies)),
+            urllib.request.ProxyHandler({scheme: proxy for scheme, proxy in chosen.items() if proxy}),
             urllib.request.HTTPHandler(),
             urllib.request.HTTPSHandler(),
             urllib.request.FileHandler(),
@@ -112,7 +111,11 @@ class Fetcher:
             try:
                 with self.open(url) as answer:
                     data: bytes = answer.read(limit + 1)
-                break
+                    length = answer.headers.get("Content-Length", "")
+                if not length.isdigit() or len(data) >= min(int(length), limit + 1):
+                    break
+                if not left:
+                    raise MirrorError(f"{redacted(url)}: the connection is cut off again and again")
             except MirrorError as error:
                 if not left or not _transient(error):
                     raise
@@ -243,10 +246,11 @@ class Store:
     def _transfer(self, wanted: Wanted, file: Any, digest: Any, have: int, step: Step | None) -> int:
         """Append what is missing. Returns the bytes that are there then; one more than wanted if the file is too long."""
         with self.fetcher.open(wanted.url, have) as answer:
-            if have and answer.status != 206:  # the server begins anew, so skip what is here
-                _skip(answer, have)
+            skip = have if answer.status != 206 else 0  # the server may begin anew
             while True:
                 try:
+                    while skip and (data := answer.read(min(_CHUNK, skip))):
+                        skip -= len(data)
                     data = answer.read(_CHUNK)
                 except (OSError, http.client.HTTPException):
                     return have
@@ -311,14 +315,6 @@ class Store:
                 count, total = count + 1, total + entry.stat(follow_symlinks=False).st_size
                 os.unlink(entry.path)
         return count, total
-
-
-def _skip(answer: Any, count: int) -> None:
-    while count:
-        data = answer.read(min(_CHUNK, count))
-        if not data:
-            return
-        count -= len(data)
 
 
 def _of_open(file: Any) -> tuple[Any, int]:

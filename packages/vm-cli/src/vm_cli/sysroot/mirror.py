@@ -59,10 +59,10 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Apt:
-    """What is read of apt's configuration. ``proxies`` is None if it has none of its own."""
+    """What is read of apt's configuration. ``proxies`` is by scheme, as for Fetcher."""
 
     mirrors: tuple[Mirror, ...] = ()
-    proxies: dict[str, str] | None = field(default=None)
+    proxies: dict[str, str] = field(default_factory=dict)
 
 
 # -- apt's configuration ----------------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ def read_apt(apt: Path = APT) -> Apt:
         return not mirror.url.endswith("/debian") and "debian-archive-" not in mirror.keyring
 
     proxies = {scheme: options[scheme] for scheme in ("http", "https") if options.get(scheme)}
-    direct = all(value.upper() == "DIRECT" for value in proxies.values())
-    return Apt(tuple(sorted(found.values(), key=doubt)), None if not proxies else {} if direct else proxies)
+    proxies = {scheme: "" if proxy.upper() == "DIRECT" else proxy for scheme, proxy in proxies.items()}
+    return Apt(tuple(sorted(found.values(), key=doubt)), proxies)
 
 
 def _apt_options() -> dict[str, str]:
@@ -187,9 +187,8 @@ def _keyring(mirror: Mirror, chosen: str, scratch: Path) -> Path:
         if not path.is_file():
             raise VerificationError(f"--keyring: there is no file {chosen}")
         return _dearmoured(path.read_bytes(), path, scratch)
-    if (
-        "BEGIN PGP" in mirror.keyring
-    ):  # an entry of apt may hold the key itself, its empty lines written as dots
+    if "BEGIN PGP" in mirror.keyring:
+        # An entry of apt may hold the key itself, its empty lines written as dots.
         text = re.sub(r"(?m)^\.$", "", mirror.keyring)
         return _dearmoured(text.encode(), Path("Signed-By"), scratch)
     named = [Path(word) for word in re.split(r"[,\s]+", mirror.keyring) if word.startswith("/")]
@@ -365,7 +364,7 @@ class Source:
         A caching mirror may have kept an old file under one of the names. And ``stable`` will be another release one day.
         """
         found = self.release(mirror, suite)
-        if found.codename in ("", suite) or "/" in found.codename:
+        if found.codename == suite or not re.fullmatch(r"\w[\w.+-]*", found.codename):
             return found
         try:
             named = self.release(mirror, found.codename)
@@ -393,7 +392,7 @@ class Source:
         sha256, size = release.files[path]
         by_hash = f"{path.rpartition('/')[0]}/by-hash/SHA256/{sha256}"
         for name in (by_hash, path) if release.by_hash else (path,):
-            wanted = Wanted(release.url(name), sha256, size, path)
+            wanted = Wanted(release.url(name), sha256, size)
             try:
                 kept = self.store.get_all([wanted], f"index of {release.suite} {component}", progress)[0]
             except Unreachable:

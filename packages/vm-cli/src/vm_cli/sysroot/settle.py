@@ -20,7 +20,16 @@ from vm_cli.sysroot.control import Package, stanzas
 from vm_cli.sysroot.errors import PackageError, SysrootError
 from vm_cli.sysroot.tree import Tree
 
-__all__ = ["Alternative", "alternatives", "prepare", "read_status", "record", "settle", "write_status"]
+__all__ = [
+    "Alternative",
+    "alternatives",
+    "prepare",
+    "present",
+    "read_status",
+    "record",
+    "settle",
+    "write_status",
+]
 
 _INFO: Final = "/var/lib/dpkg/info"
 _STATUS: Final = "/var/lib/dpkg/status"
@@ -209,40 +218,28 @@ def _link_alternatives(tree: Tree, scripts: Iterable[bytes]) -> None:
             if tree.kind(one.path):
                 rows = choices.setdefault(one.name, [])
                 rows[:] = [row for row in rows if row.path != one.path] + [one]
-    if choices:
-        tree.directory("/etc/alternatives")
-        tree.directory("/var/lib/dpkg/alternatives")
     for name, rows in sorted(choices.items()):
+        if tree.kind(f"/var/lib/dpkg/alternatives/{name}"):
+            continue  # the real update-alternatives has been at work in the guest
         with contextlib.suppress(PackageError, OSError):  # a link that cannot be had breaks nothing else
-            record_path = f"/var/lib/dpkg/alternatives/{name}"
-            if (tree.read(record_path) or b"").startswith(b"manual"):
-                continue  # somebody has chosen
             best = max(rows, key=lambda row: row.priority)
             _link(tree, name, best.link, best.path)
             for follower, link, path in best.followers:
                 if tree.kind(path):
                     _link(tree, follower, link, path)
-            tree.write(record_path, _record_of(rows, best).encode())
 
 
 def _link(tree: Tree, name: str, link: str, path: str) -> None:
-    """``link`` leads to ``path`` by way of /etc/alternatives. Both are relative, so that the tree works as a prefix too."""
+    """``link`` leads to ``path`` by way of /etc/alternatives. Both are relative, so that the tree works as a prefix too.
+
+    update-alternatives' own record of it is not written: it would take links that it has not made itself for somebody's choice.
+    """
     if tree.kind(link) not in (0, 0o120000):
         return  # a file of a package
     tree.directory(os.path.dirname(link))
     above = tree.real(os.path.dirname(link))
     tree.link(link, os.path.relpath(f"/etc/alternatives/{name}", above))
     tree.link(f"/etc/alternatives/{name}", os.path.relpath(path, "/etc/alternatives"))
-
-
-def _record_of(rows: Sequence[Alternative], best: Alternative) -> str:
-    """The state that update-alternatives keeps of a name."""
-    links = {follower: link for row in (*rows, best) for follower, link, _ in row.followers}
-    lines = ["auto", best.link, *(text for pair in links.items() for text in pair), ""]
-    for row in sorted(rows, key=lambda row: row.path):
-        paths = {follower: path for follower, _, path in row.followers}
-        lines += [row.path, str(row.priority), *(paths.get(follower, "") for follower in links)]
-    return "\n".join(lines) + "\n\n"
 
 
 # -- dpkg's database --------------------------------------------------------------------------------------------------
@@ -284,18 +281,19 @@ def _conffile(tree: Tree, line: str) -> str:
 
 
 def read_status(tree: Tree) -> dict[str, Package]:
-    """The packages of a tree, by name. Raises SysrootError if the list cannot be read."""
+    """What dpkg knows of, by name. Raises SysrootError if the list cannot be read."""
     data = tree.read(_STATUS, 256 << 20)
     try:
         found = [Package(stanza) for stanza in stanzas((data or b"").decode("utf-8", "replace"))]
     except PackageError as error:
         raise SysrootError(f"{tree.path}{_STATUS}: {error}") from None
-    there = ("unpacked", "installed", "half-configured", "triggers-awaited", "triggers-pending")
-    return {
-        one.name: one
-        for one in found
-        if one.fields.get("status", "").split()[-1:] and one.fields["status"].split()[-1] in there
-    }
+    return {package.name: package for package in found}
+
+
+def present(packages: Mapping[str, Package]) -> dict[str, Package]:
+    """Those whose files are there, configured or not."""
+    states = ("unpacked", "installed", "half-configured", "triggers-awaited", "triggers-pending")
+    return {name: one for name, one in packages.items() if one.fields.get("status", "").endswith(states)}
 
 
 def write_status(tree: Tree, stanzas_: Iterable[str]) -> None:

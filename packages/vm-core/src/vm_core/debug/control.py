@@ -11,10 +11,11 @@ thread that talks to the client.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from vm_core.debug.watch import MOST, Hit, Watch, WatchedMemory, engine_for, pages
+from vm_core.debug.watch import MOST, Hit, Watch, WatchedMemory, engine_for, pages, select
 from vm_core.engine import Breakpoint, Budget, Engine, Exit, Syscall, Trap
 from vm_core.execute import execute, fetch
 from vm_core.linux import signal as signals
@@ -121,6 +122,7 @@ class Debugger:
         self.memory: GuestMemory
         self._free = True  # what a thread does that starts now: run, or wait to be resumed
         self.watches: list[Watch] = []
+        self._selected: list[Watch] = []
         self._own: Engine  # the process's
         self._watching: Engine | None = None
         self._stand_in: WatchedMemory
@@ -134,6 +136,7 @@ class Debugger:
         self.process, self.memory = process, process.memory
         self.breakpoints.clear()
         self.watches.clear()
+        self._selected = []
         self._own, self._watching = process.engine, None
         self._stand_in = WatchedMemory(process.memory, self.watches)
         self._set, self._set_in = frozenset(), None
@@ -300,6 +303,22 @@ class Debugger:
             if _registers(t) != shown:
                 raise _Abandoned
             cpu.pc += t.abi.syscall_bytes
+
+    @contextmanager
+    def away(self, t: GuestThread) -> Iterator[None]:
+        """Inside, the thread waits in the host for what cannot be interrupted, and counts as stopped."""
+        control = self.controls.get(t)
+        if control is None:
+            yield
+            return
+        with self.condition:
+            control.parked = control.waits = True
+            self.condition.notify_all()
+        try:
+            yield
+        finally:
+            with self.condition:
+                control.parked = control.waits = False
 
     def signal(self, t: GuestThread, info: SigInfo) -> SigInfo | None:
         """A signal is about to act on a thread: the client may have another one delivered instead, or none."""
@@ -478,7 +497,10 @@ class Debugger:
         if self.watches and self._watching is not None:
             engine = self._watching
         self._use(engine)
-        self.memory.hide(pages(self.watches))
+        if self.watches != self._selected:
+            select(engine, self.watches)
+            self.memory.hide(pages(self.watches))
+            self._selected = list(self.watches)
         if wanted != self._set or engine is not self._set_in:
             engine.set_breakpoints(wanted)
             self._set, self._set_in = wanted, engine
@@ -536,6 +558,7 @@ class Debugger:
         self._set_in = None
         if engine is self._own:
             self.memory.hide({})
+            self._selected = []
 
     def close(self) -> None:
         """The process is over or executes another program: no thread of it runs any more."""

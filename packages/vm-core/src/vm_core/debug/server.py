@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
+import stat
 import threading
 from collections.abc import Callable
 from typing import Final, Self
@@ -67,12 +69,25 @@ class Address:
     def _listen_at_path(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(self.path)
+            try:
+                listener.bind(self.path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not self._is_left():
+                    raise
+                os.unlink(self.path)
+                listener.bind(self.path)
             listener.listen(1)
         except BaseException:
             listener.close()
             raise
         return listener
+
+    def _is_left(self) -> bool:
+        """Whether the path is that of a socket on which nobody listens any more."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(self.path) == errno.ECONNREFUSED and stat.S_ISSOCK(
+                os.lstat(self.path).st_mode
+            )
 
     @property
     def target(self) -> str:

@@ -7,8 +7,8 @@ looks up each access: everything else runs at the speed of the native interprete
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, runtime_checkable
 
 from vm_core.memory import PAGE, Access, GuestMemory, Prot
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vm_core.engine import Engine
     from vm_core.spec.isa import Isa
 
-__all__ = ["KINDS", "MOST", "Hit", "Watch", "WatchedMemory", "engine_for", "pages"]
+__all__ = ["KINDS", "MOST", "Hit", "Watch", "WatchedMemory", "engine_for", "pages", "select"]
 
 KINDS: Final[Mapping[str, int]] = {"watch": 2, "rwatch": 1, "awatch": 3}
 """The permissions that the accesses need which a kind of watchpoint is about."""
@@ -85,6 +85,20 @@ def pages(watches: list[Watch]) -> dict[int, int]:
         for page in range(watch.address // PAGE, (watch.address + watch.length - 1) // PAGE + 1):
             out[page] = out.get(page, 0) | KINDS[watch.kind]
     return out
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An engine that can itself do the hidden accesses which touch nothing that is watched."""
+
+    def watch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """The guest ranges that are watched: first byte and end of each. No vCPU may be running."""
+
+
+def select(engine: Engine, watches: Sequence[Watch]) -> None:
+    """Tell an engine what is watched, if it is one that can make use of it."""
+    if isinstance(engine, Selective):
+        engine.watch([(watch.address, watch.address + watch.length) for watch in watches])
 
 
 def engine_for(isa: Isa, memory: WatchedMemory, *, native: bool) -> Engine:

@@ -19,17 +19,20 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from vm_core.engines import ZONE, cache_directory, enter_cache_zone
 from vm_core.errors import HostError
 from vm_core.linux import landlock, seccomp
 from vm_core.record import record
 
 if TYPE_CHECKING:
     from vm_core.linux.paths import Namespace
+    from vm_core.linux.process import Process
 
-__all__ = ["LEVELS", "Wall", "confine", "confine_worker", "walls"]
+__all__ = ["LEVELS", "Wall", "confine", "confine_process", "confine_worker", "walls"]
 
 LEVELS: Final = ("auto", "strict", "off")
-"""auto: what the host has; strict: all that is needed, or the guest does not run; off: the first wall only."""
+"""auto: what the host has, with room for all that vm can do; strict: all that is needed, or the guest does not run, and neither
+sockets at paths nor terminals of its own, which the kernel cannot tell from those of others; off: the first wall only."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -121,6 +124,26 @@ def walls() -> list[Wall]:
     ]
 
 
+def confine_process(process: Process, *, level: str, writable: Iterable[str] = ()) -> list[str]:
+    """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
+    namespace = process.files.namespace
+    provide = getattr(process.engine, "provide", None)
+    if provide is None or level == "off":
+        return confine(namespace, net=process.net, level=level, writable=writable)
+    try:
+        from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
+    except ImportError:
+        from hashlib import blake2b
+    cache = cache_directory()
+    powers = f"{level} {process.net} {namespace.view()}"
+    zone = os.path.join(cache, ZONE + blake2b(powers.encode(), digest_size=12).hexdigest())
+    with contextlib.suppress(OSError):  # without one, nothing is kept, and the engine says so
+        os.makedirs(zone, 0o700, exist_ok=True)
+    provide()
+    enter_cache_zone(zone)
+    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone, *writable))
+
+
 def confine(
     namespace: Namespace,
     *,
@@ -156,6 +179,8 @@ def confine(
         with landlock.ruleset(net=net) as rules:
             _allow_guest(rules, namespace)
             _allow_host(rules, readable, writable)
+            if level != "strict":
+                _allow_terminals(rules)
             everyone = rules.restrict()
     except OSError as error:
         stands("landlock", -(error.errno or 1))
@@ -165,7 +190,8 @@ def confine(
             missing.append("landlock: threads of vm were there already")
     machine = os.uname().machine
     if seccomp.available():
-        stands("seccomp", seccomp.install(seccomp.assemble(seccomp.ALLOWED, machine, net=net)))
+        unix = level != "strict"
+        stands("seccomp", seccomp.install(seccomp.assemble(seccomp.ALLOWED, machine, net=net, unix=unix)))
     else:
         missing.append("seccomp: not available")
     if missing and level == "strict":
@@ -253,6 +279,8 @@ def _allow_guest(rules: landlock.Ruleset, namespace: Namespace) -> None:
 
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/tty")
+_TERMINALS: Final = ("/dev/ptmx", "/dev/pts")
+"""vm opens there only the pairs that the guest has made; the kernel would let it open others of the user."""
 _FACTS: Final = ("/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/localtime")
 _PROC: Final = "/proc"
 """Whole, because each forked process reads in a directory of its own. Of processes outside, Landlock keeps back all that only
@@ -271,6 +299,11 @@ def _allow_host(rules: landlock.Ruleset, readable: Iterable[str], writable: Iter
         rules.allow(path, landlock.EXECUTE | landlock.READ_FILE)
     for path in writable:
         rules.allow(path, landlock.WRITE)
+
+
+def _allow_terminals(rules: landlock.Ruleset) -> None:
+    for path in _TERMINALS:
+        rules.allow(path, landlock.READ_FILE | landlock.WRITE_FILE | landlock.DEVICE_IOCTL)
 
 
 def _python_paths() -> Iterator[str]:

@@ -10,6 +10,7 @@ Linux 6.x, man-pages 6.x section 2.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -88,9 +89,11 @@ class File:
         "kind",
         "mode",
         "names",
+        "owner",
         "path",
         "position",
         "refs",
+        "signal",
         "socket",
     )
 
@@ -114,6 +117,8 @@ class File:
         self.refs = 1
         self.socket: object = None
         self.extras: list[int] = []
+        self.owner = (1, 0)
+        self.signal = 0
         if kind is None:
             info = os.fstat(fd)
             kind = _kind_of(info.st_mode)
@@ -179,6 +184,8 @@ class FileSystem:
         self.cwd = namespace.start
         self.limit = 1024
         self.umask = 0o022
+        self.locked: set[tuple[int, int]] = set()
+        """Device and number of the files on which the process has locks of fcntl(2)."""
         self.modes = 0o1777
         """The mode bits that a guest may give a file: not set-ID, which would be the host user's identity for others."""
         self._close_host = close_host
@@ -219,12 +226,24 @@ class FileSystem:
             file = self.table.pop(number, None)
         if file is None:
             return -errno.EBADF
+        self.unlock(file)
         self.release(file)
         return 0
+
+    def unlock(self, file: File) -> None:
+        """A descriptor is closed: with it go all the locks that the process has on the file, by whichever descriptor."""
+        if not self.locked or file.fd < 0:
+            return
+        info = os.fstat(file.fd)
+        if (info.st_dev, info.st_ino) in self.locked:
+            self.locked.discard((info.st_dev, info.st_ino))
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(file.fd, _SETLK, struct.pack("<hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
     def forked(self) -> None:
         """In the child of a fork: temporary directories are the parent's to remove."""
         self.lock = threading.Lock()
+        self.locked = set()
         self.namespace.forked()
 
     def executed(self) -> None:
@@ -564,45 +583,6 @@ def lseek(t: GuestThread, fd: int, offset: int, whence: int) -> int:
     return os.lseek(file.fd, s64(offset), whence & 0xFF)
 
 
-def sendfile(t: GuestThread, out: int, source: int, offset: int, count: int) -> int:
-    file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
-    if file is None or sink is None:
-        return -errno.EBADF
-    # As Linux: only from a file. From a pipe or terminal, the host would wait where nothing can end it.
-    if sink.flags & _O_APPEND or file.kind != REGULAR:
-        return -errno.EINVAL
-    count = min(count, 1 << 20)
-    if offset:
-        at = t.memory.load(offset, 8)
-        data = os.pread(file.fd, count, at)
-    else:
-        data = os.read(file.fd, count)
-    done = _send(t, sink, memoryview(data)) if data else 0
-    if done < len(data) and not offset:
-        os.lseek(file.fd, max(done, 0) - len(data), os.SEEK_CUR)
-    if offset and done > 0:
-        t.memory.store(offset, 8, at + done)
-    return done
-
-
-def copy_file_range(
-    t: GuestThread, source: int, source_offset: int, out: int, out_offset: int, count: int, flags: int
-) -> int:
-    file, sink = t.table.get(source & _FD), t.table.get(out & _FD)
-    if file is None or sink is None:
-        return -errno.EBADF
-    if flags:
-        return -errno.EINVAL
-    read_at = t.memory.load(source_offset, 8) if source_offset else None
-    write_at = t.memory.load(out_offset, 8) if out_offset else None
-    done = os.copy_file_range(file.fd, sink.fd, min(count, _STREAM_IO), read_at, write_at)
-    if read_at is not None:
-        t.memory.store(source_offset, 8, read_at + done)
-    if write_at is not None:
-        t.memory.store(out_offset, 8, write_at + done)
-    return done
-
-
 # -- opening and closing ----------------------------------------------------------------------------------------
 
 
@@ -646,10 +626,14 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         # A FIFO that has no reader yet: a blocking open waits for one.
         if not t.sleep(0.01):
             return RESTART
-    info = os.fstat(fd)
-    kind = _kind_of(info.st_mode)
+    return _file_of(fd, flags, place.guest, fixed=not place.mount.writable)
+
+
+def _file_of(fd: int, flags: int, path: str, *, fixed: bool) -> File:
+    """The File for what has just been opened with the guest's flags."""
+    kind = _kind_of(os.fstat(fd).st_mode)
     keep = flags & ~(_O_CREAT | _O_EXCL | 0o400 | _O_TRUNC | _O_CLOEXEC)
-    file = File(fd, keep, path=place.guest, kind=kind, fixed=not place.mount.writable)
+    file = File(fd, keep, path=path, kind=kind, fixed=fixed)
     if flags & _O_PATH:
         file.kind = PATH
         file.names = (".",) if kind == DIRECTORY else ()
@@ -679,13 +663,147 @@ def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     return files.add(file, cloexec=bool(flags & _O_CLOEXEC))
 
 
+_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT, _CACHED = 1, 2, 4, 8, 16, 32
+_O_TMPFILE: Final = 0o20000000
+_MAX_LINKS: Final = 40
+
+
 def openat2(t: GuestThread, dfd: int, path: int, how: int, size: int) -> int:
     if size < 24:
         return -errno.EINVAL
-    flags, mode, resolve = struct.unpack("<QQQ", t.memory.read(how, 24))
-    if resolve & ~0x3F:
+    if size > 4096:
+        return -errno.E2BIG
+    raw = t.memory.read(how, size)
+    if any(raw[24:]):
+        return -errno.E2BIG
+    flags, mode, resolve = struct.unpack_from("<QQQ", raw)
+    abi = t.abi
+    known = 0o37777703 | abi.O_DIRECTORY | abi.O_NOFOLLOW | abi.O_DIRECT | abi.O_LARGEFILE
+    if flags & ~known or resolve & ~0x3F or resolve & (_BENEATH | _IN_ROOT) == _BENEATH | _IN_ROOT:
         return -errno.EINVAL
-    return openat(t, dfd, path, flags, mode) if not resolve else -errno.EAGAIN
+    if mode & ~0o7777 or (mode and not flags & (_O_CREAT | _O_TMPFILE)):
+        return -errno.EINVAL
+    if flags & _O_PATH and flags & ~(_O_PATH | abi.O_DIRECTORY | abi.O_NOFOLLOW | _O_CLOEXEC):
+        return -errno.EINVAL
+    if resolve & _CACHED:
+        return -errno.EAGAIN  # the caller then asks again without it
+    if not resolve:
+        return openat(t, dfd, path, flags, mode)
+    name = t.path(path)
+    if not name:
+        return -errno.ENOENT
+    file = None
+    if resolve & (_BENEATH | _IN_ROOT):
+        file = _open_below(t, dfd, name, flags, mode, resolve)
+    if file is None:
+        file = _open_resolved(t, dfd, name, flags, mode, resolve)
+    if isinstance(file, int):
+        return file
+    return t.files.add(file, cloexec=bool(flags & _O_CLOEXEC))
+
+
+def _open_below(
+    t: GuestThread, dfd: int, name: str, flags: int, mode: int, resolve: int
+) -> File | int | None:
+    """Let the host's kernel resolve below one directory of the host; None if it is not one, or a mount lies below it."""
+    files = t.files
+    namespace = files.namespace
+    base = files.base(dfd, "")
+    mount = namespace.find(base)
+    if mount is None or not namespace.use_openat2 or namespace.holds_mount(base) or mount.file:
+        return None
+    with files.walk(_AT_FDCWD, base) as place:
+        if place.node is not None or place.mount is not mount:
+            return None
+        directory = os.open(
+            place.name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd
+        )
+    try:
+        host = t.abi.host_open_flags(flags) | os.O_CLOEXEC | os.O_NOCTTY
+        if not flags & _O_PATH:
+            host |= os.O_NONBLOCK
+        if not mount.writable:
+            if flags & (3 | _O_TRUNC):
+                return -errno.EROFS
+            host &= ~os.O_CREAT
+        mode = (
+            mode & files.modes & ~files.umask if host & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY) else 0
+        )
+        fd = host_call(
+            "openat2",
+            directory,
+            os.fsencode(name) + b"\0",
+            struct.pack("<QQQ", host, mode, resolve & 0x1F | _NO_MAGICLINKS),
+            24,
+        )
+    finally:
+        os.close(directory)
+    guest = namespace.guest_path(fd) or f"{base.rstrip('/')}/{name.lstrip('/')}"
+    return _file_of(fd, flags, guest, fixed=not mount.writable)
+
+
+def _open_resolved(t: GuestThread, dfd: int, name: str, flags: int, mode: int, resolve: int) -> File | int:
+    """Resolve step by step in the guest's name space, then open what that came to."""
+    files = t.files
+    top = files.base(dfd, "") if resolve & (_BENEATH | _IN_ROOT) or not name.startswith("/") else "/"
+    if name.startswith("/"):
+        if resolve & _BENEATH:
+            return -errno.EXDEV
+        here = top if resolve & _IN_ROOT else "/"
+    else:
+        here = top
+    floor = top if resolve & (_BENEATH | _IN_ROOT) else "/"
+    todo = [part for part in reversed(name.split("/")) if part not in ("", ".")]
+    keeps_last = bool(flags & t.abi.O_NOFOLLOW) or flags & (_O_CREAT | _O_EXCL) == _O_CREAT | _O_EXCL
+    start, links = files.namespace.find(here), 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if here == floor and floor != "/":
+                if resolve & _BENEATH:
+                    return -errno.EXDEV
+                continue
+            here = here.rpartition("/")[0] or "/"
+            continue
+        step = f"{here.rstrip('/')}/{part}"
+        with files.walk(_AT_FDCWD, step, follow=False) as place:
+            target = ""
+            if place.node is not None:
+                target = place.node.target
+                if target and (place.node.opener is not None or part in ("exe", "cwd", "root")):
+                    if resolve & (_NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH | _IN_ROOT):
+                        return -errno.ELOOP if resolve & (_NO_MAGICLINKS | _NO_SYMLINKS) else -errno.EXDEV
+                    if place.node.opener is not None and not todo:
+                        return open_place(t, place, flags, mode)
+            else:
+                try:
+                    target = os.readlink(place.name, dir_fd=place.fd)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOENT):
+                        raise
+            if not todo and (not target or keeps_last):
+                if resolve & _NO_XDEV and files.namespace.find(step) is not start:
+                    return -errno.EXDEV
+                if target and not flags & _O_PATH:
+                    return -errno.ELOOP
+                if name.endswith("/"):
+                    place.must_be_directory = True
+                return open_place(t, place, flags, mode)
+        if resolve & _NO_XDEV and files.namespace.find(step) is not start:
+            return -errno.EXDEV
+        if target:
+            links += 1
+            if resolve & _NO_SYMLINKS or links > _MAX_LINKS:
+                return -errno.ELOOP
+            if target.startswith("/"):
+                if resolve & _BENEATH:
+                    return -errno.EXDEV
+                here = floor if resolve & _IN_ROOT else "/"
+            todo += [word for word in reversed(target.split("/")) if word not in ("", ".")]
+        else:
+            here = step
+    with files.walk(_AT_FDCWD, here) as place:
+        return open_place(t, place, flags, mode)
 
 
 def open_(t: GuestThread, path: int, flags: int, mode: int) -> int:
@@ -702,7 +820,7 @@ def close(t: GuestThread, fd: int) -> int:
 
 def close_range(t: GuestThread, first: int, last: int, flags: int) -> int:
     first, last = first & _FD, last & _FD
-    if first > last:
+    if first > last or flags & _FD & ~6:
         return -errno.EINVAL
     for number in [number for number in list(t.table) if first <= number <= last]:
         if flags & 4:
@@ -727,7 +845,7 @@ def _duplicate(t: GuestThread, fd: int, lowest: int, *, cloexec: bool) -> int:
 
 
 def dup3(t: GuestThread, old: int, new: int, flags: int) -> int:
-    if old & _FD == new & _FD:
+    if old & _FD == new & _FD or flags & _FD & ~_O_CLOEXEC:
         return -errno.EINVAL
     files = t.files
     number = new & _FD
@@ -744,6 +862,7 @@ def dup3(t: GuestThread, old: int, new: int, flags: int) -> int:
         if flags & _O_CLOEXEC:
             files.close_on_exec.add(number)
     if replaced is not None:
+        files.unlock(replaced)
         files.release(replaced)
     return number
 
@@ -805,6 +924,8 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
         return -errno.EBADF
     command &= _FD
     number = fd & _FD
+    if file.kind == PATH and command not in (0, 1, 2, 3, 1030):
+        return -errno.EBADF
     if command in (0, 1030):
         lowest = s32(argument)
         if lowest < 0 or lowest >= files.limit:
@@ -835,9 +956,58 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
         return -errno.EPERM  # whatever the host's user may do: pipes are the host's memory
     if command in (1031, 1033):
         return fcntl.fcntl(file.fd, command, argument & 0x7FFF_FFFF)
-    if command in (8, 10):
+    if command == 1027:
+        other = files.table.get(argument & _FD)
+        return -errno.EBADF if other is None else int(other is file)
+    if 1035 <= command <= 1038:
+        return _write_hint(t, file, command, argument)
+    return _ownership(t, file, command, argument)
+
+
+_SETOWN, _GETOWN, _SETSIG, _GETSIG, _SETOWN_EX, _GETOWN_EX = 8, 9, 10, 11, 15, 16
+_SETLEASE, _GETLEASE = 1024, 1025
+_PGRP: Final = 2
+
+
+def _ownership(t: GuestThread, file: File, command: int, argument: int) -> int:
+    """Whom signals about a file are for. They are kept, but never sent: O_ASYNC does nothing."""
+    if command == _GETOWN:
+        kind, pid = file.owner
+        return -pid if kind == _PGRP else pid
+    if command == _SETOWN:
+        pid = s32(argument)
+        file.owner = (_PGRP, -pid) if pid < 0 else (1, pid)
         return 0
+    if command == _GETOWN_EX:
+        t.memory.write(argument, struct.pack("<ii", *file.owner))
+        return 0
+    if command == _SETOWN_EX:
+        kind, pid = struct.unpack("<ii", t.memory.read(argument, 8))
+        if not 0 <= kind <= _PGRP:
+            return -errno.EINVAL
+        file.owner = (kind, pid)
+        return 0
+    if command == _SETSIG:
+        if not 0 <= s32(argument) <= 64:
+            return -errno.EINVAL
+        file.signal = s32(argument)
+        return 0
+    if command == _GETSIG:
+        return file.signal
+    if command == _GETLEASE:
+        return fcntl.F_UNLCK
+    if command == _SETLEASE:
+        return -errno.EAGAIN if s32(argument) in (0, 1, 2) else -errno.EINVAL
     return -errno.EINVAL
+
+
+def _write_hint(t: GuestThread, file: File, command: int, argument: int) -> int:
+    """How long what is written will live: 8 bytes, told or asked."""
+    if file.fd < 0:
+        return -errno.EINVAL
+    t.memory.check(argument, 8, _WRITE if command in (1035, 1037) else _READ)
+    # SAFETY: 8 bytes of guest memory that the guest may use so.
+    return host_call("fcntl", file.fd, command, t.memory.host_address + argument)
 
 
 def _lock(t: GuestThread, file: File, command: int, argument: int) -> int:
@@ -855,6 +1025,9 @@ def _lock(t: GuestThread, file: File, command: int, argument: int) -> int:
             continue
         if command in (_GETLK, 36):
             t.memory.write(argument, out)
+        elif command in (_SETLK, _SETLKW):
+            info = os.fstat(file.fd)
+            t.files.locked.add((info.st_dev, info.st_ino))
         return 0
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-__all__ = ["EXECUTE", "READ", "READ_FILE", "WRITE", "WRITE_FILE", "Ruleset", "abi"]
+__all__ = ["DEVICE_IOCTL", "EXECUTE", "READ", "READ_FILE", "WRITE", "WRITE_FILE", "Ruleset", "abi"]
 
 # LANDLOCK_ACCESS_FS_*
 EXECUTE: Final = 1 << 0
@@ -33,6 +33,7 @@ _REMOVE, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK, _MAKE_FIFO, _MAKE_SYM = (
     1 << 12,
 )
 REFER: Final = 1 << 13
+DEVICE_IOCTL: Final = 1 << 15
 READ: Final = READ_FILE | _READ_DIR
 """Read what lies below a directory."""
 WRITE: Final = (
@@ -40,7 +41,7 @@ WRITE: Final = (
 )
 """Do as one likes below a directory, but for devices, and executing."""
 REMOVE_DIR: Final = 1 << 4
-_OF_FILES: Final = EXECUTE | WRITE_FILE | READ_FILE
+_OF_FILES: Final = EXECUTE | WRITE_FILE | READ_FILE | DEVICE_IOCTL
 """The rights that a rule for a file, not a directory, may have."""
 
 _HANDLED: Final = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}

@@ -8,7 +8,7 @@ Linux 6.x, man-pages 6.x section 2.
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32, s64
 from vm_core.linux.files import EMULATED, PATH, REGULAR, File, open_place
+from vm_core.linux.host import call as host_call
 from vm_core.linux.paths import Place, getdents
 from vm_core.memory import Access
 
@@ -30,6 +31,7 @@ _FD: Final = 0xFFFF_FFFF
 _AT_FDCWD: Final = -100
 _O_NONBLOCK, _O_PATH = 0o4000, 0o10000000
 _AT_NOFOLLOW, _AT_REMOVEDIR, _AT_FOLLOW, _AT_EMPTY = 0x100, 0x200, 0x400, 0x1000
+_AT_EACCESS: Final = 0x200
 
 
 def _file_stat(t: GuestThread, file: File) -> tuple[os.stat_result, int | None, int | None]:
@@ -100,10 +102,55 @@ def lstat(t: GuestThread, path: int, result: int) -> int:
     return newfstatat(t, _AT_FDCWD, path, result, _AT_NOFOLLOW)
 
 
+_STATX_FLAGS: Final = _AT_NOFOLLOW | 0x800 | _AT_EMPTY | 0x6000
+"""AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_EMPTY_PATH and AT_STATX_SYNC_TYPE."""
+_BASIC_STATX: Final = 0x7FF
+
+
 def statx(t: GuestThread, dfd: int, path: int, flags: int, mask: int, result: int) -> int:
-    if mask >> 31 & 1:
+    flags &= _FD
+    if mask >> 31 & 1 or flags & ~_STATX_FLAGS or flags & 0x6000 == 0x6000:
         return -errno.EINVAL
-    info, mode, size = _stat_at(t, dfd, path, flags)
+    name = t.path(path) if path else ""
+    if not name:
+        if not flags & _AT_EMPTY:
+            return -errno.ENOENT
+        if s32(dfd) != _AT_FDCWD:
+            file = t.table.get(dfd & _FD)
+            if file is None:
+                return -errno.EBADF
+            if file.kind != EMULATED:
+                t.memory.write(result, _host_statx(file.fd, "", flags, mask, file.mode))
+                return 0
+    elif flags & _AT_NOFOLLOW:
+        with t.files.walk(dfd, name, follow=False) as place:
+            if place.node is None:
+                place.stat()
+                t.memory.write(result, _host_statx(place.fd, place.name, flags, mask, None))
+                return 0
+    else:
+        with t.files.walk(dfd, name) as place:
+            if place.node is None:
+                place.stat()
+                t.memory.write(result, _host_statx(place.fd, place.name, flags, mask, None))
+                return 0
+    t.memory.write(result, _made_statx(*_stat_at(t, dfd, path, flags)))
+    return 0
+
+
+def _host_statx(fd: int, name: str, flags: int, mask: int, mode: int | None) -> bytes:
+    """struct statx of a name in a host directory, or of the descriptor itself; never following a link."""
+    out = ctypes.create_string_buffer(256)
+    flags = flags & 0x6000 | 0x800 | (_AT_NOFOLLOW if name else _AT_EMPTY)
+    # SAFETY: a buffer of sizeof(struct statx) that outlives the call.
+    host_call("statx", fd, os.fsencode(name) + b"\0", flags, mask & 0x7FFF_FFFF, out)
+    if mode is not None:
+        struct.pack_into("<H", out, 28, mode & 0xFFFF)
+    return out.raw
+
+
+def _made_statx(info: os.stat_result, mode: int | None, size: int | None) -> bytes:
+    """struct statx of an emulated file."""
     mode = info.st_mode if mode is None else mode
     size = info.st_size if size is None else size
 
@@ -113,15 +160,14 @@ def statx(t: GuestThread, dfd: int, path: int, flags: int, mask: int, result: in
 
     out = struct.pack(
         "<IIQIIIHHQQQQ",
-        0x7FF, info.st_blksize, 0, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, mode & 0xFFFF, 0,
+        _BASIC_STATX, info.st_blksize, 0, info.st_nlink & 0xFFFF_FFFF, info.st_uid, info.st_gid, mode & 0xFFFF, 0,
         info.st_ino, size, info.st_blocks, 0,
     )  # fmt: skip
     out += stamp(info.st_atime_ns) + bytes(16) + stamp(info.st_ctime_ns) + stamp(info.st_mtime_ns)
     out += struct.pack(
         "<IIII", os.major(info.st_rdev), os.minor(info.st_rdev), os.major(info.st_dev), os.minor(info.st_dev)
     )
-    t.memory.write(result, out.ljust(256, b"\0"))
-    return 0
+    return out.ljust(256, b"\0")
 
 
 def _entries(file: File, size: int) -> bytes:
@@ -182,9 +228,20 @@ def readlink(t: GuestThread, path: int, result: int, size: int) -> int:
 
 
 def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
+    flags &= _FD
+    if mode & _FD & ~7 or flags & ~(_AT_NOFOLLOW | _AT_EMPTY | _AT_EACCESS):
+        return -errno.EINVAL
     mode &= 7
+    name = t.path(path)
+    if not name and flags & _AT_EMPTY:
+        file = t.table.get(dfd & _FD)
+        if file is None:
+            return -errno.EBADF
+        if file.fd < 0:
+            return -errno.EACCES if mode & 2 else 0
+        return 0 if os.access(f"/proc/self/fd/{file.fd}", mode, effective_ids=False) else -errno.EACCES
     follow = not flags & _AT_NOFOLLOW
-    with t.files.walk(dfd, t.path(path), follow=follow) as place:
+    with t.files.walk(dfd, name, follow=follow) as place:
         if place.node is not None:
             granted = place.node.mode >> 6 & 7
             return -errno.EACCES if mode & ~granted else 0
@@ -193,7 +250,9 @@ def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> in
         if mode & 2 and not place.mount.writable:
             return -errno.EROFS
         # Never following: the walk has resolved links, a new one is a race.
-        allowed = os.access(place.name, mode, dir_fd=place.fd, follow_symlinks=False)
+        allowed = os.access(
+            place.name, mode, dir_fd=place.fd, follow_symlinks=False, effective_ids=bool(flags & _AT_EACCESS)
+        )
         return 0 if allowed else -errno.EACCES
 
 
@@ -231,14 +290,32 @@ def fchdir(t: GuestThread, fd: int) -> int:
     return 0
 
 
+_STATFS: Final = struct.Struct("<qqQQQQQiiqqq4q")
+_PROC_MAGIC, _TMPFS_MAGIC = 0x9FA0, 0x0102_1994
+
+
+def _host_statfs(fd: int) -> bytes:
+    """struct statfs, which is the same on every 64-bit ABI."""
+    out = ctypes.create_string_buffer(_STATFS.size)
+    # SAFETY: a buffer of sizeof(struct statfs) that outlives the call.
+    host_call("fstatfs", fd, out)
+    return out.raw
+
+
+def _made_statfs(path: str) -> bytes:
+    """struct statfs of an emulated file."""
+    kind = _PROC_MAGIC if path == "/proc" or path.startswith("/proc/") else _TMPFS_MAGIC
+    return _STATFS.pack(kind, 4096, 0, 0, 0, 0, 0, 0, 0, 255, 4096, 0x20, 0, 0, 0, 0)
+
+
 def statfs(t: GuestThread, path: int, result: int) -> int:
     with t.files.walk(_AT_FDCWD, t.path(path)) as place:
         if place.node is not None:
-            t.memory.write(result, _statfs(None, 0x9FA0))
+            t.memory.write(result, _made_statfs(place.guest))
             return 0
         fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
         try:
-            t.memory.write(result, _statfs(os.fstatvfs(fd), 0xEF53))
+            t.memory.write(result, _host_statfs(fd))
         finally:
             os.close(fd)
     return 0
@@ -248,24 +325,16 @@ def fstatfs(t: GuestThread, fd: int, result: int) -> int:
     file = t.table.get(fd & _FD)
     if file is None:
         return -errno.EBADF
-    t.memory.write(result, _statfs(os.fstatvfs(file.fd) if file.fd >= 0 else None, 0xEF53))
+    t.memory.write(result, _host_statfs(file.fd) if file.fd >= 0 else _made_statfs(file.path))
     return 0
-
-
-def _statfs(info: os.statvfs_result | None, kind: int) -> bytes:
-    if info is None:
-        return struct.pack("<qqQQQQQiiqqq4q", kind, 4096, 0, 0, 0, 0, 0, 0, 0, 255, 4096, 0, 0, 0, 0, 0)
-    return struct.pack(
-        "<qqQQQQQiiqqq4q",
-        kind, info.f_bsize, info.f_blocks, info.f_bfree, info.f_bavail, info.f_files, info.f_ffree, 0, 0,
-        info.f_namemax, info.f_frsize, 0, 0, 0, 0, 0,
-    )  # fmt: skip
 
 
 # -- changing directories ---------------------------------------------------------------------------------------
 
 
 def unlinkat(t: GuestThread, dfd: int, path: int, flags: int) -> int:
+    if flags & _FD & ~_AT_REMOVEDIR:
+        return -errno.EINVAL
     with t.files.walk(dfd, t.path(path), follow=False) as place:
         place.to_change()
         if flags & _AT_REMOVEDIR:
@@ -315,7 +384,13 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
     return 0
 
 
+_NOREPLACE, _EXCHANGE = 1, 2
+
+
 def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
+    flags &= _FD
+    if flags & ~(_NOREPLACE | _EXCHANGE) or flags == _NOREPLACE | _EXCHANGE:
+        return -errno.EINVAL
     with (
         t.files.walk(old_dfd, t.path(old), follow=False) as source,
         t.files.walk(new_dfd, t.path(new), follow=False) as target,
@@ -327,21 +402,16 @@ def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, fl
         # A mount does not move with its parent here: under the new name, what it covers would come to light.
         if any(t.files.namespace.holds_mount(place.guest) for place in (source, target)):
             return -errno.EBUSY
-        if flags & 1:
-            # RENAME_NOREPLACE: link and unlink, which is atomic towards the new name. Directories cannot be linked.
-            if stat.S_ISDIR(source.stat().st_mode):
-                with contextlib.suppress(FileNotFoundError):
-                    target.stat()
-                    return -errno.EEXIST
-                os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
-                return 0
-            os.link(
-                source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False
+        if flags & (_NOREPLACE | _EXCHANGE):
+            host_call(
+                "renameat2",
+                source.fd,
+                os.fsencode(source.name) + b"\0",
+                target.fd,
+                os.fsencode(target.name) + b"\0",
+                flags,
             )
-            os.unlink(source.name, dir_fd=source.fd)
             return 0
-        if flags:
-            return -errno.EINVAL
         os.rename(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
     return 0
 
@@ -355,15 +425,32 @@ def rename(t: GuestThread, old: int, new: int) -> int:
 
 
 def linkat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags: int) -> int:
+    if flags & _FD & ~(_AT_FOLLOW | _AT_EMPTY):
+        return -errno.EINVAL
+    if flags & _AT_EMPTY and not t.path(old):
+        return _link_open(t, old_dfd, new_dfd, new)
     with (
         t.files.walk(old_dfd, t.path(old), follow=bool(flags & _AT_FOLLOW)) as source,
         t.files.walk(new_dfd, t.path(new), follow=False) as target,
     ):
+        if source.node is not None and (number := source.guest.rpartition("/fd/")[2]).isdecimal():
+            return _link_open(t, int(number), new_dfd, new)
         target.to_change()
         # Another mount may be read-only: a link to its file in a writable one would get around that.
         if source.node is not None or source.mount is not target.mount:
             return -errno.EXDEV
         os.link(source.name, target.name, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+    return 0
+
+
+def _link_open(t: GuestThread, fd: int, new_dfd: int, new: int) -> int:
+    """A name for a file that has been opened with O_TMPFILE, or by a name in the same mount."""
+    file = _writable(t, fd)
+    with t.files.walk(new_dfd, t.path(new), follow=False) as target:
+        target.to_change()
+        if file.fixed or target.mount is None or t.files.namespace.find(file.path) is not target.mount:
+            return -errno.EXDEV
+        os.link(f"/proc/self/fd/{file.fd}", target.name, dst_dir_fd=target.fd, follow_symlinks=True)
     return 0
 
 
@@ -411,16 +498,12 @@ def truncate(t: GuestThread, path: int, length: int) -> int:
     return 0
 
 
-def fallocate(t: GuestThread, fd: int, mode: int, offset: int, length: int) -> int:
-    if mode & _FD:
-        return -errno.EOPNOTSUPP
-    os.posix_fallocate(_writable(t, fd).fd, s64(offset), s64(length))
-    return 0
-
-
-def _changeable(t: GuestThread, fd: int) -> File:
+def _changeable(t: GuestThread, fd: int, *, path_too: bool = False) -> File:
+    """A file whose properties may be changed; with ``path_too`` one that was opened with O_PATH is fine. Raises OSError."""
     file = _writable(t, fd)
-    if file.fixed or file.kind == PATH:
+    if file.kind == PATH and not path_too:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if file.fixed:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     return file
 
@@ -440,6 +523,21 @@ def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
     finally:
         os.close(file)
     return 0
+
+
+def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
+    if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
+        return -errno.EINVAL
+    name = t.path(path)
+    if not name and flags & _AT_EMPTY:
+        file = _changeable(t, dfd, path_too=True)
+        os.chmod(f"/proc/self/fd/{file.fd}", mode & t.files.modes)
+        return 0
+    if flags & _AT_NOFOLLOW:
+        with t.files.walk(dfd, name, follow=False) as place:
+            if place.node is None and stat.S_ISLNK(place.stat().st_mode):
+                return -errno.EOPNOTSUPP
+    return fchmodat(t, dfd, path, mode)
 
 
 def _open_for_change(t: GuestThread, place: Place) -> int:
@@ -470,9 +568,13 @@ def fchown(t: GuestThread, fd: int, uid: int, gid: int) -> int:
 
 
 def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int) -> int:
+    if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
+        return -errno.EINVAL
     name = t.path(path)
     if not name and flags & _AT_EMPTY:
-        return fchown(t, dfd, uid, gid)
+        file = _changeable(t, dfd, path_too=True)
+        os.chown(f"/proc/self/fd/{file.fd}", _owner(uid), _owner(gid))
+        return 0
     with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
         if place.node is not None or place.mount is None:
             return -errno.EPERM
@@ -540,10 +642,6 @@ def fdatasync(t: GuestThread, fd: int) -> int:
 def sync(_t: GuestThread) -> int:
     """Nothing to do: a guest must not be able to stall the host's disks. Its own files have fsync."""
     return 0
-
-
-def fadvise64(t: GuestThread, fd: int, _offset: int, _length: int, _advice: int) -> int:
-    return 0 if fd & _FD in t.table else -errno.EBADF
 
 
 def umask(t: GuestThread, mask: int) -> int:

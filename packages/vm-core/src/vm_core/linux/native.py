@@ -82,6 +82,8 @@ class Constant(enum.IntEnum):
     BRK_START = 5
     BRK = 6
     TRAMPOLINE = 7
+    EUID = 8
+    EGID = 9
 
 
 class Operation(enum.IntEnum):
@@ -115,9 +117,9 @@ _CONSTANTS: Final = {
     "getpid": Constant.PID,
     "getppid": Constant.PARENT,
     "getuid": Constant.UID,
-    "geteuid": Constant.UID,
+    "geteuid": Constant.EUID,
     "getgid": Constant.GID,
-    "getegid": Constant.GID,
+    "getegid": Constant.EGID,
 }
 _WAITS: Final = frozenset({Operation.FUTEX})
 _YIELDS: Final = frozenset({Operation.SCHED_YIELD, Operation.NANOSLEEP, Operation.CLOCK_NANOSLEEP})
@@ -135,6 +137,7 @@ class NativeCalls:
         self.words = self._bytes.cast("Q")
         self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
         self.words[Constant.UID], self.words[Constant.GID] = uid, gid
+        self.words[Constant.EUID], self.words[Constant.EGID] = os.geteuid(), os.getegid()
 
     def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
         """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is

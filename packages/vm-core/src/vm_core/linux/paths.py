@@ -468,6 +468,14 @@ class Namespace:
         if self._first is not None:
             yield from self._first.all_mounts()
 
+    def view(self) -> str:
+        """What is shown, and how, as text: the same for guests that may do the same."""
+        return "\n".join(
+            f"{mount.guest!r} {mount.host!r} {mount.writable} {mount.file}"
+            for mount in sorted(self.all_mounts(), key=lambda mount: (mount.guest, mount.host))
+            if not mount.temporary
+        )
+
     def close(self) -> None:
         for mount in self.mounts.values():
             mount.close()

@@ -41,8 +41,7 @@ from vm_core.linux.futex import (
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace
 from vm_core.linux.procfs import Emulated
-from vm_core.linux.registry import Member, Registry
-from vm_core.linux.system import Parked, ThreadEnd
+from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, load, load_interpreter, machine_of
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
+    from vm_core.linux.registry import Registry
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -213,6 +213,7 @@ class GuestThread:
         self.tid = tid
         self.name = os.fsencode(process.comm)[:15]
         self.saved_mask: int | None = None
+        self.scheduling = Scheduling()
         self.awaited = 0
         self.pending: list[SigInfo] = []
         words = self.words = cpu.words
@@ -681,10 +682,14 @@ class GuestThread:
     @contextmanager
     def waits_for_child(self) -> Iterator[None]:
         """Inside, the thread waits for its own child process, and for nothing else."""
-        host = self.process.host
+        host, debugger = self.process.host, self.process.debugger
         self.waiting = True
         try:
-            with contextlib.nullcontext() if host is None else host.blocking():
+            with ExitStack() as held:
+                if host is not None:
+                    held.enter_context(host.blocking())
+                if debugger is not None:
+                    held.enter_context(debugger.away(self))
                 yield
         finally:
             self.waiting = False
@@ -786,6 +791,10 @@ class Process:
             4: (0, MASK64),
         }
         self.no_new_privileges = 0
+        self.personality = 0
+        self.dumpable = 1
+        self.parent_death_signal = 0
+        self.subreaper = 0
         self.family: Family | None = None
         """The guest's processes; None as long as this is the only one."""
         self.children: dict[int, Child] = {}
@@ -811,7 +820,7 @@ class Process:
         self.failure: BaseException | None = None
         self.fuel = None if fuel is None else FuelPool(fuel)
         self.pid = os.getpid()
-        self.cpus = os.cpu_count() or 1
+        self.cpus = _processors()
         self._tids = itertools.count(self.pid + 1)
         self._retired = 0
         self._calls = 0
@@ -830,7 +839,7 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
-        self.registry = Registry()
+        self._registry: Registry | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -1237,6 +1246,7 @@ class Process:
                 raise ThreadEnd
             self._next, self.leaving = request, True
             self._mask, self._kept = thread.mask, thread.pending
+            self._scheduling = thread.scheduling
             threads = list(self.threads.values())
         for other in threads:
             if other is not thread:
@@ -1296,6 +1306,7 @@ class Process:
         if self.family is not None:
             self.enter_registry()
         self.main.mask = self._mask
+        self.main.scheduling = self._scheduling
         self.main.pending = self._kept
         if self._kept or self.signals.pending:
             self.main.words[_PENDING] = 1
@@ -1411,7 +1422,8 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        self.registry.close()
+        if self._registry is not None:
+            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1479,8 +1491,25 @@ class Process:
                 self._calls += thread.calls_made
             self._all_left.notify_all()
 
+    def renamed(self, name: bytes) -> None:
+        """The process has another name now (comm)."""
+        self.comm = os.fsdecode(name.rstrip(b"\0"))
+        if self.family is not None:
+            self.enter_registry()
+
+    @property
+    def registry(self) -> Registry:
+        """What the processes of the guest know of each other."""
+        if self._registry is None:
+            from vm_core.linux.registry import Registry
+
+            self._registry = Registry()
+        return self._registry
+
     def enter_registry(self) -> None:
         """Tell the other processes of the guest what this one is called."""
+        from vm_core.linux.registry import Member
+
         self.registry.join(
             Member(
                 self.pid,
@@ -1688,16 +1717,30 @@ class Process:
         if trap is not None and trap.pc == pc and info.code > 0:
             if trap.cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
                 what = {Cause.LOAD: "load from", Cause.STORE: "store to", Cause.FETCH: "jump to"}[trap.cause]
-                out.append(f"{what} {trap.address:#x} ({'protected' if trap.mapped else 'not mapped'})")
+                why = "protected" if trap.mapped else "not mapped"
+                if info.number == _SIGBUS:
+                    why = "behind the end of the file"
+                out.append(f"{what} {trap.address:#x} ({why})")
             elif trap.cause is Cause.ILLEGAL:
                 out.append("illegal instruction")
             else:
                 out.append(trap.cause.value)
-        symbol = self.image.symbols.name(pc)
+        symbol = self.symbol(pc)
         out.append(f"pc {pc:#x}" + (f" <{symbol}>" if symbol else ""))
         if trap is not None and trap.pc == pc and info.code > 0:
             out.append(self._instruction_text(pc))
         return ": ".join(part for part in out if part)
+
+    def symbol(self, address: int) -> str:
+        """``main+0x12`` or ``strlen+0x4 in libc.so.6`` for a guest address, or an empty string."""
+        if self.image.start <= address < self.image.end:
+            return self.image.symbols.name(address)
+        region = self.memory.region_at(address)
+        if region is None:
+            return ""
+        from vm_core.linux.objects import Objects
+
+        return Objects(self.files.namespace, self.isa.name).name(region, address)
 
     def _instruction_text(self, pc: int) -> str:
         """The bytes at a pc and what they mean, for a message."""
@@ -1771,6 +1814,14 @@ class Process:
                     return
                 self._limbo.popleft()
                 os.close(fd)
+
+
+def _processors() -> int:
+    """How many processors the guest has: as many as the host lets vm use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
 
 
 def _hooked(name: str, handler: table.Handler, hook: SyscallHook) -> table.Handler:

@@ -49,6 +49,7 @@ _TEXT: Final = {
         preadv:295:69 pwritev:296:70 preadv2:327:286 pwritev2:328:287 dup:32:23 dup2:33:- dup3:292:24 fcntl:72:25
         flock:73:32 ioctl:16:29 pipe2:293:59 sendfile:40:71 copy_file_range:326:285 splice:275:76 tee:276:77
         vmsplice:278:75 ftruncate:77:46 fallocate:285:47 fsync:74:82 fdatasync:75:83 fadvise64:221:223
+        readahead:187:213 sync_file_range:277:84
         getdents64:217:61 memfd_create:319:279 msync:26:227 mincore:27:232
     """,
     "names": """
@@ -74,16 +75,16 @@ _TEXT: Final = {
         rt_sigpending:127:136 rt_sigtimedwait:128:137 signalfd4:289:74 setpgid:109:154 getpgid:121:155 getpgrp:111:-
         getsid:124:156 setsid:112:157 getppid:110:173 getrusage:98:165 getuid:102:174 geteuid:107:175 getgid:104:176
         getegid:108:177 getresuid:118:148 getresgid:120:150 getgroups:115:158 capget:125:90 arch_prctl:158:-
-        prlimit64:302:261 getpriority:140:141
+        prlimit64:302:261 getpriority:140:141 setpriority:141:140
+        setuid:105:146 setgid:106:144 setreuid:113:145 setregid:114:143 setresuid:117:147 setresgid:119:149
+        setgroups:116:159 setfsuid:122:151 setfsgid:123:152
     """,
-    # Between the guest's own descriptors, and those that it was given.
+    # Unix sockets, which vm lets the guest's own processes reach; with --net, others too.
     "sockets": """
-        socketpair:53:199 accept:43:202 accept4:288:242 getsockname:51:204 getpeername:52:205 sendto:44:206
+        socket:41:198 bind:49:200 listen:50:201 connect:42:203 socketpair:53:199 accept:43:202 accept4:288:242 getsockname:51:204 getpeername:52:205 sendto:44:206
         recvfrom:45:207 sendmsg:46:211 recvmsg:47:212 sendmmsg:307:269 recvmmsg:299:243 setsockopt:54:208
         getsockopt:55:209 shutdown:48:210
     """,
-    # Only with --net.
-    "network": "socket:41:198 bind:49:200 listen:50:201 connect:42:203",
     "forbidden": """
         ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 process_madvise:440:440
         pidfd_getfd:438:438 kcmp:312:272 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51
@@ -109,9 +110,10 @@ def _names(*groups: str) -> frozenset[str]:
     return frozenset(entry.partition(":")[0] for group in groups for entry in _TEXT[group].split())
 
 
-NETWORK: Final = _names("network")
 ALLOWED: Final = _names("python", "files", "names", "waiting", "processes", "sockets")
-"""What a guest's process may call. With ``--net``, NETWORK as well."""
+"""What a guest's process may call."""
+ADDRESSED: Final = frozenset({"socket", "bind", "listen", "connect"})
+"""What makes a socket that strangers can be reached with."""
 FORBIDDEN: Final = _names("forbidden")
 """What ends the process: no part of vm calls them, and an attacker would."""
 WORKER: Final = _names("python")
@@ -135,7 +137,9 @@ _IOCTLS: Final = (
     0x5409, 0x540A, 0x540B, 0x5425,  # TCSBRK, TCXONC, TCFLSH, TCSBRKP
     0x540E, 0x540F, 0x5410, 0x5422, 0x5429,  # TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCNOTTY, TIOCGSID
     0x5411, 0x5413, 0x5414, 0x541B, 0x5421,  # TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, FIONBIO
-    0x5450, 0x5451, 0x802C542A,  # FIONCLEX, FIOCLEX, TCGETS2
+    0x5450, 0x5451, 0x802C542A, 0x402C542B, 0x402C542C, 0x402C542D,  # FIONCLEX, FIOCLEX, TCGETS2, TCSETS2 and so on
+    0x540C, 0x540D, 0x5420, 0x5424, 0x5441, 0x80045430, 0x40045431,  # TIOCEXCL, NXCL, PKT, GETD, GPTPEER, GPTN, SPTLCK
+    0x80045438, 0x80045439, 0x80045440, 0x40049409,  # TIOCGPKT, GPTLCK, GEXCL, FICLONE
 )  # fmt: skip
 """Never TIOCSTI, by which a guest could type commands into the shell that vm was started from."""
 _NET_IOCTLS: Final = (
@@ -146,8 +150,9 @@ _PRCTLS: Final = (1, 2, 3, 4, 15, 16, 21, 22, 23, 36, 37, 38, 39, 65, 66, 0x5356
 """PDEATHSIG, DUMPABLE, NAME, SECCOMP, CAPBSET_READ, CHILD_SUBREAPER, NO_NEW_PRIVS, MDWE, VMA: set and get."""
 _NAMESPACES: Final = 0x7E02_0000
 """The CLONE_NEW* flags of clone."""
-_FAMILIES: Final = (1, 2, 10)
-"""AF_UNIX, AF_INET, AF_INET6."""
+_UNIX: Final = (1,)
+_FAMILIES: Final = (1, 2, 10, 16)
+"""AF_UNIX; with ``--net`` AF_INET, AF_INET6 and AF_NETLINK too."""
 
 Insn = tuple[int, int, int, int]
 """(code, jump if true, jump if false, constant), as in struct sock_filter."""
@@ -174,7 +179,11 @@ def _checks(names: Iterable[str], *, net: bool) -> dict[str, list[Insn]]:
         "prctl": _one_of(0, _PRCTLS, _ERRNO | errno.EINVAL),
         # Limits of another process of the same user are not the guest's to set.
         "prlimit64": _one_of(0, (0,), _ERRNO | errno.EPERM),
-        "socket": _one_of(0, _FAMILIES, _ERRNO | errno.EAFNOSUPPORT),
+        "socket": _one_of(0, _FAMILIES, _ERRNO | errno.EAFNOSUPPORT)
+        if net
+        else _one_of(0, _UNIX, _ERRNO | errno.EACCES),
+        # Only the calling thread's own.
+        "setpriority": _one_of(1, (0,), _ERRNO | errno.EPERM),
         # clone3 has its flags in memory, where a filter cannot see them: it is ENOSYS, and the C library takes clone.
         "clone": [
             (_LOAD, 0, 0, _ARGS),
@@ -186,9 +195,12 @@ def _checks(names: Iterable[str], *, net: bool) -> dict[str, list[Insn]]:
     return {name: checks[name] for name in checks if name in names}
 
 
-def assemble(names: Iterable[str], machine: str, *, net: bool = False) -> list[Insn]:
-    """The filter that allows ``names`` (with ``net``, NETWORK too) on a machine of MACHINES."""
-    names = frozenset(names) | (NETWORK if net else frozenset())
+def assemble(names: Iterable[str], machine: str, *, net: bool = False, unix: bool = True) -> list[Insn]:
+    """The filter that allows ``names`` on a machine of MACHINES: with ``net``, all sockets that vm has a use for, else those
+    that have a path, and without ``unix`` only pairs. A path in an address is where a filter cannot see it."""
+    names = frozenset(names)
+    if not net and not unix:
+        names -= ADDRESSED
     audit, _ = MACHINES[machine]
     checks = _checks(names, net=net)
     # First what may come often (the others are cached by the kernel), then the search.
@@ -204,9 +216,8 @@ def assemble(names: Iterable[str], machine: str, *, net: bool = False) -> list[I
         body = checks[name]
         out += [(_EQUAL, 0, len(body), number), *body]
     verdicts = dict.fromkeys(numbers(FORBIDDEN, machine).values(), KILL)
+    verdicts |= dict.fromkeys(numbers(ADDRESSED, machine).values(), _ERRNO | errno.EACCES)
     verdicts |= dict.fromkeys(numbers(names - checks.keys(), machine).values(), ALLOW)
-    if "socket" not in names:
-        verdicts |= dict.fromkeys(numbers(NETWORK, machine).values(), _ERRNO | errno.EACCES)
     return out + _search(_ranges(verdicts))
 
 

@@ -16,7 +16,7 @@ from vm_core.memory import Access
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
 
-__all__ = ["Parked", "ThreadEnd", "new_thread"]
+__all__ = ["Parked", "Scheduling", "ThreadEnd", "new_thread"]
 
 _FD: Final = 0xFFFF_FFFF
 _CLONE_SETTLS, _CLONE_PARENT_SETTID = 0x80000, 0x100000
@@ -26,6 +26,26 @@ _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x200000, 0x1000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _yield = _libc.sched_yield
 _yield.argtypes = []
+
+
+class Scheduling:
+    """What a thread has asked for. A thread that it starts begins with the same, and it stays over execve."""
+
+    __slots__ = ("affinity", "ioprio", "policy", "reset", "slack")
+
+    def __init__(self) -> None:
+        self.policy = 0
+        self.reset = False
+        self.affinity = 0
+        """The processors it may use, as bits; 0: all that the guest has."""
+        self.ioprio = 0
+        self.slack = 50_000
+
+    def child(self) -> Scheduling:
+        made = Scheduling()
+        made.affinity, made.ioprio, made.slack = self.affinity, self.ioprio, self.slack
+        made.policy = 0 if self.reset else self.policy
+        return made
 
 
 class ThreadEnd(BaseException):
@@ -81,6 +101,7 @@ def new_thread(t: GuestThread, flags: int, stack: int, parent_tid: int, child_ti
     if child is None:
         return -errno.EAGAIN
     child.mask = t.mask
+    child.scheduling = t.scheduling.child()
     if flags & _CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     if flags & _CLONE_PARENT_SETTID:
@@ -105,45 +126,6 @@ def getppid(t: GuestThread) -> int:
 
 def gettid(t: GuestThread) -> int:
     return t.tid
-
-
-def getuid(_t: GuestThread) -> int:
-    return os.getuid()
-
-
-def getgid(_t: GuestThread) -> int:
-    return os.getgid()
-
-
-def set_id(_t: GuestThread, wanted: int) -> int:
-    """setuid and setgid to what the guest is already."""
-    return 0 if s32(wanted) in (-1, os.getuid(), os.getgid()) else -errno.EPERM
-
-
-def set_ids(t: GuestThread, first: int, second: int, third: int) -> int:
-    for wanted in (first, second, third):
-        if set_id(t, wanted):
-            return -errno.EPERM
-    return 0
-
-
-def getresuid(t: GuestThread, first: int, second: int, third: int) -> int:
-    for address in (first, second, third):
-        t.memory.store(address, 4, os.getuid())
-    return 0
-
-
-def getresgid(t: GuestThread, first: int, second: int, third: int) -> int:
-    for address in (first, second, third):
-        t.memory.store(address, 4, os.getgid())
-    return 0
-
-
-def getgroups(t: GuestThread, size: int, result: int) -> int:
-    if not size:
-        return 1
-    t.memory.store(result, 4, os.getgid())
-    return 1
 
 
 def _member(t: GuestThread, pid: int) -> int:
@@ -191,30 +173,6 @@ def uname(t: GuestThread, result: int) -> int:
     fields = ("Linux", "vm", process.release, process.version, t.abi.machine, "(none)")
     t.memory.write(result, b"".join(os.fsencode(field)[:64].ljust(65, b"\0") for field in fields))
     return 0
-
-
-def prctl(t: GuestThread, option: int, first: int) -> int:
-    option = s32(option)
-    if option == 15:
-        try:
-            t.name = t.memory.read_cstring(first, 16)[:15]
-        except ValueError:  # longer: cut, as Linux does
-            t.name = t.memory.read(first, 15)
-        return 0
-    if option == 16:
-        t.memory.write(first, t.name.ljust(16, b"\0"))
-        return 0
-    if option in (3, 39):
-        return 1 if option == 3 else t.process.no_new_privileges
-    if option == 38:
-        t.process.no_new_privileges = 1
-        return 0
-    if option == 2:
-        t.memory.store(first, 4, 0)
-        return 0
-    if option in (1, 4, 29, 36, 0x53564D41):
-        return 0
-    return -errno.EINVAL
 
 
 def arch_prctl(t: GuestThread, code: int, address: int) -> int:
@@ -265,15 +223,24 @@ def setrlimit(t: GuestThread, which: int, new: int) -> int:
     return prlimit64(t, 0, which, new, 0)
 
 
+_USAGE: Final = (
+    "ru_maxrss", "ru_ixrss", "ru_idrss", "ru_isrss", "ru_minflt", "ru_majflt", "ru_nswap", "ru_inblock", "ru_oublock",
+    "ru_msgsnd", "ru_msgrcv", "ru_nsignals", "ru_nvcsw", "ru_nivcsw",
+)  # fmt: skip
+
+
 def getrusage(t: GuestThread, who: int, result: int) -> int:
     who = s32(who)
     if who not in (0, 1, -1):
         return -errno.EINVAL
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    used = resource.getrusage(who)
     times: list[int] = []
-    for seconds in (used.ru_utime, used.ru_stime) if who != -1 else (0.0, 0.0):
+    for seconds in (used.ru_utime, used.ru_stime):
         times.extend((int(seconds), int(seconds % 1 * 1_000_000)))
-    t.memory.write(result, struct.pack("<18q", *times, t.memory.peak >> 10, *([0] * 13)))
+    rest = [getattr(used, name) for name in _USAGE]
+    if who != -1:
+        rest[0] = t.memory.peak >> 10
+    t.memory.write(result, struct.pack("<18q", *times, *rest))
     return 0
 
 
@@ -306,40 +273,7 @@ def sched_yield(t: GuestThread) -> int:
     return 0
 
 
-def sched_getaffinity(t: GuestThread, _tid: int, size: int, result: int) -> int:
-    cpus = t.process.cpus
-    length = (cpus + 63) // 64 * 8
-    if size < length:
-        return -errno.EINVAL
-    t.memory.write(result, ((1 << cpus) - 1).to_bytes(length, "little"))
-    return length
-
-
-def sched_setaffinity(_t: GuestThread, _tid: int, _size: int, _mask: int) -> int:
-    return 0
-
-
-def sched_getparam(t: GuestThread, _tid: int, result: int) -> int:
-    t.memory.store(result, 4, 0)
-    return 0
-
-
 def sched_zero(_t: GuestThread) -> int:
-    return 0
-
-
-def getpriority(_t: GuestThread, _which: int, _who: int) -> int:
-    return 20  # the kernel's way to say 0: 20 less the nice value
-
-
-def setpriority(_t: GuestThread, _which: int, _who: int, _value: int) -> int:
-    return 0
-
-
-def getcpu(t: GuestThread, cpu: int, node: int) -> int:
-    for address in (cpu, node):
-        if address:
-            t.memory.store(address, 4, 0)
     return 0
 
 

@@ -122,8 +122,28 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("preadv", 69, 295, files.preadv, "fd ptr int int int"),
     Row("pwritev", 70, 296, files.pwritev, "fd ptr int int int"),
     Row("lseek", 62, 8, files.lseek, "fd int whence"),
-    Row("sendfile", 71, 40, files.sendfile, "fd fd ptr uint"),
-    Row("copy_file_range", 285, 326, files.copy_file_range, "fd ptr fd ptr uint hex"),
+    Row("sendfile", 71, 40, _late("splice", "sendfile"), "fd fd ptr uint"),
+    Row("copy_file_range", 285, 326, _late("splice", "copy_file_range"), "fd ptr fd ptr uint hex"),
+    Row("splice", 76, 275, _late("splice", "splice"), "fd ptr fd ptr uint hex"),
+    Row("tee", 77, 276, _late("splice", "tee"), "fd fd uint hex"),
+    Row("vmsplice", 75, 278, _late("splice", "vmsplice"), "fd ptr uint hex", OK, "copies"),
+    Row("preadv2", 286, 327, _late("splice", "preadv2"), "fd ptr int int int hex"),
+    Row("pwritev2", 287, 328, _late("splice", "pwritev2"), "fd ptr int int int hex"),
+    Row("readahead", 213, 187, _late("splice", "readahead"), "fd int uint"),
+    Row("sync_file_range", 84, 277, _late("splice", "sync_file_range"), "fd int int hex"),
+    Row("syncfs", 267, 306, _late("splice", "syncfs"), "fd", IGNORED),
+    Row("getxattr", 8, 191, _late("splice", "getxattr"), "path path ptr uint", PARTIAL, "user.* and POSIX ACLs"),
+    Row("lgetxattr", 9, 192, _late("splice", "lgetxattr"), "path path ptr uint", PARTIAL, "as getxattr"),
+    Row("fgetxattr", 10, 193, _late("splice", "fgetxattr"), "fd path ptr uint", PARTIAL, "as getxattr"),
+    Row("setxattr", 5, 188, _late("splice", "setxattr"), "path path ptr uint hex", PARTIAL, "as getxattr; else EPERM"),
+    Row("lsetxattr", 6, 189, _late("splice", "lsetxattr"), "path path ptr uint hex", PARTIAL, "as setxattr"),
+    Row("fsetxattr", 7, 190, _late("splice", "fsetxattr"), "fd path ptr uint hex", PARTIAL, "as setxattr"),
+    Row("listxattr", 11, 194, _late("splice", "listxattr"), "path ptr uint", PARTIAL, "as getxattr"),
+    Row("llistxattr", 12, 195, _late("splice", "llistxattr"), "path ptr uint", PARTIAL, "as getxattr"),
+    Row("flistxattr", 13, 196, _late("splice", "flistxattr"), "fd ptr uint", PARTIAL, "as getxattr"),
+    Row("removexattr", 14, 197, _late("splice", "removexattr"), "path path", PARTIAL, "as setxattr"),
+    Row("lremovexattr", 15, 198, _late("splice", "lremovexattr"), "path path", PARTIAL, "as setxattr"),
+    Row("fremovexattr", 16, 199, _late("splice", "fremovexattr"), "fd path", PARTIAL, "as setxattr"),
     Row("dup", 23, 32, files.dup, "fd"),
     Row("dup2", None, 33, files.dup2, "fd fd"),
     Row("dup3", 24, 292, files.dup3, "fd fd oflags"),
@@ -139,7 +159,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("newfstatat", 79, 262, metadata.newfstatat, "dfd path ptr hex"),
     Row("stat", None, 4, metadata.stat_, "path ptr"),
     Row("lstat", None, 6, metadata.lstat, "path ptr"),
-    Row("statx", 291, 332, metadata.statx, "dfd path hex hex ptr", PARTIAL, "no birth time, no attributes"),
+    Row("statx", 291, 332, metadata.statx, "dfd path hex hex ptr"),
     Row("readlinkat", 78, 267, metadata.readlinkat, "dfd path ptr uint"),
     Row("readlink", None, 89, metadata.readlink, "path ptr uint"),
     Row("faccessat", 48, 269, metadata.faccessat, "dfd path oct"),
@@ -155,7 +175,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("mkdir", None, 83, metadata.mkdir, "path oct"),
     Row("mknodat", 33, 259, metadata.mknodat, "dfd path oct hex", PARTIAL, "regular files and FIFOs only"),
     Row("renameat", 38, 264, metadata.renameat, "dfd path dfd path"),
-    Row("renameat2", 276, 316, metadata.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_EXCHANGE"),
+    Row("renameat2", 276, 316, metadata.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_WHITEOUT"),
     Row("rename", None, 82, metadata.rename, "path path"),
     Row("linkat", 37, 265, metadata.linkat, "dfd path dfd path hex"),
     Row("link", None, 86, metadata.link, "path path"),
@@ -163,10 +183,11 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("symlink", None, 88, metadata.symlink, "path path"),
     Row("ftruncate", 46, 77, metadata.ftruncate, "fd int"),
     Row("truncate", 45, 76, metadata.truncate, "path int"),
-    Row("fallocate", 47, 285, metadata.fallocate, "fd hex int int", PARTIAL, "mode 0"),
+    Row("fallocate", 47, 285, _late("splice", "fallocate"), "fd hex int int"),
     Row("utimensat", 88, 280, metadata.utimensat, "dfd path ptr hex"),
     Row("fchmod", 52, 91, metadata.fchmod, "fd oct", PARTIAL, "set-ID bits are dropped"),
     Row("fchmodat", 53, 268, metadata.fchmodat, "dfd path oct", PARTIAL, "set-ID bits are dropped"),
+    Row("fchmodat2", 452, 452, metadata.fchmodat2, "dfd path oct hex", PARTIAL, "set-ID bits are dropped"),
     Row("chmod", None, 90, metadata.chmod, "path oct", PARTIAL, "set-ID bits are dropped"),
     Row("fchown", 55, 93, metadata.fchown, "fd int int"),
     Row("fchownat", 54, 260, metadata.fchownat, "dfd path int int hex"),
@@ -174,7 +195,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("fsync", 82, 74, metadata.fsync, "fd"),
     Row("fdatasync", 83, 75, metadata.fdatasync, "fd"),
     Row("sync", 81, 162, metadata.sync, "", IGNORED),
-    Row("fadvise64", 223, 221, metadata.fadvise64, "fd int int int", IGNORED),
+    Row("fadvise64", 223, 221, _late("splice", "fadvise64"), "fd int int int"),
     Row("statfs", 43, 137, metadata.statfs, "path ptr"),
     Row("fstatfs", 44, 138, metadata.fstatfs, "fd ptr"),
     Row("umask", 166, 95, metadata.umask, "oct"),
@@ -237,15 +258,22 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("rseq", 293, 334, system.nosys, "", ABSENT, "the C library does without; vm does not see when the host moves a thread to another processor"),
     Row("membarrier", 283, 324, system.membarrier, "int hex int"),
     Row("sched_yield", 124, 24, system.sched_yield),
-    Row("sched_getaffinity", 123, 204, system.sched_getaffinity, "int uint ptr"),
-    Row("sched_setaffinity", 122, 203, system.sched_setaffinity, "int uint ptr", IGNORED),
-    Row("sched_getparam", 121, 143, system.sched_getparam, "int ptr", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_getscheduler", 120, 145, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_get_priority_max", 125, 146, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("sched_get_priority_min", 126, 147, system.sched_zero, "", PARTIAL, "always SCHED_OTHER"),
-    Row("getpriority", 141, 140, system.getpriority, "int int", PARTIAL, "always 0"),
-    Row("setpriority", 140, 141, system.setpriority, "int int int", IGNORED),
-    Row("getcpu", 168, 309, system.getcpu, "ptr ptr"),
+    Row("sched_getaffinity", 123, 204, _late("identity", "sched_getaffinity"), "int uint ptr"),
+    Row("sched_setaffinity", 122, 203, _late("identity", "sched_setaffinity"), "int uint ptr", PARTIAL, "kept and told"),
+    Row("sched_getparam", 121, 143, _late("identity", "sched_getparam"), "int ptr"),
+    Row("sched_setparam", 118, 142, _late("identity", "sched_setparam"), "int ptr", PARTIAL, "as sched_setscheduler"),
+    Row("sched_getscheduler", 120, 145, _late("identity", "sched_getscheduler"), "int"),
+    Row("sched_setscheduler", 119, 144, _late("identity", "sched_setscheduler"), "int int ptr", PARTIAL, "kept and told; real-time classes are EPERM"),
+    Row("sched_getattr", 275, 315, _late("identity", "sched_getattr"), "int ptr uint hex"),
+    Row("sched_setattr", 274, 314, _late("identity", "sched_setattr"), "int ptr hex", PARTIAL, "as sched_setscheduler"),
+    Row("sched_rr_get_interval", 127, 148, _late("identity", "sched_rr_get_interval"), "int ptr"),
+    Row("sched_get_priority_max", 125, 146, _late("identity", "sched_get_priority_max"), "int"),
+    Row("sched_get_priority_min", 126, 147, _late("identity", "sched_get_priority_min"), "int"),
+    Row("getpriority", 141, 140, _late("identity", "getpriority"), "int int"),
+    Row("setpriority", 140, 141, _late("identity", "setpriority"), "int int int", PARTIAL, "acts on the calling thread"),
+    Row("ioprio_get", 31, 252, _late("identity", "ioprio_get"), "int int"),
+    Row("ioprio_set", 30, 251, _late("identity", "ioprio_set"), "int int int", PARTIAL, "kept and told"),
+    Row("getcpu", 168, 309, _late("identity", "getcpu"), "ptr ptr"),
     # signals
     Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint"),
     Row("rt_sigprocmask", 135, 14, signal.rt_sigprocmask, "int ptr ptr uint"),
@@ -264,30 +292,37 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("getpid", 172, 39, system.getpid),
     Row("getppid", 173, 110, system.getppid, "", PARTIAL, "1 for the first process"),
     Row("gettid", 178, 186, system.gettid),
-    Row("getuid", 174, 102, system.getuid),
-    Row("geteuid", 175, 107, system.getuid),
-    Row("getgid", 176, 104, system.getgid),
-    Row("getegid", 177, 108, system.getgid),
-    Row("setuid", 146, 105, system.set_id, "int", PARTIAL, "to its own identity only"),
-    Row("setgid", 144, 106, system.set_id, "int", PARTIAL, "to its own identity only"),
-    Row("setresuid", 147, 117, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
-    Row("setresgid", 149, 119, system.set_ids, "int int int", PARTIAL, "to its own identity only"),
-    Row("getresuid", 148, 118, system.getresuid, "ptr ptr ptr"),
-    Row("getresgid", 150, 120, system.getresgid, "ptr ptr ptr"),
-    Row("getgroups", 158, 115, system.getgroups, "int ptr", PARTIAL, "its primary group"),
-    Row("setgroups", 159, 116, system.denied, "", IGNORED, "EPERM"),
+    Row("getuid", 174, 102, _late("identity", "getuid"), ""),
+    Row("geteuid", 175, 107, _late("identity", "geteuid"), ""),
+    Row("getgid", 176, 104, _late("identity", "getgid"), ""),
+    Row("getegid", 177, 108, _late("identity", "getegid"), ""),
+    Row("setuid", 146, 105, _late("identity", "setuid"), "int", PARTIAL, "as far as the host lets the process"),
+    Row("setgid", 144, 106, _late("identity", "setgid"), "int", PARTIAL, "as setuid"),
+    Row("setreuid", 145, 113, _late("identity", "setreuid"), "int int", PARTIAL, "as setuid"),
+    Row("setregid", 143, 114, _late("identity", "setregid"), "int int", PARTIAL, "as setuid"),
+    Row("setresuid", 147, 117, _late("identity", "setresuid"), "int int int", PARTIAL, "as setuid"),
+    Row("setresgid", 149, 119, _late("identity", "setresgid"), "int int int", PARTIAL, "as setuid"),
+    Row("setfsuid", 151, 122, _late("identity", "setfsuid"), "int", IGNORED),
+    Row("setfsgid", 152, 123, _late("identity", "setfsgid"), "int", IGNORED),
+    Row("getresuid", 148, 118, _late("identity", "getresuid"), "ptr ptr ptr"),
+    Row("getresgid", 150, 120, _late("identity", "getresgid"), "ptr ptr ptr"),
+    Row("getgroups", 158, 115, _late("identity", "getgroups"), "int ptr"),
+    Row("setgroups", 159, 116, _late("identity", "setgroups"), "int ptr", PARTIAL, "as setuid"),
+    Row("capget", 90, 125, _late("identity", "capget"), "ptr ptr"),
+    Row("capset", 91, 126, _late("identity", "capset"), "ptr ptr", IGNORED, "giving up is granted, gaining is EPERM"),
+    Row("personality", 92, 135, _late("identity", "personality"), "hex", PARTIAL, "kept and told"),
     Row("getpgid", 155, 121, system.getpgid, "int"),
     Row("getpgrp", None, 111, system.getpgrp),
     Row("setpgid", 154, 109, system.setpgid, "int int"),
     Row("getsid", 156, 124, system.getsid, "int"),
     Row("setsid", 157, 112, system.setsid),
     Row("uname", 160, 63, system.uname, "ptr"),
-    Row("prctl", 167, 157, system.prctl, "int hex", PARTIAL, "names, dumpable, no_new_privs, parent-death signal"),
+    Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
     Row("prlimit64", 261, 302, system.prlimit64, "int int ptr ptr", PARTIAL, "NOFILE is enforced, others are kept"),
     Row("getrlimit", 163, 97, system.getrlimit, "int ptr"),
     Row("setrlimit", 164, 160, system.setrlimit, "int ptr", PARTIAL, "as prlimit64"),
-    Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process"),
+    Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process, LLVM among them"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
     Row("riscv_hwprobe", 258, None, hwprobe.probe, "ptr uint uint ptr hex", OK, "", "riscv64"),
@@ -317,21 +352,16 @@ ROWS: Final[tuple[Row, ...]] = (
 
 
 _ABSENT_TEXT: Final = """
-0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 5:setxattr 6:lsetxattr 7:fsetxattr 8:getxattr
-9:lgetxattr 10:fgetxattr 11:listxattr 12:llistxattr 13:flistxattr 14:removexattr 15:lremovexattr 16:fremovexattr
-30:ioprio_set 31:ioprio_get 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup 60:quotactl 75:vmsplice 76:splice
-77:tee 84:sync_file_range 89:acct 90:capget 91:capset 92:personality 97:unshare 104:kexec_load 105:init_module
-106:delete_module 116:syslog 117:ptrace 118:sched_setparam 119:sched_setscheduler 127:sched_rr_get_interval
-128:restart_syscall 142:reboot 143:setregid 145:setreuid 151:setfsuid 152:setfsgid 161:sethostname 162:setdomainname
-170:settimeofday 171:adjtimex 180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify
-185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv 189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop
-194:shmget 195:shmctl 196:shmat 197:shmdt 213:readahead 217:add_key 218:request_key 219:keyctl 224:swapon 225:swapoff
-234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy 238:migrate_pages 239:move_pages
-241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at 265:open_by_handle_at 266:clock_adjtime
-267:syncfs 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module 274:sched_setattr
-275:sched_getattr 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 286:preadv2 287:pwritev2 288:pkey_mprotect
-289:pkey_alloc 290:pkey_free 292:io_pgetevents 425:io_uring_setup 426:io_uring_enter 427:io_uring_register
-449:futex_waitv 452:fchmodat2
+0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup
+60:quotactl 89:acct 97:unshare 104:kexec_load 105:init_module 106:delete_module 116:syslog 117:ptrace
+128:restart_syscall 142:reboot 161:sethostname 162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open
+181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv
+189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 217:add_key
+218:request_key 219:keyctl 224:swapon 225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy
+238:migrate_pages 239:move_pages 241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at
+265:open_by_handle_at 266:clock_adjtime 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module
+277:seccomp 280:bpf 282:userfaultfd 284:mlock2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents
+425:io_uring_setup 426:io_uring_enter 427:io_uring_register 449:futex_waitv
 """
 _ABSENT_GENERIC: Final = {
     int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())
