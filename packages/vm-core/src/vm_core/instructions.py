@@ -17,20 +17,22 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Breakpoint, Budget, Cause, Engine, EngineStats, Exit, Interrupted, Syscall, Trap
 from vm_core.errors import DecodeError, UsageError
 from vm_core.execute import Touch, accesses, fetch
-from vm_core.linux.places import Places
+from vm_core.linux.objects import Objects
 from vm_core.memory import GuestMemory, MemoryFault
 from vm_core.record import record
 from vm_core.state import HEADER, HEADER_BYTES, CpuState
 
 if TYPE_CHECKING:
     from vm_core.linux.process import Process
+    from vm_core.loader import Symbols
+    from vm_core.memory import Region
     from vm_core.spec.isa import Decoded, Isa
 
 __all__ = ["InstructionTrace", "Recorder", "Step", "TracingEngine"]
@@ -229,7 +231,7 @@ class TracingEngine:
         self.isa = process.isa
         self.name = engine.name
         self._plans: dict[int, _Plan | None] = {}
-        self._places: Places | None = None
+        self._objects: Objects | None = None
         self._ranges: list[tuple[int, int]] | None = None
         self._armed_at = 0
         self._interrupt = False
@@ -243,7 +245,6 @@ class TracingEngine:
         """At the first instruction, when the program is there. Raises UsageError."""
         self._prepared = True
         options = self.recorder.options
-        self._places = Places(self.process)
         if options.ranges:
             self._ranges = sorted(self._range(text) for text in options.ranges)
             size = sum(end - start for start, end in self._ranges)
@@ -254,7 +255,6 @@ class TracingEngine:
 
     def _range(self, text: str) -> tuple[int, int]:
         """Addresses of a function, or as two numbers. Raises UsageError."""
-        assert self._places is not None
         first, dash, last = text.partition("-")
         start, plus, size = text.partition("+")
         try:
@@ -268,13 +268,46 @@ class TracingEngine:
             raise UsageError(
                 f"trace: {text!r} is no range of addresses", hint="FIRST-LAST or FIRST+SIZE"
             ) from None
-        found = self._places.find(text)
+        found = self._find(text)
         if found is None:
             raise UsageError(
                 f"trace: there is no function {text!r} in the program",
                 hint="an address works without symbols",
             )
         return found
+
+    def _images(self) -> Iterator[Symbols]:
+        """The symbols of all that is mapped now."""
+        process = self.process
+        yield process.image.symbols
+        if process.interpreter is not None:
+            yield process.interpreter.symbols
+        for region in process.memory.code_files:
+            yield self._of(region)
+
+    def _of(self, region: Region) -> Symbols:
+        if self._objects is None:
+            self._objects = Objects(self.process.files.namespace, self.isa.name)
+        return self._objects.symbols(region)
+
+    def _find(self, name: str) -> tuple[int, int] | None:
+        """Start and end of a function."""
+        for symbols in self._images():
+            start = symbols.by_name.get(name)
+            if start is not None:
+                return start, start + max(
+                    size for at, size, other in symbols.entries if (at, other) == (start, name)
+                )
+        return None
+
+    def _symbol(self, pc: int) -> str:
+        """``function+0x12`` for a place; empty where nothing is known."""
+        process = self.process
+        for image in (process.image, process.interpreter):
+            if image is not None and image.start <= pc < image.end:
+                return image.symbols.name(pc)
+        region = process.memory.region_at(pc)
+        return "" if region is None else self._of(region).name(pc)
 
     def _watch(self) -> None:
         """Set the breakpoints that end a run at full speed."""
@@ -438,10 +471,7 @@ class TracingEngine:
         try:
             insn = fetch(self.isa, memory, pc)
             data = memory.fetch(pc, insn.length)
-            assert self._places is not None
-            if self._places.at(pc) is None:
-                self._places.look()
-            plan: _Plan | None = _Plan(self.isa, insn, data, self._places.name(pc))
+            plan: _Plan | None = _Plan(self.isa, insn, data, self._symbol(pc))
         except (MemoryFault, DecodeError):
             return None  # the engine says what becomes of it
         if len(self._plans) < _MOST_SYMBOLS:
