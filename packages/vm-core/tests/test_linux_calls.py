@@ -95,12 +95,12 @@ def test_wait_compares_and_wake_wakes_in_order(guest):
     waiters = Waiters(guest)
     for name in "abc":
         waiters.start(name, at, WAIT | PRIVATE, 0, 0, 0, 0)
-    assert guest.call("futex", at, WAKE, 1, 0, 0, 0) == 1
+    assert guest.call("futex", at, WAKE | PRIVATE, 1, 0, 0, 0) == 1
     assert settle(waiters, 1) == ["a"]
-    assert guest.call("futex", at, WAKE, 0x7FFFFFFF, 0, 0, 0) == 2
+    assert guest.call("futex", at, WAKE | PRIVATE, 0x7FFFFFFF, 0, 0, 0) == 2
     waiters.join()
     assert waiters.results == dict.fromkeys("abc", 0)
-    assert guest.call("futex", at, WAKE, 1, 0, 0, 0) == 0
+    assert guest.call("futex", at, WAKE | PRIVATE, 1, 0, 0, 0) == 0
     assert idle(guest)
 
 

@@ -61,13 +61,13 @@ class Waiter:
 
 
 class FutexTable:
-    """All waiters of a process."""
+    """All waiters of a process. Those of other processes, in shared memory, are not among them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.queues: dict[int, deque[Waiter]] = {}
 
-    def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
+    def wake(self, address: int, count: int, bitset: int = _ANY, private: int = 0) -> int:
         """Wake up to ``count`` waiters in order; returns how many."""
         # PERF: without the lock. A waiter enters the queue before it compares the word, and the GIL orders both with this
         # look, so that one who is not there yet will see what the waker changed.
@@ -104,6 +104,7 @@ class FutexTable:
         value: int,
         bitset: int,
         deadline: float | None,
+        private: int = 0,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         waiter = thread.waiter
@@ -151,7 +152,14 @@ class FutexTable:
             del self.queues[address]
 
     def requeue(
-        self, memory: GuestMemory, address: int, wake: int, target: int, move: int, expected: int | None
+        self,
+        memory: GuestMemory,
+        address: int,
+        wake: int,
+        target: int,
+        move: int,
+        expected: int | None,
+        private: int = 0,
     ) -> int:
         """Wake ``wake`` waiters and move up to ``move`` others to ``target``, if the word is ``expected`` (None: always)."""
         with self.lock:
@@ -171,7 +179,14 @@ class FutexTable:
         return done + moved
 
     def wake_op(
-        self, memory: GuestMemory, address: int, value: int, value2: int, second: int, encoded: int
+        self,
+        memory: GuestMemory,
+        address: int,
+        value: int,
+        value2: int,
+        second: int,
+        encoded: int,
+        private: int = 0,
     ) -> int:
         """Change the second word, wake on the first, and on the second if its old value passes the comparison."""
         kind, compare = encoded >> 28 & 7, encoded >> 24 & 15
@@ -222,13 +237,13 @@ def _host_futex(
 ) -> int:
     # SAFETY: `address` and `second` are checked addresses in an arena, or in a live vCPU's header; `timeout` is a count, 0, or
     # the address of a timespec of the caller.
-    result = int(_syscall(_SYS_FUTEX, address, command | _PRIVATE, value, timeout, second, third))
+    result = int(_syscall(_SYS_FUTEX, address, command, value, timeout, second, third))
     return result if result >= 0 else -ctypes.get_errno()
 
 
 def host_wake(address: int, count: int) -> int:
-    """Wake waiters of a host address."""
-    return _host_futex(address, _WAKE, min(count, _MOST))
+    """Wake waiters of a host address in this process."""
+    return _host_futex(address, _WAKE | _PRIVATE, min(count, _MOST))
 
 
 _two: bool | None = None
@@ -266,9 +281,10 @@ class HostFutexes:
             raise MemoryFault(address, _READ, mapped=False)
         return memory.host_address + address
 
-    def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
-        """Wake up to ``count`` waiters in order; returns how many."""
-        return _host_futex(self._place(address), _WAKE_BITSET, min(count, _MOST), third=bitset)
+    def wake(self, address: int, count: int, bitset: int = _ANY, private: int = 0) -> int:
+        """Wake up to ``count`` waiters in order; returns how many. ``private`` is FUTEX_PRIVATE_FLAG or 0, here and below:
+        with it only waiters of this process are meant, without it those that wait in the same mapped file too."""
+        return _host_futex(self._place(address), _WAKE_BITSET | private, min(count, _MOST), third=bitset)
 
     def wait(
         self,
@@ -278,6 +294,7 @@ class HostFutexes:
         value: int,
         bitset: int,
         deadline: float | None,
+        private: int = 0,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         memory.check(address, 4, _READ)
@@ -285,7 +302,7 @@ class HostFutexes:
         own = thread.cpu.address + 8 * _ATTENTION
         # struct futex_waitv[2]: the thread's own word first, so that a wake of the guest's is what counts if both came.
         flags = _SIZE_U32 | _PRIVATE
-        both = (ctypes.c_uint64 * 6)(0, own, flags, value, place, flags)
+        both = (ctypes.c_uint64 * 6)(0, own, flags, value, place, _SIZE_U32 | private)
         limit = (ctypes.c_int64 * 2)()
         thread.waiting = True
         odd = bitset != _ANY
@@ -305,7 +322,7 @@ class HostFutexes:
                 clock = 0 if until is None else ctypes.addressof(limit)
                 words[_WAITING] = 1
                 if odd:
-                    result = _host_futex(place, _WAIT_BITSET, value, clock, 0, bitset)
+                    result = _host_futex(place, _WAIT_BITSET | private, value, clock, 0, bitset)
                     result += result >= 0  # as below: the guest's word is the second
                 else:
                     # SAFETY: both words live: the guest's in the arena, the thread's in its vCPU; `both` and `limit` are ours.
@@ -329,7 +346,14 @@ class HostFutexes:
             self._odd -= odd
 
     def requeue(
-        self, memory: GuestMemory, address: int, wake: int, target: int, move: int, expected: int | None
+        self,
+        memory: GuestMemory,
+        address: int,
+        wake: int,
+        target: int,
+        move: int,
+        expected: int | None,
+        private: int = 0,
     ) -> int:
         """Wake ``wake`` waiters and move up to ``move`` others to ``target``, if the word is ``expected`` (None: always)."""
         place, other = self._place(address), self._place(target)
@@ -339,19 +363,26 @@ class HostFutexes:
             # All that would move are woken instead, which futex(2) lets happen to a waiter at any time.
             wake, move = min(wake + move, _MOST), 0
         command, third = (_REQUEUE, 0) if expected is None else (_CMP_REQUEUE, expected)
-        done = _host_futex(place, command, wake, move, other, third)
+        done = _host_futex(place, command | private, wake, move, other, third)
         if move and done > wake and self._sliced():
-            _host_futex(other, _WAKE, done - wake)
+            _host_futex(other, _WAKE | private, done - wake)
         return done
 
     def wake_op(
-        self, memory: GuestMemory, address: int, value: int, value2: int, second: int, encoded: int
+        self,
+        memory: GuestMemory,
+        address: int,
+        value: int,
+        value2: int,
+        second: int,
+        encoded: int,
+        private: int = 0,
     ) -> int:
         """Change the second word, wake on the first, and on the second if its old value passes the comparison."""
         memory.check(second, 4, Access.WRITE)
         return _host_futex(
             self._place(address),
-            _WAKE_OP,
+            _WAKE_OP | private,
             min(value, _MOST),
             min(value2, _MOST),
             self._place(second),
@@ -373,38 +404,51 @@ def _deadline(memory: GuestMemory, timeout: int, operation: int, *, absolute: bo
     return at - time.time() + now if operation & _REALTIME else at
 
 
+def _check_shared(memory: GuestMemory, address: int) -> None:
+    """Raise MemoryFault unless a word has a page that others could find it by. One of anonymous memory must be writable: it
+    could never change else, so Linux refuses it."""
+    memory.check(address, 4, _READ)
+    region = memory.region_at(address)
+    if region is None or region.backing is None:
+        memory.check(address, 4, Access.WRITE)
+
+
 def futex(
     t: GuestThread, address: int, operation: int, value: int, timeout: int, second: int, third: int
 ) -> int:
     if address % 4:
         return -errno.EINVAL
     table, memory = t.process.futexes, t.memory
-    command = operation & 0x7F
+    command, private = operation & 0x7F, operation & _PRIVATE
     value &= _ANY
+    if not private:
+        _check_shared(memory, address)
+        if command in (_REQUEUE, _CMP_REQUEUE) and not second % 4:
+            _check_shared(memory, second)
     if command == _WAKE:
         memory.check(address, 4, _READ)
-        return table.wake(address, value)
+        return table.wake(address, value, _ANY, private)
     if command == _WAIT:
         return table.wait(
-            t, memory, address, value, _ANY, _deadline(memory, timeout, operation, absolute=False)
+            t, memory, address, value, _ANY, _deadline(memory, timeout, operation, absolute=False), private
         )
     if command == _WAIT_BITSET:
         if not third & _ANY:
             return -errno.EINVAL
         deadline = _deadline(memory, timeout, operation, absolute=True)
-        return table.wait(t, memory, address, value, third & _ANY, deadline)
+        return table.wait(t, memory, address, value, third & _ANY, deadline, private)
     if command == _WAKE_BITSET:
-        return table.wake(address, value, third & _ANY) if third & _ANY else -errno.EINVAL
+        return table.wake(address, value, third & _ANY, private) if third & _ANY else -errno.EINVAL
     # The remaining operations take a second count where a wait has its timeout.
     if command in (_REQUEUE, _CMP_REQUEUE):
         if s32(value) < 0 or s32(timeout) < 0 or second % 4:
             return -errno.EINVAL
         expected = third & _ANY if command == _CMP_REQUEUE else None
-        return table.requeue(memory, address, value, second, timeout & _ANY, expected)
+        return table.requeue(memory, address, value, second, timeout & _ANY, expected, private)
     if command == _WAKE_OP:
         if second % 4:
             return -errno.EINVAL
-        return table.wake_op(memory, address, value, timeout & _ANY, second, third & _ANY)
+        return table.wake_op(memory, address, value, timeout & _ANY, second, third & _ANY, private)
     return -errno.ENOSYS
 
 

@@ -508,12 +508,12 @@ class GuestThread:
     def _leave(self) -> None:
         process = self.process
         try:
-            if not process.stopping:
-                if self.robust_list:
-                    release_robust_list(self)
-                if self.clear_child_tid:
-                    self.memory.store(self.clear_child_tid, 4, 0)
-                    process.futexes.wake(self.clear_child_tid, 1)
+            # Also at the end of the process: a lock may lie in memory that others share.
+            if self.robust_list:
+                release_robust_list(self)
+            if self.clear_child_tid and not process.stopping:
+                self.memory.store(self.clear_child_tid, 4, 0)
+                process.futexes.wake(self.clear_child_tid, 1)
         except MemoryFault:
             pass
         finally:
