@@ -144,7 +144,7 @@ class _Calls(Emitter):
     def compare(self, kind: str, a: str, b: int | str, type_: str = "i64") -> str:
         return self.v(f"icmp {kind} {type_} {a}, {b}")
 
-    def require_range(self, address: str, length: int | str, need: int | str, otherwise: str = "no") -> str:
+    def require_range(self, address: str, length: int | str, need: int, otherwise: str = "no") -> str:
         """Go on only if the guest may use the whole range; its host address, as a pointer."""
         ok = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 {length}, i8 {need})")
         self.require(ok, otherwise)
@@ -372,11 +372,7 @@ class _Calls(Emitter):
         address, operation, third = self.argument(0), self.argument(1), self.argument(5)
         value = self.int_argument(2)
         self.require(self.compare("eq", self.v(f"and i64 {address}, 3"), 0))
-        # What the guest calls private is so for the host; for the rest another process may wait, and Linux looks closer.
-        mine = self.v(f"and i64 {operation}, {_FUTEX_PRIVATE}")
-        private = self.compare("ne", mine, 0)
-        need = self.v(f"select i1 {private}, i8 {_READ}, i8 {_WRITE}")
-        place = self.require_range(address, 4, need)
+        place = self.require_range(address, 4, _READ)
         wait, timed, wake, everyone = self.label(), self.label(), self.label(), self.label()
         command = self.v(f"and i64 {operation}, 127")
         any_bits = self.compare("eq", self.v(f"trunc i64 {third} to i32"), -1, "i32")
@@ -390,7 +386,8 @@ class _Calls(Emitter):
         few = self.compare("sge", value, 0, "i32")
         count = self.v(f"select i1 {few}, i32 {value}, i32 {0x7FFF_FFFF}")
         wide = self.v(f"zext i32 {count} to i64")
-        self.finish(self.host("futex", f"ptr {place}", self.v(f"or i64 {mine}, 1"), wide))
+        private = self.v(f"and i64 {operation}, {_FUTEX_PRIVATE}")
+        self.finish(self.host("futex", f"ptr {place}", self.v(f"or i64 {private}, 1"), wide))
 
         self.place(timed)
         self.emit(f"br i1 {self.compare('eq', self.argument(3), 0)}, label %{wait}, label %no")
@@ -406,8 +403,8 @@ class _Calls(Emitter):
         self.emit(f"store i64 {_SIZE_U32 | _FUTEX_PRIVATE}, ptr {self.at('%space', 32)}")
         self.emit(f"store i64 {self.v(f'zext i32 {value} to i64')}, ptr {self.at('%space', 40)}")
         self.emit(f"store ptr {place}, ptr {self.at('%space', 48)}")
-        how = self.v(f"or i64 {mine}, {_SIZE_U32}")
-        self.emit(f"store i64 {how}, ptr {self.at('%space', 56)}")
+        kind = self.v(f"or i64 {self.v(f'and i64 {operation}, {_FUTEX_PRIVATE}')}, {_SIZE_U32}")
+        self.emit(f"store i64 {kind}, ptr {self.at('%space', 56)}")
         longest = self.load_header("wait_nanoseconds")
         bounded, go = self.label(), self.label()
         unbounded = self.label()
