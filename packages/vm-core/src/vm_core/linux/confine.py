@@ -125,12 +125,12 @@ def walls() -> list[Wall]:
     ]
 
 
-def confine_process(process: Process, *, level: str) -> list[str]:
+def confine_process(process: Process, *, level: str, writable: Iterable[str] = ()) -> list[str]:
     """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
     namespace = process.files.namespace
     provide = getattr(process.engine, "provide", None)
     if provide is None or level == "off":
-        return confine(namespace, net=process.net, level=level)
+        return confine(namespace, net=process.net, level=level, writable=writable)
     try:
         from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
     except ImportError:
@@ -142,7 +142,7 @@ def confine_process(process: Process, *, level: str) -> list[str]:
         os.makedirs(zone, 0o700, exist_ok=True)
     provide()
     enter_cache_zone(zone)
-    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone,))
+    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone, *writable))
 
 
 def confine(

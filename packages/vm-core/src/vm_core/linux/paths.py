@@ -250,9 +250,12 @@ class Mount:
 
 
 class Node:
-    """An emulated entry: a directory (``names``), a link (``target``), a text or a device (``open``)."""
+    """An emulated entry: a directory (``names``), a link (``target``), a text or a device (``open``).
 
-    __slots__ = ("mode", "names", "opener", "target")
+    ``where`` is the host's path of a device, for what it is to be asked without opening it. ``number`` is its inode's.
+    """
+
+    __slots__ = ("mode", "names", "number", "opener", "target", "where")
 
     def __init__(
         self,
@@ -261,11 +264,14 @@ class Node:
         names: tuple[str, ...] = (),
         target: str = "",
         opener: Callable[[int], object] | None = None,
+        where: str = "",
     ) -> None:
         self.mode = mode
         self.names = names
         self.target = target
         self.opener = opener
+        self.where = where
+        self.number = 0
 
 
 class Place:
@@ -357,7 +363,7 @@ class Namespace:
         binds: tuple[Bind, ...] = (),
         program: str | None = None,
         emulated: Callable[[str], Node | None] | None = None,
-        overlays: tuple[str, ...] = ("/proc", "/dev"),
+        overlays: tuple[str, ...] = ("/proc", "/sys", "/dev"),
         trusted: bool = False,
         hidden: tuple[str, ...] = (),
     ) -> None:
