@@ -40,7 +40,7 @@ from vm_core.linux.futex import (
     release_robust_list,
 )
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
-from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.control import Debugger
+    from vm_core.instructions import InstructionTrace, Recorder
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
@@ -757,6 +758,7 @@ class Process:
         net: bool = False,
         trust: bool = False,
         strace: Strace | Callable[[str], None] | None = None,
+        trace: InstructionTrace | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
@@ -782,6 +784,7 @@ class Process:
         self.natively = syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.tracer: Tracer | None = None
+        self.recorder: Recorder | None = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
@@ -834,6 +837,10 @@ class Process:
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
+        if trace is not None:
+            from vm_core.instructions import Recorder
+
+            self.recorder = Recorder(trace)
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
@@ -906,7 +913,12 @@ class Process:
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
             return Namespace(
-                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+                cwd=cwd,
+                root=root,
+                sysroot=sysroot,
+                binds=shown,
+                trusted=trusted,
+                hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -918,7 +930,7 @@ class Process:
             binds=shown,
             program=path if os.path.isfile(path) else None,
             trusted=trusted,
-            hidden=(cache_directory(),),
+            hidden=(cache_directory(), temporary_parent()),
         )
 
     def _in_guest(
@@ -983,6 +995,8 @@ class Process:
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        if self.recorder is not None:
+            self.engine = self.recorder.watch(self, self.engine)
         self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
@@ -1414,6 +1428,8 @@ class Process:
         self._sweep_limbo(everything=True)
         if self.tracer is not None:
             self.tracer.finish()
+        if self.recorder is not None:
+            self.recorder.flush()
 
     def close(self) -> None:
         """Give everything back. The guest must not be running."""
