@@ -116,6 +116,45 @@ def test_strace_as_asked(greeting: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["type"] for line in lines] == ["call", "exit"]
 
 
+def test_trace(greeting: Path, tmp_path: Path) -> None:
+    done = vm("run", "--trace", greeting)
+    lines = done.stderr.splitlines()
+    assert done.stdout == "hello\n"
+    assert len(lines) == 10
+    assert lines[0].split() == [
+        "0x11000:",
+        "13",
+        "05",
+        "10",
+        "00",
+        "addi",
+        "a0,",
+        "zero,",
+        "1",
+        "#",
+        "a0=0x0->0x1",
+    ]
+    assert lines[6].endswith("ecall                        # a0=0x1->0x6 syscall write")
+    out = tmp_path / "steps"
+    done = vm(
+        "run",
+        "--trace-output",
+        out,
+        "--trace-start",
+        "0x11004",
+        "--trace-count",
+        "2",
+        "--trace-json",
+        greeting,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    assert [json.loads(line)["pc"] for line in out.read_text().splitlines()] == [0x11004, 0x11008]
+    assert len(vm("run", "--trace=0x11004+8", greeting).stderr.splitlines()) == 2
+    wrong = vm("run", "--trace=nowhere", greeting)
+    assert wrong.returncode == 2
+    assert "there is no function 'nowhere'" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

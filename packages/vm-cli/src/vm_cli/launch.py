@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
-from vm_cli.tracing import strace_of
+from vm_cli.tracing import strace_of, trace_of
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
 from vm_core.log import configure
 from vm_core.record import replace
@@ -146,6 +146,13 @@ def _stub(address: str, program: str, *, as_json: bool) -> Server:
 
 def engine_name(settings: Settings) -> str:
     """The engine to ask for: ``auto`` without the JIT is the interpreter. Raises UsageError for a contradiction."""
+    if (
+        settings.trace
+        and settings.engine == "auto"
+        and settings.trace is True
+        and settings.trace_start is None
+    ):
+        return "interp"  # it runs one instruction at a time, of which compiled code makes nothing faster
     if settings.jit:
         return settings.engine
     if settings.engine == "jit":
@@ -237,6 +244,7 @@ def run_guest(
             isolation=settings.isolation,
             argv0=argv0,
             strace=strace_of(settings),
+            trace=trace_of(settings),
             host_signals=_PASSED,
             prepared=(lambda process: walls.extend(_confine(process, settings))) if confined else None,
             **options,
@@ -252,10 +260,11 @@ def _confine(process: Process, settings: Settings) -> list[str]:
         return []
     from vm_core.linux.confine import confine_process
 
-    writable = []
+    files = []
     if settings.strace_each and settings.strace_output is not None:
-        writable.append(os.path.dirname(os.path.abspath(settings.strace_output)))
-    return confine_process(process, level=settings.sandbox, writable=writable)
+        # Each thread's file is made when the thread is.
+        files.append(os.path.dirname(os.path.abspath(settings.strace_output)))
+    return confine_process(process, level=settings.sandbox, writable=files)
 
 
 def _show_log(level: str) -> None:

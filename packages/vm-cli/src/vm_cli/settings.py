@@ -62,6 +62,11 @@ class Settings:
     strace_status: str = "all"
     strace_summary: str | None = None
     strace_json: bool = False
+    trace: bool | str = False
+    trace_output: str | None = None
+    trace_start: str | None = None
+    trace_count: int | None = None
+    trace_json: bool = False
     stats: bool = False
     log: str = "warning"
 
@@ -218,6 +223,10 @@ SANDBOX: Final = _choice("auto", "strict", "off")
 CALLS: Final = Kind(
     "calls", "0 | 1, or which calls: open,read,%file,!futex", _filter, metavar="CALLS", optional=True
 )
+PLACES: Final = Kind(
+    "places", "0 | 1, or which: main,0x10400-0x104ff,0x10400+32", _filter, metavar="PLACES", optional=True
+)
+PLACE: Final = Kind("place", "an address or a function's name", _text, metavar="PLACE")
 FILE: Final = Kind("file", "a path", _path, metavar="FILE")
 STAMPS: Final = Kind("stamps", "r, t, tt, ttt or T", _stamp, repeated=True, metavar="r|t|tt|ttt|T")
 STATUS: Final = _choice("all", "successful", "failed")
@@ -274,6 +283,11 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("strace_status", STATUS, ("VM_STRACE_STATUS",), ("--strace-status",), "Show only calls that succeed, or that fail."),
     Row("strace_summary", SUMMARY, ("VM_STRACE_SUMMARY",), ("--strace-summary",), "A table of calls, errors and processor time at the end, instead of the lines or with them."),
     Row("strace_json", BOOL, ("VM_STRACE_JSON",), ("--strace-json",), "Each line of the trace is a JSON object."),
+    Row("trace", PLACES, ("VM_TRACE",), ("--trace",), "Print each instruction with the registers that it changes and the memory that it touches; with --trace=PLACES those of some functions and addresses."),
+    Row("trace_output", FILE, ("VM_TRACE_OUTPUT",), ("--trace-output",), "Write the instructions to this file; %d is the process's number.", grants=True),
+    Row("trace_start", PLACE, ("VM_TRACE_START",), ("--trace-start",), "Begin when this function or address is reached; the program runs at full speed until then."),
+    Row("trace_count", COUNT, ("VM_TRACE_COUNT",), ("--trace-count",), "Show so many instructions, and no more."),
+    Row("trace_json", BOOL, ("VM_TRACE_JSON",), ("--trace-json",), "Each line is a JSON object."),
     Row("stats", BOOL, ("VM_STATS",), ("--stats",), "Print at the end what ran where."),
     Row("log", LOG, ("VM_LOG",), ("--log",), "The least important messages that are shown."),
 )  # fmt: skip
@@ -430,8 +444,11 @@ def _from_toml(row: Row, value: object, path: str) -> object:
 
 def apply_flags(configuration: Configuration, flags: Sequence[tuple[str, str, str]]) -> None:
     """Put the command line on top: ``(setting, text, spelling)`` each, bools as "1" and "0". Raises UsageError."""
-    if any(name.startswith("strace_") for name, _, _ in flags) and not configuration.value("strace"):
-        configuration.set("strace", True, "flag " + next(s for n, _, s in flags if n.startswith("strace_")))
+    for what in ("strace", "trace"):
+        # How a trace is to look asks for one.
+        how = [spelling for name, _, spelling in flags if name.startswith(what + "_")]
+        if how and not configuration.value(what):
+            configuration.set(what, True, f"flag {how[0]}")
     seen = {"env"}  # -E adds to what the layers below set; the other lists start anew
     for name, text, spelling in flags:
         row = _BY_NAME[name]

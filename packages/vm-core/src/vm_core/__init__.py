@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vm_core.errors import VmError
+    from vm_core.instructions import InstructionTrace, Step
     from vm_core.linux.strace import Strace, TraceEvent
     from vm_core.machine import Machine
     from vm_core.memory import GuestMemory, Prot
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "GuestFailed",
     "GuestMemory",
+    "InstructionTrace",
     "Machine",
     "Prot",
     "RunResult",
     "Scheduler",
+    "Step",
     "Strace",
     "TraceEvent",
     "VmError",
@@ -37,10 +40,12 @@ __all__ = [
 _HOMES = {
     "GuestFailed": "runner",
     "GuestMemory": "memory",
+    "InstructionTrace": "instructions",
     "Machine": "machine",
     "Prot": "memory",
     "RunResult": "runner",
     "Scheduler": "scheduler",
+    "Step": "instructions",
     "Strace": "linux.strace",
     "TraceEvent": "linux.strace",
     "VmError": "errors",

@@ -33,13 +33,14 @@ from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
     HostFutexes,
+    PiTable,
     Waiter,
     can_wait_for_two,
     host_wake,
     release_robust_list,
 )
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
-from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.control import Debugger
+    from vm_core.instructions import InstructionTrace, Recorder
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
@@ -510,12 +512,15 @@ class GuestThread:
         if process.tracer is not None:
             process.tracer.left(self)
         try:
+            if self.robust_list:
+                # Also at the process's end: the locks may be in memory that other processes share.
+                release_robust_list(self)
             if not process.stopping:
-                if self.robust_list:
-                    release_robust_list(self)
+                if process._pi_futexes is not None:
+                    process._pi_futexes.left(self)
                 if self.clear_child_tid:
                     self.memory.store(self.clear_child_tid, 4, 0)
-                    process.futexes.wake(self.clear_child_tid, 1)
+                    process.futexes.wake(self.clear_child_tid, 1, shared=True)
         except MemoryFault:
             pass
         finally:
@@ -753,6 +758,7 @@ class Process:
         net: bool = False,
         trust: bool = False,
         strace: Strace | Callable[[str], None] | None = None,
+        trace: InstructionTrace | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
@@ -778,9 +784,11 @@ class Process:
         self.natively = syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
         self.tracer: Tracer | None = None
+        self.recorder: Recorder | None = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
+        self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {
             3: (self.stack_bytes, MASK64),
@@ -829,10 +837,15 @@ class Process:
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
+        if trace is not None:
+            from vm_core.instructions import Recorder
+
+            self.recorder = Recorder(trace)
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
         self._registry: Registry | None = None
+        self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -866,6 +879,7 @@ class Process:
         self.abi, self._table = table.bound(isa_name, self.isa.layout)
         self.memory = GuestMemory(limit=self._memory_limit)
         self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+        self._pi_futexes = None
 
     def _start_main(self) -> None:
         """The thread that runs a loaded program from its start."""
@@ -899,7 +913,12 @@ class Process:
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
             return Namespace(
-                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+                cwd=cwd,
+                root=root,
+                sysroot=sysroot,
+                binds=shown,
+                trusted=trusted,
+                hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -911,7 +930,7 @@ class Process:
             binds=shown,
             program=path if os.path.isfile(path) else None,
             trusted=trusted,
-            hidden=(cache_directory(),),
+            hidden=(cache_directory(), temporary_parent()),
         )
 
     def _in_guest(
@@ -976,6 +995,8 @@ class Process:
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        if self.recorder is not None:
+            self.engine = self.recorder.watch(self, self.engine)
         self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
@@ -1205,7 +1226,8 @@ class Process:
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
-        self.timers = {}
+        self.timers, self.cpu_timers = {}, {}
+        self._pi_futexes = None
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1406,6 +1428,8 @@ class Process:
         self._sweep_limbo(everything=True)
         if self.tracer is not None:
             self.tracer.finish()
+        if self.recorder is not None:
+            self.recorder.flush()
 
     def close(self) -> None:
         """Give everything back. The guest must not be running."""
@@ -1485,6 +1509,14 @@ class Process:
         self.comm = os.fsdecode(name.rstrip(b"\0"))
         if self.family is not None:
             self.enter_registry()
+
+    @property
+    def pi_futexes(self) -> PiTable:
+        """The locks with priority inheritance."""
+        with self.lock:
+            if self._pi_futexes is None:
+                self._pi_futexes = PiTable(self.memory)
+            return self._pi_futexes
 
     @property
     def registry(self) -> Registry:
