@@ -435,13 +435,10 @@ class Tiering:
         """The places in a range that have run, but neither behind an instruction that has, nor as the target of a jump, nor behind a call."""
         from vm_jit.region import static_value
 
-        places = set(self.engine.decoded_places(near))
-        for pc in list(places):
-            insn = self._executed(pc)
-            if insn is None:
-                places.discard(pc)
-                continue
-            jumps = [op for op in insn.template.ops if op.code == "setpc"]
+        found = self.engine.executed(near)
+        places = set(found)
+        for pc, insn in found.items():
+            jumps = insn.template.jumps
             places.difference_update(static_value(insn.template, op.args[0], insn, pc) or 0 for op in jumps)
             if not jumps or jumps[-1].guard is not None or self.engine.isa.flow(insn) == "call":
                 places.discard(pc + insn.length)
@@ -471,10 +468,10 @@ class Tiering:
 
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
-        if not engine.is_decoded(pc) or pc in engine.breakpoints:
-            return None
         found = self._decodings.get(pc)
         if found is None:
+            if not engine.is_decoded(pc) or pc in engine.breakpoints:
+                return None
             fresh = engine.decode(pc)
             if isinstance(fresh, Trap):
                 return None
@@ -486,9 +483,8 @@ class Tiering:
         from vm_jit.region import REACH, discover, surroundings
 
         engine = self.engine
-        self._decodings.clear()
-        near = engine.decoded_places(range(max(pc - REACH, 0), pc + REACH))
-        code = {at: insn for at in near if (insn := self._executed(at)) is not None}
+        code = engine.executed(range(max(pc - REACH, 0), pc + REACH))
+        self._decodings = dict(code)
         hot = [other for other, count in self._pending.items() if count >= _REPORTS]
         roots, members, only = surroundings(engine.isa, pc, code, self._is_warm, hot)
 
