@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vm_cli.facts import result_facts
 from vm_cli.launch import read_settings, run_guest, status_of
 from vm_cli.options import PROFILE_OPTIONS, RunLine, help_text, parse_run
+from vm_cli.relatives import Relatives
 from vm_core.errors import HostError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Functions", "Profile", "profile_command"]
 
 _CHILDREN: Final = "children"
-_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own"}
+_PROGRAM: Final = "program"
+_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own", _PROGRAM: "all of a program"}
 _COLOURS: Final = {
     "llvm": "#7bc67e",
     "baseline": "#72b7b2",
@@ -47,6 +49,7 @@ _COLOURS: Final = {
     "finish": "#9d755d",
     "other": "#cccccc",
     _CHILDREN: "#4c78a8",
+    _PROGRAM: "#e0e0e0",
 }
 _DEEPEST, _SHOWN = 90, 40
 _MOST_SWEPT: Final = 4 << 20
@@ -188,6 +191,8 @@ class Profile:
     lines: dict[str, float] = field(default_factory=_seconds)
     calls: dict[str, float] = field(default_factory=_seconds)
     threads: dict[str, list[tuple[tuple[Frame, ...], float]]] = field(default_factory=dict)
+    processes: dict[tuple[int, str], float] = field(default_factory=dict)
+    """By number and program, if there were child processes."""
     samples: int = 0
     lost: int = 0
     cpu: float = 0.0
@@ -232,6 +237,25 @@ class Profile:
             elif sample.stack and (source := line(sample.stack[-1])):
                 self.lines[source] += sample.seconds
             self.add(sample.thread, stack, sample.seconds)
+
+    def merge(self, found: Mapping[str, Any]) -> float:
+        """Add what a child process has sampled (vm_cli.relatives); returns the processor time that it took."""
+        who = found["pid"], found["program"]
+        for frames, seconds in found["stacks"]:
+            stack = ((who[1], _PROGRAM), *((label, kind) for label, kind in frames))
+            self.add(f"{who[1]} {who[0]}", stack, seconds)
+            self.processes[who] = self.processes.get(who, 0.0) + seconds
+        for name, seconds in found["calls"].items():
+            self.calls[name] += seconds
+        self.samples += found["samples"]
+        return float(found["cpu"])
+
+    def put_below(self, program: str) -> None:
+        """Give the stacks that are not yet a program's a frame of this one."""
+        stacks = _seconds()
+        for stack, seconds in self.stacks.items():
+            stacks[stack if stack[0][1] == _PROGRAM else ((program, _PROGRAM), *stack)] += seconds
+        self.stacks = stacks
 
     def ordered(self) -> list[tuple[str, float, dict[str, float]]]:
         """The functions, what took longest first, each with its seconds, and these by kind."""
@@ -314,6 +338,10 @@ class Profile:
                 for source, spent in _most(self.lines)
             ],
             "system_calls": [{"name": name, "seconds": spent} for name, spent in _most(self.calls)],
+            "processes": [
+                {"pid": pid, "program": program, "seconds": spent}
+                for (pid, program), spent in self.processes.items()
+            ],
             "threads": [
                 {"thread": name, "seconds": sum(seconds for _, seconds in rows)}
                 for name, rows in self.threads.items()
@@ -401,6 +429,13 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
             memories.append(memory)
         return profiler.watch(engine)
 
+    relatives = Relatives(
+        profiler,
+        profile,
+        functions,
+        lambda number: numbers.get(number, str(number)),
+        lambda: Profile({**TIERS, **_NAMES}),
+    )
     profiler.start()
     try:
         result, engine = run_guest(
@@ -410,17 +445,25 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
             argv0=line.argv0,
             watch=watch,
             engine_options={"lines": True},
+            prepared=relatives.watch,
         )
     finally:
         profiler.stop()
     functions.add_objects(region for memory in memories for region in memory.code_files)
     profile.wall, profile.cpu = time.perf_counter() - wall, time.process_time() - cpu
     profile.take(
-        profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)), functions.line
+        profiler.samples(), relatives.name, lambda number: numbers.get(number, str(number)), functions.line
     )
     profile.lost = profiler.lost
+    own = profile.total
+    sampled = sum(profile.merge(found) for found in relatives.found())
+    if profile.processes:
+        first = os.path.basename(line.program[0])[:15]
+        profile.processes = {(os.getpid(), first): own, **profile.processes}
+        profile.put_below(first)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+    spent -= sampled
     if spent > 0:
         profile.add("processes", ((f"[{_NAMES[_CHILDREN]}]", _CHILDREN),), spent)
     return result, engine, profile

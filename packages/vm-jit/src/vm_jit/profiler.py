@@ -10,7 +10,8 @@ mean is worked out after the run. Until then no code memory is given back, so th
     profiler.stop()
     samples = profiler.samples()
 
-SIGPROF is the profiler's from the first start on. Other processes, such as those that compile, are not sampled.
+SIGPROF is the profiler's from the first start on. A child that this process forks (as a guest does) is sampled too, by a copy of
+the profiler, whose samples are to be taken there; other processes, such as those that compile, are not.
 """
 
 from __future__ import annotations
@@ -307,7 +308,7 @@ class Profiler:
         self._records: dict[int, _Records] = {}
         self._number = 0
         self._slow = False  # the engine has no native code
-        self._stopped = False
+        self._started = self._stopped = False
         self._install(cache)
         self._python = _mapping_of(ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 0)
 
@@ -343,8 +344,22 @@ class Profiler:
     def start(self) -> None:
         """Begin with this thread, and with each that starts from now on."""
         engines._code.listener = self._placed
+        if not self._started:
+            self._started = True
+            os.register_at_fork(after_in_child=self._forked)
         threading.setprofile(self._thread_starts)
         self._arm(_START)
+
+    def _forked(self) -> None:
+        """In the child of a fork, whose only thread this is. It has inherited no timer."""
+        if self._stopped or not self._started:
+            return
+        before: _Slot | None = getattr(self._local, "slot", None)
+        self._lock = threading.Lock()
+        self._threads = []
+        self._arm(_RUN)
+        if before is not None:
+            self._local.slot.cpu = before.cpu
 
     def stop(self) -> None:
         """End. Threads that still run are sampled no more."""
@@ -412,6 +427,7 @@ class Profiler:
             try:
                 return run(cpu, memory, limit, call)
             finally:
+                slot = local.slot  # another one in the child of a fork
                 slot.cpu = 0
                 self._look(engine)
 
@@ -445,6 +461,17 @@ class Profiler:
     def lost(self) -> int:
         """Samples for which there was no room."""
         return sum(one.slot.lost for one in self._threads)
+
+    def drain(self) -> list[Sample]:
+        """The samples so far, which are forgotten: while the guest's code is still there. Its threads must not be running."""
+        with self._lock:
+            kept = [(one, one.slot.end) for one in self._threads]
+        for one, _ in kept:
+            one.slot.end = 0  # the handler leaves the buffer alone
+        found = list(self.samples())
+        for one, end in kept:
+            one.slot.next, one.slot.end = one.buffer, end
+        return found
 
     def samples(self) -> Iterator[Sample]:
         """All samples of all threads. After :meth:`stop`."""

@@ -781,6 +781,9 @@ class Process:
         """Whether engines may answer system calls themselves."""
         self.tracer: Tracer | None = None
         self.recorder: Recorder | None = None
+        self.over: list[Callable[[], None]] = []
+        """Called when a program is over that the caller of :meth:`run` will not see the end of: another takes its place, or it
+        was a child's."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
@@ -1140,6 +1143,8 @@ class Process:
                 Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
             if self.parent_pipe >= 0:
                 self._leave_parent()
+            for tell in self.over:
+                tell()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1274,6 +1279,8 @@ class Process:
         mapping.flush_all(self)
         if self.parent_pipe >= 0:
             self._leave_parent()
+        for tell in self.over:
+            tell()
         self.engine.close()
         self.memory.close()
         self._inherited = False
