@@ -137,7 +137,7 @@ def test_the_reference_executor_too(tmp_path: Path) -> None:
 def test_what_json_holds(tmp_path: Path) -> None:
     found = profile("--engine", "baseline", guest(tmp_path, 30_000_000))
     assert set(found) == {
-        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "lines", "system_calls", "processes", "threads",
+        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "lines", "system_calls", "processes", "hot", "threads",
         "run",
     }  # fmt: skip
     assert found["exit_status"] == 7
@@ -146,6 +146,23 @@ def test_what_json_holds(tmp_path: Path) -> None:
         assert sum(row["seconds"] for row in rows) == pytest.approx(found["seconds"]["sampled"])
         assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), reverse=True)
     assert "MainThread" in [row["thread"] for row in found["threads"]]
+
+
+@pytest.mark.parametrize(("engine", "tier"), [("jit", "llvm"), ("baseline", "baseline")])
+def test_hot_code_side_by_side(tmp_path: Path, engine: str, tier: str) -> None:
+    image = guest(tmp_path, 150_000_000 if engine == "jit" else 30_000_000)
+    found = profile("--engine", engine, "--hot", "1", image)["hot"]
+    assert [piece["tier"] for piece in found] == [tier]
+    rows = found[0]["rows"]
+    assert sum(row["seconds"] for row in rows) <= found[0]["seconds"] * 1.001
+    hottest = max(rows, key=lambda row: row["seconds"])
+    assert hottest["function"] == "hot"
+    assert hottest["seconds"] > 0
+    assert all(row["host"] for row in rows)
+    texts = [row["guest"] for row in rows]
+    assert any(text in texts for text in ("xor t2, t2, t1", "addi t1, t1, 3", "addi t0, t0, -1"))
+    lines = vm("profile", "--engine", engine, "--hot", "1", image).stderr.splitlines()
+    assert any(" | " in line and "%" in line for line in lines)
 
 
 def test_without_symbols_functions_are_where_calls_go(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vm_core.engine import Breakpoint, Budget, Cause, Engine, EngineStats, Exit,
 from vm_core.errors import DecodeError, UsageError
 from vm_core.execute import Touch, accesses, fetch
 from vm_core.linux.objects import Objects
-from vm_core.log import Log
+from vm_core.log import Log, write_all
 from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.record import record
 from vm_core.state import HEADER, HEADER_BYTES, CpuState
@@ -204,14 +204,10 @@ class Recorder:
     def flush(self) -> None:
         """Write what is buffered."""
         with self._lock:
-            data = "".join(line + "\n" for line in self._buffer).encode("utf-8", "backslashreplace")
+            text = "".join(line + "\n" for line in self._buffer)
             self._buffer.clear()
             self._size = 0
-            try:
-                while data:
-                    data = data[os.write(self._fd, data) :]
-            except OSError:
-                pass  # the reader is gone, or the disk is full: the guest goes on
+            write_all(self._fd, text)
 
     def forked(self) -> None:
         """In the child of a fork: what is buffered is the parent's to write."""

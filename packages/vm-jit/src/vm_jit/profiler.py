@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from vm_jit.code_memory import CodeBlock, Places
     from vm_jit.engine import CodeImage
 
-__all__ = ["TIERS", "Profiler", "Sample"]
+__all__ = ["TIERS", "HotCode", "HotRow", "Profiler", "Sample"]
 
 TIERS: Final = {
     "llvm": "optimised code",
@@ -261,6 +261,25 @@ class Sample:
     seconds: float
 
 
+@record(frozen=True)
+class HotRow:
+    """The host code of one guest instruction, or of several that begin with the one at ``pc``, and the time spent in it."""
+
+    pc: int
+    code: bytes
+    seconds: float
+
+
+@record(frozen=True)
+class HotCode:
+    """A piece of compiled guest code, as it lies in memory. ``address`` is the host's; ``tier`` a key of TIERS."""
+
+    tier: str
+    address: int
+    seconds: float
+    rows: tuple[HotRow, ...]
+
+
 @record(eq=False)
 class _Piece:
     """Guest code of a tier, and what it was made from."""
@@ -305,6 +324,7 @@ class Profiler:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._pieces: list[_Piece] = []
+        self._hits: dict[int, tuple[_Piece, dict[int, float]]] = {}
         self._records: dict[int, _Records] = {}
         self._number = 0
         self._slow = False  # the engine has no native code
@@ -504,11 +524,35 @@ class Profiler:
             for words in _read(one):
                 yield self._sample(one.name, words, piece_at, name_at)
 
+    def hot(self, most: int) -> list[HotCode]:
+        """The pieces of code that took longest, of the samples that have been taken."""
+        found = sorted(self._hits.values(), key=lambda one: -sum(one[1].values()))[:most]
+        out = []
+        for piece, offsets in found:
+            starts, pcs = piece.places
+            rows = []
+            for at, pc in enumerate(pcs):
+                begin = starts[at] if at else 0
+                end = starts[at + 1] if at + 1 < len(starts) else piece.block.size
+                if piece.tier == "llvm" and at + 1 == len(pcs) and at:
+                    end = begin  # its table ends where the code does
+                # SAFETY: the block is retained since it came into use, so [begin, end) of it is readable.
+                code = ctypes.string_at(piece.block.execute + begin, max(end - begin, 0))
+                spent = sum(seconds for offset, seconds in offsets.items() if begin <= offset < end)
+                if at + 1 == len(pcs):
+                    code = code.rstrip(b"\0")  # what pads it, and constants
+                if code:
+                    rows.append(HotRow(pc, code, spent))
+            out.append(HotCode(piece.tier, piece.block.execute, sum(offsets.values()), tuple(rows)))
+        return out
+
     def _sample(self, thread: str, words: tuple[int, ...], piece_at: Any, name_at: Any) -> Sample:
         _, rip, _, r13, count, phase, pc, reason, number, *hits = words
         seconds = count * self.interval
         piece = piece_at(rip)
         if piece is not None:
+            offsets = self._hits.setdefault(id(piece), (piece, {}))[1]
+            offsets[rip - piece.block.execute] = offsets.get(rip - piece.block.execute, 0.0) + seconds
             stack = [place_at(piece.places, rip - piece.block.execute)]
             if piece.tier == "llvm":
                 for hit in hits:
