@@ -134,6 +134,7 @@ class Debugger:
         """The process that it is for, or another program that this has executed. Before it runs."""
         self.executed = hasattr(self, "process")
         self.process, self.memory = process, process.memory
+        self.current = None  # no thread of the old program is left
         self.breakpoints.clear()
         self.watches.clear()
         self._selected = []
@@ -153,7 +154,11 @@ class Debugger:
             self._own = self._watching
         self.current, self.attached = None, True
         self.detach()
-        self.leave_client()
+        leave, self.leave_client = (
+            self.leave_client,
+            lambda: None,
+        )  # a child of the child has nothing to leave
+        leave()
 
     # -- the threads' side --------------------------------------------------------------------------------------------
 
@@ -203,7 +208,7 @@ class Debugger:
             exit_ = process.engine.run(t.cpu, self._engine_memory, limit)
         except Hit as found:
             hit = found
-            before = self.memory.peek(hit.watch.address, hit.watch.length)
+            before = hit.watch.value(self.memory)
             exit_ = self._execute(t)
         finally:
             if fuel is not None:
@@ -216,7 +221,7 @@ class Debugger:
             self._report(control, Stop(SIGTRAP, self.breakpoints.get(t.cpu.pc, "swbreak"), t.cpu.pc))
             return
         elif hit is not None and kind is Budget:
-            if hit.watch.kind != "watch" or self.memory.peek(hit.watch.address, hit.watch.length) != before:
+            if hit.watch.kind != "watch" or hit.watch.value(self.memory) != before:
                 self._report(control, Stop(SIGTRAP, hit.watch.kind, hit.address))
                 return
         elif kind is Trap or not stepping:

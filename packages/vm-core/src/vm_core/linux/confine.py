@@ -42,8 +42,9 @@ _CAPABILITY_VERSION_3: Final = 0x2008_0522
 _CAPGET: Final = {"x86_64": 125}
 _CAPSET: Final = {"x86_64": 126}
 _GENERIC_CAPGET, _GENERIC_CAPSET = 90, 91
-_KEPT: Final = sum(1 << bit for bit in (0, 1, 3, 4))
-"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID: what a guest that root runs may do to the files that it is shown."""
+_KEPT: Final = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))
+"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID: what a guest that root runs may do to the files that it is shown. KILL, SETGID, SETUID: for
+its own processes."""
 _NET_BIND_SERVICE: Final = 1 << 10
 _LIMITS: Final = {4: 0, 12: 0, 13: 0, 14: 0}
 """RLIMIT_CORE, MSGQUEUE, NICE, RTPRIO by number on every machine of seccomp.MACHINES, and their value."""

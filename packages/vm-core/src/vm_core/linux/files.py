@@ -124,9 +124,9 @@ class File:
             kind = _kind_of(info.st_mode)
             if not path:
                 word = "pipe" if stat.S_ISFIFO(info.st_mode) else "socket" if kind == SOCKET else "file"
-                path = (
-                    "/dev/tty" if stat.S_ISCHR(info.st_mode) and os.isatty(fd) else f"{word}:[{info.st_ino}]"
-                )
+                path = f"{word}:[{info.st_ino}]"
+                if stat.S_ISCHR(info.st_mode):
+                    path = _device_name(fd, info)
         self.kind = kind
         self.path = path
 
@@ -137,11 +137,46 @@ class File:
             made.names = self.names
             return made
         wants, has = flags & 3, self.flags & 3
-        if has not in (2, wants):
+        if has not in (2, wants) and (self.fixed or self.inherited or self.kind != REGULAR):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        made = File(os.dup(self.fd), (self.flags & _O_APPEND) | flags, path=self.path, kind=self.kind)
-        made.inherited, made.mode = self.inherited, self.mode
+        fd = -1
+        if self.kind == REGULAR and self.mode is None and not flags & _O_PATH:
+            # A description of its own, with its own position, as a file that is opened by this name has. Where the host
+            # refuses that (it is not of the guest's view), they share one.
+            with contextlib.suppress(OSError):
+                fd = os.open(f"/proc/self/fd/{self.fd}", flags & (3 | _O_TRUNC | _O_APPEND) | os.O_CLOEXEC)
+        if fd < 0:
+            if has not in (2, wants):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            fd = os.dup(self.fd)
+        keep = flags & ~(_O_CREAT | _O_EXCL | 0o400 | _O_TRUNC | _O_CLOEXEC)
+        made = File(fd, keep, path=self.path, kind=self.kind, fixed=self.fixed)
+        made.inherited, made.mode, made.names, made.socket = (
+            self.inherited,
+            self.mode,
+            self.names,
+            self.socket,
+        )
+        if self.kind == SPECIAL:
+            made.kind, made.socket = PATH, None  # what it makes has one reader
         return made
+
+
+def _device_name(fd: int, info: os.stat_result) -> str:
+    """The path of a device that was inherited."""
+    known = {
+        (1, 3): "/dev/null",
+        (1, 5): "/dev/zero",
+        (1, 7): "/dev/full",
+        (1, 8): "/dev/random",
+        (1, 9): "/dev/urandom",
+    }
+    if not os.isatty(fd):
+        return known.get((os.major(info.st_rdev), os.minor(info.st_rdev)), f"file:[{info.st_ino}]")
+    try:
+        return os.ttyname(fd)
+    except OSError:
+        return "/dev/tty"
 
 
 def text_file(data: bytes, flags: int) -> File:
@@ -244,6 +279,10 @@ class FileSystem:
         """In the child of a fork: temporary directories are the parent's to remove."""
         self.lock = threading.Lock()
         self.locked = set()
+        for file in set(self.table.values()):
+            forked = getattr(file.socket, "forked", None)
+            if forked is not None:
+                forked(file)
         self.namespace.forked()
 
     def executed(self) -> None:
@@ -1050,6 +1089,7 @@ def flock(t: GuestThread, fd: int, operation: int) -> int:
 
 # -- terminals --------------------------------------------------------------------------------------------------
 
+_FICLONE: Final = 0x4004_9409
 _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x541B, 0x5421, 0x5451, 0x5450
 
 
@@ -1073,6 +1113,13 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         out = fcntl.ioctl(file.fd, termios.FIONREAD, b"\0\0\0\0")
         t.memory.write(argument, out)
         return 0
+    if file.kind == PATH:
+        return -errno.EBADF
+    if request == _FICLONE:
+        source = t.table.get(argument & _FD)
+        if source is None or source.fd < 0 or not file.flags & 3:
+            return -errno.EBADF
+        return fcntl.ioctl(file.fd, _FICLONE, source.fd)
     result = terminal.ioctl(t, file, request, argument)
     if result is not None:
         return result

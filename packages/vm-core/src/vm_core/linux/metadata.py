@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32, s64
-from vm_core.linux.files import EMULATED, PATH, REGULAR, File, open_place
+from vm_core.linux.files import EMULATED, PATH, File, open_place
 from vm_core.linux.host import call as host_call
 from vm_core.linux.paths import Place, getdents
 from vm_core.memory import Access
@@ -36,8 +36,29 @@ _AT_EACCESS: Final = 0x200
 
 def _file_stat(t: GuestThread, file: File) -> tuple[os.stat_result, int | None, int | None]:
     if file.kind == EMULATED:
-        return t.process.some_stat, stat.S_IFDIR | 0o555, 0
+        node = t.process.files.namespace.emulated(file.path)
+        number = 0 if node is None else node.number
+        return emulated_stat(t, stat.S_IFDIR | 0o555, number, 0), None, None
     return os.fstat(file.fd), file.mode, None
+
+
+_EMULATED_DEVICE: Final = 0x10
+
+
+def emulated_stat(t: GuestThread, mode: int, number: int, size: int) -> os.stat_result:
+    """What an emulated entry is: the guest's own, as old as the process."""
+    begin = t.process.some_stat
+    times = (begin.st_ctime, begin.st_ctime, begin.st_ctime)
+    links = 2 if stat.S_ISDIR(mode) else 1
+    whole = tuple(map(int, times))
+    exact = dict.fromkeys(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), begin.st_ctime_ns) | {
+        "st_blksize": 4096,
+        "st_blocks": 0,
+        "st_rdev": 0,
+    }
+    return os.stat_result(
+        (mode, number or 1, _EMULATED_DEVICE, links, os.geteuid(), os.getegid(), size, *whole), exact
+    )
 
 
 def _place_stat(
@@ -46,15 +67,16 @@ def _place_stat(
     node = place.node
     if node is None:
         return place.stat(), None, None
-    if node.opener is not None and follow:
-        opened = node.opener(_O_PATH if stat.S_ISLNK(node.mode) else 0)
+    if node.where and (follow or not stat.S_ISLNK(node.mode)):
+        return os.stat(node.where), None, None
+    if node.opener is not None and follow and stat.S_ISLNK(node.mode):
+        opened = node.opener(_O_PATH)
         assert isinstance(opened, File)
         try:
-            info, mode, size = _file_stat(t, opened)
-            return info, mode, size if opened.kind != REGULAR else 0
+            return _file_stat(t, opened)
         finally:
             t.files.release(opened)
-    return t.process.some_stat, node.mode, len(node.target)
+    return emulated_stat(t, node.mode, node.number, len(node.target)), None, None
 
 
 def _stat_at(

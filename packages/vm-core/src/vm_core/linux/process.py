@@ -33,13 +33,14 @@ from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
     HostFutexes,
+    PiTable,
     Waiter,
     can_wait_for_two,
     host_wake,
     release_robust_list,
 )
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
-from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
@@ -511,12 +512,15 @@ class GuestThread:
         if process.tracer is not None:
             process.tracer.left(self)
         try:
+            if self.robust_list:
+                # Also at the process's end: the locks may be in memory that other processes share.
+                release_robust_list(self)
             if not process.stopping:
-                if self.robust_list:
-                    release_robust_list(self)
+                if process._pi_futexes is not None:
+                    process._pi_futexes.left(self)
                 if self.clear_child_tid:
                     self.memory.store(self.clear_child_tid, 4, 0)
-                    process.futexes.wake(self.clear_child_tid, 1)
+                    process.futexes.wake(self.clear_child_tid, 1, shared=True)
         except MemoryFault:
             pass
         finally:
@@ -787,6 +791,7 @@ class Process:
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
+        self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {
             3: (self.stack_bytes, MASK64),
@@ -843,6 +848,7 @@ class Process:
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
         self._registry: Registry | None = None
+        self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -876,6 +882,7 @@ class Process:
         self.abi, self._table = table.bound(isa_name, self.isa.layout)
         self.memory = GuestMemory(limit=self._memory_limit)
         self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+        self._pi_futexes = None
 
     def _start_main(self) -> None:
         """The thread that runs a loaded program from its start."""
@@ -909,7 +916,12 @@ class Process:
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
             return Namespace(
-                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+                cwd=cwd,
+                root=root,
+                sysroot=sysroot,
+                binds=shown,
+                trusted=trusted,
+                hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -921,7 +933,7 @@ class Process:
             binds=shown,
             program=path if os.path.isfile(path) else None,
             trusted=trusted,
-            hidden=(cache_directory(),),
+            hidden=(cache_directory(), temporary_parent()),
         )
 
     def _in_guest(
@@ -1219,7 +1231,8 @@ class Process:
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
-        self.timers = {}
+        self.timers, self.cpu_timers = {}, {}
+        self._pi_futexes = None
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1503,6 +1516,14 @@ class Process:
         self.comm = os.fsdecode(name.rstrip(b"\0"))
         if self.family is not None:
             self.enter_registry()
+
+    @property
+    def pi_futexes(self) -> PiTable:
+        """The locks with priority inheritance."""
+        with self.lock:
+            if self._pi_futexes is None:
+                self._pi_futexes = PiTable(self.memory)
+            return self._pi_futexes
 
     @property
     def registry(self) -> Registry:

@@ -29,12 +29,18 @@ _SIGTTIN, _SIGTTOU = 21, 22
 _STOPPED_SECONDS: Final = 0.001
 _IGNORE: Final = 1
 _TIOCGPGRP, _TIOCSPGRP, _TIOCGSID, _TIOCSCTTY, _TIOCNOTTY = 0x540F, 0x5410, 0x5429, 0x540E, 0x5422
-_READ: Final = {0x5401: 36, 0x5413: 8, _TIOCGPGRP: 4, _TIOCGSID: 4, 0x5411: 4}
-"""TCGETS, TIOCGWINSZ, TIOCOUTQ and so on, with the bytes that they return."""
-_WRITE: Final = {0x5402: 36, 0x5403: 36, 0x5404: 36, 0x5414: 8}
-"""TCSETS, TCSETSW, TCSETSF and TIOCSWINSZ, with the bytes that they take."""
-_NUMBER: Final = frozenset({0x5409, 0x540A, 0x540B, 0x5425})
-"""TCSBRK, TCXONC, TCFLSH and TCSBRKP: the argument is a number."""
+_TIOCGPTPEER: Final = 0x5441
+_READ: Final = {
+    0x5401: 36, 0x5413: 8, _TIOCGPGRP: 4, _TIOCGSID: 4, 0x5411: 4, 0x5424: 4, 0x802C542A: 44, 0x8004_5430: 4,
+    0x8004_5438: 4, 0x8004_5439: 4, 0x8004_5440: 4,
+}  # fmt: skip
+"""TCGETS, TIOCGWINSZ, TIOCOUTQ, TIOCGPTN and so on, with the bytes that they return."""
+_WRITE: Final = {
+    0x5402: 36, 0x5403: 36, 0x5404: 36, 0x5414: 8, 0x402C542B: 44, 0x402C542C: 44, 0x402C542D: 44, 0x4004_5431: 4, 0x5420: 4,
+}  # fmt: skip
+"""TCSETS, TIOCSWINSZ, TIOCSPTLCK, TIOCPKT and so on, with the bytes that they take."""
+_NUMBER: Final = frozenset({0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x5425})
+"""TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL and TCSBRKP: the argument is a number, or none."""
 
 
 @contextmanager
@@ -82,6 +88,8 @@ def ioctl(t: GuestThread, file: File, request: int, argument: int) -> int | None
         data = fcntl.ioctl(file.fd, request, bytes(size))
         memory.write(argument, data)
         return 0
+    if request == _TIOCGPTPEER:
+        return _peer(t, file, argument)
     if (
         request not in _WRITE
         and request not in _NUMBER
@@ -105,3 +113,13 @@ def ioctl(t: GuestThread, file: File, request: int, argument: int) -> int | None
     else:
         fcntl.ioctl(file.fd, request, 0)
     return 0
+
+
+def _peer(t: GuestThread, file: File, flags: int) -> int:
+    """The other end of a pseudoterminal, without its name."""
+    from vm_core.linux.files import STREAM, File
+
+    host = (flags & 3) | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = fcntl.ioctl(file.fd, _TIOCGPTPEER, host)
+    made = File(fd, flags & (3 | 0o4000), path=os.ttyname(fd), kind=STREAM)
+    return t.files.add(made, cloexec=bool(flags & 0o2000000))
