@@ -11,6 +11,7 @@
 volatile long total;
 volatile int caught;
 volatile int ready;
+__thread volatile long mine = 7;
 static pthread_barrier_t barrier;
 
 NOINLINE int add(int a, int b)
@@ -46,6 +47,7 @@ NOINLINE void at_work(long number)
 
 static void *worker(void *argument)
 {
+    mine += (long)argument;
     at_work((long)argument);
     pthread_barrier_wait(&barrier);
     return 0;

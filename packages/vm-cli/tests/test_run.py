@@ -91,6 +91,85 @@ def test_strace(greeting: Path) -> None:
     done = vm("run", "-strace", greeting)
     assert "write(1" in done.stderr
     assert "write(1" in vm("run", greeting, QEMU_STRACE="").stderr
+    plain = 'write(1, "hello\\n", 6)'.ljust(40) + "= 6\n"
+    assert plain in done.stderr
+    only = vm("run", "--strace=exit", greeting).stderr
+    assert only == "exit(0)                                 = ?\n+++ exited with 0 +++\n"
+    assert vm("run", greeting, VM_STRACE="!write,exit").stderr == "+++ exited with 0 +++\n"
+    assert plain not in vm("run", "--no-strace", greeting, VM_STRACE="1").stderr
+
+
+def test_strace_as_asked(greeting: Path, tmp_path: Path) -> None:
+    out = tmp_path / "calls"
+    done = vm("run", "--strace-output", out, "--strace-strings", "2", "--strace-times", "r,T", greeting)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    assert re.search(
+        r'^\d+ +0\.000000 write\(1, "he"\.\.\., 6\) += 6 <0\.\d{6}>$', out.read_text(), re.MULTILINE
+    )
+    done = vm("run", "--strace-output", out, "--strace-each", greeting)
+    assert done.returncode == 0
+    (one,) = tmp_path.glob("calls.*")
+    assert one.read_text().startswith("write(1, ")
+    table = vm("run", "--strace-summary", "only", greeting).stderr
+    assert table.startswith("% time     seconds  usecs/call     calls    errors syscall\n")
+    lines = vm("run", "--strace=write", "--strace-json", greeting).stderr.splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["call", "exit"]
+
+
+def test_trace(greeting: Path, tmp_path: Path) -> None:
+    done = vm("run", "--trace", greeting)
+    lines = done.stderr.splitlines()
+    assert done.stdout == "hello\n"
+    assert len(lines) == 10
+    assert lines[0].split() == [
+        "0x11000:",
+        "13",
+        "05",
+        "10",
+        "00",
+        "addi",
+        "a0,",
+        "zero,",
+        "1",
+        "#",
+        "a0=0x0->0x1",
+    ]
+    assert lines[6].endswith("ecall                        # a0=0x1->0x6 syscall write")
+    out = tmp_path / "steps"
+    done = vm(
+        "run",
+        "--trace-output",
+        out,
+        "--trace-start",
+        "0x11004",
+        "--trace-count",
+        "2",
+        "--trace-json",
+        greeting,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    assert [json.loads(line)["pc"] for line in out.read_text().splitlines()] == [0x11004, 0x11008]
+    assert len(vm("run", "--trace=0x11004+8", greeting).stderr.splitlines()) == 2
+    wrong = vm("run", "--trace=nowhere", greeting)
+    assert wrong.returncode == 2
+    assert "there is no function 'nowhere'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--strace=writex"], "there is no call 'writex'"),
+        (["--strace=%writex"], "there is no class %writex"),
+        (["--strace-times", "x"], "'x' is no value for strace_times"),
+        (["--strace-each"], "needs the name of a file"),
+        (["--strace-output", "/nonexistent/x"], "/nonexistent/x"),
+    ],
+)
+def test_strace_that_cannot_be(greeting: Path, options: list[str], complaint: str) -> None:
+    done = vm("run", *options, greeting)
+    assert done.returncode in (2, 127)
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -106,7 +106,7 @@ def test_what_stands_around_a_guest(tmp_path: Path, waiting: Path, engine: str) 
             assert status["Seccomp"] == "2"
         if "no-new-privs" in have:
             assert status["NoNewPrivs"] == "1"
-        assert not int(status["CapEff"], 16) & ~0b11011
+        assert not int(status["CapEff"], 16) & ~0b11111011
         assert (place / "limits").read_text().partition("Max core file size")[2].split()[:2] == ["0", "0"]
         if engine == "reference":
             process.kill()
@@ -205,3 +205,14 @@ def test_a_temporary_directory_goes_with_its_guest(tmp_path: Path, waiting: Path
     assert run(tmp_path, waiting, TMPDIR=str(tmp_path)).returncode == 0
     assert list(parent.iterdir()) == []
     shutil.rmtree(parent)
+
+
+def test_python_m_loads_nothing_that_a_guest_left(tmp_path: Path, waiting: Path) -> None:
+    for name in ("json", "subprocess", "resource", "signal", "shlex", "difflib"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'w')")
+    done = subprocess.run(
+        [sys.executable, "-m", "vm_cli", "run", "--json", "--engine", "interp", str(waiting)],
+        capture_output=True, env=environ(tmp_path), cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "loaded").exists()

@@ -166,6 +166,9 @@ def test_a_file_that_anyone_can_write_is_refused(tmp_path: Path) -> None:
         'sysroot = "/"',
         'cache_dir = "cache"',
         'sandbox = "off"',
+        'strace_output = "calls"',
+        "strace_each = true",
+        'trace_output = "instructions"',
     ],
 )
 def test_what_a_guest_could_have_written_gives_no_guest_more(tmp_path: Path, text: str) -> None:
@@ -183,6 +186,9 @@ def test_what_a_guest_could_have_written_gives_no_guest_more(tmp_path: Path, tex
         "sysroot",
         "cache_dir",
         "sandbox",
+        "strace_output",
+        "strace_each",
+        "trace_output",
     }
 
 

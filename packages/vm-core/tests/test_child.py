@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from vm_core.engines import import_path
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.confine import walls
 from vm_core.linux.paths import Bind
@@ -150,3 +151,18 @@ run(["x"], program=program({LOOP!r}), sandbox="auto", engine="reference", stdin=
         assert caller.stdout.read() == b""  # the guest had the other end
     assert time.monotonic() - begin < 10
     timer.join()
+
+
+def test_modules_in_the_current_directory_are_not_looked_at(tmp_path, monkeypatch):
+    """A guest of an earlier run may have left them; vm's own processes load what is vm's."""
+    for name in ("json", "subprocess", "struct", "ctypes", "signal", "vm_core"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert (
+        run(["x"], program=program(CAT), sandbox="auto", stdout=DEVNULL, stderr=DEVNULL, **FAST).returncode
+        == 7
+    )
+    assert not (tmp_path / "loaded").exists()
+    assert "" not in import_path()
+    assert str(tmp_path) not in import_path()

@@ -406,7 +406,7 @@ def test_the_code_cache_is_never_the_guests(make, tmp_path, monkeypatch):
     assert guest.call("openat", fd, "cache/program.vmc", O_RDONLY, 0) == -errno.ENOENT
     assert (cache / "program.vmc").read_text() == "code"
     monkeypatch.setenv("VM_CACHE_DIR", str(tmp_path))
-    with pytest.raises(UsageError, match="later runs believe"):
+    with pytest.raises(UsageError, match="vm's own"):
         make()
 
 
@@ -420,3 +420,15 @@ def test_what_is_shown_is_settled_before_the_guest_runs(make, tmp_path):
     assert guest.call("renameat", AT, "way", AT, "gone") == 0
     assert guest.call("symlinkat", "../outside", AT, "way") == 0
     assert read(guest, "/data/secret") == b"mine"
+
+
+def test_a_guest_in_tmp_does_not_see_the_tmp_of_others(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "inside"))
+    first = make(cwd=str(tmp_path / "outside"))
+    assert first.call("openat", AT, "/tmp/mine", O_RDWR | O_CREAT, 0o600) >= 0
+    (host,) = (tmp_path / "inside").glob("vm-*/*/mine")
+    second = make()
+    assert read(second, f"{host}") == -errno.ENOENT
+    assert read(second, f"{host.relative_to(tmp_path / 'inside')}") == -errno.ENOENT
+    assert second.call("renameat", AT, host.parent.parent.name, AT, "away") == -errno.EBUSY
+    assert host.exists()

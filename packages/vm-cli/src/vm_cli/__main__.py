@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from vm_cli.main import main
+import sys
+
+from vm_core.engines import import_path
+
+# -m puts the current directory first, where guests may leave modules for what is imported later.
+sys.path[:] = import_path()
+
+from vm_cli.main import main  # noqa: E402
 
 main()

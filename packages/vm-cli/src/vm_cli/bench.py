@@ -185,7 +185,7 @@ def _for_run(line: RunLine) -> list[str]:
     """The options of ``vm run`` on the command line, to be handed on. Raises UsageError for those that make no sense here."""
     out = []
     for name, value, spelling in line.flags:
-        if name in ("engine", "jit", "cache_dir", "stats", "strace"):
+        if name in ("engine", "jit", "cache_dir", "stats") or name.startswith(("strace", "trace")):
             raise UsageError(
                 f"{spelling} is not for vm bench", hint="--column NAME=OPTIONS gives one column options"
             )

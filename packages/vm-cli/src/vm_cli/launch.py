@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
+from vm_cli.tracing import strace_of, trace_of
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
 from vm_core.log import configure
+from vm_core.record import replace
 
 if TYPE_CHECKING:
     from vm_core.debug.server import Server
@@ -80,11 +82,9 @@ def run_multicall(isa: str, words: Sequence[str]) -> int:
 
         for text in notes:
             note(text)
-    if log_file is not None:
-        _log_to(log_file)
     if line.program:
         _check_machine(line.program[0], isa)
-    result, engine, settings = _run(line, os.environ)
+    result, engine, settings = _run(line, os.environ, log_file)
     status = _finish(result, engine, settings, as_json=line.json)
     if result.reason == "signal" and result.signal:
         _die_by(result.signal)
@@ -105,8 +105,12 @@ def read_settings(line: RunLine, environ: Mapping[str, str]) -> Settings:
     return configuration.settings
 
 
-def _run(line: RunLine, environ: Mapping[str, str]) -> tuple[RunResult, str, Settings]:
+def _run(
+    line: RunLine, environ: Mapping[str, str], log_file: str | None = None
+) -> tuple[RunResult, str, Settings]:
     settings = read_settings(line, environ)
+    if log_file is not None:
+        settings = replace(settings, strace_output=log_file)
     if not line.program:
         raise UsageError("no program is named", hint="vm run [OPTIONS] PROGRAM [ARGUMENTS]...")
     if line.cpu not in (None, "max", "any", "rv64", "help"):
@@ -142,6 +146,13 @@ def _stub(address: str, program: str, *, as_json: bool) -> Server:
 
 def engine_name(settings: Settings) -> str:
     """The engine to ask for: ``auto`` without the JIT is the interpreter. Raises UsageError for a contradiction."""
+    if (
+        settings.trace
+        and settings.engine == "auto"
+        and settings.trace is True
+        and settings.trace_start is None
+    ):
+        return "interp"  # it runs one instruction at a time, of which compiled code makes nothing faster
     if settings.jit:
         return settings.engine
     if settings.engine == "jit":
@@ -232,7 +243,8 @@ def run_guest(
             trust=settings.trust,
             isolation=settings.isolation,
             argv0=argv0,
-            strace=_strace if settings.strace else None,
+            strace=strace_of(settings),
+            trace=trace_of(settings),
             host_signals=_PASSED,
             prepared=(lambda process: walls.extend(_confine(process, settings))) if confined else None,
             **options,
@@ -248,7 +260,11 @@ def _confine(process: Process, settings: Settings) -> list[str]:
         return []
     from vm_core.linux.confine import confine_process
 
-    return confine_process(process, level=settings.sandbox)
+    files = []
+    if settings.strace_each and settings.strace_output is not None:
+        # Each thread's file is made when the thread is.
+        files.append(os.path.dirname(os.path.abspath(settings.strace_output)))
+    return confine_process(process, level=settings.sandbox, writable=files)
 
 
 def _show_log(level: str) -> None:
@@ -272,28 +288,6 @@ def _show_log(level: str) -> None:
         logger.setLevel(level.upper())
 
     configure(prepare)
-
-
-_strace_file: TextIO | None = None
-"""Where the system calls are written; None for standard error."""
-
-
-def _log_to(path: str) -> None:
-    """Write the system calls to a file instead, in whose name ``%d`` is this process's number. Raises OSError."""
-    global _strace_file
-    name = path.replace("%d", str(os.getpid()))
-    # Appending, so that the guest's children, which share the descriptor or not, do not write over each other.
-    _strace_file = open(  # noqa: SIM115 - until the process ends
-        os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666),
-        "w",
-        encoding="utf-8",
-        errors="backslashreplace",
-        buffering=1,
-    )
-
-
-def _strace(line: str) -> None:
-    (_strace_file or sys.stderr).write(line + "\n")
 
 
 @contextmanager

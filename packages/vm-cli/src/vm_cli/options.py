@@ -144,8 +144,12 @@ def parse_run(words: Sequence[str], *, qemu: bool = False, more: Sequence[Extra]
         if entry is None:
             raise _unknown(name, table)
         if not _takes_value(entry):
-            if equals or (negated and isinstance(entry, Extra)):
+            optional = isinstance(entry, Row) and entry.kind.optional and not negated
+            if (equals and not optional) or (negated and isinstance(entry, Extra)):
                 raise UsageError(f"{name} takes no value" if equals else f"there is no option {name}")
+            if optional and equals:
+                _take(line, entry, value, name, qemu=qemu, own=False)
+                continue
             _take(line, entry, "0" if negated else "1", name, qemu=qemu, own=entry in more)
             continue
         if negated:
@@ -177,7 +181,11 @@ def _take(line: RunLine, entry: Row | Extra, value: str, spelling: str, *, qemu:
     if own:
         line.more.append((entry.name, value))
     elif isinstance(entry, Row):
-        parts = value.split(",") if qemu and entry.name in ("env", "unset_env") else [value]
+        parts = (
+            value.split(",")
+            if (qemu and entry.name in ("env", "unset_env")) or entry.name == "strace_times"
+            else [value]
+        )
         line.flags.extend((entry.name, part, spelling) for part in parts)
     elif entry.name in ("argv0", "cpu", "gdb"):
         setattr(line, entry.name, value)

@@ -53,7 +53,20 @@ class Settings:
     isolation: str = "on"
     env: tuple[str, ...] = ()
     unset_env: tuple[str, ...] = ()
-    strace: bool = False
+    strace: bool | str = False
+    strace_output: str | None = None
+    strace_each: bool = False
+    strace_follow: bool = True
+    strace_strings: int = 32
+    strace_times: tuple[str, ...] = ()
+    strace_status: str = "all"
+    strace_summary: str | None = None
+    strace_json: bool = False
+    trace: bool | str = False
+    trace_output: str | None = None
+    trace_start: str | None = None
+    trace_count: int | None = None
+    trace_json: bool = False
     stats: bool = False
     log: str = "warning"
 
@@ -77,11 +90,13 @@ class Kind:
     parse: Callable[[str], Any]
     repeated: bool = False
     metavar: str = ""
+    optional: bool = False
+    """Whether the option may stand alone all the same: a value follows behind an equals sign or not at all."""
 
     @property
     def is_flag(self) -> bool:
         """Whether the option stands alone on the command line."""
-        return self.name == "bool"
+        return self.name == "bool" or self.optional
 
 
 def _quantity(text: str, units: Mapping[str, float]) -> float:
@@ -163,6 +178,22 @@ def _release(text: str) -> str:
     return text
 
 
+def _filter(text: str) -> bool | str:
+    """A word for yes or no, or an expression that chooses."""
+    low = text.strip().lower()
+    if low in _TRUE or low in _FALSE:
+        return low in _TRUE
+    if not text or any(not part.isprintable() or part.isspace() for part in text):
+        raise ValueError(text)
+    return text
+
+
+def _stamp(text: str) -> str:
+    if text not in ("r", "t", "tt", "ttt", "T"):
+        raise ValueError(text)
+    return text
+
+
 def _choice(*words: str) -> Kind:
     def parse(text: str) -> str:
         if text in words:
@@ -189,6 +220,17 @@ ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
 RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
 SANDBOX: Final = _choice("auto", "strict", "off")
+CALLS: Final = Kind(
+    "calls", "0 | 1, or which calls: open,read,%file,!futex", _filter, metavar="CALLS", optional=True
+)
+PLACES: Final = Kind(
+    "places", "0 | 1, or which: main,0x10400-0x104ff,0x10400+32", _filter, metavar="PLACES", optional=True
+)
+PLACE: Final = Kind("place", "an address or a function's name", _text, metavar="PLACE")
+FILE: Final = Kind("file", "a path", _path, metavar="FILE")
+STAMPS: Final = Kind("stamps", "r, t, tt, ttt or T", _stamp, repeated=True, metavar="r|t|tt|ttt|T")
+STATUS: Final = _choice("all", "successful", "failed")
+SUMMARY: Final = _choice("only", "also")
 LOG: Final = _choice("error", "warning", "info", "debug")
 
 
@@ -232,7 +274,20 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("isolation", ISOLATION, (), ("--isolation",), "UNSAFE when off, for measurements: compiled code believes the guest's addresses, so a guest can reach all of vm's own process. Only as a flag.", flag_only=True),
     Row("env", ASSIGNMENTS, ("VM_ENV", "QEMU_SET_ENV"), ("-E", "--env"), "Set a variable in the guest's environment. May be repeated."),
     Row("unset_env", NAMES, ("VM_UNSET_ENV", "QEMU_UNSET_ENV"), ("-U", "--unset-env"), "Take a variable out of the guest's environment. May be repeated."),
-    Row("strace", BOOL, ("VM_STRACE", "QEMU_STRACE"), ("--strace", "-strace"), "Print each system call of the guest on standard error."),
+    Row("strace", CALLS, ("VM_STRACE", "QEMU_STRACE"), ("--strace", "-strace"), "Print the guest's system calls on standard error, all or (--strace=CALLS) some: names, %file, %network and other classes, /expressions; what stands behind a ! is left out."),
+    Row("strace_output", FILE, ("VM_STRACE_OUTPUT",), ("--strace-output",), "Write the system calls to this file; %d is the process's number.", grants=True),
+    Row("strace_each", BOOL, ("VM_STRACE_EACH",), ("--strace-each",), "A file for each thread, whose name ends in its number.", grants=True),
+    Row("strace_follow", BOOL, ("VM_STRACE_FOLLOW",), ("--strace-follow",), "Whether child processes are traced too (yes)."),
+    Row("strace_strings", COUNT, ("VM_STRACE_STRINGS",), ("--strace-strings",), "How many bytes of a string are shown (32)."),
+    Row("strace_times", STAMPS, ("VM_STRACE_TIMES",), ("--strace-times",), "r: seconds since the last line; t, tt, ttt: when it was; T: how long a call took. May be repeated."),
+    Row("strace_status", STATUS, ("VM_STRACE_STATUS",), ("--strace-status",), "Show only calls that succeed, or that fail."),
+    Row("strace_summary", SUMMARY, ("VM_STRACE_SUMMARY",), ("--strace-summary",), "A table of calls, errors and processor time at the end, instead of the lines or with them."),
+    Row("strace_json", BOOL, ("VM_STRACE_JSON",), ("--strace-json",), "Each line of the trace is a JSON object."),
+    Row("trace", PLACES, ("VM_TRACE",), ("--trace",), "Print each instruction with the registers that it changes and the memory that it touches; with --trace=PLACES those of some functions and addresses."),
+    Row("trace_output", FILE, ("VM_TRACE_OUTPUT",), ("--trace-output",), "Write the instructions to this file; %d is the process's number.", grants=True),
+    Row("trace_start", PLACE, ("VM_TRACE_START",), ("--trace-start",), "Begin when this function or address is reached; the program runs at full speed until then."),
+    Row("trace_count", COUNT, ("VM_TRACE_COUNT",), ("--trace-count",), "Show so many instructions, and no more."),
+    Row("trace_json", BOOL, ("VM_TRACE_JSON",), ("--trace-json",), "Each line is a JSON object."),
     Row("stats", BOOL, ("VM_STATS",), ("--stats",), "Print at the end what ran where."),
     Row("log", LOG, ("VM_LOG",), ("--log",), "The least important messages that are shown."),
 )  # fmt: skip
@@ -389,6 +444,11 @@ def _from_toml(row: Row, value: object, path: str) -> object:
 
 def apply_flags(configuration: Configuration, flags: Sequence[tuple[str, str, str]]) -> None:
     """Put the command line on top: ``(setting, text, spelling)`` each, bools as "1" and "0". Raises UsageError."""
+    for what in ("strace", "trace"):
+        # How a trace is to look asks for one.
+        how = [spelling for name, _, spelling in flags if name.startswith(what + "_")]
+        if how and not configuration.value(what):
+            configuration.set(what, True, f"flag {how[0]}")
     seen = {"env"}  # -E adds to what the layers below set; the other lists start anew
     for name, text, spelling in flags:
         row = _BY_NAME[name]

@@ -15,20 +15,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vm_core.errors import VmError
+    from vm_core.instructions import InstructionTrace, Step
+    from vm_core.linux.strace import Strace, TraceEvent
     from vm_core.machine import Machine
     from vm_core.memory import GuestMemory, Prot
     from vm_core.runner import GuestFailed, RunResult, run
     from vm_core.scheduler import Scheduler
 
-__all__ = ["GuestFailed", "GuestMemory", "Machine", "Prot", "RunResult", "Scheduler", "VmError", "run"]
+__all__ = [
+    "GuestFailed",
+    "GuestMemory",
+    "InstructionTrace",
+    "Machine",
+    "Prot",
+    "RunResult",
+    "Scheduler",
+    "Step",
+    "Strace",
+    "TraceEvent",
+    "VmError",
+    "run",
+]
 
 _HOMES = {
     "GuestFailed": "runner",
     "GuestMemory": "memory",
+    "InstructionTrace": "instructions",
     "Machine": "machine",
     "Prot": "memory",
     "RunResult": "runner",
     "Scheduler": "scheduler",
+    "Step": "instructions",
+    "Strace": "linux.strace",
+    "TraceEvent": "linux.strace",
     "VmError": "errors",
     "run": "runner",
 }

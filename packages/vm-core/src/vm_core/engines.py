@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import Any, Final
 
@@ -11,7 +12,15 @@ from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 
-__all__ = ["ENGINES", "available", "cache_directory", "cache_zone", "create", "enter_cache_zone"]
+__all__ = [
+    "ENGINES",
+    "available",
+    "cache_directory",
+    "cache_zone",
+    "create",
+    "enter_cache_zone",
+    "import_path",
+]
 
 ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference")
 _BUILT_IN: Final = {
@@ -30,6 +39,17 @@ def cache_directory() -> str:
     if chosen := os.environ.get("VM_CACHE_DIR"):
         return chosen
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vm")
+
+
+def import_path() -> list[str]:
+    """``sys.path`` for a process that only runs vm's own code: without the current directory, where a guest may have put a module
+    of any name. (The directory that vm itself is loaded from stays.)"""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = own  # it has been removed: nothing can be loaded from it
+    return [path for path in sys.path if path and (os.path.abspath(path) != here or here == own)]
 
 
 ZONE: Final = "zone-"

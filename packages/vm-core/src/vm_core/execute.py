@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import NamedTuple
 
 from vm_core import softfloat
 from vm_core.engine import Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
@@ -20,7 +21,7 @@ from vm_core.spec.ops import AMO, PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import CpuState
 
-__all__ = ["ReferenceEngine", "TrapRaised", "execute", "fetch"]
+__all__ = ["ReferenceEngine", "Touch", "TrapRaised", "accesses", "execute", "fetch"]
 
 _DYNAMIC = 7
 _NO_RESERVATION = (1 << 64) - 1
@@ -55,6 +56,17 @@ class _Execution:
 
     def run(self, template: Template) -> None:
         """Raises TrapRaised with no register changed."""
+        self.evaluate(template)
+        for file, slot, value in self.writes:
+            self.cpu.set(file, slot, value)
+        for change in self.late:
+            change()
+        if self.flags:
+            self.cpu.header("fp_flags", self.cpu.header("fp_flags") | self.flags)
+        self.cpu.pc = self.next_pc
+
+    def evaluate(self, template: Template) -> None:
+        """All operations, but no register is written yet."""
         values = self.values
         for op in template.ops:
             if op.guard is not None and not values[op.guard]:
@@ -76,13 +88,6 @@ class _Execution:
                 width = template.ops[op.args[-1]].width
                 extra = () if pure.shape != "lanes" else (op.attr,)
                 values.append(pure.evaluate(width, *extra, *[values[arg] for arg in op.args]))
-        for file, slot, value in self.writes:
-            self.cpu.set(file, slot, value)
-        for change in self.late:
-            change()
-        if self.flags:
-            self.cpu.header("fp_flags", self.cpu.header("fp_flags") | self.flags)
-        self.cpu.pc = self.next_pc
 
     # -- values and registers -----------------------------------------------------------------------------------
 
@@ -284,6 +289,62 @@ def execute(isa: Isa, insn: Decoded, cpu: CpuState, memory: GuestMemory) -> Trap
         cause = Cause.STORE if fault.access is Access.WRITE else Cause.LOAD
         return Trap(cause, pc, fault.address, fault.access, fault.mapped)
     return Syscall() if run.system else run.sync
+
+
+class Touch(NamedTuple):
+    """What an instruction does to memory: "r" or "w", guest address, bytes, value."""
+
+    kind: str
+    address: int
+    size: int
+    value: int
+
+
+class _Foreseen(_Execution):
+    """An instruction that is not run: what it would do to memory."""
+
+    def __init__(self, isa: Isa, insn: Decoded, cpu: CpuState, memory: GuestMemory) -> None:
+        super().__init__(isa, insn, cpu, memory)
+        self.found: list[Touch] = []
+
+    def op_load(self, op: Op, address: int) -> int:
+        value = super().op_load(op, address)
+        self.found.append(Touch("r", address, op.width // 8, value))
+        return value
+
+    def op_store(self, op: Op, address: int, value: int) -> None:
+        self.found.append(Touch("w", address, self._width(op, 1) // 8, value))
+
+    def op_probe(self, op: Op, address: int) -> None:
+        pass
+
+    def op_amo(self, op: Op, address: int, value: int) -> int:
+        old = self.op_load(op, address)
+        self.found.append(Touch("w", address, op.width // 8, AMO[op.attr[0]](op.width, old, value)))
+        return old
+
+    def op_cas(self, op: Op, address: int, expected: int, new: int) -> int:
+        old = self.op_load(op, address)
+        if old == expected:
+            self.found.append(Touch("w", address, op.width // 8, new))
+        return old
+
+    def op_load_reserved(self, op: Op, address: int) -> int:
+        return self.op_load(op, address)
+
+    def op_store_conditional(self, op: Op, address: int, value: int) -> int:
+        width = self._width(op, 1)
+        if self.cpu.header("reservation") == address:
+            self.found.append(Touch("w", address, width // 8, value & mask(width)))
+        return 0
+
+
+def accesses(isa: Isa, insn: Decoded, cpu: CpuState, memory: GuestMemory) -> list[Touch]:
+    """What the instruction at the pc would do to memory now, up to a fault. Nothing is changed."""
+    run = _Foreseen(isa, insn, cpu, memory)
+    with suppress(TrapRaised, MemoryFault):
+        run.evaluate(insn.template)
+    return run.found
 
 
 class ReferenceEngine:

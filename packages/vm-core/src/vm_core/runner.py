@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.server import Server
+    from vm_core.instructions import InstructionTrace
     from vm_core.linux.abi import SigInfo
     from vm_core.linux.process import GuestThread, Host
+    from vm_core.linux.strace import Strace
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "GuestFailed", "ProgramRun", "RunResult", "run"]
 
@@ -299,7 +301,8 @@ class ProgramRun:
         trust: bool = False,
         argv0: str | None = None,
         program: str | os.PathLike[str] | bytes | None = None,
-        strace: Callable[[str], None] | None = None,
+        strace: Strace | Callable[[str], None] | None = None,
+        trace: InstructionTrace | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         isolation: str = "on",
@@ -364,6 +367,7 @@ class ProgramRun:
             "net": net,
             "trust": trust,
             "strace": strace,
+            "trace": trace,
             "syscall_hook": syscall_hook,
             "fault_hook": fault_hook,
             "stack": stack,
@@ -437,7 +441,8 @@ def run(
     check: bool = False,
     argv0: str | None = None,
     program: str | os.PathLike[str] | bytes | None = None,
-    strace: Callable[[str], None] | None = None,
+    strace: Strace | Callable[[str], None] | None = None,
+    trace: InstructionTrace | None = None,
     syscall_hook: SyscallHook | None = None,
     fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
     isolation: str = "on",
@@ -463,7 +468,8 @@ def run(
 
     ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
 
-    ``strace`` is called with a line for each system call, ``syscall_hook`` before each (a number returned is the
+    ``strace`` is called with a line for each system call; a :class:`vm_core.Strace` says more, and can give events instead of
+    lines. ``trace`` shows instructions (:class:`vm_core.InstructionTrace`). ``syscall_hook`` is called before each system call (a number returned is the
     call's result), ``fault_hook`` when a signal is about to kill the guest.
 
     ``isolation="off"`` is UNSAFE and for measurements: compiled code believes the guest's addresses, so a wild one may read or
@@ -486,7 +492,7 @@ def run(
     program_run = ProgramRun(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
-        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace,
+        engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace, trace=trace,
         syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb, stack=stack, release=release, sandbox=sandbox,
     )  # fmt: skip
     times.append(time.perf_counter())

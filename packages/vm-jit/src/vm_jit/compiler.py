@@ -15,8 +15,8 @@ from functools import cache
 from importlib.machinery import PathFinder
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from vm_core.engines import import_path
 from vm_core.errors import EngineUnavailable, VmError
-from vm_core.linux.confine import confine_worker
 from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:
@@ -93,15 +93,46 @@ def compile_text(text: str, *, passes: str = "handlers", cpu: str = "") -> bytes
     manager = llvm.create_new_function_pass_manager()
     if passes == "region":
         manager.add_sroa_pass()
-        manager.add_instruction_combine_pass()
-        manager.add_simplify_cfg_pass()
-        manager.add_new_gvn_pass()
+    # No value numbering: what it finds lives longer than the registers last.
     manager.add_instruction_combine_pass()
     manager.add_simplify_cfg_pass()
     for function in module.functions:
         if not function.is_declaration:
             manager.run(function, builder)
     return bytes(machine.emit_object(module))
+
+
+def _import_quickly() -> None:
+    """Import llvmlite without what it imports and does not need here: half of the worker's start. In a process that does nothing else."""
+    # PERF: importlib.resources (with tempfile, zipfile, urllib) only to find a file in its package; ir only to make IR in Python.
+    from types import ModuleType
+
+    class Place(str):
+        __slots__ = ()
+
+        def __truediv__(self, name: str) -> Place:
+            return Place(os.path.join(self, name))
+
+    class Unused(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    resources: Any = ModuleType("importlib.resources")
+    resources.files = lambda package: Place(os.path.dirname(sys.modules[package].__file__ or ""))
+    resources.as_file = contextlib.nullcontext
+    before = set(sys.modules)
+    try:
+        import llvmlite
+
+        sys.modules["importlib.resources"] = resources
+        sys.modules["llvmlite.ir"] = llvmlite.ir = Unused("llvmlite.ir")
+        import llvmlite.binding
+    except (ImportError, AttributeError, TypeError, OSError):
+        # There is none, or another version, which uses them otherwise: it is imported as usual.
+        for name in sys.modules.keys() - before:
+            if name.partition(".")[0] == "llvmlite" or name == "importlib.resources":
+                del sys.modules[name]
 
 
 def _frame(stream: IO[bytes], data: bytes) -> None:
@@ -121,7 +152,10 @@ def _unframe(stream: IO[bytes]) -> bytes | None:
 def serve() -> None:
     """The worker: answers each frame (pass set, NUL, processor, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
     error, until standard input ends."""
+    from vm_core.linux.confine import confine_worker
+
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    _import_quickly()
     with contextlib.suppress(EngineUnavailable):  # each answer says it
         _machine("")  # PERF: LLVM is loaded while the first text is still being written
     confine_worker()  # what comes may be made to attack LLVM: from here on, it can but compute
@@ -175,7 +209,7 @@ class Compiler:
 
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _WORKER, *sys.path],
+                    [sys.executable, "-I", "-S", "-c", _WORKER, *import_path()],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,

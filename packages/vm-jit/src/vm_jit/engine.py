@@ -924,21 +924,14 @@ class CodeImage:
         which the image is made."""
         memory = memory or self._source
         if memory is None:
-            data = self.text(pc, pc + self._length)
             try:
-                return self._decoded.get(data) or self.isa.decode(data, pc)
+                return self._decode_bytes(self.text(pc, pc + self._length), pc)
             except DecodeError:
                 return Trap(Cause.ILLEGAL, pc, pc)
         try:
             inside = pc % self.isa.unit == 0 and PAGE - pc % PAGE >= self._length and pc < memory.size
             if inside and memory.table[pc >> 12] & _EXEC:
-                data = bytes(memory.view[pc : pc + self._length])
-                known = self._decoded.get(data)
-                if known is None:
-                    known = self.isa.decode(data, pc)
-                    known.template  # noqa: B018  trace now: an Unimplemented is a decode error
-                    self._decoded[data] = known
-                return known
+                return self._decode_bytes(bytes(memory.view[pc : pc + self._length]), pc)
             from vm_core.execute import fetch
 
             return fetch(self.isa, memory, pc)
@@ -946,6 +939,19 @@ class CodeImage:
             return Trap(Cause.FETCH, pc, fault.address, Access.EXEC, fault.mapped)
         except DecodeError:
             return Trap(Cause.ILLEGAL, pc, pc)
+
+    def _decode_bytes(self, data: bytes, pc: int) -> Decoded:
+        known = self._decoded.get(data)
+        if known is None:
+            # PERF: what comes behind a short instruction is often something else.
+            short = data[: self.isa.length(data)]
+            known = self._decoded.get(short)
+            if known is None:
+                known = self.isa.decode(data, pc)
+                known.template  # noqa: B018  trace now: an Unimplemented is a decode error
+                self._decoded[short] = known
+            self._decoded[data] = known
+        return known
 
     def record_at(self, address: int) -> int:
         """The offset in the record space of the record at a host address."""

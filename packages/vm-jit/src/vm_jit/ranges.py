@@ -59,6 +59,7 @@ def _wider(old: Interval, new: Interval) -> Interval:
     return low, high
 
 
+_Effects = tuple[dict[int, bool], list[tuple["Cell", Interval, "Cell | None", int, int]]]
 State = dict["Cell", Interval]
 """The intervals of the registers about which something is known."""
 
@@ -80,6 +81,7 @@ class Ranges:
         self.isa, self.blocks, self.kept = isa, blocks, kept
         self.successors = {pc: successors(block) for pc, block in blocks.items()}
         self.before: dict[int, State] = {}
+        self._memo: dict[int, tuple[tuple[Cell, ...], bool, dict[tuple[object, ...], _Effects]]] = {}
         roots = tuple(roots)
         self.order = self._order(roots)
         self._place = {label: i for i, label in enumerate(self.order)}
@@ -286,39 +288,64 @@ class Ranges:
     ) -> tuple[dict[int, bool], list[Cell]]:
         """As :meth:`step`; and which registers would have to be in the arena for the other accesses to need no look.
         ``origins`` says of a register which other one it is not far from."""
+        near, effects = self._effects(insn, pc, state)
+        wanted: list[Cell] = []
+        for cell, value, origin, number, offset in effects:
+            if number >= 0:
+                if not near[number] and cell in origins:
+                    wanted.append(origins[cell])
+                low, high = state.get(cell, ANY)
+                state[cell] = max(low, -offset), min(high, ARENA[1] - offset)
+                continue
+            if value != ANY:
+                state[cell] = value
+            else:
+                state.pop(cell, None)
+            for other in [other for other, one in origins.items() if one == cell]:
+                del origins[other]
+            origins.pop(cell, None)
+            if origin is not None and origin != cell:
+                origins[cell] = origins.get(origin, origin)
+        return near, wanted
+
+    def _effects(self, insn: Decoded, pc: int, state: State) -> _Effects:
+        """What an instruction does to the state, in its order: (register, its new value, the register it is not far from, -1, 0), and for
+        an access whose address is a register plus an offset (register, _, _, the op's number, offset). PERF: remembered for the same
+        instruction with the same operands, which comes again at each visit of its block."""
+        known = self._memo.get(id(insn))
+        if known is None:
+            template = insn.template
+            cells = (self.cell(insn, one) for one in template.reads)
+            places = bool(template.codes & {"pc", "next_pc"})
+            known = self._memo[id(insn)] = (tuple(cell for cell in cells if cell is not None), places, {})
+        reads, places, found = known
+        key = (pc if places else 0, *[state.get(cell) for cell in reads])
+        result = found.get(key)
+        if result is None:
+            result = found[key] = self._find_effects(insn, pc, state)
+        return result
+
+    def _find_effects(self, insn: Decoded, pc: int, state: State) -> _Effects:
         values: list[Interval] = []
         near: dict[int, bool] = {}
-        wanted: list[Cell] = []
+        effects: list[tuple[Cell, Interval, Cell | None, int, int]] = []
         template = insn.template
         for number, op in enumerate(template.ops):
             code = op.code
             if code == "setreg":
                 cell = self.cell(insn, op.attr)
                 if cell is not None:
-                    value = values[op.args[0]]
-                    if template.ops[op.args[0]].width == 64 and value != ANY:
-                        state[cell] = value
-                    else:
-                        state.pop(cell, None)
-                    origin = self._origin(insn, op.args[0], values)
-                    for other in [other for other, one in origins.items() if one == cell]:
-                        del origins[other]
-                    origins.pop(cell, None)
-                    if origin is not None and origin != cell:
-                        origins[cell] = origins.get(origin, origin)
+                    value = values[op.args[0]] if template.ops[op.args[0]].width == 64 else ANY
+                    effects.append((cell, value, self._origin(insn, op.args[0], values), -1, 0))
                 values.append(ANY)
                 continue
             if code in ("load", "store") and op.guard is None:
                 near[number] = is_near(values[op.args[0]])
                 base = self._base(insn, op.args[0])
                 if base is not None:
-                    cell, offset = base
-                    if not near[number] and cell in origins:
-                        wanted.append(origins[cell])
-                    low, high = state.get(cell, ANY)
-                    state[cell] = max(low, -offset), min(high, ARENA[1] - offset)
+                    effects.append((base[0], ANY, None, number, base[1]))
             values.append(self._value(op, insn, pc, values, state))
-        return near, wanted
+        return near, effects
 
     def _origin(self, insn: Decoded, number: int, values: list[Interval]) -> Cell | None:
         """The register that an op's value is the sum of with something small."""

@@ -14,11 +14,11 @@ interpreter does that instruction (FORCE).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final
 
 from vm_core.memory import PAGE
+from vm_core.record import field, record
 from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import EFFECTS, PURE, mask
 from vm_core.spec.template import Op, Template
@@ -49,7 +49,7 @@ _LOOKED_AT: Final = 96
 Cell = tuple[str, int]
 
 
-@dataclass(slots=True)
+@record(eq=False)
 class Block:
     """Straight-line guest code. ``kind`` says how it ends: fall (into ``follow``), branch, jump, call (maybe of ``guess``,
     which is part of the region), inline (a call of a function that is part of the region), ret (to one of ``returns``, or
@@ -66,7 +66,7 @@ class Block:
     guess: int | None = None
 
 
-@dataclass(slots=True)
+@record(eq=False)
 class Region:
     """``roots`` are the addresses that it was made for, ``entries`` all where it can be entered, ``places`` where its jumps to computed
     addresses go; ``exits`` are

@@ -14,7 +14,7 @@ from vm_core.debug.numbers import signal_from_gdb, signal_to_gdb
 from vm_core.debug.packets import MOST, escape, unescape
 from vm_core.debug.target import Register, target_of
 from vm_core.debug.transfer import Transfers
-from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM
+from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, VmError
 from vm_core.memory import PAGE, Access, MemoryFault
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Commands:
             return refused.answer
         except MemoryFault:
             return _FAULT
+        except VmError as error:
+            return f"E.{error}".encode("ascii", "replace")
         except (ValueError, IndexError, OverflowError):
             return _BAD
 
@@ -180,11 +182,11 @@ class Commands:
 
     def _thread(self) -> GuestThread:
         """The thread whose registers the client means. Raises Refused."""
-        tid = self._general
-        thread = (
-            self.process.thread(tid) if tid is not None and tid > 0 else self._stopped or self.process.main
-        )
-        if thread is None or thread.tid not in self.process.threads:
+        process, tid = self.process, self._general
+        if tid is None:
+            tid = (self._stopped or process.main).tid
+        thread = process.thread(tid)
+        if thread is None:
             raise Refused
         return thread
 
@@ -391,6 +393,8 @@ class Commands:
             return b"0"
         if name == b"Symbol":
             return OK
+        if name == b"GetTLSAddr":
+            return self._thread_local(more)
         name, _, more = rest.partition(b",")
         if name == b"ThreadExtraInfo":
             thread = self.process.thread(self._tid(more))
@@ -403,6 +407,16 @@ class Commands:
             words = bytes.fromhex(more.decode()).decode("utf-8", "replace")
             return command(self.debugger, words).encode().hex().encode() or OK
         return b""
+
+    def _thread_local(self, more: bytes) -> bytes:
+        """The address of a thread-local variable of the program itself; those of libraries are the dynamic linker's secret."""
+        tid, offset, link_map = more.split(b",")
+        thread, place = self.process.thread(self._tid(tid)), self.target.thread
+        if thread is None or place is None:
+            raise Refused
+        if int(link_map, 16) not in (0, self.transfers.main_link_map()):
+            return b"E.thread-local variables of libraries are not found"
+        return f"{thread.cpu[place[0]] + place[1] + int(offset, 16):x}".encode()
 
     def _supported(self, more: bytes) -> bytes:
         self._known = frozenset(more.decode("ascii", "replace").split(";"))

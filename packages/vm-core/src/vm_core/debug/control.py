@@ -21,12 +21,12 @@ from vm_core.execute import execute, fetch
 from vm_core.linux import signal as signals
 from vm_core.linux import table
 from vm_core.linux.abi import SigInfo, s64
-from vm_core.linux.strace import traced
 from vm_core.linux.system import ThreadEnd
 from vm_core.state import HEADER, HEADER_BYTES
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
+    from vm_core.linux.strace import Tracer
     from vm_core.memory import GuestMemory
 
 __all__ = ["Action", "Control", "Debugger", "Stop"]
@@ -111,7 +111,7 @@ class Debugger:
         """Signals that are delivered without a stop."""
         self.caught: Collection[int] | None = ()
         """The numbers of the system calls that stop; None for all."""
-        self.trace: Callable[[str], None] | None = None
+        self.trace: Tracer | None = None
         """Takes a line for each system call."""
         self.notify: Callable[[], None] = lambda: None
         self.executed = False
@@ -134,6 +134,7 @@ class Debugger:
         """The process that it is for, or another program that this has executed. Before it runs."""
         self.executed = hasattr(self, "process")
         self.process, self.memory = process, process.memory
+        self.current = None  # no thread of the old program is left
         self.breakpoints.clear()
         self.watches.clear()
         self._selected = []
@@ -153,7 +154,11 @@ class Debugger:
             self._own = self._watching
         self.current, self.attached = None, True
         self.detach()
-        self.leave_client()
+        leave, self.leave_client = (
+            self.leave_client,
+            lambda: None,
+        )  # a child of the child has nothing to leave
+        leave()
 
     # -- the threads' side --------------------------------------------------------------------------------------------
 
@@ -203,7 +208,7 @@ class Debugger:
             exit_ = process.engine.run(t.cpu, self._engine_memory, limit)
         except Hit as found:
             hit = found
-            before = self.memory.peek(hit.watch.address, hit.watch.length)
+            before = hit.watch.value(self.memory)
             exit_ = self._execute(t)
         finally:
             if fuel is not None:
@@ -216,7 +221,7 @@ class Debugger:
             self._report(control, Stop(SIGTRAP, self.breakpoints.get(t.cpu.pc, "swbreak"), t.cpu.pc))
             return
         elif hit is not None and kind is Budget:
-            if hit.watch.kind != "watch" or self.memory.peek(hit.watch.address, hit.watch.length) != before:
+            if hit.watch.kind != "watch" or hit.watch.value(self.memory) != before:
                 self._report(control, Stop(SIGTRAP, hit.watch.kind, hit.address))
                 return
         elif kind is Trap or not stepping:
@@ -264,7 +269,7 @@ class Debugger:
         self._report(control, Stop(SIGTRAP, "syscall_return", number))
         return False
 
-    def _traced_call(self, t: GuestThread, number: int, write: Callable[[str], None]) -> None:
+    def _traced_call(self, t: GuestThread, number: int, tracer: Tracer) -> None:
         """The system call, with its line."""
         entry = self.process.calls.get(number)
         if entry is None:
@@ -276,7 +281,7 @@ class Debugger:
             return s64(t.words[t.abi.result_word])
 
         _, arguments, row = entry
-        traced(row, call, write)(t, *arguments(t.words))
+        tracer.wrap(row, call)(t, *arguments(t.words))
 
     def pause(self, t: GuestThread) -> None:
         """Wait while the thread is stopped. Raises ThreadEnd at the end of the process."""

@@ -47,7 +47,12 @@ def _engine(debugger: Debugger, _words: list[str]) -> str:
 def _strace(debugger: Debugger, words: list[str]) -> str:
     if words not in (["on"], ["off"]):
         return f"system calls are {'shown' if debugger.trace is not None else 'not shown'}: strace on|off\n"
-    debugger.trace = _write if words == ["on"] else None
+    if words == ["off"]:
+        debugger.trace = None
+    elif debugger.trace is None:
+        from vm_core.linux.strace import Strace, Tracer
+
+        debugger.trace = Tracer(Strace(_write, column=0, exits=False))
     return ""
 
 

@@ -141,7 +141,13 @@ class Server:
         self._closing = True
         self._notify()
         if self._thread is not None:
-            self._thread.join(5)
+            self._thread.join(2)
+            connection = self._connection
+            if self._thread.is_alive() and connection is not None:
+                # A client that takes nothing must not hold the guest's memory.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                self._thread.join(5)
         with self._lock:
             if self._wake >= 0 and not (self._thread and self._thread.is_alive()):
                 os.close(self._wake)
@@ -158,6 +164,7 @@ class Server:
             if one is not None:
                 one.close()
         os.close(self._wake)
+        self._wake = -1
 
     def _notify(self) -> None:
         with self._lock:

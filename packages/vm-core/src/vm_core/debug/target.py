@@ -52,8 +52,18 @@ class Feature:
 class Target:
     """The registers of one ISA, by number and by name."""
 
-    def __init__(self, architecture: str, features: Sequence[Feature], stack: str) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        features: Sequence[Feature],
+        stack: str,
+        *,
+        thread: tuple[str, int] | None = None,
+    ) -> None:
         self.architecture, self.features = architecture, features
+        self.thread = thread
+        """The thread pointer, and how far behind it the program's own thread-local variables begin (System V ABI, variant I);
+        None where they lie elsewhere."""
         registers = sorted((r for feature in features for r in feature.registers), key=lambda r: r.number)
         self.by_number: Mapping[int, Register] = {register.number: register for register in registers}
         self.by_name: Mapping[str, Register] = {register.name: register for register in registers}
@@ -175,7 +185,7 @@ def _riscv(isa: Isa) -> Target:
         Feature("org.gnu.gdb.riscv.fpu", floats, _DOUBLE),
         Feature("org.gnu.gdb.riscv.csr", counters),
     )
-    return Target("riscv:rv64", features, "sp")
+    return Target("riscv:rv64", features, "sp", thread=("tp", 0))
 
 
 def _fcsr(t: GuestThread) -> int:
@@ -243,7 +253,7 @@ def _aarch64(isa: Isa) -> Target:
     if "tpidr_el0" in isa.layout.names:
         tls = Register("tpidr", first + v.count + 2, 64, "data_ptr", *_named("tpidr_el0"))
         features.append(Feature("org.gnu.gdb.aarch64.tls", [tls]))
-    return Target("aarch64", features, "sp")
+    return Target("aarch64", features, "sp", thread=("tpidr_el0", 16))
 
 
 # -- x86-64 -------------------------------------------------------------------------------------------------------------

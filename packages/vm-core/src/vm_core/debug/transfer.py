@@ -140,6 +140,13 @@ class Transfers:
         )
         return (head + ">\n" + "".join(found) + "</library-list-svr4>\n").encode()
 
+    def main_link_map(self) -> int:
+        """The address of the main program's struct link_map; 0 if there is none (yet)."""
+        try:
+            return self._link_map()[0]
+        except (MemoryFault, ValueError, struct.error):
+            return 0
+
     def _string(self, address: int) -> str:
         out = bytearray()
         while len(out) < 4096:

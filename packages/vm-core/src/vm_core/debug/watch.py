@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, runtime_checkable
 
-from vm_core.memory import PAGE, Access, GuestMemory, Prot
+from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot
 
 if TYPE_CHECKING:
     from vm_core.engine import Engine
@@ -34,6 +34,13 @@ class Watch(NamedTuple):
     def fits(self, memory: GuestMemory) -> bool:
         """Whether it can be watched."""
         return 0 < self.length <= _MOST_BYTES and 0 <= self.address <= memory.size - self.length
+
+    def value(self, memory: GuestMemory) -> bytes:
+        """What is there; nothing where a page is not mapped."""
+        try:
+            return memory.peek(self.address, self.length)
+        except MemoryFault:
+            return b""
 
 
 class Hit(BaseException):

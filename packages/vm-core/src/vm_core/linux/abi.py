@@ -42,7 +42,11 @@ def s64(value: int) -> int:
 
 def errno_name(number: int) -> str:
     """``ENOENT`` for 2; the number for one without a name."""
-    return errno.errorcode.get(number, str(number))
+    return _SPELLINGS.get(number) or errno.errorcode.get(number, str(number))
+
+
+_SPELLINGS: Final = {11: "EAGAIN", 35: "EDEADLK", 95: "EOPNOTSUPP"}
+"""Where a number has two names: the one that people use."""
 
 
 RESTART: Final = -512

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from vm_core.engine import EngineStats
+from vm_core.engines import import_path
 from vm_core.errors import HostError, UsageError, VmError
 from vm_core.linux.paths import Bind
 from vm_core.record import names
@@ -78,7 +79,7 @@ def run_in_child(
         hold(answers)
         try:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CHILD, str(passed[-1]), str(answering), *sys.path],
+                [sys.executable, "-I", "-S", "-c", _CHILD, str(passed[-1]), str(answering), *import_path()],
                 stdin=streams[0], stdout=streams[1], stderr=streams[2], pass_fds=(*passed, answering),
             )  # fmt: skip
         except OSError as error:

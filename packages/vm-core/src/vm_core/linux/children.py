@@ -82,6 +82,8 @@ def children_changed(process: Process) -> bool:
         child.said = (seen.si_code, seen.si_status)
         found = True
         over = seen.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
+        if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            process.tracer.child_over(child.pid, seen.si_status, reaped=False)
         if not over and process.signals.action(SIGCHLD).flags & _NOCLDSTOP:
             continue
         number = child.signal if over else SIGCHLD
@@ -114,6 +116,9 @@ def _reap(process: Process, child: Child, options: int) -> tuple[int, object] | 
         return None
     if not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
         forget(process, child)
+        if process.tracer is not None:
+            number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            process.tracer.child_over(child.pid, number, reaped=True)
     return status, usage
 
 

@@ -42,8 +42,9 @@ _CAPABILITY_VERSION_3: Final = 0x2008_0522
 _CAPGET: Final = {"x86_64": 125}
 _CAPSET: Final = {"x86_64": 126}
 _GENERIC_CAPGET, _GENERIC_CAPSET = 90, 91
-_KEPT: Final = sum(1 << bit for bit in (0, 1, 3, 4))
-"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID: what a guest that root runs may do to the files that it is shown."""
+_KEPT: Final = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))
+"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID: what a guest that root runs may do to the files that it is shown. KILL, SETGID, SETUID: for
+its own processes."""
 _NET_BIND_SERVICE: Final = 1 << 10
 _LIMITS: Final = {4: 0, 12: 0, 13: 0, 14: 0}
 """RLIMIT_CORE, MSGQUEUE, NICE, RTPRIO by number on every machine of seccomp.MACHINES, and their value."""
@@ -124,12 +125,12 @@ def walls() -> list[Wall]:
     ]
 
 
-def confine_process(process: Process, *, level: str) -> list[str]:
+def confine_process(process: Process, *, level: str, writable: Iterable[str] = ()) -> list[str]:
     """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
     namespace = process.files.namespace
     provide = getattr(process.engine, "provide", None)
     if provide is None or level == "off":
-        return confine(namespace, net=process.net, level=level)
+        return confine(namespace, net=process.net, level=level, writable=writable)
     try:
         from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
     except ImportError:
@@ -141,7 +142,7 @@ def confine_process(process: Process, *, level: str) -> list[str]:
         os.makedirs(zone, 0o700, exist_ok=True)
     provide()
     enter_cache_zone(zone)
-    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone,))
+    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone, *writable))
 
 
 def confine(

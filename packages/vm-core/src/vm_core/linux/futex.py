@@ -7,7 +7,14 @@
   lost or spent on one that leaves for another reason. A wait compares the word and enters the queue under one lock,
   which every wake takes, so a wake between the two cannot be missed.
 
-futex(2); the operations that glibc and musl use except priority inheritance, which is ENOSYS.
+Whether a futex is private to its process or not is the guest's to say and is passed on, because that is part of what tells
+two futexes apart: one in memory that processes share works between them only without the flag. :class:`FutexTable` knows one
+process only.
+
+A lock with priority inheritance (:class:`PiTable`) is kept here, as its owner is a thread of the guest, which the host does
+not know. Priorities are all alike, so inheriting them means nothing, but owners, waiters and errors are as on Linux.
+
+futex(2), futex_waitv(2).
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 import threading
 import time
 from collections import deque
@@ -33,6 +41,7 @@ __all__ = [
     "SLICE_SECONDS",
     "FutexTable",
     "HostFutexes",
+    "PiTable",
     "Waiter",
     "can_wait_for_two",
     "futex",
@@ -67,7 +76,7 @@ class FutexTable:
         self.lock = threading.Lock()
         self.queues: dict[int, deque[Waiter]] = {}
 
-    def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
+    def wake(self, address: int, count: int, bitset: int = _ANY, *, shared: bool = False) -> int:
         """Wake up to ``count`` waiters in order; returns how many."""
         # PERF: without the lock. A waiter enters the queue before it compares the word, and the GIL orders both with this
         # look, so that one who is not there yet will see what the waker changed.
@@ -104,6 +113,8 @@ class FutexTable:
         value: int,
         bitset: int,
         deadline: float | None,
+        *,
+        shared: bool = False,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         waiter = thread.waiter
@@ -151,7 +162,15 @@ class FutexTable:
             del self.queues[address]
 
     def requeue(
-        self, memory: GuestMemory, address: int, wake: int, target: int, move: int, expected: int | None
+        self,
+        memory: GuestMemory,
+        address: int,
+        wake: int,
+        target: int,
+        move: int,
+        expected: int | None,
+        *,
+        shared: bool = False,
     ) -> int:
         """Wake ``wake`` waiters and move up to ``move`` others to ``target``, if the word is ``expected`` (None: always)."""
         with self.lock:
@@ -171,7 +190,15 @@ class FutexTable:
         return done + moved
 
     def wake_op(
-        self, memory: GuestMemory, address: int, value: int, value2: int, second: int, encoded: int
+        self,
+        memory: GuestMemory,
+        address: int,
+        value: int,
+        value2: int,
+        second: int,
+        encoded: int,
+        *,
+        shared: bool = False,
     ) -> int:
         """Change the second word, wake on the first, and on the second if its old value passes the comparison."""
         kind, compare = encoded >> 28 & 7, encoded >> 24 & 15
@@ -218,11 +245,19 @@ _syscall.argtypes = [ctypes.c_long] * 7
 
 
 def _host_futex(
-    address: int, command: int, value: int, timeout: int = 0, second: int = 0, third: int = 0
+    address: int,
+    command: int,
+    value: int,
+    timeout: int = 0,
+    second: int = 0,
+    third: int = 0,
+    *,
+    shared: bool = False,
 ) -> int:
     # SAFETY: `address` and `second` are checked addresses in an arena, or in a live vCPU's header; `timeout` is a count, 0, or
     # the address of a timespec of the caller.
-    result = int(_syscall(_SYS_FUTEX, address, command | _PRIVATE, value, timeout, second, third))
+    command |= 0 if shared else _PRIVATE
+    result = int(_syscall(_SYS_FUTEX, address, command, value, timeout, second, third))
     return result if result >= 0 else -ctypes.get_errno()
 
 
@@ -266,9 +301,10 @@ class HostFutexes:
             raise MemoryFault(address, _READ, mapped=False)
         return memory.host_address + address
 
-    def wake(self, address: int, count: int, bitset: int = _ANY) -> int:
+    def wake(self, address: int, count: int, bitset: int = _ANY, *, shared: bool = False) -> int:
         """Wake up to ``count`` waiters in order; returns how many."""
-        return _host_futex(self._place(address), _WAKE_BITSET, min(count, _MOST), third=bitset)
+        place = self._place(address)
+        return _host_futex(place, _WAKE_BITSET, min(count, _MOST), third=bitset, shared=shared)
 
     def wait(
         self,
@@ -278,14 +314,16 @@ class HostFutexes:
         value: int,
         bitset: int,
         deadline: float | None,
+        *,
+        shared: bool = False,
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         memory.check(address, 4, _READ)
         place, words = self._place(address), thread.words
         own = thread.cpu.address + 8 * _ATTENTION
         # struct futex_waitv[2]: the thread's own word first, so that a wake of the guest's is what counts if both came.
-        flags = _SIZE_U32 | _PRIVATE
-        both = (ctypes.c_uint64 * 6)(0, own, flags, value, place, flags)
+        flags = _SIZE_U32 | (0 if shared else _PRIVATE)
+        both = (ctypes.c_uint64 * 6)(0, own, _SIZE_U32 | _PRIVATE, value, place, flags)
         limit = (ctypes.c_int64 * 2)()
         thread.waiting = True
         odd = bitset != _ANY
@@ -305,7 +343,7 @@ class HostFutexes:
                 clock = 0 if until is None else ctypes.addressof(limit)
                 words[_WAITING] = 1
                 if odd:
-                    result = _host_futex(place, _WAIT_BITSET, value, clock, 0, bitset)
+                    result = _host_futex(place, _WAIT_BITSET, value, clock, 0, bitset, shared=shared)
                     result += result >= 0  # as below: the guest's word is the second
                 else:
                     # SAFETY: both words live: the guest's in the arena, the thread's in its vCPU; `both` and `limit` are ours.
@@ -329,7 +367,15 @@ class HostFutexes:
             self._odd -= odd
 
     def requeue(
-        self, memory: GuestMemory, address: int, wake: int, target: int, move: int, expected: int | None
+        self,
+        memory: GuestMemory,
+        address: int,
+        wake: int,
+        target: int,
+        move: int,
+        expected: int | None,
+        *,
+        shared: bool = False,
     ) -> int:
         """Wake ``wake`` waiters and move up to ``move`` others to ``target``, if the word is ``expected`` (None: always)."""
         place, other = self._place(address), self._place(target)
@@ -339,13 +385,21 @@ class HostFutexes:
             # All that would move are woken instead, which futex(2) lets happen to a waiter at any time.
             wake, move = min(wake + move, _MOST), 0
         command, third = (_REQUEUE, 0) if expected is None else (_CMP_REQUEUE, expected)
-        done = _host_futex(place, command, wake, move, other, third)
+        done = _host_futex(place, command, wake, move, other, third, shared=shared)
         if move and done > wake and self._sliced():
-            _host_futex(other, _WAKE, done - wake)
+            _host_futex(other, _WAKE, done - wake, shared=shared)
         return done
 
     def wake_op(
-        self, memory: GuestMemory, address: int, value: int, value2: int, second: int, encoded: int
+        self,
+        memory: GuestMemory,
+        address: int,
+        value: int,
+        value2: int,
+        second: int,
+        encoded: int,
+        *,
+        shared: bool = False,
     ) -> int:
         """Change the second word, wake on the first, and on the second if its old value passes the comparison."""
         memory.check(second, 4, Access.WRITE)
@@ -356,7 +410,234 @@ class HostFutexes:
             min(value2, _MOST),
             self._place(second),
             encoded,
+            shared=shared,
         )
+
+    def wait_for_any(
+        self, thread: GuestThread, words: list[tuple[int, int, bool]], deadline: float | None
+    ) -> int:
+        """futex_waitv: (address, value, shared) each; the index of one that was woken, or a negative errno."""
+        state = thread.words
+        flat = [0, thread.cpu.address + 8 * _ATTENTION, _SIZE_U32 | _PRIVATE]
+        for address, value, shared in words:
+            self._memory.check(address, 4, _READ)
+            flat += [value, self._place(address), _SIZE_U32 | (0 if shared else _PRIVATE)]
+        vector = (ctypes.c_uint64 * len(flat))(*flat)
+        limit = (ctypes.c_int64 * 2)()
+        thread.waiting = True
+        try:
+            while True:
+                if (thread.attention or state[_ATTENTION]) and thread.must_return():
+                    return RESTART if deadline is None else -errno.EINTR
+                until = deadline
+                if thread is self.main:
+                    slice_ = time.monotonic() + SLICE_SECONDS
+                    until = slice_ if until is None else min(until, slice_)
+                if until is not None:
+                    seconds = min(int(until), 1 << 62)
+                    limit[0], limit[1] = max(seconds, 0), max(int((until - seconds) * 1e9), 0)
+                clock = 0 if until is None else ctypes.addressof(limit)
+                state[_WAITING] = 1
+                # SAFETY: all words live: the guest's in the arena, the thread's in its vCPU; `vector` and `limit` are ours.
+                result = int(
+                    _syscall(_SYS_FUTEX_WAITV, ctypes.addressof(vector), len(words) + 1, 0, clock, 1, 0)
+                )
+                if result < 0:
+                    result = -ctypes.get_errno()
+                state[_WAITING] = 0
+                if result >= 1:
+                    return result - 1
+                if result == -errno.ETIMEDOUT:
+                    if deadline is not None and time.monotonic() >= deadline:
+                        return result
+                elif result == -errno.EAGAIN:
+                    if not state[_ATTENTION]:
+                        return result
+                elif result not in (0, -errno.EINTR):
+                    return result
+        finally:
+            state[_WAITING] = 0
+            thread.waiting = False
+
+
+# -- locks with priority inheritance ----------------------------------------------------------------------------
+
+_LOCK_PI, _UNLOCK_PI, _TRYLOCK_PI, _WAIT_REQUEUE_PI, _CMP_REQUEUE_PI, _LOCK_PI2 = 6, 7, 8, 11, 12, 13
+_SET_WAITERS: Final = (8 | 2) << 28 | 31 << 12
+_CLEAR_WAITERS: Final = (8 | 3) << 28 | 31 << 12
+"""FUTEX_OP_OR and FUTEX_OP_ANDN of 1 << 31."""
+
+
+class _PiWaiter(Waiter):
+    """``lock`` is the lock's address, None while it waits to be moved to one; ``target`` where it may be moved."""
+
+    __slots__ = ("lock", "target")
+
+    def __init__(self, thread: GuestThread, lock: int | None, target: int = 0) -> None:
+        super().__init__(thread, _ANY)
+        self.lock = lock
+        self.target = target
+
+
+class PiTable:
+    """The waiters of a process's PI locks.
+
+    As long as a lock's word has the bit FUTEX_WAITERS, programs change it by these calls only, so that under our lock it is
+    ours; the bit is set atomically, by the host's own futex call.
+    """
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._queues: dict[int, deque[_PiWaiter]] = {}
+        self._moving: dict[int, deque[_PiWaiter]] = {}
+        self._dummy = (ctypes.c_uint32 * 2)()
+
+    def _mark(self, address: int, operation: int) -> None:
+        dummy = ctypes.addressof(self._dummy)
+        _host_futex(dummy, _WAKE_OP, 0, 0, self._memory.host_address + address, operation)
+
+    def _take(self, thread: GuestThread, address: int) -> int:
+        """Try to get a lock whose word has been marked. 0, -EAGAIN if somebody has it, or another error. The lock is held."""
+        memory = self._memory
+        word = memory.load(address, 4)
+        owner = word & _TID_MASK
+        queue = self._queues.get(address)
+        if not owner:
+            memory.store(address, 4, thread.tid | word & _OWNER_DIED | (_WAITERS if queue else 0))
+            return 0
+        if owner == thread.tid or owner not in thread.process.threads:
+            if not queue:
+                self._mark(address, _CLEAR_WAITERS)
+            return -errno.EDEADLK if owner == thread.tid else -errno.ESRCH
+        return -errno.EAGAIN
+
+    def lock(self, thread: GuestThread, address: int, deadline: float | None, *, wait: bool) -> int:
+        self._memory.check(address, 4, Access.WRITE)
+        waiter = thread.waiter
+        thread.waiter = None
+        if not isinstance(waiter, _PiWaiter):
+            with self._lock:
+                self._mark(address, _SET_WAITERS)
+                result = self._take(thread, address)
+                if result != -errno.EAGAIN:
+                    return result
+                if not wait:
+                    if not self._queues.get(address):
+                        self._mark(address, _CLEAR_WAITERS)
+                    return result
+                waiter = _PiWaiter(thread, address)
+                self._queues.setdefault(address, deque()).append(waiter)
+        return self._wait(thread, waiter, deadline, RESTART)
+
+    def _wait(self, thread: GuestThread, waiter: _PiWaiter, deadline: float | None, interrupted: int) -> int:
+        while True:
+            try:
+                reason = thread.block(deadline, lambda: waiter.woken)
+            except Parked:
+                thread.waiter = waiter
+                raise
+            if waiter.woken:
+                return 0
+            if reason == 0:
+                continue
+            with self._lock:
+                if waiter.woken:
+                    return 0
+                for queues in (self._queues, self._moving):
+                    for at, queue in list(queues.items()):
+                        if waiter in queue:
+                            queue.remove(waiter)
+                            if not queue:
+                                del queues[at]
+                                if queues is self._queues:
+                                    self._mark(at, _CLEAR_WAITERS)
+            return reason if reason == -errno.ETIMEDOUT else interrupted
+
+    def _hand_over(self, address: int, kept: int) -> None:
+        """The owner gives a lock up: the first waiter has it, or nobody. The lock is held."""
+        queue = self._queues.get(address)
+        if not queue:
+            self._memory.store(address, 4, kept)
+            return
+        waiter = queue.popleft()
+        if not queue:
+            del self._queues[address]
+        self._memory.store(address, 4, waiter.thread.tid | kept | (_WAITERS if queue else 0))
+        waiter.woken = True
+        waiter.thread.wake()
+
+    def unlock(self, thread: GuestThread, address: int) -> int:
+        self._memory.check(address, 4, Access.WRITE)
+        with self._lock:
+            if self._memory.load(address, 4) & _TID_MASK != thread.tid:
+                return -errno.EPERM
+            self._mark(address, _SET_WAITERS)
+            self._hand_over(address, 0)
+            return 0
+
+    def owner_died(self, address: int) -> None:
+        """A thread ends with a lock of its robust list."""
+        with self._lock:
+            self._mark(address, _SET_WAITERS)
+            self._hand_over(address, _OWNER_DIED)
+
+    def left(self, thread: GuestThread) -> None:
+        """A thread ends: whoever waits for its other locks gets them, and is told."""
+        for address in list(self._queues):
+            try:
+                with self._lock:
+                    if self._memory.load(address, 4) & _TID_MASK == thread.tid:
+                        self._hand_over(address, _OWNER_DIED)
+            except MemoryFault:
+                continue
+
+    def wait_to_move(
+        self, thread: GuestThread, address: int, value: int, target: int, deadline: float | None
+    ) -> int:
+        """FUTEX_WAIT_REQUEUE_PI."""
+        self._memory.check(target, 4, Access.WRITE)
+        waiter = thread.waiter
+        thread.waiter = None
+        if not isinstance(waiter, _PiWaiter):
+            with self._lock:
+                if self._memory.load(address, 4) != value:
+                    return -errno.EAGAIN
+                waiter = _PiWaiter(thread, None, target)
+                self._moving.setdefault(address, deque()).append(waiter)
+        return self._wait(thread, waiter, deadline, -errno.EAGAIN)
+
+    def move(self, thread: GuestThread, address: int, wake: int, target: int, most: int, value: int) -> int:
+        """FUTEX_CMP_REQUEUE_PI: the first gets the lock, if that is free, and the others wait for it."""
+        memory = self._memory
+        memory.check(address, 4, _READ)
+        memory.check(target, 4, Access.WRITE)
+        if wake != 1 or address == target:
+            return -errno.EINVAL
+        with self._lock:
+            if memory.load(address, 4) != value:
+                return -errno.EAGAIN
+            queue = self._moving.get(address)
+            done = 0
+            while queue and done < wake + most:
+                waiter = queue[0]
+                if waiter.target != target:
+                    return -errno.EINVAL
+                self._mark(target, _SET_WAITERS)
+                result = self._take(waiter.thread, target)
+                if result not in (0, -errno.EAGAIN):
+                    return done or result
+                queue.popleft()
+                done += 1
+                waiter.lock = target
+                if result == 0:
+                    waiter.woken = True
+                    waiter.thread.wake()
+                else:
+                    self._queues.setdefault(target, deque()).append(waiter)
+            if queue is not None and not queue:
+                self._moving.pop(address, None)
+            return done
 
 
 def _deadline(memory: GuestMemory, timeout: int, operation: int, *, absolute: bool) -> float | None:
@@ -379,33 +660,90 @@ def futex(
     if address % 4:
         return -errno.EINVAL
     table, memory = t.process.futexes, t.memory
-    command = operation & 0x7F
+    command, shared = operation & 0x7F, not operation & _PRIVATE
     value &= _ANY
     if command == _WAKE:
         memory.check(address, 4, _READ)
-        return table.wake(address, value)
+        return table.wake(address, value, shared=shared)
     if command == _WAIT:
-        return table.wait(
-            t, memory, address, value, _ANY, _deadline(memory, timeout, operation, absolute=False)
-        )
+        deadline = _deadline(memory, timeout, operation, absolute=False)
+        return table.wait(t, memory, address, value, _ANY, deadline, shared=shared)
     if command == _WAIT_BITSET:
         if not third & _ANY:
             return -errno.EINVAL
         deadline = _deadline(memory, timeout, operation, absolute=True)
-        return table.wait(t, memory, address, value, third & _ANY, deadline)
+        return table.wait(t, memory, address, value, third & _ANY, deadline, shared=shared)
     if command == _WAKE_BITSET:
-        return table.wake(address, value, third & _ANY) if third & _ANY else -errno.EINVAL
+        return table.wake(address, value, third & _ANY, shared=shared) if third & _ANY else -errno.EINVAL
     # The remaining operations take a second count where a wait has its timeout.
     if command in (_REQUEUE, _CMP_REQUEUE):
         if s32(value) < 0 or s32(timeout) < 0 or second % 4:
             return -errno.EINVAL
         expected = third & _ANY if command == _CMP_REQUEUE else None
-        return table.requeue(memory, address, value, second, timeout & _ANY, expected)
+        return table.requeue(memory, address, value, second, timeout & _ANY, expected, shared=shared)
     if command == _WAKE_OP:
         if second % 4:
             return -errno.EINVAL
-        return table.wake_op(memory, address, value, timeout & _ANY, second, third & _ANY)
+        return table.wake_op(memory, address, value, timeout & _ANY, second, third & _ANY, shared=shared)
+    return _with_inheritance(t, command, address, operation, value, timeout, second, third)
+
+
+def _with_inheritance(
+    t: GuestThread,
+    command: int,
+    address: int,
+    operation: int,
+    value: int,
+    timeout: int,
+    second: int,
+    third: int,
+) -> int:
+    """The operations of PI locks."""
+    memory, locks = t.memory, t.process.pi_futexes
+    if command in (_LOCK_PI, _LOCK_PI2):
+        # FUTEX_LOCK_PI has always meant the wall clock.
+        clock = operation | _REALTIME if command == _LOCK_PI else operation
+        return locks.lock(t, address, _deadline(memory, timeout, clock, absolute=True), wait=True)
+    if command == _TRYLOCK_PI:
+        return locks.lock(t, address, None, wait=False)
+    if command == _UNLOCK_PI:
+        return locks.unlock(t, address)
+    if command == _WAIT_REQUEUE_PI:
+        if second % 4 or address == second:
+            return -errno.EINVAL
+        deadline = _deadline(memory, timeout, operation, absolute=True)
+        return locks.wait_to_move(t, address, value, second, deadline)
+    if command == _CMP_REQUEUE_PI:
+        if second % 4 or s32(timeout) < 0:
+            return -errno.EINVAL
+        return locks.move(t, address, value, second, timeout & _ANY, third & _ANY)
     return -errno.ENOSYS
+
+
+_WAITV: Final = struct.Struct("<QQII")
+_MOST_WORDS: Final = 127
+"""One less than Linux's: the host's call has the thread's own word as well."""
+
+
+def futex_waitv(t: GuestThread, vector: int, count: int, flags: int, timeout: int, clock: int) -> int:
+    count &= _ANY
+    if flags & _ANY or not 0 < count <= _MOST_WORDS + 1:
+        return -errno.EINVAL
+    table = t.process.futexes
+    if not isinstance(table, HostFutexes) or count > _MOST_WORDS:
+        return -errno.ENOSYS
+    deadline = None
+    if timeout:
+        if s32(clock) not in (0, 1):
+            return -errno.EINVAL
+        how = _REALTIME if s32(clock) == 0 else 0
+        deadline = _deadline(t.memory, timeout, how, absolute=True)
+    words = []
+    for value, address, kind, reserved in _WAITV.iter_unpack(t.memory.read(vector, _WAITV.size * count)):
+        if reserved or kind & ~(_SIZE_U32 | _PRIVATE) or not kind & _SIZE_U32 or value >> 32 or address % 4:
+            return -errno.EINVAL
+        words.append((address, value, not kind & _PRIVATE))
+    return table.wait_for_any(t, words, deadline)
 
 
 def set_robust_list(t: GuestThread, head: int, size: int) -> int:
@@ -430,21 +768,43 @@ def set_tid_address(t: GuestThread, address: int) -> int:
 
 
 def release_robust_list(t: GuestThread) -> None:
-    """A thread ends: the locks that it holds say that their owner died, and one waiter of each wakes."""
-    memory = t.memory
+    """A thread ends: the locks that it holds say that their owner died, and one waiter of each wakes.
+
+    The lowest bit of a pointer to an entry says that it is a PI lock.
+    """
+    memory, head = t.memory, t.robust_list
     try:
-        entry = memory.load(t.robust_list, 8)
-        offset = memory.load(t.robust_list + 8, 8)
+        entry = memory.load(head, 8)
+        offset = memory.load(head + 8, 8)
+        pending = memory.load(head + 16, 8)
         for _ in range(2048):
-            if entry == t.robust_list or not entry:
-                return
-            following = memory.load(entry, 8)
-            address = (entry + offset) & 0xFFFF_FFFF_FFFF_FFFF
-            word = memory.load(address, 4)
-            if word & _TID_MASK == t.tid:
-                memory.store(address, 4, word & _WAITERS | _OWNER_DIED)
-                if word & _WAITERS:
-                    t.process.futexes.wake(address, 1)
+            if entry & ~1 == head or not entry & ~1:
+                break
+            following = memory.load(entry & ~1, 8)
+            if entry != pending:
+                _owner_died(t, entry, offset, pending=False)
             entry = following
+        if pending & ~1:
+            _owner_died(t, pending, offset, pending=True)
     except MemoryFault:
         return
+
+
+def _owner_died(t: GuestThread, entry: int, offset: int, *, pending: bool) -> None:
+    memory = t.memory
+    address = (entry & ~1) + offset & 0xFFFF_FFFF_FFFF_FFFF
+    if address % 4:
+        return
+    word = memory.load(address, 4)
+    if pending and not entry & 1 and not word:
+        # It was just unlocking, and may not have come to wake anybody.
+        t.process.futexes.wake(address, 1, shared=True)
+        return
+    if word & _TID_MASK != t.tid:
+        return
+    if entry & 1:
+        t.process.pi_futexes.owner_died(address)
+        return
+    memory.store(address, 4, word & _WAITERS | _OWNER_DIED)
+    if word & _WAITERS:
+        t.process.futexes.wake(address, 1, shared=True)

@@ -40,7 +40,7 @@ from typing import Final, Self
 from vm_core.errors import UsageError
 from vm_core.record import record
 
-__all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents"]
+__all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents", "temporary_parent"]
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 _DIRECTORY: Final = _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -188,13 +188,18 @@ def _open_to_empty(name: str, directory: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
 
 
+def temporary_parent() -> str:
+    """Where the /tmp of each of this user's guests is made."""
+    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is checked
+    return os.path.join(os.path.abspath(place), f"vm-{os.geteuid()}")
+
+
 def _temporary_directory() -> str:
     """A new directory for a guest's /tmp, in one for those of all guests of this user. Raises OSError.
 
     In one, because a confined process may remove only what is in a directory that it was given, and /tmp is everybody's.
     """
-    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made there is checked
-    parent = os.path.join(os.path.abspath(place), f"vm-{os.geteuid()}")
+    parent = temporary_parent()
     # PERF: not tempfile, which takes 5 ms to load.
     path = os.path.join(parent, os.urandom(8).hex())
     with contextlib.suppress(OSError):
@@ -405,16 +410,16 @@ class Namespace:
                     self._ancestors.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
 
     def _hide(self, path: str) -> None:
-        """Where a host directory, present or to come, lies below one that the guest may write, put another in its place."""
+        """Where a host directory, present or to come, lies below one that the guest is shown, put another in its place."""
         real = os.path.realpath(path)
         for mount in list(self.mounts.values()):
-            if mount.file or mount.temporary or not mount.writable:
+            if mount.file or mount.temporary:
                 continue
             base = os.path.realpath(mount.host).rstrip("/")
-            if f"{base}/".startswith(f"{real}/"):
+            if mount.writable and f"{base}/".startswith(f"{real}/"):
                 raise UsageError(
-                    f"{mount.host} cannot be shown to the guest: it is in {path}, and later runs believe what is there",
-                    hint="run from another directory, or set VM_CACHE_DIR to another one",
+                    f"{mount.host} cannot be shown to the guest: it is in {path}, which is vm's own",
+                    hint="run from another directory, or set VM_CACHE_DIR or TMPDIR to another one",
                 )
             if real.startswith(f"{base}/"):
                 guest = mount.guest.rstrip("/") + real[len(base) :]

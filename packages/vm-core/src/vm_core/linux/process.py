@@ -33,15 +33,15 @@ from vm_core.linux.futex import (
     SLICE_SECONDS,
     FutexTable,
     HostFutexes,
+    PiTable,
     Waiter,
     can_wait_for_two,
     host_wake,
     release_robust_list,
 )
 from vm_core.linux.native import PATIENCE, Constant, NativeCalls
-from vm_core.linux.paths import Bind, Namespace
+from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
-from vm_core.linux.strace import traced
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
@@ -54,10 +54,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from vm_core.debug.control import Debugger
+    from vm_core.instructions import InstructionTrace, Recorder
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
     from vm_core.linux.registry import Registry
+    from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
 __all__ = ["GuestThread", "Host", "Process", "SyscallHook", "switching"]
@@ -416,7 +418,7 @@ class GuestThread:
             number = words[number_at]
             entry = calls.get(number)
             if entry is None:
-                words[result_at] = process.unknown(number)
+                words[result_at] = process.unknown(number, self)
                 return self.attention
             handler, arguments, _ = entry
             self.phase += 1
@@ -507,13 +509,18 @@ class GuestThread:
 
     def _leave(self) -> None:
         process = self.process
+        if process.tracer is not None:
+            process.tracer.left(self)
         try:
+            if self.robust_list:
+                # Also at the process's end: the locks may be in memory that other processes share.
+                release_robust_list(self)
             if not process.stopping:
-                if self.robust_list:
-                    release_robust_list(self)
+                if process._pi_futexes is not None:
+                    process._pi_futexes.left(self)
                 if self.clear_child_tid:
                     self.memory.store(self.clear_child_tid, 4, 0)
-                    process.futexes.wake(self.clear_child_tid, 1)
+                    process.futexes.wake(self.clear_child_tid, 1, shared=True)
         except MemoryFault:
             pass
         finally:
@@ -569,6 +576,8 @@ class GuestThread:
                 ):
                     self.attention = True
                     return True
+        if process.tracer is not None and self.words[_PENDING]:
+            self.attention = True  # a signal that is ignored is shown after the call
         return False
 
     def first_deadline(self, deadline: float | None) -> float | None:
@@ -748,7 +757,8 @@ class Process:
         binds: Sequence[Bind | str] = (),
         net: bool = False,
         trust: bool = False,
-        strace: Callable[[str], None] | None = None,
+        strace: Strace | Callable[[str], None] | None = None,
+        trace: InstructionTrace | None = None,
         syscall_hook: SyscallHook | None = None,
         fault_hook: Callable[[GuestThread, SigInfo], None] | None = None,
         host: Host | None = None,
@@ -771,11 +781,14 @@ class Process:
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = strace is None and syscall_hook is None and debugger is None
+        self.natively = syscall_hook is None and debugger is None
         """Whether engines may answer system calls themselves."""
+        self.tracer: Tracer | None = None
+        self.recorder: Recorder | None = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
+        self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
         self.limits: dict[int, tuple[int, int]] = {
             3: (self.stack_bytes, MASK64),
@@ -824,10 +837,15 @@ class Process:
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
+        if trace is not None:
+            from vm_core.instructions import Recorder
+
+            self.recorder = Recorder(trace)
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
-        self._hooks = strace, syscall_hook
+        self._hook = syscall_hook
         self.some_stat = os.stat("/")
         self._registry: Registry | None = None
+        self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
@@ -845,6 +863,8 @@ class Process:
             namespace.emulated = Emulated(self)
             self._start_state()
             self._open_stdio(stdio)
+            if strace is not None:
+                self.tracer = self._trace(strace)
         except BaseException:
             self.close()
             raise
@@ -859,15 +879,20 @@ class Process:
         self.abi, self._table = table.bound(isa_name, self.isa.layout)
         self.memory = GuestMemory(limit=self._memory_limit)
         self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+        self._pi_futexes = None
 
     def _start_main(self) -> None:
         """The thread that runs a loaded program from its start."""
-        self.calls = self._bind_calls(*self._hooks)
+        self.calls = self._bind_calls()
         # A thread that waits must not hold a slice of a budget, which native code cannot give back.
         waits = self.fuel is None and isinstance(self.futexes, HostFutexes)
-        self.native.serve(self.calls, self.abi, waits=waits, hosted=self.host is not None)
+        # A tracer sees the calls that it wants, and all that signals do.
+        free = self._table if self.tracer is None else self.tracer.not_traced(self._table)
+        self.native.serve(free, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        if self.tracer is not None:
+            self.tracer.began(self)
         if self.debugger is not None:
             self.debugger.attach_to(self)
 
@@ -888,7 +913,12 @@ class Process:
                 os.path.basename(os.fsdecode(self.argv_bytes[0])),
             )
             return Namespace(
-                cwd=cwd, root=root, sysroot=sysroot, binds=shown, trusted=trusted, hidden=(cache_directory(),)
+                cwd=cwd,
+                root=root,
+                sysroot=sysroot,
+                binds=shown,
+                trusted=trusted,
+                hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
         self.executable = os.path.abspath(path)
@@ -900,7 +930,7 @@ class Process:
             binds=shown,
             program=path if os.path.isfile(path) else None,
             trusted=trusted,
-            hidden=(cache_directory(),),
+            hidden=(cache_directory(), temporary_parent()),
         )
 
     def _in_guest(
@@ -965,6 +995,8 @@ class Process:
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        if self.recorder is not None:
+            self.engine = self.recorder.watch(self, self.engine)
         self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
         memory.code_changed.append(self.engine.invalidate)
         self.brk_start = self.native.words[Constant.BRK_START] = self.image.brk
@@ -1051,19 +1083,20 @@ class Process:
                 continue  # closed in the host too
             self.files.table[number] = File(fd, flags & (3 | 0o6000), inherited=True)
 
-    def _bind_calls(
-        self, strace: Callable[[str], None] | None, hook: SyscallHook | None
-    ) -> Mapping[int, table.Entry]:
-        self._strace = strace
-        if hook is None and strace is None:
+    @staticmethod
+    def _trace(strace: Strace | Callable[[str], None]) -> Tracer:
+        from vm_core.linux.strace import Strace, Tracer
+
+        return Tracer(strace if isinstance(strace, Strace) else Strace(strace, column=0, exits=False))
+
+    def _bind_calls(self) -> Mapping[int, table.Entry]:
+        hook, tracer = self._hook, self.tracer
+        if hook is None and tracer is None:
             return self._table
         calls = dict(self._table)
-        if hook is not None:
-            for number, (handler, arguments, row) in calls.items():
-                calls[number] = (_hooked(row.name, handler, hook), arguments, row)
-        if strace is not None:
-            for number, (handler, arguments, row) in calls.items():
-                calls[number] = (traced(row, handler, strace), arguments, row)
+        for number, (bare, arguments, row) in calls.items():
+            handler = bare if hook is None else _hooked(row.name, bare, hook)
+            calls[number] = (handler if tracer is None else tracer.wrap(row, handler), arguments, row)
         return calls
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -1193,7 +1226,8 @@ class Process:
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
-        self.timers = {}
+        self.timers, self.cpu_timers = {}, {}
+        self._pi_futexes = None
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1209,6 +1243,8 @@ class Process:
         self.family.join()
         self.registry.forked()
         self.enter_registry()
+        if self.tracer is not None:
+            self.tracer.forked(self)
 
     def check_program(self, fd: int) -> None:
         """Whether a program could be executed. Raises LoadError."""
@@ -1273,8 +1309,12 @@ class Process:
         except (LoadError, MemoryLimit) as error:
             # The old program is gone: as on Linux, the process is killed.
             self.end("signal", signal=9, message=f"{request.path}: {error}")
+            if self.tracer is not None:
+                self.tracer.executed(self, failed=True)
             self.main = GuestThread(self, self.isa.cpu(), self.pid)
             return
+        if self.tracer is not None:
+            self.tracer.executed(self)
         self._start_main()
         if self.family is not None:
             self.enter_registry()
@@ -1386,6 +1426,10 @@ class Process:
         if not any(host.is_alive() for host in self._host_threads):
             mapping.flush_all(self)
         self._sweep_limbo(everything=True)
+        if self.tracer is not None:
+            self.tracer.finish()
+        if self.recorder is not None:
+            self.recorder.flush()
 
     def close(self) -> None:
         """Give everything back. The guest must not be running."""
@@ -1423,6 +1467,8 @@ class Process:
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
             thread.words[_PENDING] = bool(self.signals.pending)
+            if self.tracer is not None:
+                self.tracer.began(self)
             return thread
 
     def start_thread(self, thread: GuestThread) -> bool:
@@ -1463,6 +1509,14 @@ class Process:
         self.comm = os.fsdecode(name.rstrip(b"\0"))
         if self.family is not None:
             self.enter_registry()
+
+    @property
+    def pi_futexes(self) -> PiTable:
+        """The locks with priority inheritance."""
+        with self.lock:
+            if self._pi_futexes is None:
+                self._pi_futexes = PiTable(self.memory)
+            return self._pi_futexes
 
     @property
     def registry(self) -> Registry:
@@ -1725,12 +1779,12 @@ class Process:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def unknown(self, number: int) -> int:
-        """The result of a call without a handler, as a register value."""
+    def unknown(self, number: int, thread: GuestThread) -> int:
+        """The result of a thread's call without a handler, as a register value."""
         name = table.name_of(self.abi, number)
         self.explain(name, f"{name} (number {number}) is not implemented: it returns ENOSYS")
-        if self._strace is not None:
-            self._strace(f"{name}() = -1 ENOSYS (Function not implemented)")
+        if self.tracer is not None:
+            self.tracer.unknown(thread, number, name)
         return -errno.ENOSYS & MASK64
 
     def explain(self, key: str, text: str) -> None:

@@ -39,64 +39,59 @@ _TEXT: Final = {
         brk:12:214 mmap:9:222 munmap:11:215 mprotect:10:226 mremap:25:216 madvise:28:233 futex:202:98
         set_robust_list:273:99 set_tid_address:218:96 rseq:334:293 sched_yield:24:124 exit:60:93 exit_group:231:94
         gettid:186:178 getpid:39:172 restart_syscall:219:128 rt_sigaction:13:134 rt_sigprocmask:14:135
-        rt_sigreturn:15:139 sigaltstack:131:132 read:0:63 write:1:64 close:3:57 fstat:5:80 lseek:8:62 getrandom:318:278
+        rt_sigreturn:15:139 read:0:63 write:1:64 close:3:57 fstat:5:80 lseek:8:62 getrandom:318:278
         clock_gettime:228:113 clock_nanosleep:230:115 sched_getaffinity:204:123 sysinfo:99:179 uname:63:160
         prctl:157:167 seccomp:317:277 landlock_create_ruleset:444:444 landlock_restrict_self:446:446
     """,
     # Files: the guest's, the modules of Python that are loaded late, the code cache.
     "files": """
         openat:257:56 openat2:437:437 close_range:436:436 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68
-        preadv:295:69 pwritev:296:70 preadv2:327:286 pwritev2:328:287 dup:32:23 dup2:33:- dup3:292:24 fcntl:72:25
-        flock:73:32 ioctl:16:29 pipe2:293:59 sendfile:40:71 copy_file_range:326:285 splice:275:76 tee:276:77
-        vmsplice:278:75 ftruncate:77:46 fallocate:285:47 fsync:74:82 fdatasync:75:83 fadvise64:221:223
-        readahead:187:213 sync_file_range:277:84
-        getdents64:217:61 memfd_create:319:279 msync:26:227 mincore:27:232
+        preadv:295:69 pwritev:296:70 preadv2:327:286 pwritev2:328:287 dup2:33:- dup3:292:24 fcntl:72:25 flock:73:32
+        ioctl:16:29 pipe2:293:59 sendfile:40:71 copy_file_range:326:285 splice:275:76 tee:276:77 ftruncate:77:46
+        fallocate:285:47 fsync:74:82 fdatasync:75:83 fadvise64:221:223 readahead:187:213 sync_file_range:277:84
+        getdents64:217:61 memfd_create:319:279 msync:26:227
     """,
     "names": """
         stat:4:- lstat:6:- newfstatat:262:79 statx:332:291 access:21:- faccessat:269:48 faccessat2:439:439
-        readlink:89:- readlinkat:267:78 getcwd:79:17 statfs:137:43 fstatfs:138:44 unlink:87:- unlinkat:263:35 rmdir:84:-
-        mkdir:83:- mkdirat:258:34 mknodat:259:33 rename:82:- renameat:264:38 renameat2:316:276 linkat:265:37
-        symlinkat:266:36 chmod:90:- fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 fchown:93:55 fchownat:260:54
-        utimensat:280:88 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 setxattr:188:5 lsetxattr:189:6
-        fsetxattr:190:7 listxattr:194:11 llistxattr:195:12 flistxattr:196:13 removexattr:197:14 lremovexattr:198:15
-        fremovexattr:199:16 inotify_init1:294:26 inotify_add_watch:254:27 inotify_rm_watch:255:28
+        readlink:89:- readlinkat:267:78 getcwd:79:17 statfs:137:43 fstatfs:138:44 unlink:87:- unlinkat:263:35
+        rmdir:84:- mkdir:83:- mkdirat:258:34 mknodat:259:33 rename:82:- renameat:264:38 renameat2:316:276
+        linkat:265:37 symlinkat:266:36 chmod:90:- fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 fchown:93:55
+        fchownat:260:54 utimensat:280:88 getxattr:191:8 fgetxattr:193:10 setxattr:188:5 fsetxattr:190:7
+        listxattr:194:11 flistxattr:196:13 removexattr:197:14 fremovexattr:199:16 inotify_init1:294:26
+        inotify_add_watch:254:27 inotify_rm_watch:255:28
     """,
     "waiting": """
-        poll:7:- ppoll:271:73 select:23:- pselect6:270:72 epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:-
-        epoll_pwait:281:22 eventfd2:290:19 timerfd_create:283:85 timerfd_settime:286:86 timerfd_gettime:287:87
-        futex_waitv:449:449 nanosleep:35:101 gettimeofday:96:169 time:201:- clock_getres:229:114 times:100:153
-        getitimer:36:102 setitimer:38:103 getcpu:309:168 membarrier:324:283 timer_create:222:107 timer_settime:223:110
-        timer_delete:226:111
+        poll:7:- ppoll:271:73 epoll_create1:291:20 epoll_ctl:233:21 epoll_pwait:281:22 eventfd2:290:19
+        timerfd_create:283:85 timerfd_settime:286:86 timerfd_gettime:287:87 futex_waitv:449:449 gettimeofday:96:169
+        time:201:- clock_getres:229:114 times:100:153 getcpu:309:168 membarrier:324:283
     """,
     # Guest processes are forked from this one; what runs LLVM is started from it.
     "processes": """
         clone:56:220 fork:57:- vfork:58:- execve:59:221 wait4:61:260 waitid:247:95 kill:62:129 tkill:200:130
-        tgkill:234:131 pidfd_open:434:434 pidfd_send_signal:424:424 rt_sigqueueinfo:129:138 rt_tgsigqueueinfo:297:240
-        rt_sigpending:127:136 rt_sigtimedwait:128:137 signalfd4:289:74 setpgid:109:154 getpgid:121:155 getpgrp:111:-
+        tgkill:234:131 pidfd_open:434:434 pidfd_send_signal:424:424 setpgid:109:154 getpgid:121:155 getpgrp:111:-
         getsid:124:156 setsid:112:157 getppid:110:173 getrusage:98:165 getuid:102:174 geteuid:107:175 getgid:104:176
         getegid:108:177 getresuid:118:148 getresgid:120:150 getgroups:115:158 capget:125:90 arch_prctl:158:-
-        prlimit64:302:261 getpriority:140:141 setpriority:141:140
-        setuid:105:146 setgid:106:144 setreuid:113:145 setregid:114:143 setresuid:117:147 setresgid:119:149
-        setgroups:116:159 setfsuid:122:151 setfsgid:123:152
+        prlimit64:302:261 getpriority:140:141 setpriority:141:140 setuid:105:146 setgid:106:144 setreuid:113:145
+        setregid:114:143 setresuid:117:147 setresgid:119:149 setgroups:116:159
     """,
     # Unix sockets, which vm lets the guest's own processes reach; with --net, others too.
     "sockets": """
-        socket:41:198 bind:49:200 listen:50:201 connect:42:203 socketpair:53:199 accept:43:202 accept4:288:242 getsockname:51:204 getpeername:52:205 sendto:44:206
-        recvfrom:45:207 sendmsg:46:211 recvmsg:47:212 sendmmsg:307:269 recvmmsg:299:243 setsockopt:54:208
+        socket:41:198 bind:49:200 listen:50:201 connect:42:203 socketpair:53:199 accept4:288:242 getsockname:51:204
+        getpeername:52:205 sendto:44:206 recvfrom:45:207 sendmsg:46:211 recvmsg:47:212 setsockopt:54:208
         getsockopt:55:209 shutdown:48:210
     """,
     "forbidden": """
-        ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 process_madvise:440:440
-        pidfd_getfd:438:438 kcmp:312:272 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51
-        move_mount:429:429 open_tree:428:428 fsopen:430:430 fsconfig:431:431 fsmount:432:432 fspick:433:433
-        mount_setattr:442:442 unshare:272:97 setns:308:268 init_module:175:105 finit_module:313:273
-        delete_module:176:106 kexec_load:246:104 kexec_file_load:320:294 reboot:169:142 swapon:167:224 swapoff:168:225
-        acct:163:89 quotactl:179:60 quotactl_fd:443:443 settimeofday:164:170 clock_settime:227:112
-        clock_adjtime:305:266 adjtimex:159:171 sethostname:170:161 setdomainname:171:162 iopl:172:- ioperm:173:-
-        modify_ldt:154:- bpf:321:280 perf_event_open:298:241 userfaultfd:323:282 keyctl:250:219 add_key:248:217
-        request_key:249:218 io_uring_setup:425:425 io_uring_enter:426:426 io_uring_register:427:427
-        name_to_handle_at:303:264 open_by_handle_at:304:265 fanotify_init:300:262 fanotify_mark:301:263 syslog:103:116
-        vhangup:153:58 personality:135:92
+        ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 process_madvise:440:440 pidfd_getfd:438:438
+        kcmp:312:272 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51 move_mount:429:429 open_tree:428:428
+        fsopen:430:430 fsconfig:431:431 fsmount:432:432 fspick:433:433 mount_setattr:442:442 unshare:272:97
+        setns:308:268 init_module:175:105 finit_module:313:273 delete_module:176:106 kexec_load:246:104
+        kexec_file_load:320:294 reboot:169:142 swapon:167:224 swapoff:168:225 acct:163:89 quotactl:179:60
+        quotactl_fd:443:443 settimeofday:164:170 clock_settime:227:112 clock_adjtime:305:266 adjtimex:159:171
+        sethostname:170:161 setdomainname:171:162 iopl:172:- ioperm:173:- modify_ldt:154:- bpf:321:280
+        perf_event_open:298:241 userfaultfd:323:282 keyctl:250:219 add_key:248:217 request_key:249:218
+        io_uring_setup:425:425 io_uring_enter:426:426 io_uring_register:427:427 name_to_handle_at:303:264
+        open_by_handle_at:304:265 fanotify_init:300:262 fanotify_mark:301:263 syslog:103:116 vhangup:153:58
+        personality:135:92
     """,
 }
 _NUMBERS: Final = {

@@ -142,12 +142,16 @@ def deliver(t: GuestThread) -> None:
         info = taken if process.debugger is None else process.debugger.signal(t, taken)
         if info is None:
             continue
+        if process.tracer is not None:
+            process.tracer.signal(t, info)
         with process.lock:
             action = process.signals.action(info.number)
             ignored = process.signals.ignored(info.number)
         if ignored and info.number != SIGKILL:
             continue
         if info.number in STOPPING and (action.handler == _DEFAULT or info.number == SIGSTOP):
+            if process.tracer is not None:
+                process.tracer.stopped(t, info.number)
             process.suspend(info.number)
             continue
         if action.handler == _DEFAULT or info.number == SIGKILL:
@@ -191,7 +195,10 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
             t.cpu, t.memory, stack, info, action.handler, mask, alt if size else (0, _SS_DISABLE, 0), restorer
         )
     except MemoryFault as fault:
-        process.die(t, SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address))
+        fatal = SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address)
+        if process.tracer is not None:
+            process.tracer.signal(t, fatal)
+        process.die(t, fatal)
         return
     if flags & _SS_AUTODISARM:
         t.altstack = (0, _SS_DISABLE, 0)
@@ -219,6 +226,8 @@ def force(t: GuestThread, info: SigInfo) -> None:
             t.pending.append(info)
             t.words[_PENDING] = 1
     if fatal:
+        if process.tracer is not None:
+            process.tracer.signal(t, info)
         process.die(t, info)
     t.attention = True
 
@@ -495,6 +504,7 @@ def send(process: Process, info: SigInfo, prefer: GuestThread | None) -> None:
         if (
             process.signals.ignored(info.number)
             and info.number != SIGKILL
+            and process.tracer is None  # which is told of it before it is dropped
             and (
                 any(not t.mask & bit(info.number) for t in threads)
                 and not any(t.awaited & bit(info.number) for t in threads)
@@ -514,7 +524,12 @@ def send_to(process: Process, thread: GuestThread, info: SigInfo) -> None:
     with process.lock:
         announce((thread,))
         blocked = thread.mask & bit(info.number)
-        if process.signals.ignored(info.number) and not blocked and info.number != SIGKILL:
+        if (
+            process.signals.ignored(info.number)
+            and not blocked
+            and info.number != SIGKILL
+            and process.tracer is None
+        ):
             return
         enqueue(thread.pending, info)
         if process.signals.watchers:

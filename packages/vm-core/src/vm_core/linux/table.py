@@ -229,13 +229,13 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("times", 153, 100, time.times, "ptr"),
     Row("nanosleep", 101, 35, time.nanosleep, "ptr ptr"),
     Row("clock_nanosleep", 115, 230, time.clock_nanosleep, "clock hex ptr ptr"),
-    Row("setitimer", 103, 38, time.setitimer, "int ptr ptr", PARTIAL, "ITIMER_REAL"),
-    Row("getitimer", 102, 36, time.getitimer, "int ptr", PARTIAL, "ITIMER_REAL"),
+    Row("setitimer", 103, 38, time.setitimer, "int ptr ptr"),
+    Row("getitimer", 102, 36, time.getitimer, "int ptr"),
     Row("alarm", None, 37, time.alarm, "uint"),
-    Row("timer_create", 107, 222, time.timer_create, "clock ptr ptr", PARTIAL, "wall clocks; no overrun counts"),
+    Row("timer_create", 107, 222, time.timer_create, "clock ptr ptr"),
     Row("timer_settime", 110, 223, time.timer_settime, "int hex ptr ptr"),
     Row("timer_gettime", 108, 224, time.timer_gettime, "int ptr"),
-    Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int", PARTIAL, "always 0"),
+    Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int"),
     Row("timer_delete", 111, 226, time.timer_delete, "int"),
     # threads
     Row("clone", 220, 56, _late("fork", "clone"), "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; no namespaces"),
@@ -251,7 +251,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("exit", 93, 60, system.exit_, "int"),
     Row("exit_group", 94, 231, system.exit_group, "int"),
     Row("futex", 98, 202, futex.futex, "ptr futex int ptr ptr hex", PARTIAL,
-        "no priority inheritance; WAKE_OP is atomic among system calls only"),
+        "locks with priority inheritance within one process"),
+    Row("futex_waitv", 449, 449, futex.futex_waitv, "ptr uint hex ptr clock", PARTIAL, "up to 127 words"),
     Row("set_robust_list", 99, 273, futex.set_robust_list, "ptr uint"),
     Row("get_robust_list", 100, 274, futex.get_robust_list, "int ptr ptr"),
     Row("set_tid_address", 96, 218, futex.set_tid_address, "ptr"),
@@ -361,7 +362,7 @@ _ABSENT_TEXT: Final = """
 238:migrate_pages 239:move_pages 241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at
 265:open_by_handle_at 266:clock_adjtime 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module
 277:seccomp 280:bpf 282:userfaultfd 284:mlock2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents
-425:io_uring_setup 426:io_uring_enter 427:io_uring_register 449:futex_waitv
+425:io_uring_setup 426:io_uring_enter 427:io_uring_register
 """
 _ABSENT_GENERIC: Final = {
     int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import SigInfo, s32, s64
@@ -29,6 +30,7 @@ _WRITE: Final = Access.WRITE
 _CLOCKS: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 0, 9: 7, 11: 11}
 """Guest clock ids to host ones: the *_ALARM clocks read as their base."""
 _RESTART_TIMED: Final = -516
+RESTART_NO_HANDLER: Final = -514
 _SIGALRM: Final = 14
 
 
@@ -82,7 +84,8 @@ def time_(t: GuestThread, result: int) -> int:
 def times(t: GuestThread, result: int) -> int:
     used = os.times()
     if result:
-        t.memory.write(result, struct.pack("<qqqq", int(used.user * 100), int(used.system * 100), 0, 0))
+        ticks = (used.user, used.system, used.children_user, used.children_system)
+        t.memory.write(result, struct.pack("<qqqq", *(int(seconds * 100) for seconds in ticks)))
     return int(time.monotonic() * 100)
 
 
@@ -105,12 +108,32 @@ def nanosleep(t: GuestThread, request: int, remaining: int) -> int:
 
 
 def clock_nanosleep(t: GuestThread, clock: int, flags: int, request: int, remaining: int) -> int:
+    number = s32(clock)
     host = _clock(clock)
+    if number == _THREAD_CLOCK or number in _RAW_CLOCKS:
+        return -errno.EINVAL if number == _THREAD_CLOCK else -errno.EOPNOTSUPP
     seconds = read_timespec(t.memory, request)
+    if host == _PROCESS_CLOCK:
+        return _sleep_of_process(t, seconds, remaining, absolute=bool(flags & 1))
     now = time.monotonic()
     if flags & 1:
         return _sleep_until(t, seconds - time.clock_gettime(host) + now, 0)
     return _sleep_until(t, now + seconds, remaining)
+
+
+_RAW_CLOCKS: Final = frozenset({4, 5, 6})
+"""CLOCK_MONOTONIC_RAW and the coarse ones: nothing sleeps by them."""
+
+
+def _sleep_of_process(t: GuestThread, seconds: float, remaining: int, *, absolute: bool) -> int:
+    """Until the process has used that much processor time."""
+    end = seconds if absolute else time.process_time() + seconds
+    while (left := end - time.process_time()) > 0:
+        if not t.sleep(max(left / t.process.cpus, _LEAST_LOOK)):
+            if remaining and not absolute:
+                t.memory.write(remaining, pack_timespec(max(end - time.process_time(), 0.0)))
+            return RESTART_NO_HANDLER if absolute else _RESTART_TIMED
+    return 0
 
 
 def _sleep_until(t: GuestThread, deadline: float, remaining: int) -> int:
@@ -194,10 +217,27 @@ class AlarmClock:
             action()
 
 
-class IntervalTimer:
-    """ITIMER_REAL of a process, or one of timer_create(2): then ``expire`` is called instead of sending SIGALRM."""
+_LEAST_LOOK: Final = 0.0005
+"""Seconds between two looks at a clock of processor time, at least."""
 
-    def __init__(self, process: Process, expire: Callable[[], None] | None = None) -> None:
+
+class IntervalTimer:
+    """ITIMER_REAL of a process, or one of timer_create(2): then ``expire`` is called instead of sending SIGALRM.
+
+    ``used`` is the clock of a timer that counts processor time, in seconds: it is looked at as often as it could be over.
+    ``missed`` counts the periods that were over before the last expiry was noticed.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        expire: Callable[[], None] | None = None,
+        used: Callable[[], float] | None = None,
+    ) -> None:
+        self._used = used
+        self.missed = 0
+        self.overrun = 0
+        """Expiries of a timer_create timer since its last signal, which has not been taken or was the last taken."""
         self._process = process
         self._expire = expire or (lambda: process.send(SigInfo(_SIGALRM, 0x80)))
         self._lock = threading.Lock()
@@ -205,10 +245,26 @@ class IntervalTimer:
         self._interval = 0.0
         self._number = -1
 
+    def now(self, clock: int) -> float:
+        """The time of the timer's clock."""
+        return time.clock_gettime(clock) if self._used is None else self._used()
+
+    def _now(self) -> float:
+        return time.monotonic() if self._used is None else self._used()
+
+    def _arm(self) -> None:
+        """Have the clock look when the deadline may be over. The lock is held."""
+        at = self._deadline
+        if self._used is not None:
+            # All processors may count at once.
+            left = max((self._deadline - self._used()) / self._process.cpus, _LEAST_LOOK)
+            at = time.monotonic() + left
+        self._number = self._process.clock.at(at, self._fire)
+
     def set(self, value: float, interval: float) -> tuple[float, float]:
         """Arm (0: disarm); returns what was left and the interval before, in seconds."""
         with self._lock:
-            now = time.monotonic()
+            now = self._now()
             old = (max(self._deadline - now, 1e-6) if self._number >= 0 else 0.0, self._interval)
             if self._number >= 0:
                 self._process.clock.cancel(self._number)
@@ -216,21 +272,26 @@ class IntervalTimer:
             self._interval = interval
             if value > 0:
                 self._deadline = now + value
-                self._number = self._process.clock.at(self._deadline, self._fire)
+                self._arm()
             return old
 
     def get(self) -> tuple[float, float]:
         with self._lock:
-            left = max(self._deadline - time.monotonic(), 1e-6) if self._number >= 0 else 0.0
+            left = max(self._deadline - self._now(), 1e-6) if self._number >= 0 else 0.0
             return left, self._interval
 
     def _fire(self) -> None:
         with self._lock:
             self._number = -1
+            now = self._now()
+            if self._used is not None and now < self._deadline:
+                self._arm()
+                return
             if self._interval > 0:
-                # From the deadline, so that the period does not drift; never more than one is owed.
-                self._deadline = max(self._deadline + self._interval, time.monotonic())
-                self._number = self._process.clock.at(self._deadline, self._fire)
+                # From the deadline, so that the period does not drift; what was missed is not caught up with.
+                self.missed = max(int((now - self._deadline) / self._interval), 0)
+                self._deadline += self._interval * (self.missed + 1)
+                self._arm()
         self._expire()
 
 
@@ -242,25 +303,48 @@ def _pack_timer(value: tuple[float, float]) -> bytes:
     return out
 
 
+def _user_time() -> float:
+    return os.times().user
+
+
+_SIGVTALRM, _SIGPROF = 26, 27
+
+
+def _interval_timer(t: GuestThread, which: int) -> IntervalTimer:
+    """ITIMER_REAL, ITIMER_VIRTUAL or ITIMER_PROF. Raises OSError."""
+    process = t.process
+    which &= 0xFFFF_FFFF
+    if not which:
+        return process.timer
+    if which > 2:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    found = process.cpu_timers.get(which)
+    if found is None:
+        number = _SIGVTALRM if which == 1 else _SIGPROF
+        found = process.cpu_timers[which] = IntervalTimer(
+            process,
+            lambda: process.send(SigInfo(number, 0x80)),
+            _user_time if which == 1 else time.process_time,
+        )
+    return found
+
+
 def setitimer(t: GuestThread, which: int, new: int, old: int) -> int:
-    if which & 0xFFFF_FFFF:
-        return -errno.EINVAL
+    timer = _interval_timer(t, which)
     value = interval = 0.0
     if new:
         fields = struct.unpack("<qqqq", t.memory.read(new, 32))
         if not all(0 <= part < 1_000_000 for part in fields[1::2]) or fields[0] < 0 or fields[2] < 0:
             return -errno.EINVAL
         interval, value = fields[0] + fields[1] / 1e6, fields[2] + fields[3] / 1e6
-    before = t.process.timer.set(value, interval)
+    before = timer.set(value, interval)
     if old:
         t.memory.write(old, _pack_timer(before))
     return 0
 
 
 def getitimer(t: GuestThread, which: int, result: int) -> int:
-    if which & 0xFFFF_FFFF:
-        return -errno.EINVAL
-    t.memory.write(result, _pack_timer(t.process.timer.get()))
+    t.memory.write(result, _pack_timer(_interval_timer(t, which).get()))
     return 0
 
 
@@ -273,16 +357,27 @@ def alarm(t: GuestThread, seconds: int) -> int:
 
 _SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD, _SIGEV_THREAD_ID = 0, 1, 2, 4
 _SI_TIMER: Final = -2
-_WALL_CLOCKS: Final = frozenset({0, 1, 7, 8, 9, 11})
+_TIMER_CLOCKS: Final = frozenset({0, 1, 2, 3, 7, 11})
+_ALARM_CLOCKS: Final = frozenset({8, 9})
+_PROCESS_CLOCK, _THREAD_CLOCK = 2, 3
 _MAX_TIMERS: Final = 1024
 
 
 def timer_create(t: GuestThread, clock: int, event: int, result: int) -> int:
-    """Timers of wall clocks; each is an IntervalTimer that sends its signal as sigevent(7) asks."""
+    """Each is an IntervalTimer that sends its signal as sigevent(7) asks."""
     process = t.process
-    if s32(clock) not in _WALL_CLOCKS:
-        return -errno.EINVAL
+    number = s32(clock)
+    if number in _ALARM_CLOCKS:
+        return -errno.EPERM
+    if number not in _TIMER_CLOCKS and number >= 0:
+        return -errno.EOPNOTSUPP if number in _RAW_CLOCKS else -errno.EINVAL
     clock_id = _clock(clock)
+    used: Callable[[], float] | None = None
+    if clock_id == _PROCESS_CLOCK:
+        used = time.process_time
+    elif clock_id == _THREAD_CLOCK:
+        own = time.pthread_getcpuclockid(threading.get_ident())
+        used = partial(time.clock_gettime, own)
     t.memory.check(result, 4, _WRITE)
     value, number, notify, tid = 0, _SIGALRM, _SIGEV_SIGNAL, 0
     if event:
@@ -300,6 +395,17 @@ def timer_create(t: GuestThread, clock: int, event: int, result: int) -> int:
         info = SigInfo(number, _SI_TIMER, pid=timer_id, uid=0, value=value if event else timer_id)
 
         def expire() -> None:
+            made = process.timers.get(timer_id)
+            if made is None:
+                return
+            pending = process.signals.pending
+            if notify == _SIGEV_THREAD_ID and (owner := process.threads.get(tid)) is not None:
+                pending = owner.pending
+            if any(waiting is info for waiting in list(pending)):
+                # One is enough: what comes before it is taken is counted.
+                made[1].overrun += 1 + made[1].missed
+                return
+            made[1].overrun = made[1].missed
             if notify == _SIGEV_THREAD_ID:
                 thread = process.threads.get(tid)
                 if thread is not None:
@@ -307,7 +413,7 @@ def timer_create(t: GuestThread, clock: int, event: int, result: int) -> int:
             elif notify != _SIGEV_NONE:
                 process.send(info)
 
-        process.timers[timer_id] = (clock_id, IntervalTimer(process, expire))
+        process.timers[timer_id] = (clock_id, IntervalTimer(process, expire, used))
     t.memory.store(result, 4, timer_id)
     return 0
 
@@ -339,7 +445,7 @@ def timer_settime(t: GuestThread, timer_id: int, flags: int, new: int, old: int)
     if old:
         t.memory.check(old, 32, _WRITE)
     if value and flags & 1:  # TIMER_ABSTIME; a time that is over fires at once
-        value = max(value - time.clock_gettime(clock), 1e-9)
+        value = max(value - timer.now(clock), 1e-9)
     before = timer.set(value, interval)
     if old:
         t.memory.write(old, pack_itimerspec(before))
@@ -352,8 +458,7 @@ def timer_gettime(t: GuestThread, timer_id: int, result: int) -> int:
 
 
 def timer_getoverrun(t: GuestThread, timer_id: int) -> int:
-    _timer(t, timer_id)
-    return 0
+    return min(_timer(t, timer_id)[1].overrun, 0x7FFF_FFFF)
 
 
 def timer_delete(t: GuestThread, timer_id: int) -> int:
