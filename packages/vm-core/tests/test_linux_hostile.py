@@ -220,5 +220,5 @@ def test_page_zero_is_not_a_place_to_move_to(tmp_path):
 def test_unknown_calls_are_named_a_hundred_times_at_most(tmp_path, caplog):
     with Caller(cwd=str(tmp_path)) as guest:
         for number in range(5000, 5500):
-            assert guest.process.unknown(number) == (1 << 64) - errno.ENOSYS
+            assert guest.process.unknown(number, guest.thread) == (1 << 64) - errno.ENOSYS
         assert len(guest.process._said) == 101

@@ -373,6 +373,10 @@ class _Calls(Emitter):
         value = self.int_argument(2)
         self.require(self.compare("eq", self.v(f"and i64 {address}, 3"), 0))
         place = self.require_range(address, 4, _READ)
+        # One that is shared, in memory that cannot be written, may be a fault: Python's.
+        private = self.v(f"and i64 {operation}, {_FUTEX_PRIVATE}")
+        writable = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 4, i8 {_WRITE})")
+        self.require(self.v(f"or i1 {self.compare('ne', private, 0)}, {writable}"))
         wait, timed, wake, everyone = self.label(), self.label(), self.label(), self.label()
         command = self.v(f"and i64 {operation}, 127")
         any_bits = self.compare("eq", self.v(f"trunc i64 {third} to i32"), -1, "i32")
@@ -386,7 +390,6 @@ class _Calls(Emitter):
         few = self.compare("sge", value, 0, "i32")
         count = self.v(f"select i1 {few}, i32 {value}, i32 {0x7FFF_FFFF}")
         wide = self.v(f"zext i32 {count} to i64")
-        private = self.v(f"and i64 {operation}, {_FUTEX_PRIVATE}")
         self.finish(self.host("futex", f"ptr {place}", self.v(f"or i64 {private}, 1"), wide))
 
         self.place(timed)
@@ -403,7 +406,7 @@ class _Calls(Emitter):
         self.emit(f"store i64 {_SIZE_U32 | _FUTEX_PRIVATE}, ptr {self.at('%space', 32)}")
         self.emit(f"store i64 {self.v(f'zext i32 {value} to i64')}, ptr {self.at('%space', 40)}")
         self.emit(f"store ptr {place}, ptr {self.at('%space', 48)}")
-        kind = self.v(f"or i64 {self.v(f'and i64 {operation}, {_FUTEX_PRIVATE}')}, {_SIZE_U32}")
+        kind = self.v(f"or i64 {private}, {_SIZE_U32}")
         self.emit(f"store i64 {kind}, ptr {self.at('%space', 56)}")
         longest = self.load_header("wait_nanoseconds")
         bounded, go = self.label(), self.label()

@@ -654,6 +654,15 @@ def _deadline(memory: GuestMemory, timeout: int, operation: int, *, absolute: bo
     return at - time.time() + now if operation & _REALTIME else at
 
 
+def _check_shared(memory: GuestMemory, address: int) -> None:
+    """What is shared is looked for by the page that it lies in: that must be there, and one that nobody shares and nobody can
+    write never changes, which Linux says is a fault. Raises MemoryFault."""
+    memory.check(address, 4, _READ)
+    region = memory.region_at(address)
+    if region is not None and not region.shared:
+        memory.check(address, 4, Access.WRITE)
+
+
 def futex(
     t: GuestThread, address: int, operation: int, value: int, timeout: int, second: int, third: int
 ) -> int:
@@ -662,6 +671,10 @@ def futex(
     table, memory = t.process.futexes, t.memory
     command, shared = operation & 0x7F, not operation & _PRIVATE
     value &= _ANY
+    if shared:
+        _check_shared(memory, address)
+        if command in (_REQUEUE, _CMP_REQUEUE, _WAKE_OP) and not second % 4:
+            _check_shared(memory, second)
     if command == _WAKE:
         memory.check(address, 4, _READ)
         return table.wake(address, value, shared=shared)
