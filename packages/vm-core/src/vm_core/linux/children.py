@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import SigInfo, s32
-from vm_core.linux.files import RESTART, STREAM, File
+from vm_core.linux.files import EMULATED, RESTART, STREAM, File
 from vm_core.memory import Access
 
 if TYPE_CHECKING:
@@ -295,10 +295,19 @@ def pidfd_send_signal(t: GuestThread, fd: int, number: int, info: int, flags: in
     from vm_core.linux import signal
 
     file = t.table.get(fd & 0xFFFF_FFFF)
-    if not isinstance(file, PidFile):
-        return -errno.EBADF
     if flags & 0xFFFF_FFFF:
         return -errno.EINVAL
+    if file is not None and file.kind == EMULATED:
+        # As since Linux 5.1, before there was pidfd_open: a directory /proc/PID stands for its process.
+        top, _, name = file.path.rpartition("/")
+        if top != "/proc" or not name.isdecimal():
+            return -errno.EBADF
+        pid = int(name)
+        if info:
+            return signal.rt_sigqueueinfo(t, pid, number, info)
+        return signal.kill(t, pid, number)
+    if not isinstance(file, PidFile):
+        return -errno.EBADF
     if select_ready(file.fd) and file.pid not in t.process.children:
         return -errno.ESRCH
     if info:

@@ -21,6 +21,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.linux import terminal
@@ -218,7 +219,7 @@ class FileSystem:
         self.lock = threading.Lock()
         self.cwd = namespace.start
         self.limit = 1024
-        self.umask = 0o022
+        self.umask = host_umask()
         self.locked: set[tuple[int, int]] = set()
         """Device and number of the files on which the process has locks of fcntl(2)."""
         self.modes = 0o1777
@@ -657,7 +658,7 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         host &= ~os.O_NONBLOCK
     while True:
         try:
-            fd = os.open(place.name, host, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
+            fd = _opened(place, host, mode & t.files.modes & ~t.files.umask)
             break
         except OSError as error:
             if error.errno != errno.ENXIO or flags & _O_NONBLOCK or not stat.S_ISFIFO(place.stat().st_mode):
@@ -666,6 +667,35 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         if not t.sleep(0.01):
             return RESTART
     return _file_of(fd, flags, place.guest, fixed=not place.mount.writable)
+
+
+def _opened(place: Place, flags: int, mode: int) -> int:
+    """Open the name, which no link can redirect; a file that this makes has exactly that mode. Raises OSError."""
+    if not flags & os.O_CREAT or not mode & host_umask():
+        return os.open(place.name, flags, mode, dir_fd=place.fd)
+    while True:
+        # The host's umask is stricter than the guest's: whether the file is new has to be known.
+        try:
+            fd = os.open(place.name, flags | os.O_EXCL, mode, dir_fd=place.fd)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            try:
+                return os.open(place.name, flags & ~os.O_CREAT, dir_fd=place.fd)
+            except FileNotFoundError:
+                continue  # it has gone meanwhile
+        os.fchmod(fd, mode)
+        return fd
+
+
+@cache
+def host_umask() -> int:
+    """The umask of vm's process, which the host takes from the modes of what is made."""
+    try:
+        with open("/proc/self/status") as file:
+            return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), 0o022)
+    except OSError:
+        return 0o022
 
 
 def _file_of(fd: int, flags: int, path: str, *, fixed: bool) -> File:

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32, s64
-from vm_core.linux.files import EMULATED, PATH, File, open_place
+from vm_core.linux.files import EMULATED, PATH, File, host_umask, open_place
 from vm_core.linux.host import call as host_call
 from vm_core.linux.paths import Place, getdents
 from vm_core.memory import Access
@@ -380,8 +380,25 @@ def mkdirat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
         if place.node is not None or place.name == ".":
             return -errno.EEXIST
         place.to_change()
-        os.mkdir(place.name, mode & t.files.modes & ~t.files.umask, dir_fd=place.fd)
+        wanted = mode & t.files.modes & ~t.files.umask
+        os.mkdir(place.name, wanted, dir_fd=place.fd)
+        _widen(place, wanted, stat.S_IFDIR)
     return 0
+
+
+def _widen(place: Place, mode: int, kind: int) -> None:
+    """Give what has just been made the bits that the host's umask took from it."""
+    if not mode & host_umask():
+        return
+    try:
+        fd = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+    except OSError:
+        return  # it has gone meanwhile
+    try:
+        if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
 
 
 def mkdir(t: GuestThread, path: int, mode: int) -> int:
@@ -396,6 +413,7 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
         bits = mode & 0o777 & ~t.files.umask
         if kind == stat.S_IFIFO:
             os.mkfifo(place.name, bits, dir_fd=place.fd)
+            _widen(place, bits, stat.S_IFIFO)
         elif kind in (0, stat.S_IFREG):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(place.name, flags, bits, dir_fd=place.fd))

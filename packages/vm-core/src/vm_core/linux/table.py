@@ -40,7 +40,7 @@ OK, PARTIAL, IGNORED, ABSENT = "implemented", "partial", "ignored", "absent"
 class Row(NamedTuple):
     """One call. ``generic`` is its number on riscv64 and aarch64, ``x86_64`` there; None where it does not exist.
 
-    ``args`` has one word an argument, which says how strace shows it: fd dfd path str ptr buf int uint oct hex
+    ``args`` has one word an argument, which says what it is (strace's signatures, which say more, go before it): fd dfd path str ptr buf int uint oct hex
     oflags prot mflags sig clock futex whence.
     """
 
@@ -107,7 +107,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("mlockall", 230, 151, system.sched_zero, "", IGNORED),
     Row("munlockall", 231, 152, system.sched_zero, "", IGNORED),
     # files
-    Row("openat", 56, 257, files.openat, "dfd path oflags oct", PARTIAL, "the host's umask applies as well; no O_DIRECT"),
+    Row("openat", 56, 257, files.openat, "dfd path oflags oct", PARTIAL, "no O_DIRECT"),
     Row("openat2", 437, 437, files.openat2, "dfd path ptr uint", PARTIAL, "without resolve flags; with them EAGAIN"),
     Row("open", None, 2, files.open_, "path oflags oct"),
     Row("creat", None, 85, files.creat, "path oct"),
