@@ -1,6 +1,6 @@
 """Many guests in one process against one guest a core: throughput, and host memory for each guest.
 
-    python benchmarks/guests.py                                 # 1,000 guests of nbody
+    python benchmarks/guests.py                                 # 1,000 guests of nbody, four minutes of CPU time a round
     python benchmarks/guests.py --guests 200 --program bytecode --size 4000 --json
 
 *one a core* runs one guest in each of as many processes as there are CPUs; each does as much as its share of the others
@@ -160,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--variant", default="O2")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", choices=("together", "memory", "alone"), help=argparse.SUPPRESS)
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
@@ -181,7 +181,7 @@ def main() -> None:
     counts = ["--guests", str(options.guests), "--workers", str(options.workers)]
     with tempfile.TemporaryDirectory() as directory:
         env = {**os.environ, "VM_CACHE_DIR": directory}
-        for command in (large, small, small):
+        for command in (longer, small, small):  # what fills the cache does not depend on the size
             answer(spawn("alone", command, env))
         memory = answer(spawn("memory", longer, env, *counts))
         rounds: list[dict[str, Any]] = []

@@ -305,7 +305,6 @@ BASIC = """
     set var total = 100
     print total
     tbreak note
-    info symbol add
     print sizeof(pthread_barrier_t)
     until 24
     up
@@ -455,6 +454,8 @@ def test_ctrl_c(gdb: str, debuggee: Path, engine: str, what: str) -> None:
         assert front.stdin is not None
         assert front.stdout is not None
         try:
+            front.stdin.write("tbreak main\ncontinue\n")
+            said = _until(front, "Temporary breakpoint 1, main")
             front.stdin.write("continue\n")
             said = _until(front, "Continuing.")
             for _ in range(2):

@@ -18,11 +18,12 @@ CROSS = "/usr/riscv64-linux-gnu"
 
 
 @pytest.mark.parametrize("engine", ["jit", "baseline", "interp"])
-def test_same_as_native(engine: str, guests: Guests, vm: Vm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["mappings", "shared_locks"])
+def test_same_as_native(program: str, engine: str, guests: Guests, vm: Vm, tmp_path: Path) -> None:
     want = subprocess.run(
-        [guests.path("mappings", "native")], capture_output=True, cwd=tmp_path, timeout=60, check=True
+        [guests.path(program, "native")], capture_output=True, cwd=tmp_path, timeout=60, check=True
     )
-    got = vm.run([guests.path("mappings", "O2")], engine=engine, cwd=tmp_path)
+    got = vm.run([guests.path(program, "O2")], engine=engine, cwd=tmp_path)
     assert got.stdout.decode().splitlines() == want.stdout.decode().splitlines()
     assert (got.status, got.stderr) == (0, b"")
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ and by qemu in a chroot of the same tree, where the kernel starts qemu for each 
 * crash: vm itself failed or died
 
 Without such a kernel or qemu the outputs are compared with those kept in tools/distribution.json (``--record``).
-``--stage2`` is a tree of ``debootstrap --foreign``; its second stage runs in a copy.
+``--write`` makes the page from the last result of each row. ``--stage2`` is a tree of ``debootstrap --foreign``; its second stage runs in a copy.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS: Final = ROOT / "tools/distribution.toml"
 KEPT: Final = ROOT / "tools/distribution.json"
 PAGE: Final = ROOT / "docs/distribution.md"
+RESULTS: Final = ROOT / "build/distribution.json"
+"""The last result of each row, from which the page is made: rows may be run one by one."""
 _TIMEOUT: Final = 300
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _CLONE_NEWUSER: Final = 0x1000_0000
@@ -92,7 +94,8 @@ class Row:
     def words(self) -> list[str]:
         """The guest's command line."""
         if self.stage2:
-            return [*_CLEAN, "/debootstrap/debootstrap", "--second-stage"]
+            # As in a container: no device is made, since vm and the chroot have those that there are.
+            return [*_CLEAN, "container=lxc", "/debootstrap/debootstrap", "--second-stage"]
         script = self.script
         if self.python:
             modules = " ".join(f"test.{m}" if "." in m else m for m in self.python.split())
@@ -109,6 +112,7 @@ class Run:
     stdout: str
     stderr: str
     seconds: float
+    """Processor time, of all processes that were waited for."""
     hung: bool = False
     tests: int = 0
     skipped: int = 0
@@ -162,7 +166,6 @@ def _end_children() -> None:
 def run(command: Sequence[str], timeout: float, *, prepare: Callable[[], None] | None = None) -> Run:
     """Run one side of a row to its end, or to the timeout's."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.monotonic()
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -171,14 +174,18 @@ def run(command: Sequence[str], timeout: float, *, prepare: Callable[[], None] |
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 - this process has one thread
         )
-        hung = False
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            hung = True
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        seconds = time.monotonic() - start
+        end = time.monotonic() + timeout
+        hung, pid, state = False, 0, 0
+        while not pid:
+            pid, state, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end and not hung:
+                hung = True
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        process.returncode = os.waitstatus_to_exitcode(state)
+        seconds = usage.ru_utime + usage.ru_stime
         _end_children()
         texts = []
         for file in (out, err):
@@ -386,8 +393,8 @@ def page(results: Sequence[Result], tree: Path, oracle: str) -> str:
         "",
         (
             f"Debian {_fact(tree, 'etc/debian_version')} for riscv64{f' ({versions})' if versions else ''}, compared with {oracle}."
-            f" {good} of {len(results)} rows are as they should be. Times are in seconds, of one run each, starting vm and filling its"
-            " cache of compiled code included."
+            f" {good} of {len(results)} rows are as they should be. Times are seconds of processor time, of one run each, starting vm"
+            " and compiling included."
         ),
         "",
         "| program | what | | tests passed | vm | qemu | |",
@@ -521,11 +528,33 @@ def main() -> int:
             json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
     against = oracle.version if oracle else "what qemu wrote before (tools/distribution.json)"
+    _remember(results)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
     if args.write:
-        PAGE.write_text(page(results, args.tree, against), encoding="utf-8")
+        PAGE.write_text(page(_remembered(), args.tree, against), encoding="utf-8")
     return 0 if all(result.verdict in ("ok", "skipped") for result in results) else 1
+
+
+def _remember(results: Sequence[Result]) -> None:
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    kept.update({result.name: asdict(result) for result in results})
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _remembered() -> list[Result]:
+    """What is kept, in the order of the rows; a row that never ran is named as such."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    out = []
+    for row in load_rows():
+        facts = kept.get(row.name)
+        if facts is None:
+            out.append(Result(row.group, row.name, "skipped", "not run"))
+            continue
+        sides = {side: Run(**facts[side]) if facts[side] else None for side in ("vm", "qemu")}
+        out.append(Result(facts["group"], facts["name"], facts["verdict"], facts["note"], **sides))
+    return out
 
 
 def _progress(number: int, total: int, row: Row) -> None:

@@ -99,6 +99,12 @@ int main(void) {
     T(syscall(SYS_pidfd_open, getpid(), 1));
     T(syscall(SYS_pidfd_send_signal, self, 0, 0, 0));
     T(syscall(SYS_pidfd_send_signal, 1, 0, 0, 0));
+    char place[32];
+    sprintf(place, "/proc/%d", getpid());
+    int directory = open(place, O_RDONLY | O_DIRECTORY);
+    T(syscall(SYS_pidfd_send_signal, directory, 0, 0, 0));
+    T(syscall(SYS_pidfd_send_signal, directory, 0, 0, 99));
+    T(syscall(SYS_pidfd_send_signal, open("/proc", O_RDONLY | O_DIRECTORY), 0, 0, 0));
     p.fd = self;
     T(poll(&p, 1, 0));
     T(read(self, info, 8));

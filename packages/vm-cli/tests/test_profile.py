@@ -137,7 +137,8 @@ def test_the_reference_executor_too(tmp_path: Path) -> None:
 def test_what_json_holds(tmp_path: Path) -> None:
     found = profile("--engine", "baseline", guest(tmp_path, 30_000_000))
     assert set(found) == {
-        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "lines", "system_calls", "threads", "run",
+        "exit_status", "seconds", "samples", "lost", "tiers", "functions", "lines", "system_calls", "processes", "hot", "threads",
+        "run",
     }  # fmt: skip
     assert found["exit_status"] == 7
     for rows in (found["tiers"], found["functions"]):
@@ -145,6 +146,23 @@ def test_what_json_holds(tmp_path: Path) -> None:
         assert sum(row["seconds"] for row in rows) == pytest.approx(found["seconds"]["sampled"])
         assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), reverse=True)
     assert "MainThread" in [row["thread"] for row in found["threads"]]
+
+
+@pytest.mark.parametrize(("engine", "tier"), [("jit", "llvm"), ("baseline", "baseline")])
+def test_hot_code_side_by_side(tmp_path: Path, engine: str, tier: str) -> None:
+    image = guest(tmp_path, 150_000_000 if engine == "jit" else 30_000_000)
+    found = profile("--engine", engine, "--hot", "1", image)["hot"]
+    assert [piece["tier"] for piece in found] == [tier]
+    rows = found[0]["rows"]
+    assert sum(row["seconds"] for row in rows) <= found[0]["seconds"] * 1.001
+    hottest = max(rows, key=lambda row: row["seconds"])
+    assert hottest["function"] == "hot"
+    assert hottest["seconds"] > 0
+    assert all(row["host"] for row in rows)
+    texts = [row["guest"] for row in rows]
+    assert any(text in texts for text in ("xor t2, t2, t1", "addi t1, t1, 3", "addi t0, t0, -1"))
+    lines = vm("profile", "--engine", engine, "--hot", "1", image).stderr.splitlines()
+    assert any(" | " in line and "%" in line for line in lines)
 
 
 def test_without_symbols_functions_are_where_calls_go(tmp_path: Path) -> None:
@@ -349,3 +367,39 @@ def test_recursion_is_shown_once() -> None:
     assert [name for name, _ in first] == ["f1", "f2", "f1"]
     assert [name for name, _ in second][:2] == ["…", "f60"]
     assert second[-1][0] == "f99"
+
+
+@pytest.mark.needs_cc
+def test_child_processes_are_sampled(tmp_path: Path) -> None:
+    """One that goes on with the program, and one that executes another."""
+    compiler = shutil.which("riscv64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("riscv64-linux-gnu-gcc is not installed")
+    source = tmp_path / "family.c"
+    source.write_text("""
+        #include <string.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        static volatile unsigned long n;
+        __attribute__((noinline)) void of_parent(void) { for (int i = 0; i < 20000000; i++) n += i; }
+        __attribute__((noinline)) void of_child(void) { for (int i = 0; i < 40000000; i++) n += i; }
+        __attribute__((noinline)) void of_other(void) { for (int i = 0; i < 30000000; i++) n += i; }
+        int main(int argc, char **argv) {
+            if (argc > 1) { of_other(); return 0; }
+            if (!fork()) { of_child(); _exit(0); }
+            if (!fork()) { execl(argv[0], "other", "x", (char *)0); _exit(1); }
+            of_parent();
+            wait(0), wait(0);
+            return 7;
+        }
+    """)
+    subprocess.run([compiler, "-O1", "-static", "-o", tmp_path / "family", source], check=True, timeout=100)
+    folded = tmp_path / "out.folded"
+    found = profile("--engine", "interp", "--output", folded, tmp_path / "family")
+    names = of_guest(found)
+    assert set(names[:3]) == {"of_parent", "of_child", "of_other (family)"}
+    seconds = {row["function"]: row["seconds"] for row in found["functions"]}
+    assert seconds["of_child"] > seconds["of_parent"]
+    assert len({row["pid"] for row in found["processes"]}) == 3
+    assert {row["program"] for row in found["processes"]} == {"family"}
+    assert all(line.startswith(("family;", "[LLVM")) for line in folded.read_text().splitlines())

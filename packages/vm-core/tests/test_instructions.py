@@ -211,3 +211,23 @@ def test_the_decoded_text_is_that_of_the_bytes() -> None:
     rv64 = isas.get("rv64")
     for step in traced(LOOP, "interp")[0]:
         assert rv64.decode(step.data, step.pc).text() == step.text
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("engine", ENGINES)
+def test_functions_of_libraries(tmp_path: Path, engine: str) -> None:
+    """They are mapped only when the program runs already."""
+    compiler, tree = shutil.which("riscv64-linux-gnu-gcc"), Path("/usr/riscv64-linux-gnu")
+    if compiler is None or not tree.is_dir():
+        pytest.skip("riscv64-linux-gnu-gcc is not installed")
+    source, out = tmp_path / "count.c", tmp_path / "count"
+    source.write_text("int atoi(); int main(int n, char **v) { return atoi(v[1]) + atoi(v[1]); }")
+    subprocess.run([compiler, "-w", "-O1", "-fno-builtin", "-o", out, source], check=True)
+    steps: list[vm_core.Step] = []
+    trace = vm_core.InstructionTrace(steps=steps.append, ranges=("main", "atoi"))
+    result = vm_core.run([str(out), "11"], sysroot=tree, engine=engine, trace=trace, timeout=60, cwd=tmp_path)
+    assert result.returncode == 22
+    assert {step.symbol.partition("+")[0] for step in steps} == {"main", "atoi"}
+    entries = [step.pc for step in steps if "+" not in step.symbol]
+    assert len(entries) == 3
+    assert len(set(entries)) == 2

@@ -186,6 +186,7 @@ def test_a_deep_or_closed_temporary_directory_goes(tmp_path):
         guest.call("mkdirat", AT_FDCWD, "z", 0o700)
         guest.call("openat", AT_FDCWD, "z/file", 0o102, 0o600)
         guest.call("fchmodat", AT_FDCWD, "z", 0)
+        guest.call("fchmod", guest.call("openat", AT_FDCWD, "/tmp", 0o200000, 0), 0)
         host = Path(guest.process.files.namespace.mounts["/tmp"].host)
         assert host.is_dir()
     assert not host.exists()

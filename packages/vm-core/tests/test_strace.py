@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 
@@ -497,3 +498,28 @@ def test_a_reader_that_has_gone_does_not_matter() -> None:
         assert trace(vm_core.Strace(output=writer)).returncode == 2
     finally:
         os.close(writer)
+
+
+def test_a_reader_that_is_slow_gets_everything() -> None:
+    """The guest may have made standard error non-blocking: it is the same open file."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    got: list[bytes] = []
+
+    def read() -> None:
+        while chunk := os.read(reader, 1 << 16):
+            got.append(chunk)
+
+    thread = threading.Timer(0.5, read)
+    thread.start()
+    image = program(
+        "li s0, 3000\nloop: li a7, 172\n ecall\n addi s0, s0, -1\n bne s0, zero, loop\n li a0, 0\n j exit"
+        + EXIT
+    )
+    assert trace(vm_core.Strace(output=writer, exits=False), program=image).returncode == 0
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+    lines = b"".join(got).splitlines()
+    assert len(lines) == 3001
+    assert all(line.startswith(b"getpid()  ") for line in lines[:-1])

@@ -264,3 +264,19 @@ def test_where_regions_are_lost_to_changes_the_next_waits_longer(cache: Cache) -
             assert here._worth(pc) is None
             here._pending[pc] = least
             assert here._worth(pc) is not None
+
+
+def test_what_a_region_may_be_made_of_has_run_and_no_breakpoint(cache: Cache) -> None:
+    code = LOOP + assemble("addi a2, a2, 1", "ecall")  # behind the loop's ecall, never reached
+    with machine(cache, code) as (engine, cpu):
+        run(engine, cpu, 10)
+        assert engine.tiering is not None
+        image = engine.tiering.engine
+        found = image.executed(range(CODE - 0x1000, CODE + 0x1000))
+        assert [pc - CODE for pc in found] == [0, 4, 8, 12]
+        assert [insn.name for insn in found.values()] == ["addi", "addi", "bne", "ecall"]
+        assert list(image.executed(range(CODE + 4, CODE + 8))) == [CODE + 4]
+        engine.set_breakpoints(frozenset({CODE + 8}))
+        image = engine.tiering.engine
+        run_to = image.executed(range(CODE, CODE + 16))
+        assert CODE + 8 not in run_to

@@ -204,12 +204,13 @@ def run_guest(
     watch: Callable[[Engine], Engine] | None = None,
     engine_options: Mapping[str, object] | None = None,
     confined: bool = False,
+    prepared: Callable[[Process], None] | None = None,
     **options: Any,
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
     ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``confined``:
-    this process is there for the guest alone, and is held to what the guest may reach. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
+    this process is there for the guest alone, and is held to what the guest may reach. ``prepared`` is shown the process. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
     seconds, of this process before.
     """
     from vm_core.runner import run
@@ -226,6 +227,13 @@ def run_guest(
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir
     walls: list[str] = []
+
+    def ready(process: Process) -> None:
+        if prepared is not None:
+            prepared(process)
+        if confined:
+            walls.extend(_confine(process, settings))
+
     with _host_signals():
         result = run(
             list(program),
@@ -246,7 +254,7 @@ def run_guest(
             strace=strace_of(settings),
             trace=trace_of(settings),
             host_signals=_PASSED,
-            prepared=(lambda process: walls.extend(_confine(process, settings))) if confined else None,
+            prepared=ready if confined or prepared is not None else None,
             **options,
         )
     result.phases["launch"] = launched

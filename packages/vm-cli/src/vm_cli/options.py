@@ -58,6 +58,12 @@ PROFILE_OPTIONS: Final = (
         "Also write FILE: .svg is a flame graph, .json for speedscope, .folded one line a stack. Repeatable.",
     ),
     Extra("top", ("--top",), "N", "Show so many functions (20)."),
+    Extra(
+        "hot",
+        ("--hot",),
+        "N",
+        "Also show the N hottest pieces of code, the guest's and the host's side by side.",
+    ),
     Extra("interval", ("--interval",), "MS", "Milliseconds of processor time between samples (1)."),
 )
 """What ``vm profile`` takes beside the options of ``vm run``."""

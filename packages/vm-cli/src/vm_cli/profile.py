@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from vm_cli.facts import result_facts
 from vm_cli.launch import read_settings, run_guest, status_of
 from vm_cli.options import PROFILE_OPTIONS, RunLine, help_text, parse_run
+from vm_cli.relatives import Relatives
 from vm_core.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from vm_cli.chart import Frame
+    from vm_cli.hot import Listing
     from vm_core.engine import Engine
     from vm_core.memory import Region
     from vm_core.runner import RunResult
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Functions", "Profile", "profile_command"]
 
 _CHILDREN: Final = "children"
-_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own"}
+_PROGRAM: Final = "program"
+_NAMES: Final = {_CHILDREN: "LLVM, in processes of its own", _PROGRAM: "all of a program"}
 _COLOURS: Final = {
     "llvm": "#7bc67e",
     "baseline": "#72b7b2",
@@ -47,6 +50,7 @@ _COLOURS: Final = {
     "finish": "#9d755d",
     "other": "#cccccc",
     _CHILDREN: "#4c78a8",
+    _PROGRAM: "#e0e0e0",
 }
 _DEEPEST, _SHOWN = 90, 40
 _MOST_SWEPT: Final = 4 << 20
@@ -75,6 +79,7 @@ class Functions:
         self._path = self._inside(path) if root or (sysroot and os.path.isabs(path)) else path
         self._regions: list[Region] = []
         self._rows: tuple[list[int], list[str]] | None = None
+        self._loaded: GuestMemory | None = None
         with GuestMemory() as memory:
             image = load(self._path, memory)
             self._base = image.base
@@ -124,6 +129,34 @@ class Functions:
         symbol = self._objects.symbols(region).name(pc)
         # Without a name, all of an object's is one: a label for each address would show nothing.
         return f"{symbol.partition('+0x')[0] or '?'} ({os.path.basename(region.name)})"
+
+    def code(self, pc: int, length: int) -> bytes:
+        """So many bytes of the program or of a shared object, as they are in its file; fewer where that ends."""
+        from vm_core.errors import VmError
+        from vm_core.loader import load
+        from vm_core.memory import GuestMemory, MemoryFault
+
+        region = next((one for one in reversed(self._regions) if one.start <= pc < one.end), None)
+        if region is not None:
+            try:
+                with self._namespace.walk(self._namespace.start, region.name) as place:
+                    fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+            except OSError:
+                return b""
+            try:
+                return os.pread(fd, length, pc - region.start + region.offset)
+            finally:
+                os.close(fd)
+        if self._loaded is None:
+            self._loaded = GuestMemory()
+            try:
+                load(self._path, self._loaded)
+            except (VmError, OSError):
+                return b""
+        try:
+            return self._loaded.peek(pc, length)
+        except MemoryFault:
+            return b""
 
     def line(self, pc: int) -> str:
         """``file.c:12`` for a guest address; empty without debug information."""
@@ -188,6 +221,9 @@ class Profile:
     lines: dict[str, float] = field(default_factory=_seconds)
     calls: dict[str, float] = field(default_factory=_seconds)
     threads: dict[str, list[tuple[tuple[Frame, ...], float]]] = field(default_factory=dict)
+    processes: dict[tuple[int, str], float] = field(default_factory=dict)
+    """By number and program, if there were child processes."""
+    hot: list[Listing] = field(default_factory=list)
     samples: int = 0
     lost: int = 0
     cpu: float = 0.0
@@ -232,6 +268,25 @@ class Profile:
             elif sample.stack and (source := line(sample.stack[-1])):
                 self.lines[source] += sample.seconds
             self.add(sample.thread, stack, sample.seconds)
+
+    def merge(self, found: Mapping[str, Any]) -> float:
+        """Add what a child process has sampled (vm_cli.relatives); returns the processor time that it took."""
+        who = found["pid"], found["program"]
+        for frames, seconds in found["stacks"]:
+            stack = ((who[1], _PROGRAM), *((label, kind) for label, kind in frames))
+            self.add(f"{who[1]} {who[0]}", stack, seconds)
+            self.processes[who] = self.processes.get(who, 0.0) + seconds
+        for name, seconds in found["calls"].items():
+            self.calls[name] += seconds
+        self.samples += found["samples"]
+        return float(found["cpu"])
+
+    def put_below(self, program: str) -> None:
+        """Give the stacks that are not yet a program's a frame of this one."""
+        stacks = _seconds()
+        for stack, seconds in self.stacks.items():
+            stacks[stack if stack[0][1] == _PROGRAM else ((program, _PROGRAM), *stack)] += seconds
+        self.stacks = stacks
 
     def ordered(self) -> list[tuple[str, float, dict[str, float]]]:
         """The functions, what took longest first, each with its seconds, and these by kind."""
@@ -314,6 +369,11 @@ class Profile:
                 for source, spent in _most(self.lines)
             ],
             "system_calls": [{"name": name, "seconds": spent} for name, spent in _most(self.calls)],
+            "processes": [
+                {"pid": pid, "program": program, "seconds": spent}
+                for (pid, program), spent in self.processes.items()
+            ],
+            "hot": [listing.facts() for listing in self.hot],
             "threads": [
                 {"thread": name, "seconds": sum(seconds for _, seconds in rows)}
                 for name, rows in self.threads.items()
@@ -329,8 +389,8 @@ def profile_command(words: Sequence[str]) -> int:
         return 0
     if not line.program:
         raise UsageError("no program is named", hint="vm profile [OPTIONS] PROGRAM [ARGUMENTS]...")
-    outputs, top, interval = _options(line)
-    result, engine, profile = run_profiled(line, interval)
+    outputs, top, interval, hot = _options(line)
+    result, engine, profile = run_profiled(line, interval, hot)
     title = " ".join([os.path.basename(line.program[0]), *line.program[1:]])
     for path in outputs:
         profile.write(path, title)
@@ -342,6 +402,8 @@ def profile_command(words: Sequence[str]) -> int:
         sys.stderr.write(json.dumps(facts) + "\n")
     else:
         show.show_profile(profile, result, engine, top, _COLOURS)
+        for listing in profile.hot:
+            sys.stderr.write("\n" + listing.text(profile.total, profile.names))
         for path in outputs:
             print(f"vm: written: {path}", file=sys.stderr)
     return status
@@ -353,9 +415,9 @@ code, system calls, start). The report goes to standard error. Compiled code tha
 from that of vm run, so the first profile of a program compiles anew."""
 
 
-def _options(line: RunLine) -> tuple[list[str], int, float]:
-    """Output files, functions to show, seconds between samples. Raises UsageError before anything runs."""
-    outputs, top, interval = [], 20, 0.001
+def _options(line: RunLine) -> tuple[list[str], int, float, int]:
+    """Output files, functions to show, seconds between samples, hot pieces to show. Raises UsageError before anything runs."""
+    outputs, top, interval, hot = [], 20, 0.001, 0
     for name, value in line.more:
         try:
             if name == "output":
@@ -366,15 +428,18 @@ def _options(line: RunLine) -> tuple[list[str], int, float]:
                 top = int(value)
             elif name == "interval":
                 interval = float(value) / 1000
-            if top < 1 or not 0.0001 <= interval <= 1:
+            elif name == "hot":
+                hot = int(value)
+            if hot < 0 or top < 1 or not 0.0001 <= interval <= 1:
                 raise ValueError
         except ValueError:
             raise UsageError(f"--{name}: {value!r} is out of range or no number") from None
-    return outputs, top, interval
+    return outputs, top, interval, hot
 
 
-def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profile]:
-    """Run ``line``'s program; its result, the engine's name, and the profile. ``interval`` is in seconds.
+def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResult, str, Profile]:
+    """Run ``line``'s program; its result, the engine's name, and the profile, with so many ``hot`` pieces of code. ``interval`` is in
+    seconds.
 
     Raises what :func:`vm_core.run` does.
     """
@@ -401,6 +466,13 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
             memories.append(memory)
         return profiler.watch(engine)
 
+    relatives = Relatives(
+        profiler,
+        profile,
+        functions,
+        lambda number: numbers.get(number, str(number)),
+        lambda: Profile({**TIERS, **_NAMES}),
+    )
     profiler.start()
     try:
         result, engine = run_guest(
@@ -410,17 +482,29 @@ def run_profiled(line: RunLine, interval: float) -> tuple[RunResult, str, Profil
             argv0=line.argv0,
             watch=watch,
             engine_options={"lines": True},
+            prepared=relatives.watch,
         )
     finally:
         profiler.stop()
     functions.add_objects(region for memory in memories for region in memory.code_files)
     profile.wall, profile.cpu = time.perf_counter() - wall, time.process_time() - cpu
     profile.take(
-        profiler.samples(), functions.name, lambda number: numbers.get(number, str(number)), functions.line
+        profiler.samples(), relatives.name, lambda number: numbers.get(number, str(number)), functions.line
     )
     profile.lost = profiler.lost
+    own = profile.total
+    sampled = sum(profile.merge(found) for found in relatives.found())
+    if profile.processes:
+        first = os.path.basename(line.program[0])[:15]
+        profile.processes = {(os.getpid(), first): own, **profile.processes}
+        profile.put_below(first)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+    spent -= sampled
     if spent > 0:
         profile.add("processes", ((f"[{_NAMES[_CHILDREN]}]", _CHILDREN),), spent)
+    if hot:
+        from vm_cli.hot import listings
+
+        profile.hot = listings(profiler.hot(hot), functions, isa)
     return result, engine, profile

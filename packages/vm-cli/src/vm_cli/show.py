@@ -231,6 +231,13 @@ def show_profile(
     if len(ordered) > top:
         rest = sum(spent for _, spent, _ in ordered[top:])
         console.print(f"[dim]{len(ordered) - top} more: {_fine(rest)}, {rest / total:.1%}[/]")
+    if profile.processes:
+        table = Table("process", "time", "share", box=None, header_style="bold", pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for (pid, program), spent in sorted(profile.processes.items(), key=lambda one: -one[1])[:top]:
+            table.add_row(f"{_clean(program)} [dim]{pid}[/]", _fine(spent), f"{spent / total:.1%}")
+        console.print(table)
     if profile.lines:
         table = Table("line", "time", "share", box=None, header_style="bold", pad_edge=False)
         for column in table.columns[1:]:

@@ -25,7 +25,8 @@ from vm_core.engine import Breakpoint, Budget, Cause, Engine, EngineStats, Exit,
 from vm_core.errors import DecodeError, UsageError
 from vm_core.execute import Touch, accesses, fetch
 from vm_core.linux.objects import Objects
-from vm_core.memory import GuestMemory, MemoryFault
+from vm_core.log import Log, write_all
+from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.record import record
 from vm_core.state import HEADER, HEADER_BYTES, CpuState
 
@@ -203,14 +204,10 @@ class Recorder:
     def flush(self) -> None:
         """Write what is buffered."""
         with self._lock:
-            data = "".join(line + "\n" for line in self._buffer).encode("utf-8", "backslashreplace")
+            text = "".join(line + "\n" for line in self._buffer)
             self._buffer.clear()
             self._size = 0
-            try:
-                while data:
-                    data = data[os.write(self._fd, data) :]
-            except OSError:
-                pass  # the reader is gone, or the disk is full: the guest goes on
+            write_all(self._fd, text)
 
     def forked(self) -> None:
         """In the child of a fork: what is buffered is the parent's to write."""
@@ -238,23 +235,28 @@ class TracingEngine:
         self._jumps = False
         """Whether the places that are not shown are run at full speed, up to a breakpoint."""
         self._prepared = False
+        self._waits: set[str] = set()
+        """Functions that nothing has yet that is mapped."""
+        self._new_code = False
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """At the first instruction, when the program is there. Raises UsageError."""
-        self._prepared = True
+        """At the first instruction, when the program is there, and again when it has mapped something. Raises UsageError."""
+        self._new_code = False
         options = self.recorder.options
+        self._prepared = True
         if options.ranges:
-            self._ranges = sorted(self._range(text) for text in options.ranges)
-            size = sum(end - start for start, end in self._ranges)
-            self._jumps = size <= _MOST_WATCHED
+            found = [one for text in options.ranges if (one := self._range(text)) is not None]
+            self._ranges = sorted(found)
+            self._jumps = sum(end - start for start, end in found) <= _MOST_WATCHED
         if not self.recorder.armed:
-            self._armed_at = self._range(options.start)[0]
+            start = self._range(options.start)
+            self._armed_at = -1 if start is None else start[0]
         self._watch()
 
-    def _range(self, text: str) -> tuple[int, int]:
-        """Addresses of a function, or as two numbers. Raises UsageError."""
+    def _range(self, text: str) -> tuple[int, int] | None:
+        """Addresses of a function, or as two numbers; None for one that a library may yet have. Raises UsageError."""
         first, dash, last = text.partition("-")
         start, plus, size = text.partition("+")
         try:
@@ -270,10 +272,14 @@ class TracingEngine:
             ) from None
         found = self._find(text)
         if found is None:
+            if self.process.interpreter is not None:
+                self._waits.add(text)
+                return None
             raise UsageError(
                 f"trace: there is no function {text!r} in the program",
                 hint="an address works without symbols",
             )
+        self._waits.discard(text)
         return found
 
     def _images(self) -> Iterator[Symbols]:
@@ -282,8 +288,9 @@ class TracingEngine:
         yield process.image.symbols
         if process.interpreter is not None:
             yield process.interpreter.symbols
-        for region in process.memory.code_files:
-            yield self._of(region)
+        for region in process.memory.regions():
+            if region.prot & Prot.EXEC and region.name.startswith("/"):
+                yield self._of(region)
 
     def _of(self, region: Region) -> Symbols:
         if self._objects is None:
@@ -314,7 +321,7 @@ class TracingEngine:
         unit = self.isa.unit
         addresses: set[int] = set()
         if not self.recorder.armed:
-            addresses.add(self._armed_at)
+            addresses |= {self._armed_at} - {-1}
         elif self._jumps and not self.recorder.over:
             assert self._ranges is not None
             for start, end in self._ranges:
@@ -332,7 +339,7 @@ class TracingEngine:
         self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
     ) -> Exit:
         recorder, inner, words = self.recorder, self.inner, cpu.words
-        if not self._prepared:
+        if not self._prepared or self._new_code:
             self._prepare()
         left = limit
         while left > 0:
@@ -506,6 +513,9 @@ class TracingEngine:
     def invalidate(self, start: int, end: int) -> None:
         self._plans = {pc: plan for pc, plan in self._plans.items() if not start - 15 < pc < end}
         self.inner.invalidate(start, end)
+        if self._waits:
+            self._new_code = True
+            self.inner.interrupt()
 
     def synchronize(self, memory: GuestMemory) -> None:
         self._plans.clear()
@@ -517,5 +527,9 @@ class TracingEngine:
         )
 
     def close(self) -> None:
+        if self._waits:
+            Log("vm.trace").warning(
+                "%s", f"there was no function {', '.join(sorted(self._waits))} in the program"
+            )
         self.recorder.flush()
         self.inner.close()

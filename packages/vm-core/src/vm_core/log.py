@@ -5,6 +5,7 @@ PERF: :mod:`logging` is loaded by the first message, because most runs have none
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import logging
 
-__all__ = ["Log", "configure"]
+__all__ = ["Log", "configure", "write_all"]
 
 _prepare: list[Callable[[], None]] = []
 
@@ -27,6 +28,24 @@ def configure(prepare: Callable[[], None]) -> None:
 def _run_prepared() -> None:
     while _prepare:
         _prepare.pop()()
+
+
+def write_all(fd: int, text: str) -> None:
+    """Write to a host descriptor, which may be one that the guest has made non-blocking. If it takes no more (the reader is gone,
+    the disk is full), the rest is dropped: what only watches a guest does not stop it."""
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    try:
+        while data:
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:
+                import select
+
+                poll = select.poll()
+                poll.register(fd, select.POLLOUT)
+                poll.poll()
+    except OSError:
+        pass
 
 
 class Log:

@@ -334,6 +334,11 @@ class ProgramRun:
         _check_words(words, env)
         if trust and root is not None:
             raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
+        if gdb is not None and trace is not None:
+            raise UsageError(
+                "a trace of instructions and a debugger exclude each other",
+                hint="without -g or without --trace",
+            )
         _check_isolation(isolation, confined=root is not None, shared=host is not None)
         textual = text or encoding is not None or errors is not None
         asked = textual or isinstance(input, str)

@@ -973,9 +973,23 @@ class CodeImage:
         at = self.record(pc)
         return at is not None and self._words[at >> 3] not in (self._miss, self._illegal)
 
-    def decoded_places(self, near: range) -> list[int]:
-        """The decoded addresses in a range."""
-        return [pc for pc, _ in self._places(near)]
+    def executed(self, near: range) -> dict[int, Decoded]:
+        """The instructions in a range that have been decoded, but for those with a breakpoint."""
+        # PERF: hundreds of them are asked for at once; the text is read in one piece.
+        text, known, length, out = (
+            self.text(near.start, near.stop + self._length),
+            self._decoded,
+            self._length,
+            {},
+        )
+        for pc, at in self._places(near):
+            if self._words[at >> 3] == self._illegal or pc in self.breakpoints:
+                continue
+            place = pc - near.start
+            insn = known.get(text[place : place + length]) or self.decode(pc)
+            if not isinstance(insn, Trap):
+                out[pc] = insn
+        return out
 
     def heat(self, pc: int) -> int:
         """How many jumps have gone to a decoded address, of 16 bits; 0 if it is not decoded."""
@@ -991,11 +1005,14 @@ class CodeImage:
         for number in range(near.start >> 12, (near.stop >> 12) + 1):
             page = self._records.get(number)
             if page is not None:
-                handlers = self._words[page >> 3 : (page >> 3) + self.per_page * 4 : 4].tolist()
-                for slot, handler in enumerate(handlers):
-                    pc = number * PAGE + slot * self.isa.unit
-                    if handler != self._miss and pc in near:
-                        yield pc, page + slot * RECORD_BYTES
+                unit, miss = self.isa.unit, self._miss
+                low = -(-max(near.start - number * PAGE, 0) // unit)
+                high = -(-min(near.stop - number * PAGE, PAGE) // unit)
+                first = page >> 3
+                handlers = self._words[first + low * 4 : first + high * 4 : 4].tolist()
+                for slot, handler in enumerate(handlers, low):
+                    if handler != miss:
+                        yield number * PAGE + slot * unit, page + slot * RECORD_BYTES
 
     def last_target(self, pc: int) -> int | None:
         """Where the jump to a computed address at ``pc`` went last, as far as the interpreter has seen."""

@@ -10,7 +10,8 @@ mean is worked out after the run. Until then no code memory is given back, so th
     profiler.stop()
     samples = profiler.samples()
 
-SIGPROF is the profiler's from the first start on. Other processes, such as those that compile, are not sampled.
+SIGPROF is the profiler's from the first start on. A child that this process forks (as a guest does) is sampled too, by a copy of
+the profiler, whose samples are to be taken there; other processes, such as those that compile, are not.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from vm_jit.code_memory import CodeBlock, Places
     from vm_jit.engine import CodeImage
 
-__all__ = ["TIERS", "Profiler", "Sample"]
+__all__ = ["TIERS", "HotCode", "HotRow", "Profiler", "Sample"]
 
 TIERS: Final = {
     "llvm": "optimised code",
@@ -260,6 +261,25 @@ class Sample:
     seconds: float
 
 
+@record(frozen=True)
+class HotRow:
+    """The host code of one guest instruction, or of several that begin with the one at ``pc``, and the time spent in it."""
+
+    pc: int
+    code: bytes
+    seconds: float
+
+
+@record(frozen=True)
+class HotCode:
+    """A piece of compiled guest code, as it lies in memory. ``address`` is the host's; ``tier`` a key of TIERS."""
+
+    tier: str
+    address: int
+    seconds: float
+    rows: tuple[HotRow, ...]
+
+
 @record(eq=False)
 class _Piece:
     """Guest code of a tier, and what it was made from."""
@@ -304,10 +324,11 @@ class Profiler:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._pieces: list[_Piece] = []
+        self._hits: dict[int, tuple[_Piece, dict[int, float]]] = {}
         self._records: dict[int, _Records] = {}
         self._number = 0
         self._slow = False  # the engine has no native code
-        self._stopped = False
+        self._started = self._stopped = False
         self._install(cache)
         self._python = _mapping_of(ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 0)
 
@@ -343,8 +364,22 @@ class Profiler:
     def start(self) -> None:
         """Begin with this thread, and with each that starts from now on."""
         engines._code.listener = self._placed
+        if not self._started:
+            self._started = True
+            os.register_at_fork(after_in_child=self._forked)
         threading.setprofile(self._thread_starts)
         self._arm(_START)
+
+    def _forked(self) -> None:
+        """In the child of a fork, whose only thread this is. It has inherited no timer."""
+        if self._stopped or not self._started:
+            return
+        before: _Slot | None = getattr(self._local, "slot", None)
+        self._lock = threading.Lock()
+        self._threads = []
+        self._arm(_RUN)
+        if before is not None:
+            self._local.slot.cpu = before.cpu
 
     def stop(self) -> None:
         """End. Threads that still run are sampled no more."""
@@ -412,6 +447,7 @@ class Profiler:
             try:
                 return run(cpu, memory, limit, call)
             finally:
+                slot = local.slot  # another one in the child of a fork
                 slot.cpu = 0
                 self._look(engine)
 
@@ -446,6 +482,17 @@ class Profiler:
         """Samples for which there was no room."""
         return sum(one.slot.lost for one in self._threads)
 
+    def drain(self) -> list[Sample]:
+        """The samples so far, which are forgotten: while the guest's code is still there. Its threads must not be running."""
+        with self._lock:
+            kept = [(one, one.slot.end) for one in self._threads]
+        for one, _ in kept:
+            one.slot.end = 0  # the handler leaves the buffer alone
+        found = list(self.samples())
+        for one, end in kept:
+            one.slot.next, one.slot.end = one.buffer, end
+        return found
+
     def samples(self) -> Iterator[Sample]:
         """All samples of all threads. After :meth:`stop`."""
         pieces = sorted(self._pieces, key=lambda piece: piece.block.execute)
@@ -477,11 +524,35 @@ class Profiler:
             for words in _read(one):
                 yield self._sample(one.name, words, piece_at, name_at)
 
+    def hot(self, most: int) -> list[HotCode]:
+        """The pieces of code that took longest, of the samples that have been taken."""
+        found = sorted(self._hits.values(), key=lambda one: -sum(one[1].values()))[:most]
+        out = []
+        for piece, offsets in found:
+            starts, pcs = piece.places
+            rows = []
+            for at, pc in enumerate(pcs):
+                begin = starts[at] if at else 0
+                end = starts[at + 1] if at + 1 < len(starts) else piece.block.size
+                if piece.tier == "llvm" and at + 1 == len(pcs) and at:
+                    end = begin  # its table ends where the code does
+                # SAFETY: the block is retained since it came into use, so [begin, end) of it is readable.
+                code = ctypes.string_at(piece.block.execute + begin, max(end - begin, 0))
+                spent = sum(seconds for offset, seconds in offsets.items() if begin <= offset < end)
+                if at + 1 == len(pcs):
+                    code = code.rstrip(b"\0")  # what pads it, and constants
+                if code:
+                    rows.append(HotRow(pc, code, spent))
+            out.append(HotCode(piece.tier, piece.block.execute, sum(offsets.values()), tuple(rows)))
+        return out
+
     def _sample(self, thread: str, words: tuple[int, ...], piece_at: Any, name_at: Any) -> Sample:
         _, rip, _, r13, count, phase, pc, reason, number, *hits = words
         seconds = count * self.interval
         piece = piece_at(rip)
         if piece is not None:
+            offsets = self._hits.setdefault(id(piece), (piece, {}))[1]
+            offsets[rip - piece.block.execute] = offsets.get(rip - piece.block.execute, 0.0) + seconds
             stack = [place_at(piece.places, rip - piece.block.execute)]
             if piece.tier == "llvm":
                 for hit in hits:

@@ -87,10 +87,6 @@ class Region:
         return sum(len(block.insns) for block in self.blocks.values())
 
 
-def _jumps(insn: Decoded) -> list[Op]:
-    return [op for op in insn.template.ops if op.code == "setpc"]
-
-
 def static_value(template: Template, number: int, insn: Decoded, pc: int) -> int | None:
     """The value of an op if decoding settles it, else None."""
     op = template.ops[number]
@@ -149,7 +145,7 @@ def discover(
                 work.append(after)
                 break
             code[pc] = insn
-            jumps = _jumps(insn)
+            jumps = insn.template.jumps
             pc += insn.length
             if not jumps:
                 continue
@@ -223,7 +219,7 @@ def surroundings(
     for at, insn in code.items():
         out = after[at] = []
         behind = at + insn.length
-        jumps = _jumps(insn)
+        jumps = insn.template.jumps
         if not jumps:
             out.append(behind)
         else:
@@ -359,7 +355,7 @@ def _function(isa: Isa, start: int, decode: Callable[[int], Decoded | None]) -> 
             code[pc] = insn
             if len(code) > _SMALL or not _belongs(insn.template, insn, pc):
                 return None
-            jumps = _jumps(insn)
+            jumps = insn.template.jumps
             at, pc = pc, pc + insn.length
             if not jumps:
                 continue
@@ -412,7 +408,7 @@ def _comes_back(isa: Isa, target: int, origin: int, decode: Callable[[int], Deco
             if insn is None:
                 break
             seen.add(pc)
-            jumps = _jumps(insn)
+            jumps = insn.template.jumps
             at, pc = pc, pc + insn.length
             if not jumps:
                 continue
@@ -450,7 +446,7 @@ def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) ->
             block.kind, block.follow = "fall", pc
             return block
         block.insns.append((pc, insn))
-        jumps = _jumps(insn)
+        jumps = insn.template.jumps
         at, pc = pc, pc + insn.length
         if jumps:
             jump = jumps[-1]

@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,6 +121,17 @@ class _Compiled:
 def _pages_of(spans: tuple[tuple[int, int], ...]) -> set[int]:
     """The numbers of the guest pages that spans lie on."""
     return {number for start, end in spans for number in range(start >> 12, (end - 1 >> 12) + 1)}
+
+
+def _joined(ranges: Iterable[range]) -> list[range]:
+    """Ranges, those that overlap as one."""
+    out: list[range] = []
+    for one in sorted(ranges, key=lambda one: one.start):
+        if out and one.start < out[-1].stop:
+            out[-1] = range(out[-1].start, max(out[-1].stop, one.stop))
+        else:
+            out.append(one)
+    return out
 
 
 class Tiering:
@@ -415,33 +426,32 @@ class Tiering:
         seen: dict[int, int] = {}
         if self.synchronous:
             # Tests do not depend on time.
-            near = range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)
+            parts = [range(max(min(ends) - _NEAR, 0), max(ends) + _NEAR)]
         else:
+            # Of each jump by itself: one to another library does not put all that lies between into the switch.
+            inner: dict[int, set[int]] = {}
             for _ in range(_SAMPLES):
                 for pc in ends:
                     target = engine.last_target(pc)
                     if target is not None:
                         seen[target] = seen.get(target, 0) + 1
-            inner = [pc for pc in seen if any(abs(pc - end) < _FAR for end in ends)]
-            if not inner:
-                return sorted(seen, key=seen.__getitem__, reverse=True)
-            near = range(min(*ends, *inner), max(*ends, *inner) + 1)
-        for pc in self._unexplained(near) - region.blocks.keys():
-            if self._is_warm(pc):
-                seen.setdefault(pc, 0)
+                        if abs(target - pc) < _FAR:
+                            inner.setdefault(pc, {pc}).add(target)
+            parts = _joined(range(min(places), max(places) + 1) for places in inner.values())
+        for near in parts:
+            for pc in self._unexplained(near) - region.blocks.keys():
+                if self._is_warm(pc):
+                    seen.setdefault(pc, 0)
         return sorted(seen, key=lambda pc: (-seen[pc], -self._jumps_to(pc), pc))[:_MAX_PLACES]
 
     def _unexplained(self, near: range) -> set[int]:
         """The places in a range that have run, but neither behind an instruction that has, nor as the target of a jump, nor behind a call."""
         from vm_jit.region import static_value
 
-        places = set(self.engine.decoded_places(near))
-        for pc in list(places):
-            insn = self._executed(pc)
-            if insn is None:
-                places.discard(pc)
-                continue
-            jumps = [op for op in insn.template.ops if op.code == "setpc"]
+        found = self.engine.executed(near)
+        places = set(found)
+        for pc, insn in found.items():
+            jumps = insn.template.jumps
             places.difference_update(static_value(insn.template, op.args[0], insn, pc) or 0 for op in jumps)
             if not jumps or jumps[-1].guard is not None or self.engine.isa.flow(insn) == "call":
                 places.discard(pc + insn.length)
@@ -471,10 +481,10 @@ class Tiering:
 
     def _executed(self, pc: int) -> Decoded | None:
         engine = self.engine
-        if not engine.is_decoded(pc) or pc in engine.breakpoints:
-            return None
         found = self._decodings.get(pc)
         if found is None:
+            if not engine.is_decoded(pc) or pc in engine.breakpoints:
+                return None
             fresh = engine.decode(pc)
             if isinstance(fresh, Trap):
                 return None
@@ -486,9 +496,8 @@ class Tiering:
         from vm_jit.region import REACH, discover, surroundings
 
         engine = self.engine
-        self._decodings.clear()
-        near = engine.decoded_places(range(max(pc - REACH, 0), pc + REACH))
-        code = {at: insn for at in near if (insn := self._executed(at)) is not None}
+        code = engine.executed(range(max(pc - REACH, 0), pc + REACH))
+        self._decodings = dict(code)
         hot = [other for other, count in self._pending.items() if count >= _REPORTS]
         roots, members, only = surroundings(engine.isa, pc, code, self._is_warm, hot)
 

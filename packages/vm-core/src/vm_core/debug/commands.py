@@ -336,8 +336,8 @@ class Commands:
         self._resume(choose, free=not (one and step))
 
     def _resume(self, choose: Callable[[GuestThread], Action | None], *, free: bool) -> None:
-        self.running = True
         self.debugger.resume(choose, free=free)
+        self.running = True
 
     def _vcont(self, rest: bytes) -> None:
         actions: list[tuple[int, Action | None]] = []

@@ -297,15 +297,15 @@ def pidfd_send_signal(t: GuestThread, fd: int, number: int, info: int, flags: in
     file = t.table.get(fd & 0xFFFF_FFFF)
     if flags & 0xFFFF_FFFF:
         return -errno.EINVAL
-    if file is not None and file.kind == EMULATED and file.path.startswith("/proc/"):
-        # A directory of a process names it too.
-        name = file.path[6:]
-        if name.isdecimal() and _known(t.process, int(name)):
-            return (
-                signal.rt_sigqueueinfo(t, int(name), number, info)
-                if info
-                else signal.kill(t, int(name), number)
-            )
+    if file is not None and file.kind == EMULATED:
+        # As since Linux 5.1, before there was pidfd_open: a directory /proc/PID stands for its process.
+        top, _, name = file.path.rpartition("/")
+        if top != "/proc" or not name.isdecimal():
+            return -errno.EBADF
+        pid = int(name)
+        if info:
+            return signal.rt_sigqueueinfo(t, pid, number, info)
+        return signal.kill(t, pid, number)
     if not isinstance(file, PidFile):
         return -errno.EBADF
     if select_ready(file.fd) and file.pid not in t.process.children:

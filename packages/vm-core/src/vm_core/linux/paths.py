@@ -142,6 +142,7 @@ def _remove_tree(path: str) -> None:
     shutil.rmtree takes a stack frame and a descriptor for each level, and a guest can make more levels than there are of
     either. Here, what lies below a subdirectory is moved up beside it, so that there never are more than two levels.
     """
+    os.chmod(path, 0o700)
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         prefix, count = os.urandom(8).hex(), 0

@@ -785,6 +785,9 @@ class Process:
         """Whether engines may answer system calls themselves."""
         self.tracer: Tracer | None = None
         self.recorder: Recorder | None = None
+        self.over: list[Callable[[], None]] = []
+        """Called when a program is over that the caller of :meth:`run` will not see the end of: another takes its place, or it
+        was a child's."""
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
@@ -1152,6 +1155,8 @@ class Process:
                 Log("vm.linux").warning("%s", f"process {self.pid}: {self.failure!r}")
             if self.parent_pipe >= 0:
                 self._leave_parent()
+            for tell in self.over:
+                tell()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1287,6 +1292,8 @@ class Process:
         mapping.flush_all(self)
         if self.parent_pipe >= 0:
             self._leave_parent()
+        for tell in self.over:
+            tell()
         self.engine.close()
         self.memory.close()
         self._inherited = False

@@ -40,7 +40,7 @@ OK, PARTIAL, IGNORED, ABSENT = "implemented", "partial", "ignored", "absent"
 class Row(NamedTuple):
     """One call. ``generic`` is its number on riscv64 and aarch64, ``x86_64`` there; None where it does not exist.
 
-    ``args`` has one word an argument, which says how strace shows it: fd dfd path str ptr buf int uint oct hex
+    ``args`` has one word an argument, which says what it is (strace's signatures, which say more, go before it): fd dfd path str ptr buf int uint oct hex
     oflags prot mflags sig clock futex whence.
     """
 

@@ -65,6 +65,8 @@ def read_in_background(t: GuestThread, file: File) -> int:
             return 0
     except OSError:
         return 0  # not our controlling terminal
+    if t.attention and t.must_return():
+        return RESTART  # what came while it was stopped goes first
     ignored = t.process.signals.action(_SIGTTIN).handler == _IGNORE
     if ignored or t.mask >> _SIGTTIN - 1 & 1 or not t.process.owns_host:
         return -errno.EIO

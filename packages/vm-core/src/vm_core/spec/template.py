@@ -86,6 +86,11 @@ class Template:
         return tuple(dict.fromkeys(op.attr for op in self.ops if op.code == "setreg"))
 
     @cached_property
+    def jumps(self) -> tuple[Op, ...]:
+        """The ops that set the pc."""
+        return tuple(op for op in self.ops if op.code == "setpc")
+
+    @cached_property
     def codes(self) -> frozenset[str]:
         """The op codes that occur."""
         return frozenset(op.code for op in self.ops)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from vm_core.log import write_all
+
 __all__ = ["Lines", "Shared"]
 
 _PROCESSES: Final = 4096
@@ -226,12 +228,7 @@ class Lines:
             if tid not in self._files:
                 self._files[tid] = self._create(f"{self._path}.{tid}")
             fd = self._files[tid]
-        data = text.encode("utf-8", "backslashreplace")
-        try:
-            while data:
-                data = data[os.write(fd, data) :]
-        except OSError:
-            pass  # the reader is gone, or the disk is full: the guest goes on
+        write_all(fd, text)
 
     def left(self, tid: int) -> None:
         """The thread writes nothing more."""
