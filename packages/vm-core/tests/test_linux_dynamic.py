@@ -159,6 +159,20 @@ def test_an_interpreters_interpreter_means_nothing(sysroot, here):
     assert run([str(both)], sysroot, here).returncode == 42
 
 
+def test_a_program_by_a_link_knows_where_it_is(sysroot, here):
+    from vm_core.linux.process import Process
+
+    place(sysroot, "bin/real", dynamic(EXIT_42))
+    (sysroot / "bin" / "link").symlink_to("real")
+    (sysroot / "lib" / "ld.so").rename(sysroot / "lib" / "real.so")
+    (sysroot / "lib" / "ld.so").symlink_to("real.so")
+    for name, real in (("/bin/link", "/bin/real"), (str(sysroot / "bin/link"), str(sysroot / "bin/real"))):
+        with Process([name], sysroot=str(sysroot), engine="reference", cwd=str(here)) as process:
+            assert process.executable == real
+            names = {region.name for region in process.memory.regions()}
+            assert {real, "/lib/real.so"} <= names
+
+
 def test_a_loader_by_a_link(sysroot, here):
     (sysroot / "lib" / "ld.so").rename(sysroot / "lib" / "real.so")
     (sysroot / "lib" / "ld.so").symlink_to("/lib/real.so")  # of the guest's name space

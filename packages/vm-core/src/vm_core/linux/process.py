@@ -939,17 +939,22 @@ class Process:
     def _in_guest(
         self, program: str | os.PathLike[str] | bytes, namespace: Namespace, *, rooted: bool
     ) -> str | os.PathLike[str] | bytes:
-        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path."""
-        if isinstance(program, bytes) or not (rooted or os.path.isabs(program)):
+        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path. ``executable``
+        becomes the path without links."""
+        if isinstance(program, bytes):
             return program
         try:
             with namespace.walk(namespace.start, os.fspath(program)) as place:
-                if place.node is None and place.mount is not None and place.mount.guest == "/":
-                    place.stat()
+                if place.node is not None or place.mount is None:
+                    return program
+                info = place.stat()
+                if place.mount.guest == "/" and (rooted or os.path.isabs(program)):
                     fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
                     self.executable = place.guest
                     self._program_fd = fd
                     return f"/proc/self/fd/{fd}"
+                if os.path.samestat(info, os.stat(program)):
+                    self.executable = place.guest
         except OSError:
             pass
         return program
@@ -963,14 +968,13 @@ class Process:
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
                 fd = os.open(place.name, flags, dir_fd=place.fd)
+                name = place.guest
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise LoadError(f"{wanted}, which is not there", hint=self._how_to_get(path)) from None
             raise LoadError(f"{wanted}, which cannot be opened: {error.strerror}") from None
         try:
-            return load_interpreter(
-                f"/proc/self/fd/{fd}", self.memory, self.isa.name, name=path, high=self.mmap_top
-            )
+            return load_interpreter(fd, self.memory, self.isa.name, name=name, high=self.mmap_top)
         finally:
             os.close(fd)
 
@@ -1786,11 +1790,11 @@ class Process:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def unknown(self, number: int, thread: GuestThread) -> int:
-        """The result of a thread's call without a handler, as a register value."""
+    def unknown(self, number: int, thread: GuestThread | None = None) -> int:
+        """The result of a call without a handler, as a register value; the call is this thread's."""
         name = table.name_of(self.abi, number)
         self.explain(name, f"{name} (number {number}) is not implemented: it returns ENOSYS")
-        if self.tracer is not None:
+        if self.tracer is not None and thread is not None:
             self.tracer.unknown(thread, number, name)
         return -errno.ENOSYS & MASK64
 
