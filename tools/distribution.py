@@ -518,17 +518,18 @@ def main() -> int:
             _progress(number, len(rows), row)
             results.append(_one(row, args, oracle, kept, scratch))
             _say(results[-1], verbose=args.verbose)
-    if args.record and oracle is not None:
-        for result in results:
-            if result.qemu is not None and not result.qemu.hung:
+    against = oracle.version if oracle else "what qemu wrote before (tools/distribution.json)"
+    _remember(results)
+    if args.record:
+        python = {row.name for row in load_rows() if row.python}
+        for result in _remembered():
+            if result.qemu is not None and not result.qemu.hung and not result.name.startswith("debootstrap"):
                 facts = asdict(result.qemu)
                 kept[result.name] = {key: facts[key] for key in ("status", "tests", "skipped", "bad")}
-                kept[result.name]["stdout"] = "" if result.qemu.tests else result.qemu.stdout
+                kept[result.name]["stdout"] = "" if result.name in python else result.qemu.stdout
         KEPT.write_text(
             json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-    against = oracle.version if oracle else "what qemu wrote before (tools/distribution.json)"
-    _remember(results)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
     if args.write:
