@@ -533,7 +533,7 @@ def test_interval_timers(guest):
     interval = struct.unpack("<qqqq", guest.get(32))[:2]
     assert interval == (0, 10_000)
     assert guest.call("setitimer", 0, bytes(32), guest.buffer) == 0
-    assert guest.call("setitimer", 1, value, 0) == -errno.EINVAL
+    assert guest.call("setitimer", 3, value, 0) == -errno.EINVAL
     assert guest.call("setitimer", 0, struct.pack("<qqqq", 0, 0, 0, 2_000_000), 0) == -errno.EINVAL
     guest.call("rt_sigtimedwait", bit(SIGALRM), 0, bytes(16), 8)
     assert (

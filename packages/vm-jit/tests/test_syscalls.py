@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import select
+import socket
 import struct
 import threading
 import time
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from vm_core.linux.futex import can_wait_for_two
-from vm_core.linux.native import NativeCalls
+from vm_core.linux.native import FD_AT, FD_READ, FD_SEEK, FD_WRITE, NativeCalls
 from vm_core.linux.process import Process
 from vm_core.runner import DEVNULL, PIPE, run
 from vm_core.state import HEADER
@@ -26,6 +28,7 @@ NUMBERS = {
     "pwrite64": 68, "futex": 98, "nanosleep": 101, "clock_gettime": 113, "clock_nanosleep": 115, "sched_yield": 124,
     "tkill": 130, "tgkill": 131, "kill": 129, "rt_sigprocmask": 135, "gettimeofday": 169, "getpid": 172, "getppid": 173,
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
+    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207,
 }  # fmt: skip
 TIMES = ("clock_gettime", "gettimeofday")
 ENGINES = ("interp", "jit")
@@ -109,7 +112,9 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
 
 def files(process: Process) -> None:
     """Guest descriptors 0 to 8: files, devices, pipes."""
-    from vm_core.linux.files import File
+    from vm_core.linux.files import STREAM, File
+    from vm_core.linux.host import call as host_call
+    from vm_core.linux.poll import _HOST_EVENT, _Watched
 
     process.files.namespace  # noqa: B018
     fd = os.memfd_create("data", os.MFD_CLOEXEC)
@@ -129,10 +134,26 @@ def files(process: Process) -> None:
         File(reader, 0o4000),
         File(writer, 0o4001),
         File(os.eventfd(3, os.EFD_NONBLOCK | os.EFD_CLOEXEC), 2 | 0o4000),
-        File(os.open("/", os.O_RDONLY | os.O_CLOEXEC), 0),
+        File(os.open(process.files.cwd, os.O_RDONLY | os.O_CLOEXEC), 0),
         File(os.dup(null), 2, inherited=True),
     )):  # fmt: skip
         process.files.table[number] = file
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    for size in (5, 300, 0, 40):
+        pair[1].send(bytes(range(40)) * 8 if size == 300 else b"d" * size)
+    ready = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    with select.epoll() as poller:
+        events = os.dup(poller.fileno())
+    for data in (0x1234_5678_9ABC_DEF0, 7):
+        host_call(
+            "epoll_ctl", events, 1, os.dup(ready), _HOST_EVENT.pack(select.EPOLLIN | select.EPOLLOUT, data)
+        )
+    watched = File(events, 2, path="anon_inode:[eventpoll]", kind=STREAM)
+    watched.socket = _Watched()
+    process.files.table[12] = File(pair[0].detach(), 2 | 0o4000)
+    process.files.table[13] = watched
+    os.close(ready)
+    pair[1].close()
 
 
 def some_calls(rng: random.Random, count: int) -> list[Call]:
@@ -158,7 +179,7 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
     names = sorted(set(NUMBERS) - {"kill", *TIMES})
     for _ in range(count):
         name = rng.choice(names)
-        fd = rng.choice((*range(11), 3, 5, 6, 4096, -1, 1 << 32 | 3))
+        fd = rng.choice((*range(11), 3, 5, 6, 4096, -1, 1 << 32 | 3, 12))
         args: tuple[int, ...]
         match name:
             case "read" | "write":
@@ -173,6 +194,22 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
                     rng.choice((0, 7, 20000, -1, -200, 1 << 62)),
                     rng.choice((0, 1, 2, 3, 4, 5, 9, 256, -1)),
                 )
+            case "fstat":
+                args = (rng.choice((3, 8, 8, 4096, -1)), address())  # what is the same in each run
+            case "getdents64":
+                args = (rng.choice((0, 3, 8, 8, 11)), address(), rng.choice((0, 10, 64, 300, 4096, 1 << 21)))
+            case "recvfrom":
+                place = rng.choice((0, 0, 0, address()))
+                args = (
+                    rng.choice((12, 12, 12, 0, 5, 99)),
+                    address(),
+                    length(),
+                    rng.choice((0, 0x40, 2, 0x20)),
+                    place,
+                    0,
+                )
+            case "epoll_pwait":
+                args = (rng.choice((13, 13, 13, 0, 99)), address(), rng.choice((1, 2, 9, 0, -1)), 0, 0, 8)
             case "close":
                 args = (rng.choice((9, 10, 11, 4096, -1)),)
             case "dup3":
@@ -308,7 +345,7 @@ def test_a_descriptor_in_use_is_not_closed() -> None:
 
 
 def test_the_table_follows_descriptors() -> None:
-    from vm_core.linux.native import DESCRIPTORS, FD_AT, FD_POLL, FD_READ, FD_SMALL, FD_WRITE
+    from vm_core.linux.native import DESCRIPTORS, FD_POLL, FD_SMALL
 
     with make(program("ebreak"), "reference") as process:
         files(process)
@@ -328,7 +365,7 @@ def test_the_table_follows_descriptors() -> None:
         assert not word(6) & FD_AT
         assert word(7) & FD_READ
         assert not word(7) & FD_WRITE
-        assert word(8) == 0
+        assert word(8) & (FD_READ | FD_WRITE | FD_SEEK | FD_AT) == 0, "a directory"
         assert not word(9) & FD_POLL  # /dev/null never blocks
         process.files.close(0)
         assert word(0) == 0

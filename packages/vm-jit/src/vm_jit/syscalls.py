@@ -32,12 +32,13 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 _HOST_NUMBERS: Final = (
     {
         "read": 0, "write": 1, "lseek": 8, "pread64": 17, "pwrite64": 18, "readv": 19, "writev": 20, "sched_yield": 24,
-        "futex": 202, "getrandom": 318, "futex_waitv": 449,
+        "futex": 202, "getrandom": 318, "futex_waitv": 449, "fstat": 5, "recvfrom": 45, "getdents64": 217, "epoll_pwait": 281,
     }
     if HOST.x86
     else {
         "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "futex": 98,
-        "sched_yield": 124, "getrandom": 278, "futex_waitv": 449,
+        "sched_yield": 124, "getrandom": 278, "futex_waitv": 449, "epoll_pwait": 22, "getdents64": 61, "fstat": 80,
+        "recvfrom": 207,
     }
 )  # fmt: skip
 _READ: Final = Access.READ.value
@@ -52,6 +53,16 @@ _FEWEST_SPINS, _MOST_SPINS = 4, 64
 """A pause is 10 to 50 ns."""
 _PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
 _SIZE_U32, _FUTEX_PRIVATE = 2, 128
+_DONTWAIT: Final = 0x40
+_EVENTS: Final = 8
+_EVENT_BYTES: Final = 12 if HOST.x86 else 16
+"""Of the host's struct epoll_event, which x86-64 packs."""
+_STAT_OF_X86: Final = (
+    (0, 0, 8), (8, 8, 8), (24, 16, 4), (16, 20, 4), (28, 24, 4), (32, 28, 4), (40, 32, 8), (-1, 40, 8), (48, 48, 8),
+    (56, 56, 4), (-1, 60, 4), (64, 64, 8), (72, 72, 8), (80, 80, 8), (88, 88, 8), (96, 96, 8), (104, 104, 8), (112, 112, 8),
+    (-1, 120, 8),
+)  # fmt: skip
+"""(offset in x86-64's struct stat or -1 for zero, offset in the generic one, bytes)."""
 _ALLOWED: Final = f"""\
 define internal i1 @allowed(ptr %arena, i64 %address, i64 %length, i8 %need) noinline #0 {{
 entry:
@@ -300,6 +311,77 @@ class _Calls(Emitter):
         offset, whence = self.argument(1), self.v(f"and i64 {self.argument(2)}, 255")
         word = self.open_descriptor(native.FD_SEEK)
         self.transferred(self.host("lseek", self.host_number(word), offset, whence))
+
+    def op_fstat(self) -> None:
+        """The host's answer in the layout of the 64-bit ABIs that share one (asm-generic/stat.h)."""
+        place = self.require_range(self.argument(1), 128, _WRITE)
+        word = self.open_descriptor(native.FD_STAT)
+        result = self.host("fstat", self.host_number(word), "ptr %space")
+        self.require(self.compare("eq", result, 0), "letgo")
+        moves = _STAT_OF_X86 if HOST.x86 else tuple((at, at, 8) for at in range(0, 128, 8))
+        for source, target, size in moves:
+            type_ = f"i{8 * size}"
+            value = "0" if source < 0 else self.v(f"load {type_}, ptr {self.at('%space', source)}")
+            self.emit(f"store {type_} {value}, ptr {self.at(place, target)}, align 1")
+        self.transferred("0")
+
+    def op_getdents64(self) -> None:
+        size = self.v(f"and i64 {self.argument(2)}, {0xFFFF_FFFF}")
+        self.require(self.compare("ule", size, _MOST))
+        place = self.require_range(self.argument(1), size, _WRITE)
+        word = self.open_descriptor(native.FD_LIST)
+        self.spend(size)
+        self.transferred(self.host("getdents64", self.host_number(word), f"ptr {place}", size))
+
+    def op_recvfrom(self) -> None:
+        """Without an address, and what is there already."""
+        count, flags = self.argument(2), self.int_argument(3)
+        self.require(self.compare("ule", count, _MOST))
+        self.require(self.compare("eq", self.v(f"and i32 {flags}, {~_DONTWAIT}"), 0, "i32"))
+        self.require(self.compare("eq", self.argument(4), 0))
+        place = self.require_range(self.argument(1), count, _WRITE)
+        word = self.open_descriptor(native.FD_SOCKET | native.FD_READ)
+        self.require(self.compare("eq", self.v(f"and i64 {word}, {native.FD_POLL}"), 0), "letgo")
+        self.spend(count)
+        number = self.host_number(word)
+        self.transferred(self.host("recvfrom", number, f"ptr {place}", count, str(_DONTWAIT), "0", "0"))
+
+    def op_epoll_pwait(self) -> None:
+        """What is ready already, a few events at a time; and nothing, if nothing is to be waited for."""
+        self.require(self.compare("eq", self.argument(4), 0))
+        wanted = self.int_argument(2)
+        self.require(self.compare("sgt", wanted, 0, "i32"))
+        few = self.compare("slt", wanted, _EVENTS, "i32")
+        most = self.v(f"zext i32 {self.v(f'select i1 {few}, i32 {wanted}, i32 {_EVENTS}')} to i64")
+        place = self.require_range(self.argument(1), self.v(f"shl i64 {most}, 4"), _WRITE)
+        timeout = self.int_argument(3)
+        word = self.open_descriptor(native.FD_EPOLL)
+        # The mask's size is looked at even without a mask.
+        count = self.host("epoll_pwait", self.host_number(word), "ptr %space", most, "0", "0", "8")
+        some, none, loop, body, done = (self.label() for _ in range(5))
+        self.require(self.compare("sge", count, 0), "letgo")
+        self.emit(f"br i1 {self.compare('eq', count, 0)}, label %{none}, label %{some}")
+        self.place(none)
+        self.require(self.compare("eq", timeout, 0, "i32"), "letgo")
+        self.transferred("0")
+        self.place(some)
+        self.emit(f"br label %{loop}")
+        self.place(loop)
+        i, following = f"%{loop}i", f"%{loop}n"
+        self.emit(f"{i} = phi i64 [ 0, %{some} ], [ {following}, %{body} ]")
+        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
+        self.place(body)
+        source = self.at("%space", self.v(f"mul i64 {i}, {_EVENT_BYTES}"))
+        target = self.at(place, self.v(f"shl i64 {i}, 4"))
+        events = self.v(f"load i32, ptr {source}")
+        data = self.v(f"load i64, ptr {self.at(source, _EVENT_BYTES - 8)}, align 4")
+        self.emit(f"store i32 {events}, ptr {target}, align 1")
+        self.emit(f"store i32 0, ptr {self.at(target, 4)}, align 1")
+        self.emit(f"store i64 {data}, ptr {self.at(target, 8)}, align 1")
+        self.emit(f"{following} = add i64 {i}, 1")
+        self.emit(f"br label %{loop}")
+        self.place(done)
+        self.transferred(count)
 
     # -- small calls --------------------------------------------------------------------------------------------
 
@@ -793,6 +875,8 @@ class _Calls(Emitter):
         return HOST.x86 and self.abi.plain_frame
 
     def can(self, operation: Operation) -> bool:
+        if operation in (Operation.FSTAT, Operation.EPOLL_PWAIT) and self.abi.column == "x86_64":
+            return False  # other structures
         return self.signals or operation not in (
             Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL,
         )  # fmt: skip

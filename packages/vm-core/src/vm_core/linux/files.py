@@ -1150,7 +1150,12 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         if source is None or source.fd < 0 or not file.flags & 3:
             return -errno.EBADF
         return fcntl.ioctl(file.fd, _FICLONE, source.fd)
-    result = terminal.ioctl(t, file, request, argument)
+    if file.kind == SOCKET and request >> 8 == 0x89:
+        from vm_core.linux import net
+
+        result = net.ioctl(t, file, request, argument)
+    else:
+        result = terminal.ioctl(t, file, request, argument)
     if result is not None:
         return result
     return -errno.ENOTTY

@@ -38,10 +38,14 @@ __all__ = [
     "ACTIONS",
     "DESCRIPTORS",
     "FD_AT",
+    "FD_EPOLL",
+    "FD_LIST",
     "FD_POLL",
     "FD_READ",
     "FD_SEEK",
     "FD_SMALL",
+    "FD_SOCKET",
+    "FD_STAT",
     "FD_WRITE",
     "GENERATION",
     "MAX_DESCRIPTORS",
@@ -69,6 +73,8 @@ MAX_DESCRIPTORS: Final = 4096
 FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in range(6))
 """May be read, written, lseek()ed, used with pread and pwrite; has to be polled first, as it may block; takes at most
 4096 bytes at once (a pipe writes so many entirely or not at all)."""
+FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
+"""Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
 _BYTES: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
 
 
@@ -111,6 +117,10 @@ class Operation(enum.IntEnum):
     CLOCK_NANOSLEEP = 35
     GETRANDOM = 36
     MADVISE = 37
+    FSTAT = 38
+    GETDENTS64 = 39
+    RECVFROM = 40
+    EPOLL_PWAIT = 41
 
 
 _CONSTANTS: Final = {
@@ -180,18 +190,25 @@ def _device(fd: int) -> tuple[int, tuple[int, int]]:
 
 
 def _descriptor(file: File) -> int:
-    """A descriptor's word: only what the handlers in files.py would pass to the host as it is."""
-    from vm_core.linux.files import REGULAR, SOCKET, STREAM
+    """A descriptor's word: only what the handlers would pass to the host as it is."""
+    from vm_core.linux.files import DIRECTORY, REGULAR, SOCKET, STREAM
 
     access = file.flags & 3
     can = (FD_READ if access != 1 else 0) | (FD_WRITE if access else 0)
+    told = FD_STAT if file.mode is None else 0
     if file.kind == REGULAR:
-        return file.fd | can | FD_SEEK | FD_AT
+        return file.fd | can | FD_SEEK | FD_AT | told
+    if file.kind == DIRECTORY:
+        return file.fd | FD_LIST | told
     if file.kind in (STREAM, SOCKET):
         # A socket or terminal may take a part of a small write; the rest is vm_core's to wait for.
         mode, device = _device(file.fd)
         steady = stat.S_ISCHR(mode) and device in _STEADY
         if not (stat.S_ISFIFO(mode) or steady):
             can &= ~FD_WRITE
-        return file.fd | can | FD_SEEK | FD_SMALL | (FD_POLL if file.inherited and not steady else 0)
+        if file.kind == SOCKET:
+            can |= FD_SOCKET
+        elif file.path == "anon_inode:[eventpoll]":
+            can |= FD_EPOLL
+        return file.fd | can | FD_SEEK | FD_SMALL | told | (FD_POLL if file.inherited and not steady else 0)
     return 0

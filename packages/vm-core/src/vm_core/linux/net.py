@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import select
 import socket
@@ -205,7 +206,10 @@ def _abstract(t: GuestThread, name: bytes) -> bytes:
     """A sockaddr_un of the host for an abstract name, given without its zero."""
     host = _private(t) + name
     if len(host) > 108:
-        raise _refuse(errno.EINVAL)
+        # A long name's digest stands for it.
+        digest = hashlib.blake2b(name, digest_size=10).hexdigest().encode()
+        t.process.registry.bound(digest, name, (0, 0))
+        host = _private(t) + digest
     return struct.pack("<H", _UNIX) + host
 
 
@@ -303,7 +307,11 @@ def _shown(t: GuestThread, raw: bytes) -> bytes:
     name = raw[2:]
     if name[0] == 0:
         prefix = _private(t)
-        return raw[:2] + b"\0" + name[len(prefix) :] if name.startswith(prefix) else raw[:2]
+        if not name.startswith(prefix):
+            return raw[:2]
+        name = name[len(prefix) :]
+        known = t.process.registry.path_of(name) if len(name) == 20 else None
+        return raw[:2] + b"\0" + (known or name)
     label = name.split(b"\0")[0].rpartition(b"/")[2]
     path = t.process.registry.path_of(label)
     return raw[:2] + path + b"\0" if path is not None else raw[:2]
@@ -885,3 +893,22 @@ def setsockopt(t: GuestThread, fd: int, level: int, option: int, value: int, siz
     count = min(size & _FD, 1024)
     place = host_address(t.memory, value, count, Access.READ) if count else 0
     return host_call("setsockopt", file.fd, level, option, place, count)
+
+
+_SIOCGIFNAME: Final = 0x8910
+_INTERFACE: Final = frozenset({0x8910, 0x8913, 0x8915, 0x8919, 0x891B, 0x8921, 0x8927, 0x8933})
+"""SIOCGIFNAME, FLAGS, ADDR, BRDADDR, NETMASK, MTU, HWADDR and INDEX: a struct ifreq, asked for one interface."""
+
+
+def ioctl(t: GuestThread, file: File, request: int, argument: int) -> int | None:
+    """What a socket may be asked about interfaces; None for another request."""
+    if request == 0x8905:  # SIOCATMARK
+        t.memory.write(argument, fcntl.ioctl(file.fd, request, bytes(4)))
+        return 0
+    if request not in _INTERFACE:
+        return None
+    if not t.process.net:
+        return -errno.ENODEV
+    t.memory.check(argument, 40, Access.WRITE)
+    t.memory.write(argument, fcntl.ioctl(file.fd, request, t.memory.read(argument, 40)))
+    return 0

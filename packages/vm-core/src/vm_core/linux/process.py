@@ -1790,11 +1790,11 @@ class Process:
 
     # -- messages -----------------------------------------------------------------------------------------------
 
-    def unknown(self, number: int, thread: GuestThread) -> int:
-        """The result of a thread's call without a handler, as a register value."""
+    def unknown(self, number: int, thread: GuestThread | None = None) -> int:
+        """The result of a call without a handler, as a register value; the call is this thread's."""
         name = table.name_of(self.abi, number)
         self.explain(name, f"{name} (number {number}) is not implemented: it returns ENOSYS")
-        if self.tracer is not None:
+        if self.tracer is not None and thread is not None:
             self.tracer.unknown(thread, number, name)
         return -errno.ENOSYS & MASK64
 

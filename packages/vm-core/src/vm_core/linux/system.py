@@ -72,6 +72,14 @@ def denied(_t: GuestThread) -> int:
     return -errno.EPERM
 
 
+def unsupported(_t: GuestThread) -> int:
+    return -errno.EOPNOTSUPP
+
+
+def invalid(_t: GuestThread) -> int:
+    return -errno.EINVAL
+
+
 def exit_(t: GuestThread, code: int) -> int:
     t.exit_code = code & 0xFF
     raise ThreadEnd

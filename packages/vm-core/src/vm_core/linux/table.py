@@ -317,6 +317,44 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("setpgid", 154, 109, system.setpgid, "int int"),
     Row("getsid", 156, 124, system.getsid, "int"),
     Row("setsid", 157, 112, system.setsid),
+    Row("sethostname", 161, 170, system.denied, "", IGNORED, "EPERM"),
+    Row("setdomainname", 162, 171, system.denied, "", IGNORED, "EPERM"),
+    Row("settimeofday", 170, 164, system.denied, "", IGNORED, "EPERM"),
+    Row("mount", 40, 165, system.denied, "", IGNORED, "EPERM"),
+    Row("umount2", 39, 166, system.denied, "", IGNORED, "EPERM"),
+    Row("pivot_root", 41, 155, system.denied, "", IGNORED, "EPERM"),
+    Row("chroot", 51, 161, system.denied, "", IGNORED, "EPERM"),
+    Row("unshare", 97, 272, system.denied, "", IGNORED, "EPERM"),
+    Row("setns", 268, 308, system.denied, "", IGNORED, "EPERM"),
+    Row("reboot", 142, 169, system.denied, "", IGNORED, "EPERM"),
+    Row("swapon", 224, 167, system.denied, "", IGNORED, "EPERM"),
+    Row("swapoff", 225, 168, system.denied, "", IGNORED, "EPERM"),
+    Row("init_module", 105, 175, system.denied, "", IGNORED, "EPERM"),
+    Row("finit_module", 273, 313, system.denied, "", IGNORED, "EPERM"),
+    Row("delete_module", 106, 176, system.denied, "", IGNORED, "EPERM"),
+    Row("acct", 89, 163, system.denied, "", IGNORED, "EPERM"),
+    Row("syslog", 116, 103, system.denied, "", IGNORED, "EPERM"),
+    Row("vhangup", 58, 153, system.denied, "", IGNORED, "EPERM"),
+    Row("ptrace", 117, 101, system.denied, "", IGNORED, "EPERM"),
+    Row("process_vm_readv", 270, 310, system.denied, "", IGNORED, "EPERM"),
+    Row("process_vm_writev", 271, 311, system.denied, "", IGNORED, "EPERM"),
+    Row("perf_event_open", 241, 298, system.denied, "", IGNORED, "EPERM"),
+    Row("bpf", 280, 321, system.denied, "", IGNORED, "EPERM"),
+    Row("userfaultfd", 282, 323, system.denied, "", IGNORED, "EPERM"),
+    Row("kcmp", 272, 312, system.denied, "", IGNORED, "EPERM"),
+    Row("open_by_handle_at", 265, 304, system.denied, "", IGNORED, "EPERM"),
+    Row("name_to_handle_at", 264, 303, system.unsupported, "", IGNORED, "EOPNOTSUPP"),
+    Row("fanotify_init", 262, 300, system.denied, "", IGNORED, "EPERM"),
+    Row("io_uring_setup", 425, 425, system.nosys, "", ABSENT, "programs do without it"),
+    Row("io_setup", 0, 206, system.nosys, "", ABSENT, "programs do without it"),
+    Row("landlock_create_ruleset", 444, 444, system.nosys, "", ABSENT, "programs do without it"),
+    Row("seccomp", 277, 317, system.invalid, "", ABSENT, "EINVAL, as from a kernel without filters"),
+    Row("keyctl", 219, 250, system.nosys, "", ABSENT, "programs do without it"),
+    Row("add_key", 217, 248, system.nosys, "", ABSENT, "programs do without it"),
+    Row("request_key", 218, 249, system.nosys, "", ABSENT, "programs do without it"),
+    Row("mbind", 235, 237, system.nosys, "", ABSENT, "as from a kernel without NUMA"),
+    Row("get_mempolicy", 236, 239, system.nosys, "", ABSENT, "as from a kernel without NUMA"),
+    Row("set_mempolicy", 237, 238, system.nosys, "", ABSENT, "as from a kernel without NUMA"),
     Row("uname", 160, 63, system.uname, "ptr"),
     Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
@@ -353,16 +391,11 @@ ROWS: Final[tuple[Row, ...]] = (
 
 
 _ABSENT_TEXT: Final = """
-0:io_setup 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 39:umount2 40:mount 41:pivot_root 51:chroot 58:vhangup
-60:quotactl 89:acct 97:unshare 104:kexec_load 105:init_module 106:delete_module 116:syslog 117:ptrace
-128:restart_syscall 142:reboot 161:sethostname 162:setdomainname 170:settimeofday 171:adjtimex 180:mq_open
-181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl 188:msgrcv
-189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt 217:add_key
-218:request_key 219:keyctl 224:swapon 225:swapoff 234:remap_file_pages 235:mbind 236:get_mempolicy 237:set_mempolicy
-238:migrate_pages 239:move_pages 241:perf_event_open 262:fanotify_init 263:fanotify_mark 264:name_to_handle_at
-265:open_by_handle_at 266:clock_adjtime 268:setns 270:process_vm_readv 271:process_vm_writev 272:kcmp 273:finit_module
-277:seccomp 280:bpf 282:userfaultfd 284:mlock2 288:pkey_mprotect 289:pkey_alloc 290:pkey_free 292:io_pgetevents
-425:io_uring_setup 426:io_uring_enter 427:io_uring_register
+1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 60:quotactl 104:kexec_load 128:restart_syscall 171:adjtimex
+180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl
+188:msgrcv 189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt
+234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime 284:mlock2 288:pkey_mprotect
+289:pkey_alloc 290:pkey_free 292:io_pgetevents 426:io_uring_enter 427:io_uring_register
 """
 _ABSENT_GENERIC: Final = {
     int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())
