@@ -294,3 +294,49 @@ def test_two_thousand_mutated_programs_load_or_are_refused():
             del data[rng.randrange(len(data)) :]
         loaded += attempt(bytes(data))
     assert 100 < loaded < 1900
+
+
+def test_mapped_and_copied_programs_are_the_same(tmp_path):
+    """Mutated programs with an interpreter, from a file that is mapped and from bytes: refused alike, or alike in memory."""
+    rng = random.Random(20261126)
+    first = (1, 5, 0x1000, 0x10000, b"\x13\0\0\0" * 64, 0)
+    second = (1, 6, 0x1140, 0x11140, b"data" * 100, 0x2100)
+    whole = elf((first, second, (3, 4, 0x2000, 0x12000, b"/lib/ld.so\0", 0)))
+    path = tmp_path / "program"
+    loaded = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            at = rng.choice((rng.randrange(64, 64 + 3 * 56), rng.randrange(64)))
+            data[at] = rng.choice((0, 1, 7, 0x10, 0x40, 0x80, 0xFF, data[at] ^ 1 << rng.randrange(8)))
+        path.write_bytes(data)
+        seen = []
+        for source, real in ((bytes(data), False), (path, True)):
+            with GuestMemory(limit=LIMIT) as memory:
+                memory.catches_bus = real
+                try:
+                    image = load(source, memory, name="program")
+                except (LoadError, MemoryLimit) as error:
+                    seen.append(str(error))
+                    continue
+                pages = {
+                    number: bytes(memory.view[number << 12 : number + 1 << 12])
+                    for region in memory.regions()
+                    for number in range(region.start >> 12, region.end >> 12)
+                }
+                prots = {number: memory.table[number] for number in pages}
+                seen.append((image.entry, image.brk, image.interpreter, prots, _contents(data, pages)))
+        assert seen[0] == seen[1]
+        loaded += not isinstance(seen[0], str)
+    assert 40 < loaded < 380
+
+
+def _contents(data, pages):
+    """What segments have in pages. A mapped page also shows what the file has around a segment, a copied one does not."""
+    out = []
+    for number in range(struct.unpack_from("<H", data, 56)[0]):
+        kind, _, _, vaddr, _, size, total, _ = struct.unpack_from("<IIQQQQQQ", data, 64 + 56 * number)
+        if kind == 1:
+            whole = b"".join(pages.get(page, b"") for page in range(vaddr >> 12, vaddr + total + 4095 >> 12))
+            out.append(whole[vaddr % PAGE :][: size if total == size else total])
+    return out
