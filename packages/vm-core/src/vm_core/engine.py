@@ -139,6 +139,9 @@ class Engine(Protocol):
         """In the child of such a fork, still inside: the calling thread's vCPU is the only one, and no other host thread is
         left. What the parent does from now on does not reach the child, nor the other way round."""
 
+    def abandon(self) -> None:
+        """In the child of a fork, in place of close(): give memory back, and keep nothing for later runs."""
+
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted soon. Callable from any thread."""
 

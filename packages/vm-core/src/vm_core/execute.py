@@ -418,6 +418,9 @@ class ReferenceEngine:
     def forked(self) -> None:
         pass
 
+    def abandon(self) -> None:
+        self.close()
+
     def interrupt(self) -> None:
         """Make a running ``run`` return Interrupted soon. Callable from any thread."""
         self._interrupt = True

@@ -12,6 +12,7 @@ pages that it has changed, when it executes a program or ends.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ import struct
 import warnings
 from typing import TYPE_CHECKING, Final
 
+from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
 from vm_core.linux.family import Family
 from vm_core.memory import PAGE, Access, GuestMemory, Prot, page_down, page_up
@@ -118,6 +120,8 @@ def _fork(
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
     everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
+        # PERF: no collection need look at what the child has from its parent, which would copy the pages.
+        gc.freeze()
         with process.forking():
             with warnings.catch_warnings():
                 # The threads that the child has not are the guest's, LLVM's and the clock's: each is dealt with.

@@ -1298,7 +1298,10 @@ class Process:
             self._leave_parent()
         for tell in self.over:
             tell()
-        self.engine.close()
+        if self._inherited:
+            self.engine.abandon()
+        else:
+            self.engine.close()
         self.memory.close()
         self._inherited = False
         for timer in [timer for _, timer in self.timers.values()]:
