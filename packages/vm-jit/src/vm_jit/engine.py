@@ -706,6 +706,24 @@ class NativeEngine:
             with suppress(VmError):  # whoever wants it tries again, and says so
                 provide("baseline", self.isa, self.cache)
 
+    def abandon(self) -> None:
+        # PERF: not piece by piece, as others may use it: here there are no others.
+        with self.lock:
+            self._closed = True
+            images = {*_images.values(), self._image, self._origin} - {None}
+            self._image = self._origin = None
+        with _images_lock:
+            _engines.discard(self)
+            _images.clear()
+            _texts.clear()
+        _code.close()
+        for image in images:
+            assert image is not None
+            image.abandon()
+        leave_compilers(None)
+        if self._handles_faults:
+            faults.drop_arena(self.memory)
+
     def close(self) -> None:
         with self.lock:
             if self._closed:
@@ -1498,6 +1516,10 @@ class CodeImage:
             self.baseline.close()
         if self.tiering is not None:
             self.tiering.release()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give the tables back, but no code. Nobody uses them any more."""
         self._words.release()
         self._bytes.release()
         self._pages.release()
