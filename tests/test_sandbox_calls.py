@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CROSS = "riscv64-linux-gnu-gcc"
-GUESTS = ("hello", "files", "threads", "signals", "mmap", "syscalls", "clock", "selfmod", "echo")
+GUESTS = ("hello", "files", "threads", "signals", "mmap", "syscalls", "clock", "selfmod", "echo", "mappings")
 HANDLERS = ("files", "calls", "confinement")
 BEFORE = frozenset({"capset", "landlock_add_rule", "umask", "chdir", "clone3"})
 """Called before the filter stands, or tried by the C library, which then does without."""

@@ -354,7 +354,7 @@ class Profiler:
                         cache.write(name, {"image": image.pack()})
                     except CacheError as error:
                         warn("the profiler is not cached", error)
-            _handler = engines._code.place(image).symbols["sample"]
+            _handler = engines._own_code.place(image).symbols["sample"]
         # SAFETY: struct sigaction is 152 bytes on 64-bit Linux: handler, 128 bytes of mask, flags, restorer. The handler stays.
         if _libc.sigaction(signal.SIGPROF, _sigaction(_handler), None):
             raise HostError("cannot handle SIGPROF")

@@ -172,6 +172,7 @@ SIGNATURES: Final[dict[str, str]] = {
     "reboot": "hex32 hex32 hex32 ptr", "syslog": "int ptr int", "vhangup": "", "kexec_load": "ptr ulong ptr hex",
     "init_module": "ptr ulong str", "finit_module": "fd str hex32", "delete_module": "str hex32",
     "add_key": "str str data(3) ulong int", "request_key": "str str str int", "keyctl": "int hex hex hex hex",
+    "landlock_create_ruleset": "ptr ulong hex32", "landlock_add_rule": "fd int ptr hex32", "landlock_restrict_self": "fd hex32",
     # message queues and semaphores
     "mq_open": "str oflags ?openmode(1) ptr", "mq_unlink": "str", "mq_timedsend": "fd data(2) ulong uint timespec",
     "mq_timedreceive": "fd >data(ret) ulong ptr timespec", "mq_notify": "fd sigevent", "mq_getsetattr": "fd ptr ptr",
