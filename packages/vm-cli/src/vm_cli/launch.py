@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
-from vm_cli.tracing import strace_of, trace_of
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
 from vm_core.log import configure
 from vm_core.record import replace
@@ -251,8 +250,7 @@ def run_guest(
             trust=settings.trust,
             isolation=settings.isolation,
             argv0=argv0,
-            strace=strace_of(settings),
-            trace=trace_of(settings),
+            **_traces(settings),
             host_signals=_PASSED,
             prepared=ready if confined or prepared is not None else None,
             **options,
@@ -260,6 +258,15 @@ def run_guest(
     result.phases["launch"] = launched
     result.walls = walls
     return result, chosen.made
+
+
+def _traces(settings: Settings) -> dict[str, Any]:
+    """What is to be shown while the guest runs."""
+    if settings.strace is False and settings.trace is False:
+        return {}
+    from vm_cli.tracing import strace_of, trace_of
+
+    return {"strace": strace_of(settings), "trace": trace_of(settings)}
 
 
 def _confine(process: Process, settings: Settings) -> list[str]:

@@ -563,9 +563,10 @@ def _uuid() -> str:
 
 def _number(path: str) -> int:
     """An inode number for an emulated path."""
-    import zlib  # PERF: few programs ask
-
-    return zlib.crc32(os.fsencode(path)) | 1 << 32
+    number = 0
+    for byte in os.fsencode(path):  # PERF: loading a module that has a hash takes longer
+        number = (number * 31 + byte) & 0xFFFF_FFFF
+    return number | 1 << 32
 
 
 _INFINITY: Final = (1 << 64) - 1

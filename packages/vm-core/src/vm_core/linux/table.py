@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from vm_core.linux import (
     files,
     futex,
-    hwprobe,
     metadata,
     mmap,
     poll,
@@ -364,7 +363,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process, LLVM among them"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
-    Row("riscv_hwprobe", 258, None, hwprobe.probe, "ptr uint uint ptr hex", OK, "", "riscv64"),
+    Row("riscv_hwprobe", 258, None, _late("hwprobe", "probe"), "ptr uint uint ptr hex", OK, "", "riscv64"),
     Row("riscv_flush_icache", 259, None, system.riscv_flush_icache, "ptr ptr hex", OK, "", "riscv64"),
     # network
     Row("socket", 198, 41, _net("socket_"), "int hex int", PARTIAL,
