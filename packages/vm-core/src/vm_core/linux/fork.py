@@ -11,6 +11,7 @@ pages that it has changed, when it executes a program or ends.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
 from vm_core.linux.family import Family
-from vm_core.memory import PAGE, Access, GuestMemory, Prot, page_down, page_up
+from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down, page_up
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
@@ -120,8 +121,6 @@ def _fork(
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
     everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
-        # PERF: no collection need look at what the child has from its parent, which would copy the pages.
-        gc.freeze()
         with process.forking():
             with warnings.catch_warnings():
                 # The threads that the child has not are the guest's, LLVM's and the clock's: each is dealt with.
@@ -130,12 +129,20 @@ def _fork(
             if not pid:
                 t.process.forked_from(t)
         if not pid:
+            # PERF: no collection need look at what it has from its parent, which would copy the pages.
+            gc.freeze()
             _begin(t, flags, stack, child_tid, tls)
             if reader >= 0:
                 os.close(reader)
                 process.parent_pipe, process.parent_frames = writer, frames
         else:
-            process.children[pid] = Child(pid, number)
+            try:
+                process.children[pid] = Child(pid, number)
+            except OSError:
+                # No descriptor is left for it: as if there were no child.
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
             process.family.expect(pid)
     except OSError as error:
         for fd in (reader, writer):
@@ -174,7 +181,8 @@ def _begin(t: GuestThread, flags: int, stack: int, child_tid: int, tls: int) -> 
     t.robust_list = 0
     t.clear_child_tid = child_tid if flags & _CHILD_CLEARTID else 0
     if flags & _CHILD_SETTID:
-        t.memory.store(child_tid, 4, t.tid)
+        with contextlib.suppress(MemoryFault):  # as on Linux, nobody is told
+            t.memory.store(child_tid, 4, t.tid)
     if not flags & _VM:
         t.altstack = t.altstack if not stack else (0, 2, 0)
 
