@@ -127,6 +127,7 @@ int main(int argc, char **argv) {
     fd = open("loop", O_CREAT | O_WRONLY, 0755), write(fd, "#!loop\n", 7), close(fd);
     execv("loop", words), say("loop", errno);
     execv("script", (char **)8), say("bad pointer", errno);
+    execv("./dynamic", words), say("no interpreter", errno);
     system("true"), say("not waited for twice", waitpid(-1, 0, 0));
     if (!(child = vfork())) { execv("/proc/self/exe", words); _exit(1); }
     say("vfork", WEXITSTATUS(reap(child)));
@@ -268,6 +269,16 @@ def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     there.mkdir()
     native = build(here, name, "gcc")
     guest = build(there, name, "riscv64-linux-gnu-gcc", "-static")
+    for directory, compiler in ((here, "gcc"), (there, "riscv64-linux-gnu-gcc")):
+        command = [
+            compiler,
+            "-w",
+            "-Wl,--dynamic-linker=/nonexistent/ld.so",
+            "-o",
+            directory / "dynamic",
+            directory / f"{name}.c",
+        ]
+        subprocess.run(command, check=True, timeout=100)
     wanted = subprocess.run([native], cwd=here, capture_output=True, text=True, timeout=60, check=False)
     found = subprocess.run(
         [sys.executable, "-m", "vm_cli", "run", "--engine", engine, guest],

@@ -25,6 +25,7 @@ __all__ = [
     "ProgramNotFound",
     "Symbols",
     "bias_of",
+    "interpreter_of",
     "load",
     "load_interpreter",
     "machine_of",
@@ -209,6 +210,16 @@ def symbols_of(program: Program, base: int) -> Symbols:
         source.close()
 
 
+def interpreter_of(program: Program) -> str:
+    """The path in an ELF file's PT_INTERP; empty for a static program. Raises LoadError."""
+    source = _Source(program)
+    try:
+        head = _header(source)
+        return _interpreter(source, head, _program_headers(source, head))
+    finally:
+        source.close()
+
+
 def bias_of(program: Program, start: int, offset: int, *, executable: bool) -> int | None:
     """What has been added to the addresses of an ELF file if its ``offset`` (in bytes) is mapped at ``start``: None if no
     segment, or with ``executable`` no such one, is there."""
@@ -330,6 +341,21 @@ def _header(source: _Source) -> _Header:
     return _Header(MACHINES[machine], kind, entry, phoff, phent, phnum)
 
 
+def _program_headers(source: _Source, head: _Header) -> list[tuple[int, ...]]:
+    name = source.name
+    if not head.phnum:
+        raise LoadError(f"{name}: offset 56: no program headers, nothing to load")
+    if head.phent != _PHDR.size:
+        raise LoadError(f"{name}: offset 54: bad program header size {head.phent}, expected {_PHDR.size}")
+    table = source.read(head.phoff, head.phnum * _PHDR.size)
+    if len(table) < head.phnum * _PHDR.size:
+        raise LoadError(
+            f"{name}: offset {head.phoff:#x}: truncated program headers: {len(table)} of "
+            f"{head.phnum * _PHDR.size} bytes"
+        )
+    return list(_PHDR.iter_unpack(table))
+
+
 def _load(
     source: _Source,
     program: Program,
@@ -341,17 +367,7 @@ def _load(
     head = _header(source)
     if isa is not None and head.isa != isa:
         raise LoadError(f"{name}: offset 18: made for {head.isa}, but this guest is {isa}")
-    if not head.phnum:
-        raise LoadError(f"{name}: offset 56: no program headers, nothing to load")
-    if head.phent != _PHDR.size:
-        raise LoadError(f"{name}: offset 54: bad program header size {head.phent}, expected {_PHDR.size}")
-    table = source.read(head.phoff, head.phnum * _PHDR.size)
-    if len(table) < head.phnum * _PHDR.size:
-        raise LoadError(
-            f"{name}: offset {head.phoff:#x}: truncated program headers: {len(table)} of "
-            f"{head.phnum * _PHDR.size} bytes"
-        )
-    headers = list(_PHDR.iter_unpack(table))
+    headers = _program_headers(source, head)
     interpreter = _interpreter(source, head, headers) if high is None else ""
     base = _choose_base(source, head, headers, memory, high)
     segments = _segments(source, head, headers, base, memory)

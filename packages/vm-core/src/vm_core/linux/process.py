@@ -45,7 +45,7 @@ from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
-from vm_core.loader import Image, Program, load, load_interpreter, machine_of
+from vm_core.loader import Image, Program, interpreter_of, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
@@ -1256,8 +1256,12 @@ class Process:
             self.tracer.forked(self)
 
     def check_program(self, fd: int) -> None:
-        """Whether a program could be executed. Raises LoadError."""
+        """Whether a program could be executed. Raises LoadError, and OSError if its interpreter is not there."""
         isas.get(machine_of(fd))
+        if path := interpreter_of(fd):
+            namespace = self.files.namespace
+            with namespace.walk(namespace.start, path) as place:
+                place.stat()
 
     def replace_by(self, thread: GuestThread, request: Request) -> None:
         """The process goes on as another program, once all threads have left. Raises ThreadEnd if it ends instead, or another
