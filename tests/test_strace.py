@@ -416,20 +416,23 @@ def test_a_fault_and_its_signal() -> None:
 
 
 def a_thread(body: str) -> bytes:
-    """A thread that does ``body`` while the first one waits for it in a futex."""
+    """A thread that wakes the first one from a futex, as soon as it waits there, does ``body`` and ends; the first one waits for its end."""
     return program(
         "_start: la a1, stack\n li a0, 0x310f00\n la a2, word\n la a4, word\n li a3, 0\n li a7, 220\n ecall\n"
-        "bne a0, zero, parent\n" + body + " li a0, 0\n li a7, 93\n ecall\n"
-        "parent: mv a2, a0\n la a0, word\n li a1, 0\n li a3, 0\n li a7, 98\n ecall\n li a0, 0\n j exit\n"
-        ' .align 4\nword: .word 0\n .word 0\n .zero 4096\nstack: .zero 64\nt: .ascii "thread\\n"\n .align 4\n .dword 0\n .dword 100000000'
-        + EXIT
+        "bne a0, zero, parent\n"
+        "wake: la a0, go\n li a1, 1\n li a2, 1\n li a7, 98\n ecall\n bne a0, zero, awake\n"
+        "la a0, pause\n li a1, 0\n li a7, 101\n ecall\n j wake\n"
+        "awake: " + body + " li a0, 0\n li a7, 93\n ecall\n"
+        "parent: la a0, go\n li a1, 0\n li a2, 0\n li a3, 0\n li a7, 98\n ecall\n"
+        "join: la a0, word\n lw a2, 0(a0)\n beq a2, zero, joined\n li a1, 0\n li a3, 0\n li a7, 98\n ecall\n j join\n"
+        "joined: li a0, 0\n j exit\n"
+        ' .align 4\nword: .word 0\ngo: .word 0\n .zero 4096\nstack: .zero 64\nt: .ascii "thread\\n"\n'
+        " .align 4\npause: .dword 0\n .dword 10000000" + EXIT
     )
 
 
 def test_lines_of_threads_are_cut_and_resumed(tmp_path: Path) -> None:
-    image = a_thread(
-        "la a0, t\n addi a0, a0, 8\n li a1, 0\n li a7, 101\n ecall\n li a0, 1\n la a1, t\n li a2, 7\n li a7, 64\n ecall\n"
-    )
+    image = a_thread("li a0, 1\n la a1, t\n li a2, 7\n li a7, 64\n ecall\n")
     lines: list[str] = []
     trace(vm_core.Strace(lines.append, column=0), program=image)
     text = "\n".join(lines)
