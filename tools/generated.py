@@ -27,8 +27,9 @@ BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
 
 def _all_errors() -> Iterator[type[errors.VmError]]:
-    """Every error class of vm_core, and those of vm_cli, by code."""
+    """Every error class of vm_core, and those of vm_cli and vm_accel, by code."""
     importlib.import_module("vm_cli.sysroot.errors")
+    importlib.import_module("vm_accel.errors")
     for module in pkgutil.walk_packages(vm_core.__path__, "vm_core."):
         if ".isa." not in module.name and ".testing" not in module.name and not module.name.endswith(".smt"):
             importlib.import_module(module.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import vm_accel
-from vm_accel import interface
+from vm_accel.kvm import host
 
 
 def test_a_host_without_kvm(tmp_path: Path) -> None:
@@ -39,20 +39,14 @@ def test_the_flavour_is_the_module_that_is_there(
     device.touch()
     for module in modules:
         (listing / module).mkdir(parents=True)
-    monkeypatch.setattr(interface, "_api_version", lambda _device: interface.KVM_API_VERSION)
+    monkeypatch.setattr(host, "_api_version", lambda _device: host.KVM_API_VERSION)
     assert vm_accel.flavour(device, listing).name == name
 
 
 def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     device = tmp_path / "kvm"
     device.touch()
-    monkeypatch.setattr(interface, "_api_version", lambda _device: 11)
+    monkeypatch.setattr(host, "_api_version", lambda _device: 11)
     found = vm_accel.flavour(device)
     assert found.name == "none"
     assert "version 11" in found.reason
-
-
-def test_this_host_is_described_and_nothing_is_promised() -> None:
-    found = vm_accel.probe()
-    assert not found.available
-    assert found.reason.startswith("not built yet")
