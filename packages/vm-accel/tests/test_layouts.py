@@ -10,8 +10,9 @@ from pathlib import Path
 import cffi
 import pytest
 
-from vm_accel import kvm_arm64, kvm_riscv64
 from vm_accel.hvf import abi as hvf
+from vm_accel.kvm import arm64 as kvm_arm64
+from vm_accel.kvm import riscv64 as kvm_riscv64
 from vm_accel.testing.headers import Headers, differences
 from vm_accel.whpx import abi as whpx
 
@@ -39,9 +40,7 @@ needs_riscv64 = pytest.mark.skipif(
 
 @cache
 def windows() -> Headers:
-    return Headers(
-        "x86_64-w64-windows-gnu", (MINGW,), "#include <windows.h>\n#include <winhvplatform.h>\n"
-    )
+    return Headers("x86_64-w64-windows-gnu", (MINGW,), "#include <windows.h>\n#include <winhvplatform.h>\n")
 
 
 def evaluated(triple: str, expressions: dict[str, str]) -> tuple[Headers, dict[str, int]]:
@@ -85,8 +84,8 @@ def test_an_enumeration_of_whpx(kind: type[enum.IntEnum], prefixes: tuple[str, .
     constants = windows().constants
     assert len(kind) > 3
     for name, value in kind.__members__.items():
-        name = {"NoReason": "None"}.get(name, name)
-        found = [constants[prefix + name] for prefix in prefixes if prefix + name in constants]
+        real = {"NoReason": "None"}.get(name, name)
+        found = [constants[prefix + real] for prefix in prefixes if prefix + real in constants]
         assert [number & 0xFFFF_FFFF for number in found] == [value], name
 
 
@@ -166,9 +165,7 @@ def test_a_function_of_whpx_takes_what_the_header_says() -> None:
     names = [name.partition("(")[0].split()[-1] for name in whpx.FUNCTIONS.split(";") if "(" in name]
     assert len(names) == 26
     for name in names:
-        kind = interface.typeof(
-            interface._parser._declarations[f"function {name}"][0].get_c_name()
-        )
+        kind = interface.typeof(interface._parser._declarations[f"function {name}"][0].get_c_name())
         sizes = (interface.sizeof(kind.result), *(interface.sizeof(argument) for argument in kind.args))
         assert sizes == functions[name], name
 
@@ -276,9 +273,7 @@ def test_the_register_numbers_of_riscv64() -> None:
     def fields(kind: str, names: list[str], prefix: str = "") -> dict[str, str]:
         inside = "regs." if kind == "CORE" else ""
         return {
-            prefix + name: number(
-                kind, f"KVM_REG_RISCV_{kind}_REG({'' if name == 'mode' else inside}{name})"
-            )
+            prefix + name: number(kind, f"KVM_REG_RISCV_{kind}_REG({'' if name == 'mode' else inside}{name})")
             for name in names
         }
 

@@ -77,7 +77,9 @@ class Headers:
     def _layout(self, kind: Any, cindex: Any) -> Layout:
         return Layout(max(kind.get_size(), 0), dict(self._fields(kind, cindex, "", 0)))
 
-    def _fields(self, kind: Any, cindex: Any, prefix: str, start: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    def _fields(
+        self, kind: Any, cindex: Any, prefix: str, start: int
+    ) -> Iterator[tuple[str, tuple[int, int]]]:
         for member in kind.get_fields():
             at = start + member.get_field_offsetof()
             under = member.type.get_canonical()

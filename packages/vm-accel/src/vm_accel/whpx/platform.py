@@ -55,7 +55,7 @@ class Library:
         value, written = self.ffi.new("uint64_t *"), self.ffi.new("uint32_t *")
         # SAFETY: both live until the call has returned, and have the sizes that it is told.
         self.call("WHvGetCapability", code, value, 8, written)
-        return int(value[0]) & (1 << 8 * min(written[0], 8)) - 1
+        return int(value[0]) & (1 << 8 * min(int(written[0]), 8)) - 1
 
 
 def check(name: str, status: int) -> None:
@@ -244,9 +244,7 @@ class WhpxVm:
         ffi = self.library.ffi
         # SAFETY: the range lies inside mapping.memory, which this VM refers to until it is unmapped or closed.
         source = ffi.cast("void *", mapping.address)
-        self.library.call(
-            "WHvMapGpaRange", self.handle, source, mapping.guest, mapping.size, mapping.flags
-        )
+        self.library.call("WHvMapGpaRange", self.handle, source, mapping.guest, mapping.size, mapping.flags)
 
     def map(
         self,
@@ -297,9 +295,7 @@ class WhpxVm:
         words = (pages + 63) // 64
         bitmap = self.library.ffi.new("uint64_t[]", words)
         # SAFETY: one bit a page, in whole words, in a buffer that lives until the call has returned.
-        self.library.call(
-            "WHvQueryGpaRangeDirtyBitmap", self.handle, guest, mapping.size, bitmap, 8 * words
-        )
+        self.library.call("WHvQueryGpaRangeDirtyBitmap", self.handle, guest, mapping.size, bitmap, 8 * words)
         found = []
         for index in range(words):
             word = bitmap[index]

@@ -93,8 +93,6 @@ def part_of(name: str) -> Part:
     raise KeyError(name)
 
 
-
-
 SAVED: Final = (
     *(register for register in Register if register < 0x8000_0000 and register is not Register.Tsc),
     Register.PendingInterruption,

@@ -279,7 +279,8 @@ class WhpxVcpu:
             case ExitReason.X64MsrAccess:
                 return self._msr()
             case ExitReason.X64Cpuid:
-                return self._cpuid()
+                self._cpuid()
+                return None
             case ExitReason.Exception:
                 return self._exception()
             case ExitReason.X64InterruptWindow:
@@ -383,7 +384,9 @@ class WhpxVcpu:
         access = self._context.MemoryAccess
         address = int(access.Gpa)
         if access.AccessInfo & abi.ACCESS_TYPE == abi.ACCESS_EXECUTE:
-            return FailEntry(int(ExitReason.MemoryAccess), f"no memory to execute at {address:#x}", self._raw())
+            return FailEntry(
+                int(ExitReason.MemoryAccess), f"no memory to execute at {address:#x}", self._raw()
+            )
         rip = int(self._context.VpContext.Rip)
         code = self._instruction(access)
         move = decode(code, self._mode())
@@ -409,10 +412,10 @@ class WhpxVcpu:
 
     def _text(self, view: _View, code: bytes) -> tuple[Steps, Callable[[], None]] | None:
         """The exit's instruction by its text in vm_core, and what hands its results back."""
-        from vm_core.isa import load
+        from vm_core.isa import get
         from vm_core.state import CpuState
 
-        isa = load("x86_64")
+        isa = get("x86_64")
         cpu = CpuState(isa.layout)
         bases = (Register.Fs, Register.Gs)
         vectors = [Register(Register.Xmm0 + i) for i in range(16)]
@@ -709,9 +712,7 @@ class WhpxVcpu:
         if not flags & _IF or shadow or self._read(Part(Register.PendingInterruption)) & abi.PENDING:
             raise UsageError("the guest can take no interrupt now", hint="request_irq_window() says when")
         word = (
-            abi.PENDING
-            | abi.PENDING_INTERRUPT << abi.PENDING_TYPE_SHIFT
-            | vector << abi.PENDING_VECTOR_SHIFT
+            abi.PENDING | abi.PENDING_INTERRUPT << abi.PENDING_TYPE_SHIFT | vector << abi.PENDING_VECTOR_SHIFT
         )
         self._write(Part(Register.PendingInterruption), word)
 
