@@ -7,11 +7,10 @@ cache, and one call hands back what has changed before the guest goes on.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vm_accel.completion import Fault, Steps, Touch, Undecided, by_text, finished, port_string, x86_move
+from vm_accel.completion import Fault, Steps, Undecided, by_text, finished, port_string, x86_move
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -23,7 +22,6 @@ from vm_accel.exits import (
     HypercallAbi,
     Interrupted,
     IrqWindow,
-    Mmio,
     PortIo,
     Shutdown,
     ShutdownKind,
@@ -32,6 +30,7 @@ from vm_accel.exits import (
     Unknown,
 )
 from vm_accel.interface import Bus, State
+from vm_accel.pending import ONES, Ending, Pending
 from vm_accel.whpx import abi
 from vm_accel.whpx.abi import ExitReason, Register
 from vm_accel.whpx.registers import ACCESS_UNUSABLE, FIXED, MSRS, SAVED, Part, part_of
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "WhpxVcpu"]
 
 FORMAT: Final = "whpx-vcpu/1"
-_ONES: Final = (1 << 64) - 1
 _TF, _IF, _RF = 1 << 8, 1 << 9, 1 << 16
 _DB, _BP, _GP, _PF = 1, 3, 13, 14
 _GENERAL: Final = tuple(Register(i) for i in range(16))
@@ -65,7 +63,7 @@ class _View:
         return self.vcpu._read(FIXED[name]) if value is None else value
 
     def put(self, name: str, value: int) -> None:
-        self.changed[name] = value & _ONES
+        self.changed[name] = value & ONES
 
     def commit(self) -> None:
         for name, value in self.changed.items():
@@ -95,9 +93,7 @@ class WhpxVcpu:
         self._cache: dict[Register, int] = {}
         self._changed: set[Register] = set()
         self._kicked = self._running = False
-        # What is still to be returned, and who gets the answer to the last of it.
-        self._queue: deque[Exit] = deque()
-        self._answer: Callable[[int | bytes, bool], None] | None = None
+        self._pending = Pending()
         self._window = False
         self._step = self._trap_break = False
         self._breakpoints: tuple[int, ...] = ()
@@ -134,7 +130,7 @@ class WhpxVcpu:
         values, _store = abi.aligned("WHV_REGISTER_VALUE", len(changed))
         for at, register in enumerate(changed):
             value = self._cache[register]
-            values[at].Reg128.Low64, values[at].Reg128.High64 = value & _ONES, value >> 64
+            values[at].Reg128.Low64, values[at].Reg128.High64 = value & ONES, value >> 64
         # SAFETY: as in _load.
         self.library.call(
             "WHvSetVirtualProcessorRegisters", self.vm.handle, self.index, names, len(changed), values
@@ -187,19 +183,19 @@ class WhpxVcpu:
         for name, value in values.items():
             self._write(parts[name], value)
         # Handed over now, so that what the platform refuses is this call's error.
-        if not self._queue and self._answer is None:
+        if not self._pending:
             self._flush()
 
     # -- running --------------------------------------------------------------------------------------------------------
 
     def run(self, bus: Bus | None = None) -> Exit:
         self._open()
-        if self._answer is not None and not self._queue:
-            self._reply(b"" if self._bytes else _ONES, False)
+        pending = self._pending
+        pending.settle()
         context = self._context
         while True:
-            if self._queue:
-                return self._queue.popleft()
+            if pending.queue:
+                return pending.queue.popleft()
             self._prepare()
             self._running = True
             if self._kicked:
@@ -242,17 +238,7 @@ class WhpxVcpu:
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:
         self._open()
-        if self._answer is None or self._queue:
-            raise UsageError("the last exit takes no answer")
-        self._reply(value, fault)
-
-    _bytes = False
-    """Whether the open exit is answered by several values."""
-
-    def _reply(self, value: int | bytes, fault: bool) -> None:
-        answer, self._answer = self._answer, None
-        assert answer is not None
-        answer(value, fault)
+        self._pending.complete(value, fault=fault)
 
     # -- exits ----------------------------------------------------------------------------------------------------------
 
@@ -311,7 +297,7 @@ class WhpxVcpu:
     def _wrap(self, address: int) -> int:
         """An instruction pointer in the guest's mode."""
         mode = self._mode()
-        return address & (_ONES if mode == 64 else 0xFFFF_FFFF if mode == 32 else 0xFFFF)
+        return address & (ONES if mode == 64 else 0xFFFF_FFFF if mode == 32 else 0xFFFF)
 
     def _mode(self) -> int:
         vp = self._context.VpContext
@@ -334,7 +320,7 @@ class WhpxVcpu:
         """Up to ``size`` bytes of the guest's text, fewer where its page ends."""
         size = min(size, 0x1000 - (linear & 0xFFF))
         try:
-            found = self.vm.ram(self._translate(linear & _ONES, is_write=False), size, is_write=False)
+            found = self.vm.ram(self._translate(linear & ONES, is_write=False), size, is_write=False)
         except Fault:
             return b""
         return bytes(found or b"")
@@ -408,7 +394,13 @@ class WhpxVcpu:
             steps, commit = prepared
         else:
             return Unknown(int(ExitReason.MemoryAccess), self._raw())
-        return self._drive(steps, commit, rip, bus)
+
+        def undecided() -> Exit:
+            self._jump(rip)
+            return Unknown(int(ExitReason.MemoryAccess), self._raw())
+
+        ending = Ending(commit, lambda fault: self._page_fault(fault, rip), undecided)
+        return self._pending.drive(steps, ending, bus)
 
     def _text(self, view: _View, code: bytes) -> tuple[Steps, Callable[[], None]] | None:
         """The exit's instruction by its text in vm_core, and what hands its results back."""
@@ -422,10 +414,10 @@ class WhpxVcpu:
         self._load((*_GENERAL, *vectors, *bases, Register.Rflags))
         flags = self._read(Part(Register.Rflags))
         for index, register in enumerate(_GENERAL):
-            cpu.set("r", index, self._cache[register] & _ONES)
+            cpu.set("r", index, self._cache[register] & ONES)
             cpu.set("xmm", index, self._cache[vectors[index]])
         for index, base in enumerate(bases):
-            cpu.set("seg", index, self._cache[base] & _ONES)
+            cpu.set("seg", index, self._cache[base] & ONES)
         for name, bit in _FLAG_BITS.items():
             cpu[name] = flags >> bit & 1
         cpu.pc = int(self._context.VpContext.Rip)
@@ -436,7 +428,7 @@ class WhpxVcpu:
             for name, bit in _FLAG_BITS.items():
                 now = now & ~(1 << bit) | cpu[name] << bit
             for index, register in enumerate(_GENERAL):
-                if cpu.get("r", index) != self._cache[register] & _ONES:
+                if cpu.get("r", index) != self._cache[register] & ONES:
                     self._write(Part(register), cpu.get("r", index))
                 if cpu.get("xmm", index) != self._cache[vectors[index]]:
                     self._write(Part(vectors[index], 0, 128), cpu.get("xmm", index))
@@ -445,72 +437,6 @@ class WhpxVcpu:
             self._jump(cpu.pc)
 
         return steps, commit
-
-    def _drive(self, steps: Steps, commit: Callable[[], None], rip: int, bus: Bus | None) -> Exit | None:
-        """Do an instruction's accesses on the bus, or queue them as exits up to the first that needs an answer."""
-        answer: int | None = None
-        raised: BaseException | None = None
-        try:
-            while True:
-                touch = steps.send(answer)  # type: ignore[arg-type]  # None at first
-                answer = 0
-                if raised is not None:
-                    answer = _ONES
-                elif bus is not None:
-                    try:
-                        answer = self._on_bus(bus, touch)
-                    except BaseException as error:  # noqa: BLE001  what a device raises passes through, once we are done
-                        raised, answer = error, _ONES
-                    answer &= (1 << 8 * touch.size) - 1
-                else:
-                    self._queue.append(Mmio(*touch))
-                    if not touch.is_write:
-                        self._wait(steps, commit, rip, touch)
-                        break
-        except StopIteration:
-            commit()
-        except Fault as fault:
-            self._page_fault(fault, rip)
-        except Undecided:
-            self._jump(rip)
-            return Unknown(int(ExitReason.MemoryAccess), self._raw())
-        if raised is not None:
-            raise raised
-        return self._queue.popleft() if self._queue else None
-
-    @staticmethod
-    def _on_bus(bus: Bus, touch: Touch) -> int:
-        if touch.is_write:
-            bus.write(touch.address, touch.size, touch.value)
-            return 0
-        return bus.read(touch.address, touch.size)
-
-    def _wait(self, steps: Steps, commit: Callable[[], None], rip: int, touch: Touch) -> None:
-        """The instruction goes on when its read is answered."""
-        mask = (1 << 8 * touch.size) - 1
-
-        def answer(value: int | bytes, fault: bool) -> None:
-            if isinstance(value, bytes):
-                value = int.from_bytes(value, "little")
-
-            def again() -> Steps:
-                # The generator has yielded its read; what it is sent first is that read's answer.
-                try:
-                    following = steps.send(value & mask)
-                    while True:
-                        following = steps.send((yield following))
-                except StopIteration:
-                    return
-
-            self._drive_queued(again(), commit, rip)
-
-        self._bytes = False
-        self._answer = answer
-
-    def _drive_queued(self, steps: Steps, commit: Callable[[], None], rip: int) -> None:
-        found = self._drive(steps, commit, rip, None)
-        if found is not None:
-            self._queue.appendleft(found)
 
     # -- ports ----------------------------------------------------------------------------------------------------------
 
@@ -536,15 +462,15 @@ class WhpxVcpu:
 
         def answer(value: int | bytes, fault: bool) -> None:
             if isinstance(value, bytes):
-                value = int.from_bytes(value, "little") if value else _ONES
+                value = int.from_bytes(value, "little") if value else ONES
             value &= mask
             self._write(Part(Register.Rax), value if size == 4 else rax & ~mask | value)
 
         if bus is not None:
-            answer(_ONES, False)
+            answer(ONES, False)
             answer(bus.port_in(port, size), False)
             return None
-        self._bytes, self._answer = False, answer
+        self._pending.expect(answer)
         return PortIo(port, size, False)
 
     def _port_string(self, bus: Bus | None, port: int, size: int, is_write: bool) -> Exit | None:
@@ -595,7 +521,7 @@ class WhpxVcpu:
             elements = [bus.port_in(port, size) & (1 << 8 * size) - 1 for _ in range(count)]
             answer(b"".join(one.to_bytes(size, "little") for one in elements), False)
             return None
-        self._bytes, self._answer = True, answer
+        self._pending.expect(answer, several=True)
         return PortIo(port, size, False, count)
 
     @staticmethod
@@ -627,7 +553,7 @@ class WhpxVcpu:
                 self._write(Part(Register.Rax), number & 0xFFFF_FFFF)
                 self._write(Part(Register.Rdx), number >> 32 & 0xFFFF_FFFF)
 
-        self._bytes, self._answer = False, answer
+        self._pending.expect(answer)
         written = (int(access.Rdx) & 0xFFFF_FFFF) << 32 | int(access.Rax) & 0xFFFF_FFFF if is_write else 0
         return SysReg(SysRegSpace.MSR, number, is_write, written)
 
@@ -649,9 +575,9 @@ class WhpxVcpu:
 
         def answer(value: int | bytes, fault: bool) -> None:
             number = value if isinstance(value, int) else int.from_bytes(value, "little")
-            self._write(Part(Register.Rax), number & _ONES)
+            self._write(Part(Register.Rax), number & ONES)
 
-        self._bytes, self._answer = False, answer
+        self._pending.expect(answer)
         # Top-Level Functional Specification, 3.7: RCX is the call, RDX and R8 its parameters.
         return Hypercall(HypercallAbi.HYPERV, int(call.Rcx), (int(call.Rdx), int(call.R8)))
 
@@ -738,11 +664,7 @@ class WhpxVcpu:
 
     def save(self) -> State:
         self._open()
-        while self._answer is not None:
-            self._queue.clear()
-            self._reply(b"" if self._bytes else _ONES, False)
-        if self._queue:
-            raise UsageError("an instruction's accesses are still to be returned by run()")
+        self._pending.drop()
         self._flush()
         self._load(SAVED)
         state: State = {
@@ -765,8 +687,8 @@ class WhpxVcpu:
             registers = {Register[name]: value for name, value in state["registers"].items()}
         except KeyError as error:
             raise UsageError(f"the state names a register that WHPX has not: {error}") from error
-        self._queue.clear()
-        self._answer, self._hidden_step = None, False
+        self._pending.clear()
+        self._hidden_step = False
         for key, name in (
             ("xsave", "WHvSetVirtualProcessorXsaveState"),
             ("apic", "WHvSetVirtualProcessorInterruptControllerState2"),
