@@ -7,7 +7,6 @@ import mmap
 import os
 import shutil
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -33,19 +32,12 @@ from vm_accel.exits import (
     SysRegSpace,
 )
 from vm_accel.interface import Feature, VmConfig
+from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx, WhpxVm, abi
 from vm_accel.whpx.vcpu import WhpxVcpu
 from vm_core.errors import UsageError
 
-SOURCE = Path(__file__).parent / "simulators/whpx.c"
-pytestmark = [
-    pytest.mark.kvm,
-    pytest.mark.skipif(
-        not os.access("/dev/kvm", os.R_OK | os.W_OK),
-        reason="needs /dev/kvm, behind which the simulator runs guests",
-    ),
-    pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler for the simulator of WHPX"),
-]
+pytestmark = [pytest.mark.kvm, pytest.mark.skipif(bool(lacking("whpx")), reason=lacking("whpx"))]
 
 TABLES, CODE, STACK, DEVICE = 0x1000, 0x4000, 0x8000, 0x10_0000
 RAM = 0x10000
@@ -72,11 +64,7 @@ class Ram:
 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("whpx") / "libfakewhpx.so"
-    subprocess.run(
-        ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, SOURCE], check=True
-    )
-    return library
+    return build("whpx", tmp_path_factory.mktemp("whpx"))
 
 
 @pytest.fixture

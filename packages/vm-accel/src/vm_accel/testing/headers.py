@@ -86,7 +86,7 @@ class Headers:
             if member.is_bitfield():
                 yield prefix + member.spelling, (at, member.get_bitfield_width())
                 continue
-            anonymous = not member.spelling
+            anonymous = not member.spelling or "(" in member.spelling  # "(anonymous struct at …)"
             if not anonymous:
                 yield prefix + member.spelling, (at, 8 * max(member.type.get_size(), 0))
             if under.kind == cindex.TypeKind.RECORD:
