@@ -50,7 +50,7 @@ class Ram:
 
     def __init__(self, size: int) -> None:
         self.map = mmap.mmap(-1, size + 0x4000)
-        self.size = size
+        self.size, self.held = size, 0
         ffi = cffi.FFI()
         start = int(ffi.cast("uintptr_t", ffi.from_buffer(self.map)))
         self.skip = -start % 0x4000
@@ -59,6 +59,12 @@ class Ram:
     def put(self, guest: int, data: bytes) -> None:
         at = guest - CODE + self.skip
         self.map[at : at + len(data)] = data
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def release(self) -> None:
+        self.held -= 1
 
     def get(self, guest: int, size: int) -> bytes:
         at = guest - CODE + self.skip
@@ -525,6 +531,7 @@ def test_a_call_that_fails_leaves_nothing_behind(
     monkeypatch.setenv("FAKE_HVF_FAIL", function)
     with pytest.raises(HypervisorError) as raised:
         everything()
+    assert ram.held == 0
     assert raised.value.call == function
     monkeypatch.delenv("FAKE_HVF_FAIL")
     everything()

@@ -48,7 +48,7 @@ class Ram:
 
     def __init__(self, size: int) -> None:
         self.map = mmap.mmap(-1, size)
-        self.size = size
+        self.size, self.held = size, 0
         ffi = cffi.FFI()
         self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(self.map)))
 
@@ -57,6 +57,12 @@ class Ram:
 
     def put(self, at: int, data: bytes) -> None:
         self.map[at : at + len(data)] = data
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def release(self) -> None:
+        self.held -= 1
 
     def get(self, at: int, size: int) -> bytes:
         return self.map[at : at + size]
@@ -603,6 +609,7 @@ def test_a_call_that_fails_leaves_nothing_behind(
 
     with pytest.raises(HypervisorError) as raised:
         everything()
+    assert ram.held == 0
     assert raised.value.call == function.partition(":")[0]
     assert len(os.listdir("/proc/self/fd")) == before
 

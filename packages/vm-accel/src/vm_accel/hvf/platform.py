@@ -297,6 +297,7 @@ class HvfVm:
         address = memory.address + offset
         # SAFETY: the range lies inside `memory`, which this VM refers to until it is unmapped or closed.
         self.library.call("hv_vm_map", self.library.ffi.cast("void *", address), guest, size, int(flags))
+        memory.hold()
         self._mappings[guest] = _Mapping(guest, memory, address, size, writable=writable, log=log_dirty)
 
     def unmap(self, guest: int) -> None:
@@ -306,6 +307,7 @@ class HvfVm:
             raise UsageError(f"nothing is mapped at {guest:#x}")
         self.library.call("hv_vm_unmap", guest, mapping.size)
         del self._mappings[guest]
+        mapping.memory.release()
 
     def dirty(self, guest: int) -> list[int]:
         """Pages of 16 KiB."""
@@ -407,6 +409,8 @@ class HvfVm:
         self.vcpus.clear()
         self._closed = True
         self.library.call("hv_vm_destroy")
+        for mapping in self._mappings.values():
+            mapping.memory.release()
         self._mappings.clear()
 
     def __enter__(self) -> Self:

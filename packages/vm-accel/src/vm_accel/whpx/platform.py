@@ -273,6 +273,7 @@ class WhpxVm:
         mapping = _Mapping(guest, memory, memory.address + offset, size, flags)
         if self._ready:
             self._show(mapping)
+        memory.hold()
         self._mappings[guest] = mapping
 
     def unmap(self, guest: int) -> None:
@@ -283,6 +284,7 @@ class WhpxVm:
         if self._ready:
             self.library.call("WHvUnmapGpaRange", self.handle, guest, mapping.size)
         del self._mappings[guest]
+        mapping.memory.release()
 
     def dirty(self, guest: int) -> list[int]:
         self._open()
@@ -372,6 +374,8 @@ class WhpxVm:
         self._vcpus.clear()
         handle, self.handle = self.handle, None
         self.library.call("WHvDeletePartition", handle)
+        for mapping in self._mappings.values():
+            mapping.memory.release()
         self._mappings.clear()
 
     def __enter__(self) -> Self:
