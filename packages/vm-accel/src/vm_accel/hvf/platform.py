@@ -282,7 +282,7 @@ class HvfVm:
     ) -> None:
         self._open()
         size = memory.size - offset if size is None else size
-        if (guest | offset | size | memory.address) % abi.PAGE or size <= 0 or guest < 0 or offset < 0:
+        if (guest | size | memory.address + offset) % abi.PAGE or size <= 0 or guest < 0 or offset < 0:
             raise UsageError(
                 f"memory at {guest:#x} ({size:#x} bytes) is not aligned to pages, of 16 KiB here"
             )

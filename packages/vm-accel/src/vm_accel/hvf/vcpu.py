@@ -280,12 +280,13 @@ class HvfVcpu:
             case abi.ExitReason.VTIMER_ACTIVATED:
                 self._pending.expect(self._unmask_timer)
                 return Timer()
-        return Unknown(int(context.reason), self._raw())
+        return Unknown(int(context.reason), self.raw_exit())
 
     def _unmask_timer(self, _value: int | bytes, _fault: bool) -> None:
         self.library.call("hv_vcpu_set_vtimer_mask", self.handle, False)
 
-    def _raw(self) -> bytes:
+    def raw_exit(self) -> bytes:
+        """The last exit as the platform described it, for reports and records."""
         ffi = self.library.ffi
         return bytes(ffi.buffer(self._context, ffi.sizeof("hv_vcpu_exit_t")))
 
@@ -325,9 +326,9 @@ class HvfVcpu:
             case Class.INSTRUCTION_ABORT:
                 address = int(self._context.exception.physical_address)
                 return FailEntry(
-                    Class.INSTRUCTION_ABORT, f"no memory to execute at {address:#x}", self._raw()
+                    Class.INSTRUCTION_ABORT, f"no memory to execute at {address:#x}", self.raw_exit()
                 )
-        return Unknown(int(self._context.reason), self._raw())
+        return Unknown(int(self._context.reason), self.raw_exit())
 
     def _data(self, abort: DataAbort, bus: Bus | None) -> Exit | None:
         address = int(self._context.exception.physical_address)
@@ -341,9 +342,9 @@ class HvfVcpu:
             return FailEntry(
                 Class.DATA_ABORT,
                 f"the guest's page tables lie at {address:#x}, where no memory is",
-                self._raw(),
+                self.raw_exit(),
             )
-        raw, reason = self._raw(), int(self._context.reason)
+        raw, reason = self.raw_exit(), int(self._context.reason)
         if abort.valid:
             steps = self._one_register(abort, address)
 

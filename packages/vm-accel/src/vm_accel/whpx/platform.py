@@ -258,7 +258,7 @@ class WhpxVm:
     ) -> None:
         self._open()
         size = memory.size - offset if size is None else size
-        if (guest | offset | size | memory.address) % PAGE or size <= 0 or guest < 0 or offset < 0:
+        if (guest | size | memory.address + offset) % PAGE or size <= 0 or guest < 0 or offset < 0:
             raise UsageError(f"memory at {guest:#x} ({size:#x} bytes) is not aligned to pages")
         if offset + size > memory.size:
             raise UsageError(f"{size:#x} bytes at {offset:#x} are more than the memory's {memory.size:#x}")

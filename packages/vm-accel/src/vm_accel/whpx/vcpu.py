@@ -275,18 +275,19 @@ class WhpxVcpu:
             case ExitReason.UnrecoverableException:
                 return Shutdown(ShutdownKind.TRIPLE_FAULT)
             case ExitReason.InvalidVpRegisterValue:
-                return FailEntry(reason, "a register has a value that the processor refuses", self._raw())
+                return FailEntry(reason, "a register has a value that the processor refuses", self.raw_exit())
             case ExitReason.UnsupportedFeature:
                 feature = context.UnsupportedFeature
                 text = "task switch" if feature.FeatureCode == 2 else "an access that is not supported"
-                return FailEntry(int(feature.FeatureCode), text, self._raw())
+                return FailEntry(int(feature.FeatureCode), text, self.raw_exit())
             case ExitReason.Hypercall:
                 return self._hypercall()
             case ExitReason.X64ApicEoi:
                 return None
-        return Unknown(int(reason), self._raw())
+        return Unknown(int(reason), self.raw_exit())
 
-    def _raw(self) -> bytes:
+    def raw_exit(self) -> bytes:
+        """The last exit as the platform described it, for reports and records."""
         return bytes(self._ffi.buffer(self._context, self._context_bytes))
 
     def _after(self) -> int:
@@ -371,7 +372,7 @@ class WhpxVcpu:
         address = int(access.Gpa)
         if access.AccessInfo & abi.ACCESS_TYPE == abi.ACCESS_EXECUTE:
             return FailEntry(
-                int(ExitReason.MemoryAccess), f"no memory to execute at {address:#x}", self._raw()
+                int(ExitReason.MemoryAccess), f"no memory to execute at {address:#x}", self.raw_exit()
             )
         rip = int(self._context.VpContext.Rip)
         code = self._instruction(access)
@@ -390,14 +391,14 @@ class WhpxVcpu:
         elif self._mode() == 64:
             prepared = self._text(view, code)
             if prepared is None:
-                return Unknown(int(ExitReason.MemoryAccess), self._raw())
+                return Unknown(int(ExitReason.MemoryAccess), self.raw_exit())
             steps, commit = prepared
         else:
-            return Unknown(int(ExitReason.MemoryAccess), self._raw())
+            return Unknown(int(ExitReason.MemoryAccess), self.raw_exit())
 
         def undecided() -> Exit:
             self._jump(rip)
-            return Unknown(int(ExitReason.MemoryAccess), self._raw())
+            return Unknown(int(ExitReason.MemoryAccess), self.raw_exit())
 
         ending = Ending(commit, lambda fault: self._page_fault(fault, rip), undecided)
         return self._pending.drive(steps, ending, bus)
@@ -478,7 +479,7 @@ class WhpxVcpu:
         rip = int(self._context.VpContext.Rip)
         move = decode(self._instruction(access), self._mode())
         if move is None or move.kind not in (Kind.INS, Kind.OUTS):
-            return Unknown(int(ExitReason.X64IoPortAccess), self._raw())
+            return Unknown(int(ExitReason.X64IoPortAccess), self.raw_exit())
         after, view = self._wrap(rip + move.length), _View(self)
         if is_write:
             try:
@@ -487,7 +488,7 @@ class WhpxVcpu:
                 self._page_fault(fault, rip)
                 return None
             except Undecided:
-                return Unknown(int(ExitReason.X64IoPortAccess), self._raw())
+                return Unknown(int(ExitReason.X64IoPortAccess), self.raw_exit())
             if finished(view, move):
                 view.put("rip", after)
             view.commit()
@@ -587,7 +588,7 @@ class WhpxVcpu:
         if found.ExceptionType == _BP:
             return Debug(rip, DebugKind.INSTRUCTION)
         if found.ExceptionType != _DB:
-            return Unknown(int(ExitReason.Exception), self._raw())
+            return Unknown(int(ExitReason.Exception), self.raw_exit())
         reasons = int(found.ExceptionParameter) | self._read(Part(Register.Dr6))
         if rip in self._breakpoints and not reasons & 1 << 14:
             return Debug(rip, DebugKind.BREAKPOINT)
