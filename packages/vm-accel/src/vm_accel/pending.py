@@ -11,7 +11,10 @@ from vm_accel.exits import Exit, Mmio
 from vm_accel.interface import Bus
 from vm_core.errors import UsageError
 
-__all__ = ["ONES", "Ending", "Pending"]
+__all__ = ["ONES", "Ending", "Observer", "Pending"]
+
+Observer = Callable[[bytes, dict[str, int], bytes], None]
+"""Gets an exit as the hypervisor described it, the general registers, and the instruction's bytes if the exit has them not."""
 
 ONES: Final = (1 << 64) - 1
 """What a read gives that nobody answers."""

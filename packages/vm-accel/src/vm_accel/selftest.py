@@ -197,7 +197,7 @@ class Bench:
     def __init__(self, hypervisor: Hypervisor) -> None:
         self.hypervisor, self.isa = hypervisor, hypervisor.isa
         self.at = _LAYOUTS[self.isa]
-        self.contexts: list[dict[str, str]] = []
+        self.contexts: list[dict[str, Any]] = []
 
     @contextmanager
     def machine(
@@ -227,18 +227,24 @@ class Bench:
         return bytes(view[guest - self.at.ram : guest - self.at.ram + size])
 
 
-def watch(vcpu: Vcpu, contexts: list[dict[str, str]]) -> None:
-    """Note each exit's bytes with what ``run`` made of them, if the back end shows them."""
-    raw = getattr(vcpu, "raw_exit", None)
-    if raw is None:
+def watch(vcpu: Vcpu, contexts: list[dict[str, Any]]) -> None:
+    """Note each exit as the hypervisor gave it, with the registers, and what ``run`` made of it (None: it went on)."""
+    if not hasattr(vcpu, "observer"):
         return
     real = vcpu.run
 
+    def observe(raw: bytes, registers: dict[str, int], code: bytes) -> None:
+        nonzero = {name: value for name, value in registers.items() if value}
+        contexts.append({"raw": raw.hex(), "registers": nonzero, "code": code.hex(), "exit": None})
+
     def run(bus: Any = None) -> Exit:
+        before = len(contexts)
         found = real(bus)
-        contexts.append({"raw": raw().hex(), "exit": repr(found)})
+        if len(contexts) > before:
+            contexts[-1]["exit"] = repr(found)
         return found
 
+    vcpu.observer = observe
     vcpu.run = run  # type: ignore[method-assign]
 
 
@@ -484,6 +490,7 @@ def save(bench: Bench) -> None:
 
 def many(bench: Bench) -> None:
     for _ in range(50):
+        bench.contexts.clear()  # one is enough for the record
         with bench.machine("halt", {}) as (_vm, vcpu, _view):
             halts(vcpu)
 
@@ -528,7 +535,7 @@ class Outcome(NamedTuple):
     name: str
     result: str
     message: str = ""
-    contexts: tuple[dict[str, str], ...] = ()
+    contexts: tuple[dict[str, Any], ...] = ()
 
 
 def run(hypervisor: Hypervisor) -> list[Outcome]:

@@ -36,7 +36,7 @@ from vm_accel.hvf.syndrome import Class, DataAbort, data_abort, exception_class,
 from vm_accel.hvf.vectors import setter
 from vm_accel.hvf.walk import translate
 from vm_accel.interface import Bus, State
-from vm_accel.pending import ONES, Ending, Pending
+from vm_accel.pending import ONES, Ending, Observer, Pending
 from vm_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -269,6 +269,9 @@ class HvfVcpu:
     def _exit(self, bus: Bus | None) -> Exit | None:
         """The exit that the context describes; None to go on."""
         context = self._context
+        if self.observer is not None:
+            values = {name: self._general(number) for name, number in GENERAL.items()}
+            self.observer(self.raw_exit(), values, self._code(values["pc"]) or b"")
         match context.reason:
             case abi.ExitReason.EXCEPTION:
                 return self._exception(bus)
@@ -284,6 +287,9 @@ class HvfVcpu:
 
     def _unmask_timer(self, _value: int | bytes, _fault: bool) -> None:
         self.library.call("hv_vcpu_set_vtimer_mask", self.handle, False)
+
+    observer: Observer | None = None
+    """Told of every exit, before it is decoded, by who records them."""
 
     def raw_exit(self) -> bytes:
         """The last exit as the platform described it, for reports and records."""

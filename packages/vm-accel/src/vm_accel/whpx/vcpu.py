@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vm_accel.completion import Fault, Steps, Undecided, by_text, finished, port_string, x86_move
+from vm_accel.completion import X86_NAMES, Fault, Steps, Undecided, by_text, finished, port_string, x86_move
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -30,7 +30,7 @@ from vm_accel.exits import (
     Unknown,
 )
 from vm_accel.interface import Bus, State
-from vm_accel.pending import ONES, Ending, Pending
+from vm_accel.pending import ONES, Ending, Observer, Pending
 from vm_accel.whpx import abi
 from vm_accel.whpx.abi import ExitReason, Register
 from vm_accel.whpx.registers import ACCESS_UNUSABLE, FIXED, MSRS, SAVED, Part, part_of
@@ -248,6 +248,9 @@ class WhpxVcpu:
         vp = context.VpContext
         self._cache[Register.Rip] = int(vp.Rip)
         self._cache[Register.Rflags] = int(vp.Rflags)
+        if self.observer is not None:
+            self._load(_GENERAL)
+            self.observer(self.raw_exit(), {name: self._read(FIXED[name]) for name in X86_NAMES}, b"")
         reason = context.ExitReason
         match reason:
             case ExitReason.X64IoPortAccess:
@@ -285,6 +288,9 @@ class WhpxVcpu:
             case ExitReason.X64ApicEoi:
                 return None
         return Unknown(int(reason), self.raw_exit())
+
+    observer: Observer | None = None
+    """Told of every exit, before it is decoded, by who records them."""
 
     def raw_exit(self) -> bytes:
         """The last exit as the platform described it, for reports and records."""
