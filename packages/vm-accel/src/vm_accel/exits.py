@@ -1,8 +1,8 @@
 """Why a vCPU stopped: a closed union of plain values, the same for every hypervisor.
 
 An exit holds what happened, never a way back to the vCPU: what the guest reads is given to :meth:`Vcpu.complete
-<vm_accel.interface.Vcpu.complete>`. In every exit all registers are precise, and the pc is behind the instruction, except in
-Debug (on the instruction that has not run, or behind a step), FailEntry and Unknown.
+<vm_accel.interface.Vcpu.complete>`. In every exit all registers are precise. The pc is behind the instruction, but on it in one
+that takes an answer, in Debug (except behind a step or a watched access), FailEntry and Unknown.
 
 PERF: named tuples, since making a frozen dataclass costs a microsecond, which is a tenth of an exit.
 """

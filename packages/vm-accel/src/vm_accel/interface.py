@@ -84,15 +84,22 @@ class Feature(enum.Enum):
 
 
 class Memory(Protocol):
-    """Host memory that can be given to a guest. The VM keeps a reference as long as it is mapped."""
+    """Host memory that can be given to a guest: :class:`vm_accel.memory.HostMemory`, or what its owner wraps."""
 
     @property
     def address(self) -> int:
-        """Host address, page-aligned. It stays mapped at least until the object is closed."""
+        """Host address, page-aligned."""
 
     @property
     def size(self) -> int:
         """Bytes, a multiple of the host's page."""
+
+    def hold(self) -> None:
+        """A VM shows it to its guest from now on: until as many ``release`` the host must not use these addresses for anything
+        else, since the guest could then write there."""
+
+    def release(self) -> None:
+        """The opposite of ``hold``."""
 
 
 class Bus(Protocol):
@@ -125,7 +132,8 @@ class Vcpu(Protocol):
     def run(self, bus: Bus | None = None) -> Exit:
         """Run until something needs the caller. With ``bus``, MMIO and port I/O are done there and are no exits.
 
-        A read that was not completed before the next ``run`` gives all ones, as an empty bus does.
+        A read that was not completed before the next ``run`` gives all ones, as an empty bus does. While an exit waits for its
+        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first.
         """
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:
