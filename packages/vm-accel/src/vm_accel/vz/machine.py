@@ -1,0 +1,391 @@
+"""A VZVirtualMachine: every message to it on its own queue, every change of its state as an event."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import contextlib
+import os
+import queue as queues
+import socket
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self, cast
+
+from vm_accel.errors import HypervisorError
+from vm_accel.interface import MachineConfig, MachineEvent, MachineState
+from vm_accel.vz import table
+from vm_accel.vz.configuration import configure
+from vm_accel.vz.console import Console
+from vm_accel.vz.failure import raised
+from vm_accel.vz.objc import Failure, Queue, Runtime, Scope
+from vm_accel.vz.vsock import VsockListener, taken
+from vm_core.errors import UsageError
+
+__all__ = ["VzMachine"]
+
+_CLASS: Final = "VmMachineDelegate"
+_PROTOCOL: Final = "VZVirtualMachineDelegate"
+_WARNINGS: Final = 64
+_MEMORY_UNIT: Final = 1 << 20
+
+
+@cache
+def _states() -> dict[int, MachineState]:
+    """By VZVirtualMachineState."""
+    return {
+        value: MachineState.FAILED if name == "Error" else MachineState[name.upper()]
+        for name, value in table.enum("VZVirtualMachineState").items()
+    }
+
+
+class _Completion:
+    """What a completion handler said, and the wait for it."""
+
+    def __init__(self, machine: VzMachine) -> None:
+        self._machine = machine
+        self._done = threading.Event()
+        self.failure: Failure | None = None
+        self.result: socket.socket | None = None
+        self.error: BaseException | None = None
+
+    def finish(self, error: Any) -> None:
+        """A handler with one argument, an NSError or nil; on the queue."""
+        run = self._machine._run
+        try:
+            if error:
+                with self._machine._queue.entered(), run.scope():
+                    self.failure = run.failure(error)
+        except BaseException as raised_here:
+            self.error = raised_here
+        finally:
+            self._done.set()
+
+    def connected(self, connection: Any, error: Any) -> None:
+        """The handler of a connection; on the queue."""
+        run = self._machine._run
+        try:
+            with self._machine._queue.entered(), run.scope():
+                if connection:
+                    self.result = taken(run, connection)
+                else:
+                    self.failure = run.failure(error)
+        except BaseException as raised_here:
+            self.error = raised_here
+        finally:
+            self._done.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._done.wait(timeout):
+            return False
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+class VzMachine:
+    """One machine of the Virtualization framework. See :class:`~vm_accel.interface.Machine`; the rest is what only this one has."""
+
+    def __init__(self, run: Runtime, config: MachineConfig) -> None:
+        self.config = config
+        self.warnings: collections.deque[str] = collections.deque(maxlen=_WARNINGS)
+        """What went wrong without a change of the state: a network card that lost its other end."""
+        self._run = run
+        self._events: queues.SimpleQueue[MachineEvent] = queues.SimpleQueue()
+        self._last = MachineState.STOPPED
+        self._listeners: list[VsockListener] = []
+        self._closing = threading.Lock()
+        self._vm = self._delegate = self._configuration = run.ffi.NULL
+        self._console = Console()
+        self._queue = Queue(run, f"vm.machine.{os.getpid()}.{id(self):x}")
+        try:
+            self._queue.call(self._make)
+        except BaseException:
+            self._console.close()
+            self._queue.close()
+            raise
+        self._console.release()
+
+    def _make(self, scope: Scope) -> None:
+        run = self._run
+        made, self.machine_identifier, self.mac_addresses = configure(run, scope, self.config, self._console.theirs)
+        vm = scope.new("VZVirtualMachine", "initWithConfiguration:queue:", made, self._queue.pointer)
+        delegate = scope.new(_delegate_class(run))
+        run.send(vm, "setDelegate:", delegate)  # which does not own it
+        self._configuration, self._vm, self._delegate = scope.keep(made), scope.keep(vm), scope.keep(delegate)
+        _MACHINES[_key(run, delegate)] = self
+
+    machine_identifier: bytes
+    """Which machine this is, for ``extra``: what is saved can be restored only into the same one. Empty before macOS 13."""
+    mac_addresses: list[str]
+    """Of the network cards in order. A saved machine is restored only with the same ones."""
+
+    # -- state -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> MachineState:
+        """Where it is; STOPPED once closed."""
+        if not self._vm:
+            return MachineState.STOPPED
+        return self._queue.call(lambda _: self._state())
+
+    def _state(self) -> MachineState:
+        return _states().get(self._run.send(self._vm, "state"), MachineState.FAILED)
+
+    def wait(self, timeout: float | None = None) -> MachineEvent | None:
+        """The next change of state, oldest first; None if ``timeout`` seconds have passed without one."""
+        try:
+            return self._events.get(timeout=timeout)
+        except queues.Empty:
+            return None
+
+    def _tell(self, state: MachineState, error: str = "") -> None:
+        if state is not self._last:
+            self._last = state
+            self._events.put(MachineEvent(state, error))
+
+    def _stopped_by_itself(self, failure: Failure | None) -> None:
+        """The delegate's news: the guest is off, or the machine broke."""
+        if failure is None:
+            self._tell(MachineState.STOPPED)
+        else:
+            self._tell(MachineState.FAILED, str(raised("the machine", failure)))
+
+    # -- changes of state --------------------------------------------------------------------------------------------------
+
+    def _change(
+        self, what: str, selector: str, *arguments: Any, during: MachineState, may: str = "", only: MachineState | None = None
+    ) -> None:
+        """Start an operation on the queue, and wait for its completion handler on this thread."""
+        if self._queue.inside:
+            raise UsageError(f"{what} cannot be waited for from a callback of the machine")
+        run, completion = self._run, _Completion(self)
+
+        def begin(_: Scope) -> None:
+            state = self._state()
+            if (may and not run.send(self._vm, may)) or (only is not None and state is not only):
+                raise UsageError(f"{what} is not possible while the machine is {state.value}")
+            block = run.blocks.take(completion.finish)
+            self._tell(during)
+            run.send(self._vm, selector, *arguments, block)
+
+        self._open(what)
+        self._queue.call(begin)
+        completion.wait()
+        self._after(what, completion.failure)
+
+    def _after(self, what: str, failure: Failure | None) -> None:
+        state = self.state
+        error = str(raised(what, failure)) if failure else ""
+        self._tell(state, error if state is MachineState.FAILED else "")
+        if failure:
+            raise raised(what, failure)
+
+    def start(self) -> None:
+        """Boot. The machine must be stopped or failed."""
+        self._change("start", "startWithCompletionHandler:", during=MachineState.STARTING, may="canStart")
+
+    def pause(self) -> None:
+        """Stop the CPUs where they are."""
+        self._change("pause", "pauseWithCompletionHandler:", during=MachineState.PAUSING, may="canPause")
+
+    def resume(self) -> None:
+        """The opposite of ``pause``."""
+        self._change("resume", "resumeWithCompletionHandler:", during=MachineState.RESUMING, may="canResume")
+
+    def stop(self) -> None:
+        """Pull the plug (macOS 12)."""
+        self._change("stop", "stopWithCompletionHandler:", during=MachineState.STOPPING, may="canStop")
+
+    def request_stop(self) -> None:
+        """Press the power button; the guest decides, and STOPPED comes if it does."""
+        self._open("request_stop")
+
+        def press(_: Scope) -> None:
+            if not self._run.send(self._vm, "canRequestStop"):
+                raise UsageError(f"request_stop is not possible while the machine is {self._state().value}")
+            good, failure = self._run.checked(self._vm, "requestStopWithError:")
+            if not good and failure:
+                raise raised("request_stop", failure)
+
+        self._queue.call(press)
+
+    def save(self, path: Path) -> None:
+        """Write the paused machine's state, without its disks (macOS 14, Apple silicon)."""
+        self._savable()
+        self._file("save", "saveMachineStateToURL:completionHandler:", path, MachineState.SAVING, MachineState.PAUSED)
+
+    def restore(self, path: Path) -> None:
+        """Into a stopped machine of the same configuration; it is paused afterwards (macOS 14, Apple silicon)."""
+        self._savable()
+        if not path.exists():
+            raise UsageError(f"no saved machine at {path}")
+        self._file(
+            "restore", "restoreMachineStateFromURL:completionHandler:", path, MachineState.RESTORING, MachineState.STOPPED
+        )
+
+    def _file(self, what: str, selector: str, path: Path, during: MachineState, only: MachineState) -> None:
+        with self._run.scope():
+            self._change(what, selector, self._run.url(path), during=during, only=only)
+
+    def _savable(self) -> None:
+        """Raises if no machine of this configuration can be saved: some devices cannot."""
+        self._open("save")
+
+        def ask(_: Scope) -> None:
+            good, failure = self._run.checked(self._configuration, "validateSaveRestoreSupportWithError:")
+            if not good and failure:
+                raise raised("saving a machine of this configuration", failure)
+
+        self._queue.call(ask)
+
+    # -- devices -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def console(self) -> BinaryIO:
+        """The guest's serial console (hvc0), unbuffered, both ways."""
+        return cast("BinaryIO", self._console)
+
+    def _device(self, devices: str, what: str) -> Any:
+        """The one device of a kind, on the queue."""
+        found = self._run.items(self._run.send(self._vm, devices))
+        if not found:
+            raise UsageError(f"the machine was made without {what}")
+        return found[0]
+
+    def listen(self, port: int) -> VsockListener:
+        """Take the guest's connections to a port of the host (``vsock=True``)."""
+        self._port(port)
+        self._open("listen")
+        listener = VsockListener(
+            self._run, self._queue, lambda: self._vm and self._device("socketDevices", "vsock"), port
+        )
+        self._listeners.append(listener)
+        return listener
+
+    def connect(self, port: int, timeout: float | None = None) -> socket.socket:
+        """Connect to a port of the running guest (``vsock=True``). TimeoutError after ``timeout`` seconds."""
+        self._port(port)
+        self._open("connect")
+        if self._queue.inside:
+            raise UsageError("connect cannot be waited for from a callback of the machine")
+        completion = _Completion(self)
+
+        def begin(_: Scope) -> None:
+            device = self._device("socketDevices", "vsock")
+            block = self._run.blocks.take(completion.connected, 2)
+            self._run.send(device, "connectToPort:completionHandler:", port, block)
+
+        self._queue.call(begin)
+        if not completion.wait(timeout):
+            raise TimeoutError(f"the guest has not answered on port {port}")
+        if completion.failure or completion.result is None:
+            raise raised(f"connect to port {port}", completion.failure or Failure("", 0, "no connection"))
+        return completion.result
+
+    @staticmethod
+    def _port(port: int) -> None:
+        if not 0 <= port < 0xFFFF_FFFF:
+            raise UsageError(f"{port} is no port of a vsock")
+
+    @property
+    def memory_target(self) -> int:
+        """Bytes that the guest shall use at most, by its balloon (``balloon=True``); a multiple of 1 MiB."""
+        self._open("memory_target")
+        return self._queue.call(
+            lambda _: int(self._run.send(self._balloon(), "targetVirtualMachineMemorySize"))
+        )
+
+    @memory_target.setter
+    def memory_target(self, size: int) -> None:
+        if size <= 0 or size % _MEMORY_UNIT or size > self.config.memory_bytes:
+            raise UsageError(f"{size} bytes are no multiple of 1 MiB within {self.config.memory_bytes}")
+        self._open("memory_target")
+        self._queue.call(lambda _: self._run.send(self._balloon(), "setTargetVirtualMachineMemorySize:", size))
+
+    def _balloon(self) -> Any:
+        return self._device("memoryBalloonDevices", "a balloon")
+
+    # -- end ---------------------------------------------------------------------------------------------------------------
+
+    def _open(self, what: str) -> None:
+        if not self._vm:
+            raise HypervisorError("the machine is closed", call=what)
+
+    def close(self) -> None:
+        """Pull the plug if needed, and give everything back. May be called twice, not from a callback."""
+        with self._closing:
+            if not self._vm:
+                return
+            if self._queue.call(lambda _: self._run.has("VZVirtualMachine", "canStop") and self._run.send(self._vm, "canStop")):
+                with contextlib.suppress(HypervisorError, UsageError):
+                    self.stop()
+            for listener in self._listeners:
+                listener.close()
+            self._queue.call(self._forget)
+            self._queue.close()
+            self._console.close()
+
+    def _forget(self, _: Scope) -> None:
+        run = self._run
+        vm, delegate, made = self._vm, self._delegate, self._configuration
+        self._vm = self._delegate = self._configuration = run.ffi.NULL
+        run.send(vm, "setDelegate:", None)
+        for each in (vm, delegate, made):
+            run.objc_release(each)
+        _MACHINES.pop(_key(run, delegate), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_MACHINES: Final[dict[int, VzMachine]] = {}
+"""By the address of the delegate that stands for it. One that nobody closes runs on, and is closed when the process ends: no
+queue may call Python once that is over."""
+
+
+@atexit.register
+def _close_all() -> None:
+    for machine in list(_MACHINES.values()):
+        machine.close()
+
+
+def _key(run: Runtime, delegate: Any) -> int:
+    return int(run.ffi.cast("uintptr_t", delegate))
+
+
+def _delegate_class(run: Runtime) -> Any:
+    """What hears that a machine stopped by itself. Its methods are called on the machine's queue."""
+
+    def failure_of(machine: VzMachine, error: Any) -> Failure:
+        with machine._queue.entered(), run.scope():
+            return run.failure(error)
+
+    def stopped(receiver: int, _vm: Any) -> None:
+        machine = _MACHINES.get(receiver)
+        if machine is not None:
+            machine._stopped_by_itself(None)
+
+    def broke(receiver: int, _vm: Any, error: Any) -> None:
+        machine = _MACHINES.get(receiver)
+        if machine is not None:
+            machine._stopped_by_itself(failure_of(machine, error))
+
+    def unplugged(receiver: int, _vm: Any, _device: Any, error: Any) -> None:
+        machine = _MACHINES.get(receiver)
+        if machine is not None:
+            machine.warnings.append(str(raised("a network card", failure_of(machine, error))))
+
+    functions = {
+        "guestDidStopVirtualMachine:": stopped,
+        "virtualMachine:didStopWithError:": broke,
+        "virtualMachine:networkDevice:attachmentWasDisconnectedWithError:": unplugged,
+    }
+    encodings = table.protocol(_PROTOCOL)
+    return run.make_class(
+        _CLASS, {selector: (encodings[selector], function) for selector, function in functions.items()}, _PROTOCOL
+    )
