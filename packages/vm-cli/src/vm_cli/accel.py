@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -58,20 +57,17 @@ def record_layout(path: Path) -> list[str]:
 
 
 def setup_macos(*, dry_run: bool) -> dict[str, Any]:
-    """Sign the virtual environment's Python, or only say how."""
-    from vm_accel.hvf import entitlements
+    """Sign this Python for macOS's hypervisor, or only say what is missing. Raises AcceleratorUnavailable."""
+    from vm_accel import macos
 
-    if sys.platform != "darwin" and not dry_run:
-        raise UsageError(
-            "only macOS wants its hypervisor's users signed", hint="--dry-run shows the commands"
-        )
-    plan = entitlements.plan()
-    lines = [shlex.join(command) for command in plan.commands()]
-    if dry_run:
-        return {
-            "commands": lines,
-            "plist": plan.plist().decode(),
-            "message": f"nothing was done; vm.plist would have {', '.join(plan.entitlements)}",
-        }
-    entitlements.set_up(plan)
-    return {"commands": [], "plist": "", "message": f"{plan.target} is signed; vm doctor looks again"}
+    if sys.platform != "darwin":
+        raise UsageError("only macOS wants the users of its hypervisor signed")
+    lacking = [name for name in (macos.HYPERVISOR, macos.VIRTUALIZATION) if macos.missing(name)]
+    program = macos.executable()
+    if not lacking:
+        message = f"{program} has both entitlements, or codesign does not say"
+    elif dry_run:
+        message = f"{program} would be signed with {' and '.join(lacking)}; nothing was done"
+    else:
+        message = f"{macos.sign()} is signed; vm doctor looks again"
+    return {"program": str(program), "missing": lacking, "message": message}

@@ -391,15 +391,13 @@ def setup() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @_JSON
 def setup_macos(dry_run: bool, as_json: bool) -> int:
-    """Sign the Python of the running virtual environment, so that macOS lets it use the hypervisor."""
+    """Sign the Python that runs vm, so that macOS lets it use the hypervisor: in a virtual environment, a copy of it."""
     from vm_cli import accel as commands
 
     found = commands.setup_macos(dry_run=dry_run)
     if as_json:
         _print_json(found)
     else:
-        for line in found["commands"]:
-            click.echo(line)
         click.echo(found["message"])
     return 0
 

@@ -13,9 +13,9 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from vm_accel import macos
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.hvf import abi
-from vm_accel.hvf.entitlements import HYPERVISOR, missing
 from vm_accel.interface import Feature, Memory, State, VmConfig
 from vm_core.engine import Availability
 from vm_core.errors import UsageError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["GicLayout", "Hvf", "HvfVm", "Library", "library"]
 
 MODEL_FORMAT: Final = "hvf-model/1"
-SETUP: Final = "vm setup macos"
 
 
 class GicLayout:
@@ -78,14 +77,15 @@ def _addresses(path: str) -> tuple[Any, Any]:
 
 
 def check(name: str, status: int) -> None:
-    """Raise HypervisorError if a hv_return_t is no success."""
+    """Raise HypervisorError if a hv_return_t is no success; EntitlementMissing if that is why."""
     if not status:
         return
     code = status & 0xFFFF_FFFF
     hint = ""
     if code in (abi.Return.DENIED, abi.Return.UNSUPPORTED):
-        lacking = missing(HYPERVISOR)
-        hint = f"{SETUP}: {lacking}" if lacking else "sysctl kern.hv_support tells whether this Mac can"
+        if lacking := macos.missing(macos.HYPERVISOR):
+            raise lacking
+        hint = f"{macos.SIGN}; sysctl kern.hv_support tells whether this Mac can"
     elif code == abi.Return.BUSY and name == "hv_vm_create":
         hint = "a process can have one VM under HVF: close the other one, or use another process"
     raise HypervisorError(f"{name}: {abi.name_of(status)}", call=name, status=code, hint=hint)
