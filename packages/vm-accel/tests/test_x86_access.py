@@ -44,6 +44,8 @@ def encodings(mode: int) -> Iterator[bytes]:
     ):
         if rep and opcode[0] not in range(0x6C, 0x70) and opcode[0] not in range(0xA4, 0xAE):
             continue
+        if narrow and rex and rex[0] & 8 and opcode[0] in {*range(0x6C, 0x70), *range(0xE4, 0xF0)}:
+            continue  # REX.W comes before 66 (SDM 2.2.1.2), which capstone does not know of port instructions
         for modrm in rng.sample(range(0xC0), 6):
             digit = 0 if opcode[0] in (0xC6, 0xC7) else 0x38
             tail = bytes([modrm & (0xC7 | digit)]) + rng.randbytes(15)
