@@ -7,7 +7,6 @@ ours. What is not: Apple's frameworks, and any guest.
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -19,14 +18,20 @@ from typing import Any
 
 import pytest
 
-from vm_accel import AcceleratorUnavailable, EntitlementMissing, HypervisorError, MachineBackend, open_machines
+from vm_accel import (
+    AcceleratorUnavailable,
+    EntitlementMissing,
+    HypervisorError,
+    MachineBackend,
+    open_machines,
+)
 from vm_accel.interface import Disk, MachineConfig, MachineEvent, MachineState, Network, Share
 from vm_accel.testing.vz import Simulator, build, lacking
 from vm_accel.vz import Vz, VzMachine, table
 from vm_accel.vz.backend import discrepancies
 from vm_accel.vz.configuration import check_kernel
 from vm_accel.vz.objc import Queue, Runtime, runtime
-from vm_core.errors import UsageError, VmError
+from vm_core.errors import UsageError
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
@@ -125,7 +130,7 @@ def test_encodings_are_read_as_the_runtime_writes_them(native: str, normal: str,
     assert table.shape(native) == shape
 
 
-@pytest.mark.parametrize("broken", ["^", "{CGSize=dd", "@\"NSString", "y@:", "r"])
+@pytest.mark.parametrize("broken", ["^", "{CGSize=dd", '@"NSString', "y@:", "r"])
 def test_what_is_no_encoding_is_refused(broken: str) -> None:
     with pytest.raises(ValueError):
         table.split(broken)
@@ -162,7 +167,9 @@ def test_values_of_every_kind_arrive_as_they_were_sent(sim: Simulator) -> None:
         assert run.content(run.data(b"\0\1\xff")) == b"\0\1\xff"
         assert run.content(run.data(b"")) == b""
         things = [run.string(str(number)) for number in range(300)]
-        assert [run.text(each) for each in run.items(run.array(things))] == [str(number) for number in range(300)]
+        assert [run.text(each) for each in run.items(run.array(things))] == [
+            str(number) for number in range(300)
+        ]
         assert run.items(run.array([])) == []
         made = scope.new("VZVirtualMachineConfiguration")
         run.send(made, "setMemorySize:", 2**64 - 1)
@@ -179,7 +186,9 @@ def test_an_unknown_selector_is_an_error_and_does_not_reach_the_runtime(sim: Sim
         run.send(run.string("x"), "fileDescriptor")
 
 
-def test_another_encoding_than_the_table_s_is_refused(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_encoding_than_the_table_s_is_refused(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(table.signatures(), "setMemorySize:", "v@:I")
     run = runtime()
     with run.scope() as scope:
@@ -207,9 +216,7 @@ def test_a_queue_does_one_thing_at_a_time(sim: Simulator) -> None:
         inside.pop()
 
     with Queue(runtime(), "test") as queue:
-        threads = [
-            threading.Thread(target=lambda: [queue.call(work) for _ in range(50)]) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: [queue.call(work) for _ in range(50)]) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -244,7 +251,10 @@ def test_a_name_that_is_taken_does_not_hinder_a_class(sim: Simulator, library: P
     ("misuse", "seen"),
     [
         (lambda run, vm, _scope: run.send(vm, "state"), "state off the machine's queue"),
-        (lambda run, vm, _scope: run.objc_retain(run.objc_retain(vm)) and run.objc_release(vm) and None, None),
+        (
+            lambda run, vm, _scope: run.objc_retain(run.objc_retain(vm)) and run.objc_release(vm) and None,
+            None,
+        ),
         (lambda run, _vm, scope: run.objc_release(_dead(run, scope)), "release of a dead NSFileHandle"),
         (lambda run, _vm, scope: run.send(_dead(run, scope), "init"), "init to a dead NSFileHandle"),
     ],
@@ -275,7 +285,9 @@ def _dead(run: Runtime, scope: Any) -> Any:
     return made
 
 
-def test_the_simulator_sees_a_missing_pool_and_a_deadlock(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulator_sees_a_missing_pool_and_a_deadlock(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VM_VZ_LIBRARY", str(library))
     simulator = Simulator(library)
     simulator.reset()
@@ -307,7 +319,9 @@ def test_an_old_macos_is_refused(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize("name", ["/nonexistent/libvz.so", "libm.so.6"])
-def test_a_library_that_is_none_is_no_traceback(name: str, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_none_is_no_traceback(
+    name: str, kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VM_VZ_LIBRARY", name)
     assert not Vz.probe().available
     with pytest.raises(AcceleratorUnavailable, match="cannot be loaded"):
@@ -336,7 +350,11 @@ def test_the_framework_is_told_everything(sim: Simulator, kernel: Path, tmp_path
             Disk(spare, bus="usb", read_only=True),
         ),
         networks=(Network(mac="5a:94:ef:12:34:56"), Network(fd=theirs.fileno(), mac="02:00:00:00:00:01")),
-        shares=(Share("home", tmp_path), Share("work", tmp_path, read_only=False), Share("rosetta", rosetta=True)),
+        shares=(
+            Share("home", tmp_path),
+            Share("work", tmp_path, read_only=False),
+            Share("rosetta", rosetta=True),
+        ),
         balloon=True,
         vsock=True,
         extra={"machine_identifier": b"machine-mine", "mtu": 9000, "nested": True},
@@ -383,7 +401,9 @@ def test_efi_makes_its_store_and_then_takes_it(sim: Simulator, tmp_path: Path) -
             assert sim.configuration()[1] == f"efi {store}"
         assert any("initCreatingVariableStoreAtURL" in line for line in sim.messages()) is created
     with pytest.raises(HypervisorError, match="No such file") as caught:
-        Vz().create(MachineConfig(kernel=None, disks=config.disks, extra={"efi_store": tmp_path / "no" / "nvram"}))
+        Vz().create(
+            MachineConfig(kernel=None, disks=config.disks, extra={"efi_store": tmp_path / "no" / "nvram"})
+        )
     assert caught.value.status == 2
 
 
@@ -526,7 +546,9 @@ def test_a_life_with_every_state(sim: Simulator, kernel: Path, tmp_path: Path) -
         machine.stop()
         assert machine.state is MachineState.STOPPED
         machine.start()
-        expected = "STARTING RUNNING PAUSING PAUSED SAVING PAUSED RESUMING RUNNING STOPPING STOPPED STARTING RUNNING"
+        expected = (
+            "STARTING RUNNING PAUSING PAUSED SAVING PAUSED RESUMING RUNNING STOPPING STOPPED STARTING RUNNING"
+        )
         assert [state.name for state in events(machine)] == expected.split()
         assert machine.wait(0.01) is None
     assert machine.state is MachineState.STOPPED
@@ -557,7 +579,9 @@ def test_every_message_to_a_machine_goes_over_its_queue(sim: Simulator, kernel: 
         (["start", "resume"], "resume is not possible while the machine is running"),
     ],
 )
-def test_what_the_state_does_not_allow_is_refused(sim: Simulator, kernel: Path, calls: list[str], what: str) -> None:
+def test_what_the_state_does_not_allow_is_refused(
+    sim: Simulator, kernel: Path, calls: list[str], what: str
+) -> None:
     with Vz().create(MachineConfig(kernel=kernel)) as machine:
         *before, last = calls
         for call in before:
@@ -569,7 +593,9 @@ def test_what_the_state_does_not_allow_is_refused(sim: Simulator, kernel: Path, 
 def test_a_start_that_fails(sim: Simulator, kernel: Path) -> None:
     sim.set("start_error", 1)
     with Vz().create(MachineConfig(kernel=kernel)) as machine:
-        with pytest.raises(HypervisorError, match=r"start failed: Internal \(1\): The virtual machine failed to start") as caught:
+        with pytest.raises(
+            HypervisorError, match=r"start failed: Internal \(1\): The virtual machine failed to start"
+        ) as caught:
             machine.start()
         assert (caught.value.call, caught.value.status, caught.value.code) == ("start", 1, "VM311")
         assert machine.wait(0) == MachineEvent(MachineState.STARTING)
@@ -700,7 +726,10 @@ def test_the_balloon(sim: Simulator, kernel: Path) -> None:
         for wrong in (0, 1, (300 << 20) + 1, 513 << 20):
             with pytest.raises(UsageError):
                 machine.memory_target = wrong
-    with Vz().create(MachineConfig(kernel=kernel)) as machine, pytest.raises(UsageError, match="without a balloon"):
+    with (
+        Vz().create(MachineConfig(kernel=kernel)) as machine,
+        pytest.raises(UsageError, match="without a balloon"),
+    ):
         machine.memory_target = 300 << 20
 
 
@@ -750,7 +779,10 @@ def test_the_guest_connects(sim: Simulator, kernel: Path) -> None:
         with pytest.raises(HypervisorError, match="nothing listens"):
             listener.accept()
         machine.listen(7)  # closed with the machine
-    with Vz().create(MachineConfig(kernel=kernel)) as machine, pytest.raises(UsageError, match="without vsock"):
+    with (
+        Vz().create(MachineConfig(kernel=kernel)) as machine,
+        pytest.raises(UsageError, match="without vsock"),
+    ):
         machine.listen(7)
 
 
@@ -759,7 +791,9 @@ def test_the_guest_connects(sim: Simulator, kernel: Path) -> None:
 
 def test_many_machines_leave_nothing(sim: Simulator, kernel: Path, tmp_path: Path) -> None:
     sim.set("delay_us", 0)
-    config = MachineConfig(kernel=kernel, disks=(Disk(disk(tmp_path / "disk")),), networks=(Network(),), vsock=True)
+    config = MachineConfig(
+        kernel=kernel, disks=(Disk(disk(tmp_path / "disk")),), networks=(Network(),), vsock=True
+    )
 
     def cycle() -> None:
         with Vz().create(config) as machine:
@@ -784,7 +818,7 @@ def test_many_machines_at_once(sim: Simulator, kernel: Path) -> None:
                     machine.pause()
                     machine.resume()
                     assert machine.state is MachineState.RUNNING
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - shown by the test, not by the thread
             failures.append(error)
 
     threads = [threading.Thread(target=live) for _ in range(8)]
@@ -811,15 +845,18 @@ def test_a_process_that_closes_nothing_ends_well(library: Path, kernel: Path) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
-def test_errors_are_the_project_s_own(sim: Simulator, kernel: Path) -> None:
-    """Whatever macOS has hidden from us, a machine is made, or one of our errors says why not."""
+def test_a_macos_that_lacks_any_one_message_gives_an_error_of_ours(sim: Simulator, kernel: Path) -> None:
+    """Nothing that a macOS lacks is sent: that would end the process."""
+    refused = 0
     for row in table.methods():
-        if row.owner.startswith("VZ"):
-            runtime()._checked.clear()
-            sim.c.sim_show()
-            sim.hide(row.selector)
-            try:
-                Vz().create(MachineConfig(kernel=kernel, networks=(Network(),), vsock=True)).close()
-            except VmError as error:
-                assert "macOS" in str(error) or "closed" in str(error)
-    assert platform.system() == "Linux" or sim.violations() == []
+        if not row.owner.startswith("VZ"):
+            continue
+        runtime()._checked.clear()
+        sim.c.sim_show()
+        sim.hide(row.selector)
+        try:
+            Vz().create(MachineConfig(kernel=kernel, networks=(Network(),), vsock=True)).close()
+        except AcceleratorUnavailable as error:
+            refused += 1
+            assert row.selector in str(error)  # noqa: PT017 - some of the rows are not needed, and raise nothing
+    assert refused > 15

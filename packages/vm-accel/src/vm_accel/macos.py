@@ -83,7 +83,9 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise AcceleratorUnavailable(f"{command[0]} cannot be run: {error}", hint="xcode-select --install") from None
+        raise AcceleratorUnavailable(
+            f"{command[0]} cannot be run: {error}", hint="xcode-select --install"
+        ) from None
     if done.returncode:
         raise AcceleratorUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return done.stdout
@@ -121,18 +123,18 @@ def main(arguments: list[str]) -> int:
         try:
             target = sign(Path(arguments[1]) if len(arguments) == 2 else None)
         except (AcceleratorUnavailable, OSError) as error:
-            print(f"vm: {error}", file=sys.stderr)
+            sys.stderr.write(f"vm: {error}\n")
             return 1
-        print(f"{target} is signed with {HYPERVISOR} and {VIRTUALIZATION}")
+        sys.stdout.write(f"{target} is signed with {HYPERVISOR} and {VIRTUALIZATION}\n")
         return 0
     if arguments:
-        print(f"usage: {SIGN} [PYTHON]", file=sys.stderr)
+        sys.stderr.write(f"usage: {SIGN} [PYTHON]\n")
         return 2
-    lacking = [error for name in (HYPERVISOR, VIRTUALIZATION) if (error := missing(name))]
-    for error in lacking:
-        print(f"{error}; run: {error.hint}")
+    lacking = [found for name in (HYPERVISOR, VIRTUALIZATION) if (found := missing(name))]
+    for each in lacking:
+        sys.stdout.write(f"{each}; run: {each.hint}\n")
     if not lacking:
-        print(f"{executable()} has both entitlements, or codesign does not say")
+        sys.stdout.write(f"{executable()} has both entitlements, or codesign does not say\n")
     return 1 if lacking else 0
 
 

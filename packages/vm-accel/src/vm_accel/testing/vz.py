@@ -18,7 +18,16 @@ __all__ = ["Simulator", "build", "lacking"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".m")
 _RUNTIME: Final = "libobjc.so.4"
-_FLAGS: Final = "-O1 -fPIC -shared -fobjc-runtime=gcc -fblocks -Wall -Werror -Wno-objc-root-class".split()
+_FLAGS: Final = [
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-fobjc-runtime=gcc",
+    "-fblocks",
+    "-Wall",
+    "-Werror",
+    "-Wno-objc-root-class",
+]
 
 _CDEF: Final = """
 void sim_set(const char *name, long value);

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import threading
-from typing import Final
+from typing import Any, Final
 
 from vm_accel import macos
 from vm_accel.errors import AcceleratorUnavailable
@@ -39,7 +39,9 @@ class Vz:
             what = override or "the Virtualization framework"
             return Availability(False, f"{what} cannot be loaded: {error}", f"vz needs macOS {_OLDEST}")
         if not run.has("VZVirtualMachine", "stopWithCompletionHandler:"):
-            return Availability(False, f"macOS {platform.mac_ver()[0]} is too old", f"vz needs macOS {_OLDEST}")
+            return Availability(
+                False, f"macOS {platform.mac_ver()[0]} is too old", f"vz needs macOS {_OLDEST}"
+            )
         if not run.send(run.cls("VZVirtualMachine"), "isSupported"):
             return Availability(False, "this Mac has no virtualisation, as inside most virtual machines")
         if sys.platform == "darwin":
@@ -93,10 +95,14 @@ def discrepancies() -> list[str]:
         sign = "+" if row.static else "-"
         name = f"{sign}[{row.owner} {row.selector}]"
         if not run.has(row.owner, row.selector, static=row.static):
-            found.append(f"{name} is missing (macOS {row.since or 'any'}{' on ' + row.arch if row.arch else ''})")
+            found.append(
+                f"{name} is missing (macOS {row.since or 'any'}{' on ' + row.arch if row.arch else ''})"
+            )
             continue
         owner = run.cls(row.owner)
-        method = run.class_getInstanceMethod(run.object_getClass(owner) if row.static else owner, run.selector(row.selector))
+        method = run.class_getInstanceMethod(
+            run.object_getClass(owner) if row.static else owner, run.selector(row.selector)
+        )
         encoding = run.ffi.string(run.method_getTypeEncoding(method)).decode() if method else ""
         if table.normal(encoding).replace("c", "B") != row.encoding:  # BOOL is c on Intel
             found.append(f"{name} is {encoding}, not {row.encoding}")
@@ -106,7 +112,8 @@ def discrepancies() -> list[str]:
 def main() -> int:
     """``python -m vm_accel.vz.backend``: what :func:`discrepancies` finds."""
     lines = discrepancies()
-    print("\n".join(lines) or f"all {len(table.methods())} messages are as recorded")
+    sys.stdout.write("\n".join(lines) or f"all {len(table.methods())} messages are as recorded")
+    sys.stdout.write("\n")
     return 1 if lines else 0
 
 

@@ -48,23 +48,11 @@ _BUSES: Final = {
 # -- what needs no framework ------------------------------------------------------------------------------------------------
 
 
-def _plain(what: str, text: str) -> str:
-    """A string that an NSString can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{what} {text!r} is not UTF-8") from None
-    if "\0" in text:
-        raise UsageError(f"{what} {text!r} has a NUL in it")
-    return text
-
-
 def _file(what: str, path: Path, *, directory: bool = False) -> os.stat_result:
-    _plain(what, str(path))
     try:
         info = os.stat(path)
-    except OSError as error:
-        raise UsageError(f"{what} {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        raise UsageError(f"{what} {path}: {getattr(error, 'strerror', error)}") from None
     if directory and not stat.S_ISDIR(info.st_mode):
         raise UsageError(f"{what} {path} is not a directory")
     if not directory and not stat.S_ISREG(info.st_mode):
@@ -75,7 +63,7 @@ def _file(what: str, path: Path, *, directory: bool = False) -> os.stat_result:
 def check_kernel(path: Path, machine: str) -> None:
     """Refuse a kernel that the framework would start, or fail to, without a word: on arm64 it takes only the plain ``Image``.
 
-    arm64: "ARM\\x64" at 56 (Documentation/arch/arm64/booting.rst); x86: "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
+    arm64: "ARMd" at 56 (Documentation/arch/arm64/booting.rst); x86: "HdrS" at 0x202 (Documentation/arch/x86/boot.rst).
     """
     _file("kernel", path)
     with open(path, "rb") as file:
@@ -85,7 +73,8 @@ def check_kernel(path: Path, machine: str) -> None:
             raise UsageError(f"kernel {path} is compressed", hint=f"gunzip -c {path} > Image")
         if head[:8] == b"MZ\0\0zimg":
             raise UsageError(
-                f"kernel {path} is a compressed EFI program", hint="take the Image that it was made from, or boot by EFI"
+                f"kernel {path} is a compressed EFI program",
+                hint="take the Image that it was made from, or boot by EFI",
             )
         if head[56:60] != b"ARM\x64":
             raise UsageError(f"kernel {path} is not an arm64 Image")
@@ -97,7 +86,8 @@ def _check_disk(disk: Disk) -> None:
     size = _file("disk", disk.path).st_size
     if not size or size % _SECTOR:
         raise UsageError(
-            f"disk {disk.path} has {size} bytes, which is no multiple of {_SECTOR}", hint="only raw images are taken"
+            f"disk {disk.path} has {size} bytes, which is no multiple of {_SECTOR}",
+            hint="only raw images are taken",
         )
     if not os.access(disk.path, os.R_OK if disk.read_only else os.R_OK | os.W_OK):
         raise UsageError(f"disk {disk.path} cannot be {'read' if disk.read_only else 'written'}")
@@ -107,7 +97,6 @@ def _check_disk(disk: Disk) -> None:
         raise UsageError(f"no bus is called {disk.bus!r}", hint=f"one of {', '.join(_BUSES)}")
     if disk.name and disk.bus != "virtio":
         raise UsageError(f"a disk on {disk.bus} has no name")
-    _plain("disk name", disk.name)
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
@@ -122,7 +111,6 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
 def check(config: MachineConfig) -> None:
     """Everything about a configuration that can be said without the framework. Raises UsageError."""
     _check_extra(config.extra)
-    _plain("command line", config.command_line)
     if config.kernel is not None:
         check_kernel(config.kernel, platform.machine())
         if "efi_store" in config.extra:
@@ -146,7 +134,6 @@ def check(config: MachineConfig) -> None:
     if len(set(tags)) != len(tags):
         raise UsageError("two shares have one tag")
     for share in config.shares:
-        _plain("tag", share.tag)
         if share.rosetta == (share.path is not None):
             raise UsageError(f"share {share.tag} needs {'no path' if share.rosetta else 'a path'}")
         if share.path is not None:
@@ -174,7 +161,6 @@ def _boot(run: Runtime, scope: Scope, config: MachineConfig) -> Any:
             run.send(loader, "setInitialRamdiskURL:", run.url(config.initrd))
         return loader
     path = Path(config.extra["efi_store"])
-    _plain("EFI store", str(path))
     loader = scope.new("VZEFIBootLoader")
     if path.exists():
         store = scope.new("VZEFIVariableStore", "initWithURL:", run.url(path))
@@ -315,7 +301,10 @@ def configure(
     reading, writing = (handle(scope, fd) for fd in console)
     serial = scope.new("VZVirtioConsoleDeviceSerialPortConfiguration")
     ends = scope.new(
-        "VZFileHandleSerialPortAttachment", "initWithFileHandleForReading:fileHandleForWriting:", reading, writing
+        "VZFileHandleSerialPortAttachment",
+        "initWithFileHandleForReading:fileHandleForWriting:",
+        reading,
+        writing,
     )
     run.send(serial, "setAttachment:", ends)
     run.send(made, "setSerialPorts:", run.array([serial]))

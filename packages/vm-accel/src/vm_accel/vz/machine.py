@@ -9,6 +9,7 @@ import os
 import queue as queues
 import socket
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
@@ -43,8 +44,8 @@ def _states() -> dict[int, MachineState]:
 class _Completion:
     """What a completion handler said, and the wait for it."""
 
-    def __init__(self, machine: VzMachine) -> None:
-        self._machine = machine
+    def __init__(self, machine: VzMachine, what: str) -> None:
+        self._machine, self.what = machine, what
         self._done = threading.Event()
         self.failure: Failure | None = None
         self.result: socket.socket | None = None
@@ -52,12 +53,13 @@ class _Completion:
 
     def finish(self, error: Any) -> None:
         """A handler with one argument, an NSError or nil; on the queue."""
-        run = self._machine._run
+        machine = self._machine
         try:
-            if error:
-                with self._machine._queue.entered(), run.scope():
-                    self.failure = run.failure(error)
-        except BaseException as raised_here:
+            with machine._queue.entered(), machine._run.scope():
+                if error:
+                    self.failure = machine._run.failure(error)
+                machine._settled(self.what, self.failure)
+        except BaseException as raised_here:  # noqa: BLE001 - raised by `wait`, not in the callback
             self.error = raised_here
         finally:
             self._done.set()
@@ -71,7 +73,7 @@ class _Completion:
                     self.result = taken(run, connection)
                 else:
                     self.failure = run.failure(error)
-        except BaseException as raised_here:
+        except BaseException as raised_here:  # noqa: BLE001 - raised by `wait`, not in the callback
             self.error = raised_here
         finally:
             self._done.set()
@@ -109,7 +111,9 @@ class VzMachine:
 
     def _make(self, scope: Scope) -> None:
         run = self._run
-        made, self.machine_identifier, self.mac_addresses = configure(run, scope, self.config, self._console.theirs)
+        made, self.machine_identifier, self.mac_addresses = configure(
+            run, scope, self.config, self._console.theirs
+        )
         vm = scope.new("VZVirtualMachine", "initWithConfiguration:queue:", made, self._queue.pointer)
         delegate = scope.new(_delegate_class(run))
         run.send(vm, "setDelegate:", delegate)  # which does not own it
@@ -141,6 +145,7 @@ class VzMachine:
             return None
 
     def _tell(self, state: MachineState, error: str = "") -> None:
+        """Only on the queue, which keeps events in the order of what happened."""
         if state is not self._last:
             self._last = state
             self._events.put(MachineEvent(state, error))
@@ -155,12 +160,18 @@ class VzMachine:
     # -- changes of state --------------------------------------------------------------------------------------------------
 
     def _change(
-        self, what: str, selector: str, *arguments: Any, during: MachineState, may: str = "", only: MachineState | None = None
+        self,
+        what: str,
+        selector: str,
+        *arguments: Any,
+        during: MachineState,
+        may: str = "",
+        only: MachineState | None = None,
     ) -> None:
         """Start an operation on the queue, and wait for its completion handler on this thread."""
         if self._queue.inside:
             raise UsageError(f"{what} cannot be waited for from a callback of the machine")
-        run, completion = self._run, _Completion(self)
+        run, completion = self._run, _Completion(self, what)
 
         def begin(_: Scope) -> None:
             state = self._state()
@@ -173,14 +184,15 @@ class VzMachine:
         self._open(what)
         self._queue.call(begin)
         completion.wait()
-        self._after(what, completion.failure)
+        if completion.failure:
+            raise raised(what, completion.failure)
 
-    def _after(self, what: str, failure: Failure | None) -> None:
-        state = self.state
-        error = str(raised(what, failure)) if failure else ""
-        self._tell(state, error if state is MachineState.FAILED else "")
-        if failure:
-            raise raised(what, failure)
+    def _settled(self, what: str, failure: Failure | None) -> None:
+        """An operation is over: say in which state that left the machine."""
+        if not self._vm:
+            return  # closed meanwhile
+        state = self._state()
+        self._tell(state, str(raised(what, failure)) if failure and state is MachineState.FAILED else "")
 
     def start(self) -> None:
         """Boot. The machine must be stopped or failed."""
@@ -214,7 +226,9 @@ class VzMachine:
     def save(self, path: Path) -> None:
         """Write the paused machine's state, without its disks (macOS 14, Apple silicon)."""
         self._savable()
-        self._file("save", "saveMachineStateToURL:completionHandler:", path, MachineState.SAVING, MachineState.PAUSED)
+        self._file(
+            "save", "saveMachineStateToURL:completionHandler:", path, MachineState.SAVING, MachineState.PAUSED
+        )
 
     def restore(self, path: Path) -> None:
         """Into a stopped machine of the same configuration; it is paused afterwards (macOS 14, Apple silicon)."""
@@ -222,7 +236,11 @@ class VzMachine:
         if not path.exists():
             raise UsageError(f"no saved machine at {path}")
         self._file(
-            "restore", "restoreMachineStateFromURL:completionHandler:", path, MachineState.RESTORING, MachineState.STOPPED
+            "restore",
+            "restoreMachineStateFromURL:completionHandler:",
+            path,
+            MachineState.RESTORING,
+            MachineState.STOPPED,
         )
 
     def _file(self, what: str, selector: str, path: Path, during: MachineState, only: MachineState) -> None:
@@ -261,7 +279,7 @@ class VzMachine:
         listener = VsockListener(
             self._run, self._queue, lambda: self._vm and self._device("socketDevices", "vsock"), port
         )
-        self._listeners.append(listener)
+        self._listeners = [each for each in self._listeners if not each.closed] + [listener]
         return listener
 
     def connect(self, port: int, timeout: float | None = None) -> socket.socket:
@@ -270,7 +288,7 @@ class VzMachine:
         self._open("connect")
         if self._queue.inside:
             raise UsageError("connect cannot be waited for from a callback of the machine")
-        completion = _Completion(self)
+        completion = _Completion(self, f"connect to port {port}")
 
         def begin(_: Scope) -> None:
             device = self._device("socketDevices", "vsock")
@@ -281,7 +299,7 @@ class VzMachine:
         if not completion.wait(timeout):
             raise TimeoutError(f"the guest has not answered on port {port}")
         if completion.failure or completion.result is None:
-            raise raised(f"connect to port {port}", completion.failure or Failure("", 0, "no connection"))
+            raise raised(completion.what, completion.failure or Failure("", 0, "no connection"))
         return completion.result
 
     @staticmethod
@@ -302,7 +320,9 @@ class VzMachine:
         if size <= 0 or size % _MEMORY_UNIT or size > self.config.memory_bytes:
             raise UsageError(f"{size} bytes are no multiple of 1 MiB within {self.config.memory_bytes}")
         self._open("memory_target")
-        self._queue.call(lambda _: self._run.send(self._balloon(), "setTargetVirtualMachineMemorySize:", size))
+        self._queue.call(
+            lambda _: self._run.send(self._balloon(), "setTargetVirtualMachineMemorySize:", size)
+        )
 
     def _balloon(self) -> Any:
         return self._device("memoryBalloonDevices", "a balloon")
@@ -318,7 +338,9 @@ class VzMachine:
         with self._closing:
             if not self._vm:
                 return
-            if self._queue.call(lambda _: self._run.has("VZVirtualMachine", "canStop") and self._run.send(self._vm, "canStop")):
+            if self._queue.call(
+                lambda _: self._run.has("VZVirtualMachine", "canStop") and self._run.send(self._vm, "canStop")
+            ):
                 with contextlib.suppress(HypervisorError, UsageError):
                     self.stop()
             for listener in self._listeners:
@@ -380,12 +402,14 @@ def _delegate_class(run: Runtime) -> Any:
         if machine is not None:
             machine.warnings.append(str(raised("a network card", failure_of(machine, error))))
 
-    functions = {
+    functions: dict[str, Callable[..., Any]] = {
         "guestDidStopVirtualMachine:": stopped,
         "virtualMachine:didStopWithError:": broke,
         "virtualMachine:networkDevice:attachmentWasDisconnectedWithError:": unplugged,
     }
     encodings = table.protocol(_PROTOCOL)
     return run.make_class(
-        _CLASS, {selector: (encodings[selector], function) for selector, function in functions.items()}, _PROTOCOL
+        _CLASS,
+        {selector: (encodings[selector], function) for selector, function in functions.items()},
+        _PROTOCOL,
     )

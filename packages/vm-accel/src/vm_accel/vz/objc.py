@@ -27,6 +27,7 @@ import cffi
 
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.vz import table
+from vm_core.errors import UsageError
 
 __all__ = ["LIBRARIES", "Failure", "Queue", "Runtime", "Scope", "runtime"]
 
@@ -178,7 +179,9 @@ class Runtime:
             raise HypervisorError(f"{selector} would go to nil", call=selector)
         call = self.function(self.object_getClass(receiver), selector)
         null = self.ffi.NULL
-        return call(receiver, self._selectors[selector], *(null if each is None else each for each in arguments))
+        return call(
+            receiver, self._selectors[selector], *(null if each is None else each for each in arguments)
+        )
 
     def function(self, owner: Any, selector: str) -> Any:
         """``objc_msgSend`` as the C function that sends this selector to instances of ``owner``, which has been checked."""
@@ -193,7 +196,11 @@ class Runtime:
         wanted = self.selector(selector)
         if not self.class_respondsToSelector(owner, wanted):
             name = self.ffi.string(self.class_getName(owner)).decode()
-            since = [row.since + (f" on {row.arch}" if row.arch else "") for row in table.methods() if row.selector == selector]
+            since = [
+                row.since + (f" on {row.arch}" if row.arch else "")
+                for row in table.methods()
+                if row.selector == selector
+            ]
             raise AcceleratorUnavailable(f"{name} has no {selector}: it needs macOS {since[0]}{_here()}")
         method = self.class_getInstanceMethod(owner, wanted)
         found = self.ffi.string(self.method_getTypeEncoding(method)).decode() if method else ""
@@ -203,7 +210,9 @@ class Runtime:
             agrees = True  # Swift gives encodings that we cannot read; the selector's documentation is what remains.
         if not agrees:
             raise HypervisorError(
-                f"{selector} is {found} here, and {encoding} where vm was checked", call=selector, hint="report this macOS"
+                f"{selector} is {found} here, and {encoding} where vm was checked",
+                call=selector,
+                hint="report this macOS",
             )
         return self._typed(encoding)
 
@@ -217,8 +226,14 @@ class Runtime:
     # -- values ----------------------------------------------------------------------------------------------------------
 
     def string(self, text: str) -> Any:
-        """An NSString of the pool's; the caller has refused NULs and what is not UTF-8."""
-        return self.send(self.cls("NSString"), "stringWithUTF8String:", text.encode())
+        """An NSString of the pool's. UsageError for what it cannot hold: it would be nil, or end at the NUL."""
+        if "\0" in text:
+            raise UsageError(f"{text!r} has a NUL in it")
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{text!r} is not UTF-8") from None
+        return self.send(self.cls("NSString"), "stringWithUTF8String:", encoded)
 
     def text(self, string: Any) -> str:
         """What an NSString says; empty for nil."""
@@ -229,7 +244,9 @@ class Runtime:
 
     def url(self, path: os.PathLike[str] | str, *, directory: bool = False) -> Any:
         """A file URL of the pool's; the path is made absolute by the caller's directory."""
-        return self.send(self.cls("NSURL"), "fileURLWithPath:isDirectory:", self.string(os.path.abspath(path)), directory)
+        return self.send(
+            self.cls("NSURL"), "fileURLWithPath:isDirectory:", self.string(os.path.abspath(path)), directory
+        )
 
     def array(self, objects: list[Any]) -> Any:
         """An NSArray of the pool's, which retains them."""
@@ -242,7 +259,9 @@ class Runtime:
 
     def data(self, content: bytes) -> Any:
         """An NSData of the pool's."""
-        return self.send(self.cls("NSData"), "dataWithBytes:length:", self.ffi.from_buffer(content), len(content))
+        return self.send(
+            self.cls("NSData"), "dataWithBytes:length:", self.ffi.from_buffer(content), len(content)
+        )
 
     def content(self, data: Any) -> bytes:
         """The bytes of an NSData."""
@@ -289,7 +308,9 @@ class Runtime:
     def _perform(self, context: Any) -> None:
         self._work.pop(int(self.ffi.cast("intptr_t", context)))()
 
-    def make_class(self, name: str, methods: dict[str, tuple[str, Callable[..., Any]]], protocol: str = "") -> Any:
+    def make_class(
+        self, name: str, methods: dict[str, tuple[str, Callable[..., Any]]], protocol: str = ""
+    ) -> Any:
         """A subclass of NSObject. ``methods``: encoding and function by selector; a function gets the receiver's address and its
         arguments, and raises nothing. Made once for each name."""
         known = self._classes.get(name)
@@ -308,16 +329,24 @@ class Runtime:
             result, *arguments = (_TYPES[kind] for kind in table.split(encoding))
             # SAFETY: kept as long as the runtime; the C type is the method's.
             implementation = self.ffi.callback(
-                f"{result}(*)({', '.join(arguments)})", _without_selector(self.ffi, function), error=0 if result == "_Bool" else None
+                f"{result}(*)({', '.join(arguments)})",
+                _without_selector(self.ffi, function),
+                error=0 if result == "_Bool" else None,
             )
             kept.append(implementation)
-            native = encoding if platform.machine() != "x86_64" or sys.platform != "darwin" else encoding.replace("B", "c")
+            native = (
+                encoding
+                if platform.machine() != "x86_64" or sys.platform != "darwin"
+                else encoding.replace("B", "c")
+            )
             if not self.class_addMethod(
                 made, self.selector(selector), self.ffi.cast("void *", implementation), native.encode()
             ):
                 raise HypervisorError(f"{name} takes no {selector}", call="class_addMethod")
         declared = self.objc_getProtocol(protocol.encode()) if protocol else None
-        if declared:  # the runtime knows a protocol only if some loaded code refers to it; nothing depends on it
+        if (
+            declared
+        ):  # the runtime knows a protocol only if some loaded code refers to it; nothing depends on it
             self.class_addProtocol(made, declared)
         self.objc_registerClassPair(made)
         self._classes[name] = (made, kept)
@@ -363,7 +392,9 @@ class Scope:
         allocated = run.send(owner, "alloc")
         try:
             made = run.send(allocated, selector, *arguments)
-        except BaseException:  # a wrong argument, before the call: the initialiser has not taken the object over
+        except (
+            BaseException
+        ):  # a wrong argument, before the call: the initialiser has not taken the object over
             run.objc_release(allocated)
             raise
         return self.own(made) if made else made
@@ -469,7 +500,7 @@ class Queue:
             try:
                 with self.entered(), self._runtime.scope() as scope:
                     outcome.append(function(scope))
-            except BaseException as error:  # it is raised where it was asked for, not in the callback of the queue
+            except BaseException as error:  # noqa: BLE001 - raised where it was asked for, not on the queue
                 errors.append(error)
 
         if self.inside:

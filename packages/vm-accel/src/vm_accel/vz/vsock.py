@@ -55,6 +55,11 @@ class VsockListener:
 
         self._delegate, self._listener = queue.call(listen)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more connections."""
+        return self._closed
+
     def _arrived(self, connection: Any) -> bool:
         with self._changed:
             if self._closed or len(self._waiting) >= BACKLOG:
