@@ -460,7 +460,8 @@ def breakpoints(bench: Bench) -> None:
     counter = {"x86_64": "rax", "aarch64": "x0"}[bench.isa]
     with bench.machine("count", {counter: 0}) as (_, vcpu, _view):
         vcpu.debug(breakpoints=[bench.at.code + length])
-        same(vcpu.run(), Debug(bench.at.code + length, DebugKind.BREAKPOINT))
+        stop = bench.at.code + length
+        same(vcpu.run(), Debug(stop, DebugKind.BREAKPOINT, stop))
         same(vcpu[counter], 1, counter)
         halts(vcpu)
         same(vcpu[counter], 3, counter)
