@@ -365,7 +365,10 @@ def test_the_structures_of_kvm(triple: str, isa: ModuleType) -> None:
         names -= set(kvm_riscv64.EMPTY)
     assert len(names) > 20
     for name in names:
-        wrong = differences(interface, f"struct {name}", headers.records[name], skip=RENAMED.get(name, ()))
+        skip = RENAMED.get(name, ())
+        if (name, isa) == ("kvm_run", kvm_riscv64):
+            skip = ("debug", "s.regs")  # of no bytes
+        wrong = differences(interface, f"struct {name}", headers.records[name], skip=skip)
         assert wrong == []
 
 
