@@ -6,6 +6,7 @@ ours. What is not: Apple's frameworks, and any guest.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keystone
 import pytest
 
 from vm_accel import (
@@ -26,13 +28,15 @@ from vm_accel import (
     open_machines,
 )
 from vm_accel.interface import Disk, MachineConfig, MachineEvent, MachineState, Network, Share
+from vm_accel.selftest import record
 from vm_accel.testing.vz import Simulator, build, lacking
-from vm_accel.vz import Vz, VzMachine, table
+from vm_accel.vz import Vz, VzMachine, selftest, table
 from vm_accel.vz.backend import discrepancies
 from vm_accel.vz.configuration import check_kernel
 from vm_accel.vz.objc import Queue, Runtime, runtime
 from vm_core.errors import UsageError
 
+RECORDED = Path(__file__).parent / "recorded"
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
@@ -860,3 +864,69 @@ def test_a_macos_that_lacks_any_one_message_gives_an_error_of_ours(sim: Simulato
             refused += 1
             assert row.selector in str(error)  # noqa: PT017 - some of the rows are not needed, and raise nothing
     assert refused > 15
+
+
+# -- the self-test ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(selftest.CODE))
+def test_the_self_test_s_code_is_what_the_text_says(name: str) -> None:
+    text, code = selftest.CODE[name]
+    assembler = keystone.Ks(keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN)
+    assert bytes(assembler.asm(text, 0x40)[0]).hex() == code
+    image = selftest.image(code)
+    assert bytes(assembler.asm("b 0x40", 0)[0]) == image[:4]
+    assert int.from_bytes(image[16:24], "little") == len(image)
+
+
+def test_the_self_test_on_the_simulator_is_the_record(sim: Simulator, tmp_path: Path) -> None:
+    backend = Vz()
+    outcomes = selftest.run(backend)
+    assert [(one.name, one.result, one.message) for one in outcomes] == [
+        (name, "passed", "")
+        for name in ("messages", "queue", "devices", "states", "save and restore", "guest turns itself off")
+    ]
+    found = record(backend, outcomes, provenance="simulator")
+    recorded = json.loads((RECORDED / "vz-simulator.json").read_text())
+
+    def plain(checks: Any) -> Any:
+        """Without what differs between compilers."""
+        return [
+            (
+                check["name"],
+                check["result"],
+                [(each["message"], table.normal(each["encoding"])) for each in check["contexts"]],
+            )
+            for check in checks
+        ]
+
+    assert plain(found["checks"]) == plain(recorded["checks"])
+    assert recorded["provenance"] == "simulator"
+
+
+def test_a_framework_that_is_otherwise_fails_the_self_test(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.set("entitled", 0)
+    sim.hide("VZEFIBootLoader")
+    monkeypatch.setitem(table._data()["classes"]["VZMACAddress"]["methods"], "-string", "q@:")
+    table.methods.cache_clear()
+    try:
+        results = {one.name: one for one in selftest.run(Vz())}
+    finally:
+        monkeypatch.undo()
+        table.methods.cache_clear()
+    assert results["messages"].result == "failed"
+    assert "-[VZMACAddress string] is @16@0:8, not q@:" in results["messages"].message
+    assert results["queue"].result == "passed"
+    assert results["states"].message.startswith("VM312 ")
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("vz-*.json")), ids=lambda path: path.stem)
+def test_what_anybody_recorded_agrees_with_the_table(path: Path) -> None:
+    """Encodings as a runtime gave them: GNU's from the simulator, or Apple's from a Mac."""
+    rows = {f"{'+' if row.static else '-'}[{row.owner} {row.selector}]": row for row in table.methods()}
+    check = next(check for check in json.loads(path.read_text())["checks"] if check["name"] == "messages")
+    assert check["result"] == "passed"
+    for context in check["contexts"]:
+        assert table.same(context["encoding"], rows[context["message"]].encoding), context
