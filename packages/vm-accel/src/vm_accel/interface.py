@@ -64,6 +64,7 @@ class Feature(enum.Enum):
     BREAKPOINTS = "hardware breakpoints"
     WATCHPOINTS = "watchpoints"
     TRAP_BREAK = "the guest's own breakpoint instructions as exits"
+    RING3_DEBUG = "the four above for code in ring 3"
     DIRTY_LOG = "log of written pages"
     READ_ONLY = "read-only memory"
     SAVE = "save and restore of a vCPU"
@@ -81,6 +82,8 @@ class Feature(enum.Enum):
     MANY_VMS = "several VMs in one process"
     REAL_MODE = "16-bit guests"
     LONG_MODE = "64-bit guests"
+    KERNEL_MODE = "all of ring 0, in hardware"
+    """Not with KVM's paravirtual flavour, whose emulator lacks software interrupts outside of real mode, and debugging."""
 
 
 class Memory(Protocol):
