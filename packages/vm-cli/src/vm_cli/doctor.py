@@ -200,7 +200,9 @@ def _platform_accelerators() -> Finding:
     wanted = [
         backend
         for backend in ("hvf", "whpx", "vz")
-        if os.environ.get(f"VM_{backend.upper()}_LIBRARY") or backend == name or (backend, name) == ("vz", "hvf")
+        if os.environ.get(f"VM_{backend.upper()}_LIBRARY")
+        or backend == name
+        or (backend, name) == ("vz", "hvf")
     ]
     if not wanted:
         return Finding("accelerators", "ok", "no hypervisor but KVM belongs to this system")
