@@ -833,6 +833,75 @@ def test_many_machines_at_once(sim: Simulator, kernel: Path) -> None:
     assert failures == []
 
 
+def test_close_ends_a_start_that_hangs(sim: Simulator, kernel: Path) -> None:
+    sim.set("delay_us", 500_000)
+    machine = Vz().create(MachineConfig(kernel=kernel))
+    found: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            machine.start()
+        except HypervisorError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_for(machine, MachineState.STARTING)
+    before = time.monotonic()
+    machine.close()
+    thread.join(10)
+    assert time.monotonic() - before < 0.4
+    assert [str(error) for error in found] == ["the machine was closed"]
+
+
+def test_a_connection_that_comes_too_late_is_closed(sim: Simulator, kernel: Path) -> None:
+    with Vz().create(MachineConfig(kernel=kernel, vsock=True)) as machine:
+        machine.start()
+        sim.set("delay_us", 50_000)
+        with pytest.raises(TimeoutError):
+            machine.connect(5, timeout=0.001)
+        sim.set("delay_us", 1000)
+        machine.connect(6).close()
+        os.close(sim.c.sim_guest_end(6))
+        time.sleep(0.1)
+        with socket.socket(fileno=sim.c.sim_guest_end(5)) as guest:
+            assert guest.recv(1) == b""
+
+
+def test_machines_are_closed_while_other_threads_use_them(sim: Simulator, kernel: Path) -> None:
+    sim.set("delay_us", 0)
+    strange: list[BaseException] = []
+
+    def use(machine: VzMachine) -> None:
+        calls = (
+            lambda: machine.state,
+            machine.start,
+            machine.pause,
+            machine.listen,
+            lambda: machine.connect(5),
+        )
+        for number in range(40):
+            try:
+                call: Any = calls[number % len(calls)]
+                made = call(number) if call == machine.listen else call()
+                if isinstance(made, socket.socket):
+                    made.close()
+            except (HypervisorError, UsageError):
+                pass
+            except BaseException as error:  # noqa: BLE001 - shown by the test, not by the thread
+                strange.append(error)
+
+    for _ in range(20):
+        machine = Vz().create(MachineConfig(kernel=kernel, vsock=True))
+        threads = [threading.Thread(target=use, args=(machine,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        machine.close()
+        for thread in threads:
+            thread.join(60)
+    assert strange == []
+
+
 def test_a_process_that_closes_nothing_ends_well(library: Path, kernel: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from vm_accel.vz import Vz; from vm_accel.interface import MachineConfig\n"

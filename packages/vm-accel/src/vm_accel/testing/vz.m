@@ -294,6 +294,8 @@ EXPORT OS_dispatch_queue *dispatch_queue_create(const char *label, id attributes
     return made;
 }
 
+EXPORT void dispatch_retain(id object) { objc_retain(object); }
+
 EXPORT void dispatch_release(id object) { objc_release(object); }
 
 static unsigned long ticket(struct queue *queue) {
