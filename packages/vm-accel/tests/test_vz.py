@@ -448,6 +448,8 @@ def test_before_macos_13_there_is_no_machine_identifier(sim: Simulator, kernel: 
         ({"extra": {"mtu": True}}, "must be int"),
         ({"extra": {"mtu": 100}}, "not within 1500"),
         ({"extra": {"efi_store": "/x"}}, "not both"),
+        ({"kernel": None, "extra": {"efi_store": "/x"}}, "needs a disk"),
+        ({"extra": {"efi_store": 5}}, "must be str or PathLike"),
         ({"extra": {"machine_identifier": b"nonsense"}}, "none of this framework"),
     ],
 )
@@ -514,6 +516,21 @@ def test_without_the_entitlement_the_error_says_which_and_how(sim: Simulator, ke
     assert caught.value.entitlement == "com.apple.security.virtualization"
     assert caught.value.hint == "python -m vm_accel.macos sign"
     assert descriptors() == before
+
+
+def test_what_only_some_macs_have(sim: Simulator, kernel: Path, tmp_path: Path) -> None:
+    sim.set("nested", 0)
+    with pytest.raises(AcceleratorUnavailable, match="M3"):
+        Vz().create(MachineConfig(kernel=kernel, extra={"nested": True}))
+    sim.hide("isNestedVirtualizationSupported")
+    runtime()._checked.clear()
+    with pytest.raises(
+        AcceleratorUnavailable, match=r"isNestedVirtualizationSupported: it needs macOS 15\.0"
+    ):
+        Vz().create(MachineConfig(kernel=kernel, extra={"nested": True}))
+    image = Disk(disk(tmp_path / "root"))
+    with pytest.raises(UsageError, match="initrd needs a kernel"):
+        Vz().create(MachineConfig(None, kernel, disks=(image,), extra={"efi_store": tmp_path / "nvram"}))
 
 
 def test_rosetta_that_is_not_there(sim: Simulator, kernel: Path) -> None:

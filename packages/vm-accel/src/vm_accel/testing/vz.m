@@ -64,7 +64,7 @@ static struct { // what the next machines do
     char name[32];
     long value;
 } settings[] = {
-    {"supported", 1}, {"entitled", 1}, {"start_error", 0}, {"stop_error", 0}, {"rosetta", 2}, {"savable", 1},
+    {"supported", 1}, {"entitled", 1}, {"nested", 1}, {"start_error", 0}, {"stop_error", 0}, {"rosetta", 2}, {"savable", 1},
     {"delay_us", 1000}, {"refuse_request", 0}, {"rosetta_install_error", 0},
 };
 
@@ -594,7 +594,7 @@ CLASS(VZVirtioSocketDeviceConfiguration, VZSocketDeviceConfiguration)
 }
 @end
 @implementation VZGenericPlatformConfiguration
-+ (BOOL)isNestedVirtualizationSupported { return YES; }
++ (BOOL)isNestedVirtualizationSupported { return *setting("nested") != 0; }
 - (VZGenericMachineIdentifier *)machineIdentifier { return slots[0]; }
 - (void)setMachineIdentifier:(VZGenericMachineIdentifier *)identifier { put(self, 0, needed(identifier, "machineIdentifier")); }
 - (void)setNestedVirtualizationEnabled:(BOOL)enabled { nested = enabled; }
