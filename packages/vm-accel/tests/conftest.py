@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vm_accel.hvf import Hvf
-from vm_accel.interface import Hypervisor
+from vm_accel.interface import Feature, Hypervisor
+from vm_accel.kvm.host import flavour
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx
@@ -21,6 +22,15 @@ def kvm() -> Iterator[Kvm]:
         pytest.skip(f"KVM cannot be used here: {found.reason}")
     with Kvm() as hypervisor:
         yield hypervisor
+
+
+class SimulatedWhpx(Whpx):
+    """What KVM's paravirtual flavour cannot do, the simulator on it cannot either."""
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        found = super().features
+        return found - {Feature.RING3_DEBUG, Feature.KERNEL_MODE} if flavour().name == "pvm" else found
 
 
 def _simulated(name: str, kind: type[Hypervisor], directory: Path) -> Iterator[Hypervisor]:
@@ -36,7 +46,7 @@ def _simulated(name: str, kind: type[Hypervisor], directory: Path) -> Iterator[H
 @pytest.fixture(scope="session")
 def whpx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
     """Behind the simulator of its library, on /dev/kvm."""
-    yield from _simulated("whpx", Whpx, tmp_path_factory.mktemp("whpx"))
+    yield from _simulated("whpx", SimulatedWhpx, tmp_path_factory.mktemp("whpx"))
 
 
 @pytest.fixture(scope="session")

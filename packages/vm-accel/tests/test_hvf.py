@@ -207,6 +207,7 @@ def test_one_access(vm: HvfVm, ram: Ram, text: str, access: Mmio, answer: int | 
     vcpu = started(vm, ram, text, x0=0x1122_3344_5566_7788, x1=DEVICE, x2=0x10)
     assert vcpu.run() == access
     if answer is not None:
+        assert vcpu["pc"] == CODE  # until it is answered
         vcpu.complete(answer)
     assert vcpu["pc"] == CODE + 4
     assert vcpu["x0"] == x0
@@ -427,7 +428,7 @@ def test_steps_breakpoints_and_watchpoints(vm: HvfVm, ram: Ram) -> None:
     vcpu.debug(step=True)
     assert [vcpu.run(), vcpu.run()] == [Debug(CODE + at, DebugKind.STEP) for at in (4, 8)]
     vcpu.debug(breakpoints=[CODE + 4], watchpoints=[(DATA, 8, True)])
-    assert vcpu.run() == Debug(CODE + 4, DebugKind.BREAKPOINT)
+    assert vcpu.run() == Debug(CODE + 4, DebugKind.BREAKPOINT, CODE + 4)
     assert vcpu["x0"] == 1
     assert vcpu.run() == Debug(CODE + 16, DebugKind.WATCHPOINT, DATA)
     assert vcpu["x0"] == 2

@@ -6,13 +6,16 @@ import enum
 import importlib.util
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import cffi
 import pytest
 
 from vm_accel.hvf import abi as hvf
+from vm_accel.kvm import abi as kvm_abi
 from vm_accel.kvm import arm64 as kvm_arm64
 from vm_accel.kvm import riscv64 as kvm_riscv64
+from vm_accel.kvm import x86 as kvm_x86
 from vm_accel.testing.headers import Headers, differences
 from vm_accel.whpx import abi as whpx
 
@@ -237,9 +240,6 @@ def test_the_constants_of_arm64() -> None:
         "irq": "1 << KVM_ARM_IRQ_VCPU2_SHIFT | KVM_ARM_IRQ_TYPE_PPI << KVM_ARM_IRQ_TYPE_SHIFT"
         " | 2 << KVM_ARM_IRQ_VCPU_SHIFT | 27",
         "spi": "KVM_ARM_IRQ_TYPE_SPI << KVM_ARM_IRQ_TYPE_SHIFT | 40",
-        "target": "_IOC_NR(KVM_ARM_PREFERRED_TARGET)",
-        "init": "_IOC_NR(KVM_ARM_VCPU_INIT)",
-        "finalize": "_IOC_NR(KVM_ARM_VCPU_FINALIZE)",
     }
     _, values = evaluated("aarch64-linux-gnu", expressions)
     ours = {
@@ -249,9 +249,6 @@ def test_the_constants_of_arm64() -> None:
         **{name: vars(kvm_arm64)[name] for name in expressions if name in vars(kvm_arm64)},
         "irq": kvm_arm64.irq_line(2, 27, 258),
         "spi": kvm_arm64.irq_line(1, 40),
-        "target": kvm_arm64.KVM_ARM_PREFERRED_TARGET,
-        "init": kvm_arm64.KVM_ARM_VCPU_INIT,
-        "finalize": kvm_arm64.KVM_ARM_VCPU_FINALIZE,
     }
     assert values == ours
 
@@ -260,8 +257,8 @@ def test_the_constants_of_arm64() -> None:
 def test_the_structures_of_riscv64() -> None:
     headers, _ = evaluated("riscv64-linux-gnu", {})
     interface, names = declared(kvm_riscv64.STRUCTURES)
-    assert len(names) == 4
-    for name in names:
+    assert len(names) == 8
+    for name in set(names) - {*kvm_riscv64.EMPTY, *OURS}:
         assert differences(interface, f"struct {name}", headers.records[name]) == []
 
 
@@ -313,6 +310,84 @@ def test_the_constants_of_riscv64() -> None:
     assert values == {name: kvm_riscv64.Kind[name] for name in values}
     assert len(values) == 7
     assert headers.records["kvm_regs"].size == 0
+
+
+# -- KVM: what all hosts have in common, and x86-64 ------------------------------------------------------------------
+
+KVM_HOSTS = [
+    pytest.param("x86_64-linux-gnu", kvm_x86, id="x86_64"),
+    pytest.param("aarch64-linux-gnu", kvm_arm64, id="aarch64", marks=needs_arm64),
+    pytest.param("riscv64-linux-gnu", kvm_riscv64, id="riscv64", marks=needs_riscv64),
+]
+RENAMED = {
+    "kvm_regs": ("alignment",),
+    "kvm_irqchip": ("chip",),  # a union of the chips' states
+    "kvm_pit_state2": ("channels",),
+    "kvm_irq_routing_entry": ("u.irqchip", "u.msi"),
+}
+"""Fields that have no name, another one, or no counterpart on the host's headers: only the size is compared, by what follows."""
+OURS = {"kvm_one_word", "kvm_guest_debug_control"}
+
+
+def host_headers(triple: str) -> tuple[Path, ...]:
+    if triple.startswith("x86_64"):
+        return Path("/usr/include") / triple, Path("/usr/include")
+    return (cross(triple),)
+
+
+def kvm_headers(triple: str, expressions: dict[str, str]) -> tuple[Headers, dict[str, int]]:
+    """As :func:`evaluated`, but an expression that these headers are too old for is left out."""
+    guarded = "".join(
+        f"#ifdef {text}\nenum {{ probe_{i} = {text} }};\n#endif\n"
+        for i, text in enumerate(expressions.values())
+    )
+    headers = Headers(
+        f"{triple.partition('-')[0]}-unknown-linux-gnu",
+        host_headers(triple),
+        f"#include <stddef.h>\n#include <linux/kvm.h>\n{guarded}",
+    )
+    found = {
+        name: headers.constants[f"probe_{i}"] & 0xFFFF_FFFF
+        for i, name in enumerate(expressions)
+        if f"probe_{i}" in headers.constants
+    }
+    return headers, found
+
+
+@pytest.mark.skipif(not LIBCLANG, reason="needs libclang from PyPI")
+@pytest.mark.skipif(not Path("/usr/include/linux/kvm.h").exists(), reason="needs the host's linux-libc-dev")
+@pytest.mark.parametrize(("triple", "isa"), KVM_HOSTS)
+def test_the_structures_of_kvm(triple: str, isa: ModuleType) -> None:
+    headers, _ = kvm_headers(triple, {})
+    interface = kvm_abi.foreign(isa.STRUCTURES)
+    names = set(interface.list_types()[1]) - OURS
+    if isa is kvm_riscv64:
+        names -= set(kvm_riscv64.EMPTY)
+    assert len(names) > 20
+    for name in names:
+        wrong = differences(interface, f"struct {name}", headers.records[name], skip=RENAMED.get(name, ()))
+        assert wrong == []
+
+
+@pytest.mark.skipif(not LIBCLANG, reason="needs libclang from PyPI")
+@pytest.mark.skipif(not Path("/usr/include/linux/kvm.h").exists(), reason="needs the host's linux-libc-dev")
+@pytest.mark.parametrize(("triple", "isa"), KVM_HOSTS)
+def test_the_numbers_of_kvm(triple: str, isa: ModuleType) -> None:
+    ours = kvm_abi.numbers(kvm_abi.foreign(isa.STRUCTURES), kvm_abi.CALLS | isa.CALLS)
+    capabilities = {
+        f"KVM_CAP_{name}": value
+        for name, value in vars(kvm_abi.Capability).items()
+        if name.isupper() and isinstance(value, int)
+    }
+    exits = {f"KVM_EXIT_{name}": value for value, name in kvm_abi.EXITS.items()}
+    wanted = ours | capabilities | exits
+    _, values = kvm_headers(triple, {name: name for name in wanted})
+    assert values == {name: value for name, value in wanted.items() if name in values}
+    assert wanted.keys() - values.keys() <= {
+        "KVM_EXIT_MEMORY_FAULT",  # Linux 6.8
+        *(() if triple.startswith("x86_64") else ("KVM_CAP_PIT2", "KVM_CAP_XSAVE", "KVM_CAP_XCRS")),
+        *(("KVM_CAP_SET_GUEST_DEBUG",) if triple.startswith("riscv64") else ()),
+    }
 
 
 # -- HVF: no free headers ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from vm_accel import selftest
 from vm_accel.exits import Halt
 from vm_accel.hvf import Hvf
 from vm_accel.interface import Hypervisor
+from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx, vcpu
 
@@ -55,6 +56,23 @@ def test_on_the_simulator(
     assert results(json.loads(json.dumps(found))) == results(recorded)
     assert {outcome.result for outcome in outcomes} == {"passed"}
     assert recorded["provenance"] == "simulator"
+
+
+@pytest.mark.kvm
+def test_on_this_machine(kvm: Kvm) -> None:
+    """What the table says of KVM is what runs here."""
+    outcomes = selftest.run(kvm)
+    recorded = json.loads((RECORDED / "kvm-x86_64.json").read_text())
+    assert recorded["provenance"] == "hardware"
+    assert {(one.name, one.result) for one in outcomes} == {
+        (c["name"], c["result"]) for c in recorded["checks"]
+    }
+
+
+def test_the_conformance_suite_is_a_part(hvf: Hvf) -> None:
+    outcomes = selftest.run(hvf, everything=True)
+    assert {one.result for one in outcomes} == {"passed"}
+    assert any(one.name == "suite: el1-wfi as exits" for one in outcomes)
 
 
 @pytest.mark.kvm

@@ -37,23 +37,31 @@ class Ending:
 class Pending:
     """One vCPU's. ``answer`` gets the value (an int, or bytes for several) and whether the access is refused."""
 
-    __slots__ = ("answer", "queue", "several")
+    __slots__ = ("answer", "queue", "refusable", "several")
 
     def __init__(self) -> None:
         self.queue: deque[Exit] = deque()
         self.answer: Callable[[int | bytes, bool], None] | None = None
-        self.several = False
+        self.several = self.refusable = False
 
     def __bool__(self) -> bool:
         return bool(self.queue) or self.answer is not None
 
-    def expect(self, answer: Callable[[int | bytes, bool], None], *, several: bool = False) -> None:
-        self.answer, self.several = answer, several
+    def expect(
+        self,
+        answer: Callable[[int | bytes, bool], None],
+        *,
+        several: bool = False,
+        refusable: bool = False,
+    ) -> None:
+        self.answer, self.several, self.refusable = answer, several, refusable
 
     def complete(self, value: int | bytes, *, fault: bool) -> None:
         """Raises UsageError if the last exit takes no answer."""
         if self.answer is None or self.queue:
             raise UsageError("the last exit takes no answer")
+        if fault and not self.refusable:
+            raise UsageError("only an access to a system register can be refused")
         self._give(value, fault=fault)
 
     def _give(self, value: int | bytes, *, fault: bool) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ from vm_accel.interface import Feature, Hypervisor, Vcpu, Vm, VmConfig
 from vm_accel.memory import HostMemory
 from vm_core.errors import VmError
 
-__all__ = ["CHECKS", "CODE", "FORMAT", "Check", "Outcome", "record", "run"]
+__all__ = ["CHECKS", "CODE", "FORMAT", "Check", "Outcome", "record", "run", "suite"]
 
 FORMAT: Final = "vm-accel-record/1"
 _ALIGNMENT: Final = 0x4000
@@ -302,11 +303,13 @@ def ports(bench: Bench) -> None:
         same(vcpu.run(), PortIo(0x10, 1, True, 1, b"\x88"))
         same(vcpu.run(), PortIo(0x11, 2, True, 1, b"\x88\x77"))
         same(vcpu.run(), PortIo(0x3F8, 4, True, 1, b"\x88\x77\x66\x55"))
-        for port, size, after in ((0x12, 1, 0x1122_3344_5566_77A1), (0x3F8, 2, 0x1122_3344_5566_A2A1)):
-            same(vcpu.run(), PortIo(port, size, False))
-            vcpu.complete(0xA1 if size == 1 else 0xA2A1)
-            same(vcpu["rax"], after, f"rax after IN of {size} bytes")
+        same(vcpu.run(), PortIo(0x12, 1, False))
+        vcpu.complete(0xA1)
+        same(vcpu.run(), PortIo(0x3F8, 2, False))
+        same(vcpu["rax"], 0x1122_3344_5566_77A1, "rax after IN of 1 byte")
+        vcpu.complete(0xA2A1)
         same(vcpu.run(), PortIo(0x3F8, 4, False))
+        same(vcpu["rax"], 0x1122_3344_5566_A2A1, "rax after IN of 2 bytes")
         vcpu.complete(0xA4A3_A2A1)
         halts(vcpu)
         same(vcpu["rax"], 0xA4A3_A2A1, "rax after IN of 4 bytes")
@@ -460,7 +463,8 @@ def breakpoints(bench: Bench) -> None:
     counter = {"x86_64": "rax", "aarch64": "x0"}[bench.isa]
     with bench.machine("count", {counter: 0}) as (_, vcpu, _view):
         vcpu.debug(breakpoints=[bench.at.code + length])
-        same(vcpu.run(), Debug(bench.at.code + length, DebugKind.BREAKPOINT))
+        stop = bench.at.code + length
+        same(vcpu.run(), Debug(stop, DebugKind.BREAKPOINT, stop))
         same(vcpu[counter], 1, counter)
         halts(vcpu)
         same(vcpu[counter], 3, counter)
@@ -538,8 +542,34 @@ class Outcome(NamedTuple):
     contexts: tuple[dict[str, Any], ...] = ()
 
 
-def run(hypervisor: Hypervisor) -> list[Outcome]:
-    """Do every check that fits. Nothing is raised for one that fails."""
+def suite(hypervisor: Hypervisor) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The conformance suite of :mod:`vm_accel.testing`, as far as the hypervisor has what it needs. It needs keystone."""
+    from vm_accel.testing import checks
+    from vm_accel.testing.conformance import applicable, run_snippet
+
+    for snippet in applicable(hypervisor):
+        for bus in (False, True):
+            how = "on a bus" if bus else "as exits"
+            yield f"suite: {snippet.name} {how}", partial(run_snippet, hypervisor, snippet, bus=bus)
+    for check in checks.CHECKS:
+        if not checks.lacking(hypervisor, check):
+            yield f"suite: {check.name}", partial(check.run, hypervisor)
+
+
+def _result(action: Callable[[], None]) -> tuple[str, str]:
+    try:
+        action()
+    except (Failed, AssertionError) as error:
+        return "failed", str(error)
+    except VmError as error:
+        return "failed", f"{error.code} {error}"
+    except Exception as error:  # noqa: BLE001  a defect of ours is a result, too
+        return "failed", f"{type(error).__name__}: {error}"
+    return "passed", ""
+
+
+def run(hypervisor: Hypervisor, *, everything: bool = False) -> list[Outcome]:
+    """Do every check that fits, and with ``everything`` the conformance suite. Nothing is raised for one that fails."""
     out = []
     for check in CHECKS:
         if hypervisor.isa not in check.isas:
@@ -549,16 +579,10 @@ def run(hypervisor: Hypervisor) -> list[Outcome]:
             out.append(Outcome(check.name, "skipped", f"no {', '.join(lacks)} here"))
             continue
         bench = Bench(hypervisor)
-        result, message = "passed", ""
-        try:
-            check.does(bench)
-        except Failed as error:
-            result, message = "failed", str(error)
-        except VmError as error:
-            result, message = "failed", f"{error.code} {error}"
-        except Exception as error:  # noqa: BLE001  a defect of ours is a result, too
-            result, message = "failed", f"{type(error).__name__}: {error}"
+        result, message = _result(partial(check.does, bench))
         out.append(Outcome(check.name, result, message, tuple(bench.contexts)))
+    if everything:
+        out += [Outcome(name, *_result(action)) for name, action in suite(hypervisor)]
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -14,11 +15,15 @@ from vm_core.errors import HostError, UsageError
 __all__ = ["record_layout", "selftest", "setup_macos", "summary"]
 
 
-def selftest(name: str | None, path: Path | None) -> dict[str, Any]:
+def selftest(name: str | None, path: Path | None, *, everything: bool = False) -> dict[str, Any]:
     """Run the checks on a hypervisor (None: VM_ACCEL's or the first that works), and write the record if there is a path.
 
     Raises AcceleratorUnavailable, UsageError, HostError.
     """
+    if everything and importlib.util.find_spec("keystone") is None:
+        raise UsageError(
+            "the conformance suite needs an assembler", hint="python -m pip install keystone-engine"
+        )
     from vm_accel import selftest as checks
     from vm_accel.registry import open_hypervisor, open_machines
 
@@ -36,7 +41,9 @@ def selftest(name: str | None, path: Path | None) -> dict[str, Any]:
     with open_hypervisor(name) as hypervisor:
         simulated = os.environ.get(f"VM_{hypervisor.name.upper()}_LIBRARY", "")
         found = checks.record(
-            hypervisor, checks.run(hypervisor), provenance="simulator" if simulated else "hardware"
+            hypervisor,
+            checks.run(hypervisor, everything=everything),
+            provenance="simulator" if simulated else "hardware",
         )
     if path is not None:
         _write(path, found)

@@ -345,12 +345,15 @@ def accel() -> None:
 @click.option(
     "--record", "path", type=click.Path(path_type=Path), help="Write every exit, byte for byte, to a file."
 )
+@click.option(
+    "--all", "everything", is_flag=True, help="Run the conformance suite too; needs keystone-engine."
+)
 @_JSON
-def accel_selftest(name: str | None, path: Path | None, as_json: bool) -> int:
+def accel_selftest(name: str | None, path: Path | None, everything: bool, as_json: bool) -> int:
     """Try what the hypervisor does, through vm's binding. Exit status 0: all well, 1: something failed."""
     from vm_cli import accel as commands
 
-    found = commands.selftest(name, path)
+    found = commands.selftest(name, path, everything=everything)
     if as_json:
         _print_json(found)
     else:

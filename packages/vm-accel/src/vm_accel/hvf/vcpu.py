@@ -187,6 +187,8 @@ class HvfVcpu:
             bits = 128 if name in VECTORS else 64
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits, and {value:#x} does not fit")
+        if "pc" in values and self._pending:
+            self._pending.drop()
         # The mode first: it says which register "sp" is.
         for name in sorted(values, key=lambda name: name != "pstate"):
             self[name] = values[name]
@@ -252,11 +254,12 @@ class HvfVcpu:
             self["pstate"] = self["pstate"] & ~_SS
 
     def kick(self) -> None:
+        self._open()
         self._kicked = True
         if not self.powered:
             with self.vm.lock:
                 self.vm.lock.notify_all()
-        if self._running and not self._closed:
+        if self._running:
             # Remembered if the run has not begun; one that comes too late ends the next run, see _exit().
             self.library.lib.hv_vcpus_exit(self._ids, 1)
 
@@ -323,7 +326,7 @@ class HvfVcpu:
                 return Debug(self["pc"], DebugKind.STEP)
             case Class.BREAKPOINT:
                 self._passing = self["pc"]
-                return Debug(self._passing, DebugKind.BREAKPOINT)
+                return Debug(self._passing, DebugKind.BREAKPOINT, self._passing)
             case Class.WATCHPOINT:
                 self._passing = self["pc"]
                 return Debug(
@@ -355,9 +358,8 @@ class HvfVcpu:
             steps = self._one_register(abort, address)
 
             def commit() -> None:
-                pass
+                self["pc"] = pc + 4 & ONES
 
-            self["pc"] = pc + 4 & ONES
         else:
             code = self._code(pc)
             if code is None:
@@ -421,16 +423,17 @@ class HvfVcpu:
     def _system_access(self, syndrome: int) -> Exit:
         access = system_access(syndrome)
         pc = self["pc"]
-        self["pc"] = pc + 4 & ONES
         name = f"x{access.register}"
 
         def answer(value: int | bytes, fault: bool) -> None:
             if fault:
                 self._undefined(pc)
-            elif not access.is_write and access.register != 31:
+                return
+            self["pc"] = pc + 4 & ONES
+            if not access.is_write and access.register != 31:
                 self[name] = (value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES
 
-        self._pending.expect(answer)
+        self._pending.expect(answer, refusable=True)
         written = self[name] if access.is_write and access.register != 31 else 0
         return SysReg(SysRegSpace.AARCH64, access.number, access.is_write, written)
 
@@ -551,6 +554,7 @@ class HvfVcpu:
         self._lines = self._lines | 1 << line if level else self._lines & ~(1 << line)
 
     def request_irq_window(self) -> None:
+        self._open()
         raise UsageError("HVF tells nobody when a guest unmasks interrupts", hint="keep the line up: hold()")
 
     def save(self) -> State:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from vm_accel.kvm.abi import Call
+
 __all__ = [
+    "CALLS",
     "REGISTERS",
     "STRUCTURES",
     "SYSTEM_REGISTERS",
@@ -45,10 +48,19 @@ KVM_REG_ARM64_SYSREG: Final = 0x0013 << 16
 KVM_REG_ARM64_SVE: Final = 0x0015 << 16
 _SIZE_SHIFT: Final = 52
 
-KVM_ARM_PREFERRED_TARGET: Final = 0xAF
-KVM_ARM_VCPU_INIT: Final = 0xAE
-KVM_ARM_VCPU_FINALIZE: Final = 0xC2
-"""Numbers of the ioctls; the direction and size come from the structure."""
+CALLS: Final[dict[str, Call]] = {
+    "KVM_ARM_PREFERRED_TARGET": Call("R", 0xAF, "kvm_vcpu_init"),
+    "KVM_ARM_VCPU_INIT": Call("W", 0xAE, "kvm_vcpu_init"),
+    "KVM_ARM_VCPU_FINALIZE": Call("W", 0xC2, "kvm_interrupt"),  # an int, of the same size
+    "KVM_GET_ONE_REG": Call("W", 0xAB, "kvm_one_reg"),
+    "KVM_SET_ONE_REG": Call("W", 0xAC, "kvm_one_reg"),
+    "KVM_GET_VCPU_EVENTS": Call("R", 0x9F, "kvm_vcpu_events"),
+    "KVM_SET_VCPU_EVENTS": Call("W", 0xA0, "kvm_vcpu_events"),
+    "KVM_CREATE_DEVICE": Call("RW", 0xE0, "kvm_create_device"),
+    "KVM_SET_DEVICE_ATTR": Call("W", 0xE1, "kvm_device_attr"),
+    "KVM_GET_DEVICE_ATTR": Call("W", 0xE2, "kvm_device_attr"),
+    "KVM_HAS_DEVICE_ATTR": Call("W", 0xE3, "kvm_device_attr"),
+}
 KVM_CAP_ARM_VM_IPA_SIZE: Final = 165
 KVM_CAP_ARM_NISV_TO_USER: Final = 177
 KVM_DEV_TYPE_ARM_VGIC_V2: Final = 5

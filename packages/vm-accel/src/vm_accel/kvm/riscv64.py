@@ -9,7 +9,19 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-__all__ = ["REGISTERS", "STRUCTURES", "AiaAddress", "AiaGroup", "Kind", "register", "register_size"]
+from vm_accel.kvm.abi import Call
+
+__all__ = [
+    "CALLS",
+    "EMPTY",
+    "REGISTERS",
+    "STRUCTURES",
+    "AiaAddress",
+    "AiaGroup",
+    "Kind",
+    "register",
+    "register_size",
+]
 
 STRUCTURES: Final = """
 struct kvm_riscv_config { uint64_t isa, zicbom_block_size; };
@@ -24,7 +36,25 @@ struct kvm_riscv_csr {
     uint64_t sstatus, sie, stvec, sscratch, sepc, scause, stval, sip, satp, scounteren;
 };
 struct kvm_riscv_timer { uint64_t frequency, time, compare, state; };
+struct kvm_debug_exit_arch { };
+struct kvm_guest_debug_arch { };
+struct kvm_sync_regs { };
+struct kvm_guest_debug_control { uint32_t control, pad; };
 """
+"""The three that are empty have no bytes, which cffi cannot say (to it they have one): what is passed is the control alone."""
+EMPTY: Final = ("kvm_debug_exit_arch", "kvm_guest_debug_arch", "kvm_sync_regs", "kvm_guest_debug")
+"""Structures whose size cffi has wrong; none of them may be made."""
+
+CALLS: Final[dict[str, Call]] = {
+    "KVM_GET_ONE_REG": Call("W", 0xAB, "kvm_one_reg"),
+    "KVM_SET_ONE_REG": Call("W", 0xAC, "kvm_one_reg"),
+    "KVM_CREATE_DEVICE": Call("RW", 0xE0, "kvm_create_device"),
+    "KVM_SET_DEVICE_ATTR": Call("W", 0xE1, "kvm_device_attr"),
+    "KVM_GET_DEVICE_ATTR": Call("W", 0xE2, "kvm_device_attr"),
+    "KVM_HAS_DEVICE_ATTR": Call("W", 0xE3, "kvm_device_attr"),
+    "KVM_INTERRUPT": Call("W", 0x86, "kvm_interrupt"),
+    "KVM_SET_GUEST_DEBUG": Call("W", 0x9B, "kvm_guest_debug_control"),
+}
 
 KVM_REG_RISCV: Final = 0x8000_0000_0000_0000
 _SIZE_SHIFT: Final = 52

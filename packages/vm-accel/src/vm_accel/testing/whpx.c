@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -72,6 +74,7 @@ typedef struct {
     int fd, step_flag, window;
     struct kvm_run *run;
     atomic_int cancel, running;
+    pthread_t thread;
     uint64_t dr[8], pending, shadow_tf;
 } Vp;
 struct Partition {
@@ -99,9 +102,13 @@ static int refused(const char *name)
 }
 #define MAY_FAIL() do { if (refused(__func__)) return E_FAIL; } while (0)
 
+static void nothing(int number) { (void)number; }
+
 static int opened(void)
 {
     if (kvm < 0) {
+        struct sigaction action = { .sa_handler = nothing };
+        sigaction(SIGRTMIN + 5, &action, NULL);
         kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
         if (kvm >= 0)
             run_bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -330,6 +337,9 @@ HRESULT WHvCancelRunVirtualProcessor(void *handle, uint32_t index, uint32_t flag
     if (!vp || flags)
         return vp ? E_INVALIDARG : E_VP_MISSING;
     atomic_store(&vp->cancel, 1); /* looked at before every step */
+    vp->run->immediate_exit = 1;
+    if (atomic_load(&vp->running))
+        pthread_kill(vp->thread, SIGRTMIN + 5);
     return S_OK;
 }
 
@@ -652,6 +662,59 @@ static int fetch(Vp *vp, uint64_t linear, uint8_t *out, int count)
     return got;
 }
 
+/* The length of a store whose operands are in memory, or of an OUT, if `code` is one; else 0. `size` is the bytes it writes. */
+static int store_length(const uint8_t *code, int count, int is64, int size)
+{
+    int at = 0, narrow = 0, rex = 0, opcode, length, modrm, base;
+    for (; at < count; at++) {
+        if (code[at] == 0x66)
+            narrow = 1;
+        else if (is64 && code[at] >> 4 == 4)
+            rex = code[at];
+        else if (code[at] != 0xf2 && code[at] != 0xf3 && code[at] != 0x64 && code[at] != 0x65 && code[at] != 0x67)
+            break;
+    }
+    if (at >= count)
+        return 0;
+    opcode = code[at++];
+    int operand = rex & 8 ? 8 : narrow ? 2 : 4, width = opcode & 1 ? operand : 1, immediate = 0;
+    if (opcode == 0xee || opcode == 0xef || opcode == 0x6e || opcode == 0x6f || opcode == 0xaa || opcode == 0xab
+        || opcode == 0xa4 || opcode == 0xa5)
+        return at;
+    if (opcode == 0xe6 || opcode == 0xe7)
+        return at + 1;
+    if (opcode == 0xc6 || opcode == 0xc7)
+        immediate = width == 8 ? 4 : width;
+    else if (opcode != 0x88 && opcode != 0x89)
+        return 0;
+    if (width != size || at >= count || (modrm = code[at++]) >= 0xc0)
+        return 0;
+    base = modrm & 7;
+    if (base == 4)
+        base = code[at++] & 7;
+    length = at + (modrm >> 6 == 2 || (modrm < 0x40 && base == 5) ? 4 : modrm >> 6) + immediate;
+    return length <= count ? length : 0;
+}
+
+/* Code in ring 3 is not stepped through (KVM's paravirtual flavour would show the guest the steps): of what KVM has finished
+ * already, a write to a device or port, find where it began. */
+static void rewind_ring3(Vp *vp, struct kvm_regs *before, const struct kvm_sregs *sregs)
+{
+    uint8_t code[15];
+    int size = vp->run->exit_reason == KVM_EXIT_MMIO ? (int)vp->run->mmio.len : 0;
+    ioctl(vp->fd, KVM_GET_REGS, before);
+    if (vp->run->exit_reason == KVM_EXIT_MMIO ? !vp->run->mmio.is_write : vp->run->exit_reason != KVM_EXIT_IO
+            || vp->run->io.direction == KVM_EXIT_IO_IN)
+        return;
+    for (int length = 1; length <= 15; length++) {
+        int count = fetch(vp, before->rip - length, code, length);
+        if (count == length && store_length(code, count, sregs->cs.l, size) == length) {
+            before->rip -= length;
+            return;
+        }
+    }
+}
+
 static HRESULT report(Context *context, uint32_t reason, const struct kvm_regs *regs, const struct kvm_sregs *sregs,
                       uint64_t tf, int length)
 {
@@ -815,6 +878,7 @@ HRESULT WHvRunVirtualProcessor(void *handle, uint32_t index, void *buffer, uint3
         return E_INVALIDARG;
     if (atomic_exchange(&vp->running, 1))
         return E_VP_STATE;
+    vp->thread = pthread_self();
     memset(context, 0, sizeof *context);
     for (;;) {
         struct kvm_regs before, after;
@@ -827,6 +891,7 @@ HRESULT WHvRunVirtualProcessor(void *handle, uint32_t index, void *buffer, uint3
         ioctl(vp->fd, KVM_GET_SREGS, &sregs);
         linear = sregs.cs.base * !(sregs.efer & 0x400 && sregs.cs.l) + before.rip;
         if (atomic_exchange(&vp->cancel, 0)) {
+            vp->run->immediate_exit = 0;
             report(context, REASON_CANCELED, &before, &sregs, vp->shadow_tf, 0);
             break;
         }
@@ -882,6 +947,9 @@ HRESULT WHvRunVirtualProcessor(void *handle, uint32_t index, void *buffer, uint3
             }
         }
         uint64_t was[4], is[4];
+        int ring3 = (sregs.ss.dpl & 3) == 3;
+        if (ring3)
+            debug.control = partition->exceptions ? debug.control & ~KVM_GUESTDBG_SINGLESTEP : 0;
         watched(vp, was);
         if (ioctl(vp->fd, KVM_SET_GUEST_DEBUG, &debug)) {
             result = E_FAIL;
@@ -896,6 +964,10 @@ HRESULT WHvRunVirtualProcessor(void *handle, uint32_t index, void *buffer, uint3
         if (vp->run->exit_reason == KVM_EXIT_INTR)
             continue;
         if (vp->run->exit_reason != KVM_EXIT_DEBUG) {
+            if (ring3) {
+                ioctl(vp->fd, KVM_GET_SREGS, &sregs); /* it may be in a handler in ring 0 by now */
+                rewind_ring3(vp, &before, &sregs);
+            }
             result = stopped(vp, context, &before, &sregs);
             break;
         }

@@ -121,14 +121,14 @@ class Whpx:
         found = {
             *(Can.PORT_IO, Can.STRING_IO, Can.MMIO, Can.HALT, Can.KICK, Can.READ_ONLY, Can.SAVE),
             *(Can.SYSTEM_REGISTERS, Can.VECTOR_REGISTERS, Can.MSR, Can.DEBUG_REGISTERS, Can.INTERRUPT),
-            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE),
+            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE, Can.KERNEL_MODE),
         }
         if self._capabilities & abi.Feature.DirtyPageTracking:
             found.add(Can.DIRTY_LOG)
         if self.exits & abi.ExtendedExit.X64MsrExit:
             found.add(Can.MSR_EXITS)
         if self.exits & abi.ExtendedExit.ExceptionExit:
-            found |= {Can.SINGLE_STEP, Can.BREAKPOINTS, Can.WATCHPOINTS, Can.TRAP_BREAK}
+            found |= {Can.SINGLE_STEP, Can.BREAKPOINTS, Can.WATCHPOINTS, Can.TRAP_BREAK, Can.RING3_DEBUG}
         return frozenset(found)
 
     @property

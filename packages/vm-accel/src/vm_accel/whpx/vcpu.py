@@ -180,6 +180,8 @@ class WhpxVcpu:
         for name, value in values.items():
             if not 0 <= value < 1 << parts[name].width:
                 raise ValueError(f"{name} has {parts[name].width} bits, and {value:#x} does not fit")
+        if "rip" in values and self._pending:
+            self._pending.drop()
         for name, value in values.items():
             self._write(parts[name], value)
         # Handed over now, so that what the platform refuses is this call's error.
@@ -230,8 +232,9 @@ class WhpxVcpu:
         self._hidden_step = hidden
 
     def kick(self) -> None:
+        self._open()
         self._kicked = True
-        if self._running and not self._closed:
+        if self._running:
             # The platform remembers a cancellation that comes before the run has begun; one that comes too late
             # ends the next run, where _exit() finds that nobody has kicked.
             self.library.lib.WHvCancelRunVirtualProcessor(self.vm.handle, self.index, 0)
@@ -386,12 +389,10 @@ class WhpxVcpu:
         view = _View(self)
         if move is not None:
             after = self._wrap(rip + move.length)
-            if not move.string:
-                self._jump(after)
             steps = x86_move(view, move, address)
 
             def commit() -> None:
-                if move.string and finished(view, move):
+                if finished(view, move):
                     view.put("rip", after)
                 view.commit()
         elif self._mode() == 64:
@@ -459,9 +460,9 @@ class WhpxVcpu:
             self._cache[Register.Rdi] = int(access.Rdi)
             return self._port_string(bus, port, size, is_write)
         rax = self._cache[Register.Rax]
-        mask = (1 << 8 * size) - 1
-        self._jump(self._after())
+        mask, after = (1 << 8 * size) - 1, self._after()
         if is_write:
+            self._jump(after)
             if bus is not None:
                 bus.port_out(port, size, rax & mask)
                 return None
@@ -471,6 +472,7 @@ class WhpxVcpu:
             if isinstance(value, bytes):
                 value = int.from_bytes(value, "little") if value else ONES
             value &= mask
+            self._jump(after)
             self._write(Part(Register.Rax), value if size == 4 else rax & ~mask | value)
 
         if bus is not None:
@@ -546,21 +548,22 @@ class WhpxVcpu:
 
     def _msr(self) -> Exit:
         access = self._context.MsrAccess
-        rip, number = int(self._context.VpContext.Rip), int(access.MsrNumber)
+        number = int(access.MsrNumber)
         is_write = bool(access.AccessInfo & abi.MSR_IS_WRITE)
         self._cache[Register.Rax], self._cache[Register.Rdx] = int(access.Rax), int(access.Rdx)
-        self._jump(self._after())
+        after = self._after()
 
         def answer(value: int | bytes, fault: bool) -> None:
             if fault:
-                self._jump(rip)
                 self._inject(_GP, 0)
-            elif not is_write:
+                return
+            self._jump(after)
+            if not is_write:
                 number = value if isinstance(value, int) else int.from_bytes(value, "little")
                 self._write(Part(Register.Rax), number & 0xFFFF_FFFF)
                 self._write(Part(Register.Rdx), number >> 32 & 0xFFFF_FFFF)
 
-        self._pending.expect(answer)
+        self._pending.expect(answer, refusable=True)
         written = (int(access.Rdx) & 0xFFFF_FFFF) << 32 | int(access.Rax) & 0xFFFF_FFFF if is_write else 0
         return SysReg(SysRegSpace.MSR, number, is_write, written)
 
@@ -577,11 +580,11 @@ class WhpxVcpu:
         self._jump(self._after())
 
     def _hypercall(self) -> Exit:
-        call = self._context.Hypercall
-        self._jump(self._after())
+        call, after = self._context.Hypercall, self._after()
 
         def answer(value: int | bytes, fault: bool) -> None:
             number = value if isinstance(value, int) else int.from_bytes(value, "little")
+            self._jump(after)
             self._write(Part(Register.Rax), number & ONES)
 
         self._pending.expect(answer)
@@ -597,7 +600,7 @@ class WhpxVcpu:
             return Unknown(int(ExitReason.Exception), self.raw_exit())
         reasons = int(found.ExceptionParameter) | self._read(Part(Register.Dr6))
         if rip in self._breakpoints and not reasons & 1 << 14:
-            return Debug(rip, DebugKind.BREAKPOINT)
+            return Debug(rip, DebugKind.BREAKPOINT, rip)
         for index in range(4):
             if reasons & self._watched & 1 << index:
                 return Debug(rip, DebugKind.WATCHPOINT, self._read(Part(Register[f"Dr{index}"])))
@@ -650,6 +653,7 @@ class WhpxVcpu:
         self._write(Part(Register.PendingInterruption), word)
 
     def request_irq_window(self) -> None:
+        """A VM with local APICs of the platform's own has no use for it."""
         self._open()
         self._window = True
 
