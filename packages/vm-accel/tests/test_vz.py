@@ -6,6 +6,7 @@ ours. What is not: Apple's frameworks, and any guest.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keystone
 import pytest
 
 from vm_accel import (
@@ -26,13 +28,15 @@ from vm_accel import (
     open_machines,
 )
 from vm_accel.interface import Disk, MachineConfig, MachineEvent, MachineState, Network, Share
+from vm_accel.selftest import record
 from vm_accel.testing.vz import Simulator, build, lacking
-from vm_accel.vz import Vz, VzMachine, table
+from vm_accel.vz import Vz, VzMachine, selftest, table
 from vm_accel.vz.backend import discrepancies
 from vm_accel.vz.configuration import check_kernel
 from vm_accel.vz.objc import Queue, Runtime, runtime
 from vm_core.errors import UsageError
 
+RECORDED = Path(__file__).parent / "recorded"
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
@@ -444,6 +448,8 @@ def test_before_macos_13_there_is_no_machine_identifier(sim: Simulator, kernel: 
         ({"extra": {"mtu": True}}, "must be int"),
         ({"extra": {"mtu": 100}}, "not within 1500"),
         ({"extra": {"efi_store": "/x"}}, "not both"),
+        ({"kernel": None, "extra": {"efi_store": "/x"}}, "needs a disk"),
+        ({"extra": {"efi_store": 5}}, "must be str or PathLike"),
         ({"extra": {"machine_identifier": b"nonsense"}}, "none of this framework"),
     ],
 )
@@ -510,6 +516,21 @@ def test_without_the_entitlement_the_error_says_which_and_how(sim: Simulator, ke
     assert caught.value.entitlement == "com.apple.security.virtualization"
     assert caught.value.hint == "python -m vm_accel.macos sign"
     assert descriptors() == before
+
+
+def test_what_only_some_macs_have(sim: Simulator, kernel: Path, tmp_path: Path) -> None:
+    sim.set("nested", 0)
+    with pytest.raises(AcceleratorUnavailable, match="M3"):
+        Vz().create(MachineConfig(kernel=kernel, extra={"nested": True}))
+    sim.hide("isNestedVirtualizationSupported")
+    runtime()._checked.clear()
+    with pytest.raises(
+        AcceleratorUnavailable, match=r"isNestedVirtualizationSupported: it needs macOS 15\.0"
+    ):
+        Vz().create(MachineConfig(kernel=kernel, extra={"nested": True}))
+    image = Disk(disk(tmp_path / "root"))
+    with pytest.raises(UsageError, match="initrd needs a kernel"):
+        Vz().create(MachineConfig(None, kernel, disks=(image,), extra={"efi_store": tmp_path / "nvram"}))
 
 
 def test_rosetta_that_is_not_there(sim: Simulator, kernel: Path) -> None:
@@ -829,6 +850,75 @@ def test_many_machines_at_once(sim: Simulator, kernel: Path) -> None:
     assert failures == []
 
 
+def test_close_ends_a_start_that_hangs(sim: Simulator, kernel: Path) -> None:
+    sim.set("delay_us", 500_000)
+    machine = Vz().create(MachineConfig(kernel=kernel))
+    found: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            machine.start()
+        except HypervisorError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_for(machine, MachineState.STARTING)
+    before = time.monotonic()
+    machine.close()
+    thread.join(10)
+    assert time.monotonic() - before < 0.4
+    assert [str(error) for error in found] == ["the machine was closed"]
+
+
+def test_a_connection_that_comes_too_late_is_closed(sim: Simulator, kernel: Path) -> None:
+    with Vz().create(MachineConfig(kernel=kernel, vsock=True)) as machine:
+        machine.start()
+        sim.set("delay_us", 50_000)
+        with pytest.raises(TimeoutError):
+            machine.connect(5, timeout=0.001)
+        sim.set("delay_us", 1000)
+        machine.connect(6).close()
+        os.close(sim.c.sim_guest_end(6))
+        time.sleep(0.1)
+        with socket.socket(fileno=sim.c.sim_guest_end(5)) as guest:
+            assert guest.recv(1) == b""
+
+
+def test_machines_are_closed_while_other_threads_use_them(sim: Simulator, kernel: Path) -> None:
+    sim.set("delay_us", 0)
+    strange: list[BaseException] = []
+
+    def use(machine: VzMachine) -> None:
+        calls = (
+            lambda: machine.state,
+            machine.start,
+            machine.pause,
+            machine.listen,
+            lambda: machine.connect(5),
+        )
+        for number in range(40):
+            try:
+                call: Any = calls[number % len(calls)]
+                made = call(number) if call == machine.listen else call()
+                if isinstance(made, socket.socket):
+                    made.close()
+            except (HypervisorError, UsageError):
+                pass
+            except BaseException as error:  # noqa: BLE001 - shown by the test, not by the thread
+                strange.append(error)
+
+    for _ in range(20):
+        machine = Vz().create(MachineConfig(kernel=kernel, vsock=True))
+        threads = [threading.Thread(target=use, args=(machine,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        machine.close()
+        for thread in threads:
+            thread.join(60)
+    assert strange == []
+
+
 def test_a_process_that_closes_nothing_ends_well(library: Path, kernel: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from vm_accel.vz import Vz; from vm_accel.interface import MachineConfig\n"
@@ -860,3 +950,69 @@ def test_a_macos_that_lacks_any_one_message_gives_an_error_of_ours(sim: Simulato
             refused += 1
             assert row.selector in str(error)  # noqa: PT017 - some of the rows are not needed, and raise nothing
     assert refused > 15
+
+
+# -- the self-test ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(selftest.CODE))
+def test_the_self_test_s_code_is_what_the_text_says(name: str) -> None:
+    text, code = selftest.CODE[name]
+    assembler = keystone.Ks(keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN)
+    assert bytes(assembler.asm(text, 0x40)[0]).hex() == code
+    image = selftest.image(code)
+    assert bytes(assembler.asm("b 0x40", 0)[0]) == image[:4]
+    assert int.from_bytes(image[16:24], "little") == len(image)
+
+
+def test_the_self_test_on_the_simulator_is_the_record(sim: Simulator, tmp_path: Path) -> None:
+    backend = Vz()
+    outcomes = selftest.run(backend)
+    assert [(one.name, one.result, one.message) for one in outcomes] == [
+        (name, "passed", "")
+        for name in ("messages", "queue", "devices", "states", "save and restore", "guest turns itself off")
+    ]
+    found = record(backend, outcomes, provenance="simulator")
+    recorded = json.loads((RECORDED / "vz-simulator.json").read_text())
+
+    def plain(checks: Any) -> Any:
+        """Without what differs between compilers."""
+        return [
+            (
+                check["name"],
+                check["result"],
+                [(each["message"], table.normal(each["encoding"])) for each in check["contexts"]],
+            )
+            for check in checks
+        ]
+
+    assert plain(found["checks"]) == plain(recorded["checks"])
+    assert recorded["provenance"] == "simulator"
+
+
+def test_a_framework_that_is_otherwise_fails_the_self_test(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.set("entitled", 0)
+    sim.hide("VZEFIBootLoader")
+    monkeypatch.setitem(table._data()["classes"]["VZMACAddress"]["methods"], "-string", "q@:")
+    table.methods.cache_clear()
+    try:
+        results = {one.name: one for one in selftest.run(Vz())}
+    finally:
+        monkeypatch.undo()
+        table.methods.cache_clear()
+    assert results["messages"].result == "failed"
+    assert "-[VZMACAddress string] is @16@0:8, not q@:" in results["messages"].message
+    assert results["queue"].result == "passed"
+    assert results["states"].message.startswith("VM312 ")
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("vz-*.json")), ids=lambda path: path.stem)
+def test_what_anybody_recorded_agrees_with_the_table(path: Path) -> None:
+    """Encodings as a runtime gave them: GNU's from the simulator, or Apple's from a Mac."""
+    rows = {f"{'+' if row.static else '-'}[{row.owner} {row.selector}]": row for row in table.methods()}
+    check = next(check for check in json.loads(path.read_text())["checks"] if check["name"] == "messages")
+    assert check["result"] == "passed"
+    for context in check["contexts"]:
+        assert table.same(context["encoding"], rows[context["message"]].encoding), context

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from vm_accel.exits import (
     Debug,
@@ -586,9 +586,16 @@ def run(hypervisor: Hypervisor, *, everything: bool = False) -> list[Outcome]:
     return out
 
 
-def record(
-    hypervisor: Hypervisor, outcomes: list[Outcome], *, provenance: str = "hardware"
-) -> dict[str, Any]:
+class Named(Protocol):
+    """A back end, as far as a record names it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+
+
+def record(hypervisor: Named, outcomes: list[Outcome], *, provenance: str = "hardware") -> dict[str, Any]:
     """What ``--record`` writes: no names of machines or users, only what is needed to read the exits."""
     try:
         version = metadata.version("vm-accel")

@@ -25,8 +25,19 @@ def selftest(name: str | None, path: Path | None, *, everything: bool = False) -
             "the conformance suite needs an assembler", hint="python -m pip install keystone-engine"
         )
     from vm_accel import selftest as checks
-    from vm_accel.registry import open_hypervisor
+    from vm_accel.registry import open_hypervisor, open_machines
 
+    if (name or os.environ.get("VM_ACCEL")) == "vz":
+        from vm_accel.vz import Vz
+        from vm_accel.vz import selftest as machine_checks
+
+        open_machines("vz")  # says what is missing
+        backend = Vz()
+        provenance = "simulator" if backend.simulated else "hardware"
+        found = checks.record(backend, machine_checks.run(backend), provenance=provenance)
+        if path is not None:
+            _write(path, found)
+        return found
     with open_hypervisor(name) as hypervisor:
         simulated = os.environ.get(f"VM_{hypervisor.name.upper()}_LIBRARY", "")
         found = checks.record(

@@ -336,7 +336,11 @@ def accel() -> None:
 
 @accel.command("selftest")
 @click.option(
-    "--accel", "name", default=None, metavar="NAME", help="kvm, hvf or whpx. [default: the one that works]"
+    "--accel",
+    "name",
+    default=None,
+    metavar="NAME",
+    help="kvm, hvf, whpx or vz. [default: the one that works]",
 )
 @click.option(
     "--record", "path", type=click.Path(path_type=Path), help="Write every exit, byte for byte, to a file."

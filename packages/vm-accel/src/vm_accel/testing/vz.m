@@ -64,7 +64,7 @@ static struct { // what the next machines do
     char name[32];
     long value;
 } settings[] = {
-    {"supported", 1}, {"entitled", 1}, {"start_error", 0}, {"stop_error", 0}, {"rosetta", 2}, {"savable", 1},
+    {"supported", 1}, {"entitled", 1}, {"nested", 1}, {"start_error", 0}, {"stop_error", 0}, {"rosetta", 2}, {"savable", 1},
     {"delay_us", 1000}, {"refuse_request", 0}, {"rosetta_install_error", 0},
 };
 
@@ -293,6 +293,8 @@ EXPORT OS_dispatch_queue *dispatch_queue_create(const char *label, id attributes
     pthread_cond_init(&made->state->turn, NULL);
     return made;
 }
+
+EXPORT void dispatch_retain(id object) { objc_retain(object); }
 
 EXPORT void dispatch_release(id object) { objc_release(object); }
 
@@ -592,7 +594,7 @@ CLASS(VZVirtioSocketDeviceConfiguration, VZSocketDeviceConfiguration)
 }
 @end
 @implementation VZGenericPlatformConfiguration
-+ (BOOL)isNestedVirtualizationSupported { return YES; }
++ (BOOL)isNestedVirtualizationSupported { return *setting("nested") != 0; }
 - (VZGenericMachineIdentifier *)machineIdentifier { return slots[0]; }
 - (void)setMachineIdentifier:(VZGenericMachineIdentifier *)identifier { put(self, 0, needed(identifier, "machineIdentifier")); }
 - (void)setNestedVirtualizationEnabled:(BOOL)enabled { nested = enabled; }
@@ -1041,6 +1043,26 @@ static void *guest(void *pointer) { // says where it is, and then says everythin
     return NULL;
 }
 
+static void shut_down(void *machine) {
+    VZVirtualMachine *it = machine;
+    if (it->now == RUNNING) {
+        it->now = STOPPED;
+        [it->delegate guestDidStopVirtualMachine:it];
+    }
+    objc_release(it);
+}
+
+// No guest runs here. A kernel whose third instruction is HVC #0 is taken for one that asks PSCI to be turned off.
+static BOOL turns_itself_off(VZVirtualMachine *machine) {
+    NSObject *loader = ((NSObject *)machine->slots[M_CONFIGURATION])->slots[BOOT];
+    uint32_t word = 0;
+    int fd = open(PATH(loader->slots[0]), O_RDONLY);
+    if (fd < 0) return NO;
+    BOOL whole = pread(fd, &word, sizeof word, 0x48) == sizeof word;
+    close(fd);
+    return whole && word == 0xd4000002;
+}
+
 static void boot(VZVirtualMachine *machine) {
     NSObject *serial = ((NSArray *)((NSObject *)machine->slots[M_CONFIGURATION])->slots[SERIAL])->items[0];
     NSObject *attachment = serial->slots[0];
@@ -1058,6 +1080,7 @@ static void changed(void *pointer) {
     if (!change->error && change->guest) boot(machine);
     ((void (*)(void *, id))change->block->invoke)(change->block, change->error);
     released(change->block);
+    if (!change->error && change->guest && turns_itself_off(machine)) later(machine->slots[M_QUEUE], 0, objc_retain(machine), shut_down);
     objc_release(change->error);
     objc_release(machine);
     free(change);
@@ -1172,23 +1195,20 @@ EXPORT char *sim_configuration(void) { return newest ? described(newest->slots[M
 EXPORT int sim_power_button(void) { return newest && newest->power_button; }
 EXPORT int sim_guest_end(uint32_t port) { return guest_ends[port % PORTS]; }
 
-static void shut_down(void *machine) {
-    VZVirtualMachine *it = machine;
-    it->now = STOPPED;
-    [it->delegate guestDidStopVirtualMachine:it];
-}
 static void broke(void *machine) {
     VZVirtualMachine *it = machine;
     it->now = ERROR;
     [it->delegate virtualMachine:it didStopWithError:vz_error(1, "Internal Virtualization error.", NULL)];
+    objc_release(it);
 }
 static void unplugged(void *machine) {
     VZVirtualMachine *it = machine;
     id card = ((NSArray *)((NSObject *)it->slots[M_CONFIGURATION])->slots[NETWORKS])->items[0];
     [it->delegate virtualMachine:it networkDevice:card attachmentWasDisconnectedWithError:vz_error(7, "Network error.", NULL)];
+    objc_release(it);
 }
 EXPORT void sim_guest(int what) {
-    later(newest->slots[M_QUEUE], 0, newest, what == 0 ? shut_down : what == 1 ? broke : unplugged);
+    later(newest->slots[M_QUEUE], 0, objc_retain(newest), what == 0 ? shut_down : what == 1 ? broke : unplugged);
 }
 
 struct knock {

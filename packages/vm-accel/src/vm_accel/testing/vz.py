@@ -25,7 +25,6 @@ _FLAGS: Final = [
     "-fobjc-runtime=gcc",
     "-fblocks",
     "-Wall",
-    "-Werror",
     "-Wno-objc-root-class",
 ]
 
@@ -45,7 +44,7 @@ int sim_guest_connect(uint32_t port);
 void free(void *);
 """
 
-_DEFAULTS: Final = {"supported": 1, "entitled": 1, "rosetta": 2, "savable": 1, "delay_us": 1000}
+_DEFAULTS: Final = {"supported": 1, "entitled": 1, "nested": 1, "rosetta": 2, "savable": 1, "delay_us": 1000}
 
 
 def lacking() -> str:

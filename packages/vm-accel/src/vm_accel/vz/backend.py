@@ -18,7 +18,7 @@ from vm_accel.vz.machine import VzMachine
 from vm_accel.vz.objc import Failure, runtime
 from vm_core.engine import Availability
 
-__all__ = ["Vz", "discrepancies"]
+__all__ = ["Vz", "discrepancies", "native"]
 
 _OLDEST: Final = "12"
 """The first macOS with all that a machine without options needs."""
@@ -28,6 +28,16 @@ class Vz:
     """Whole Linux machines of the host's own ISA on macOS. Needs macOS 12, and an entitlement (:mod:`vm_accel.macos`)."""
 
     name = "vz"
+
+    @property
+    def isa(self) -> str:
+        """That of the guests, which is the host's."""
+        return {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
+
+    @property
+    def simulated(self) -> bool:
+        """Whether VM_VZ_LIBRARY has put something in the framework's place."""
+        return bool(os.environ.get("VM_VZ_LIBRARY"))
 
     @staticmethod
     def probe() -> Availability:
@@ -84,38 +94,32 @@ class Vz:
             raise raised("installing Rosetta", failures[0], hint=ROSETTA)
 
 
+def native(row: table.Method) -> str | None:
+    """The loaded framework's own encoding of a row; None if it has no such method."""
+    run = runtime()
+    if not run.has(row.owner, row.selector, static=row.static):
+        return None
+    owner = run.cls(row.owner)
+    method = run.class_getInstanceMethod(
+        run.object_getClass(owner) if row.static else owner, run.selector(row.selector)
+    )
+    # A method that is found only when it is called has no encoding to read.
+    return run.ffi.string(run.method_getTypeEncoding(method)).decode() if method else row.encoding
+
+
 def discrepancies() -> list[str]:
     """Compare every row of the table with the loaded frameworks: one line for each class, method or encoding that is otherwise.
 
     This is what can be checked on a Mac without starting a machine; rows that are newer than the macOS show as missing.
     """
-    run = runtime()
     found = []
     for row in table.methods():
-        sign = "+" if row.static else "-"
-        name = f"{sign}[{row.owner} {row.selector}]"
-        if not run.has(row.owner, row.selector, static=row.static):
+        name = f"{'+' if row.static else '-'}[{row.owner} {row.selector}]"
+        encoding = native(row)
+        if encoding is None:
             found.append(
                 f"{name} is missing (macOS {row.since or 'any'}{' on ' + row.arch if row.arch else ''})"
             )
-            continue
-        owner = run.cls(row.owner)
-        method = run.class_getInstanceMethod(
-            run.object_getClass(owner) if row.static else owner, run.selector(row.selector)
-        )
-        encoding = run.ffi.string(run.method_getTypeEncoding(method)).decode() if method else ""
-        if table.normal(encoding).replace("c", "B") != row.encoding:  # BOOL is c on Intel
+        elif not table.same(encoding, row.encoding):
             found.append(f"{name} is {encoding}, not {row.encoding}")
     return found
-
-
-def main() -> int:
-    """``python -m vm_accel.vz.backend``: what :func:`discrepancies` finds."""
-    lines = discrepancies()
-    sys.stdout.write("\n".join(lines) or f"all {len(table.methods())} messages are as recorded")
-    sys.stdout.write("\n")
-    return 1 if lines else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

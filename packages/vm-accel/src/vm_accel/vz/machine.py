@@ -30,6 +30,8 @@ _CLASS: Final = "VmMachineDelegate"
 _PROTOCOL: Final = "VZVirtualMachineDelegate"
 _WARNINGS: Final = 64
 _MEMORY_UNIT: Final = 1 << 20
+_STOP_SECONDS: Final = 10.0
+"""How long ``close`` waits for the plug to be pulled."""
 
 
 @cache
@@ -47,9 +49,12 @@ class _Completion:
     def __init__(self, machine: VzMachine, what: str) -> None:
         self._machine, self.what = machine, what
         self._done = threading.Event()
+        self._guard = threading.Lock()
+        self._given_up = False
         self.failure: Failure | None = None
         self.result: socket.socket | None = None
         self.error: BaseException | None = None
+        machine._pending.add(self)
 
     def finish(self, error: Any) -> None:
         """A handler with one argument, an NSError or nil; on the queue."""
@@ -68,7 +73,9 @@ class _Completion:
         """The handler of a connection; on the queue."""
         run = self._machine._run
         try:
-            with self._machine._queue.entered(), run.scope():
+            with self._machine._queue.entered(), run.scope(), self._guard:
+                if self._given_up:
+                    return  # the framework closes what nobody has taken
                 if connection:
                     self.result = taken(run, connection)
                 else:
@@ -78,9 +85,24 @@ class _Completion:
         finally:
             self._done.set()
 
+    def abandon(self) -> None:
+        """Nobody will call the handler any more."""
+        with self._guard:
+            if not self._done.is_set():
+                self._given_up = True
+                self.error = HypervisorError("the machine was closed", call=self.what)
+                self._done.set()
+
     def wait(self, timeout: float | None = None) -> bool:
-        if not self._done.wait(timeout):
-            return False
+        """False after ``timeout`` seconds; what comes later is dropped."""
+        try:
+            if not self._done.wait(timeout):
+                with self._guard:
+                    if not self._done.is_set():
+                        self._given_up = True
+                        return False
+        finally:
+            self._machine._pending.discard(self)
         if self.error is not None:
             raise self.error
         return True
@@ -97,6 +119,7 @@ class VzMachine:
         self._events: queues.SimpleQueue[MachineEvent] = queues.SimpleQueue()
         self._last = MachineState.STOPPED
         self._listeners: list[VsockListener] = []
+        self._pending: set[_Completion] = set()
         self._closing = threading.Lock()
         self._vm = self._delegate = self._configuration = run.ffi.NULL
         self._console = Console()
@@ -135,6 +158,8 @@ class VzMachine:
         return self._queue.call(lambda _: self._state())
 
     def _state(self) -> MachineState:
+        if not self._vm:
+            return MachineState.STOPPED
         return _states().get(self._run.send(self._vm, "state"), MachineState.FAILED)
 
     def wait(self, timeout: float | None = None) -> MachineEvent | None:
@@ -167,13 +192,16 @@ class VzMachine:
         during: MachineState,
         may: str = "",
         only: MachineState | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Start an operation on the queue, and wait for its completion handler on this thread."""
         if self._queue.inside:
             raise UsageError(f"{what} cannot be waited for from a callback of the machine")
+        self._open(what)
         run, completion = self._run, _Completion(self, what)
 
         def begin(_: Scope) -> None:
+            self._open(what)
             state = self._state()
             if (may and not run.send(self._vm, may)) or (only is not None and state is not only):
                 raise UsageError(f"{what} is not possible while the machine is {state.value}")
@@ -181,9 +209,13 @@ class VzMachine:
             self._tell(during)
             run.send(self._vm, selector, *arguments, block)
 
-        self._open(what)
-        self._queue.call(begin)
-        completion.wait()
+        try:
+            self._queue.call(begin)
+        except BaseException:
+            self._pending.discard(completion)
+            raise
+        if not completion.wait(timeout):
+            raise TimeoutError(f"{what} takes longer than {timeout} s")
         if completion.failure:
             raise raised(what, completion.failure)
 
@@ -208,7 +240,12 @@ class VzMachine:
 
     def stop(self) -> None:
         """Pull the plug (macOS 12)."""
-        self._change("stop", "stopWithCompletionHandler:", during=MachineState.STOPPING, may="canStop")
+        self._stop(None)
+
+    def _stop(self, timeout: float | None) -> None:
+        self._change(
+            "stop", "stopWithCompletionHandler:", during=MachineState.STOPPING, may="canStop", timeout=timeout
+        )
 
     def request_stop(self) -> None:
         """Press the power button; the guest decides, and STOPPED comes if it does."""
@@ -262,7 +299,7 @@ class VzMachine:
 
     @property
     def console(self) -> BinaryIO:
-        """The guest's serial console (hvc0), unbuffered, both ways."""
+        """The guest's serial console (hvc0), unbuffered, both ways. A guest waits once what nobody reads fills a pipe."""
         return cast("BinaryIO", self._console)
 
     def _device(self, devices: str, what: str) -> Any:
@@ -275,12 +312,14 @@ class VzMachine:
     def listen(self, port: int) -> VsockListener:
         """Take the guest's connections to a port of the host (``vsock=True``)."""
         self._port(port)
-        self._open("listen")
-        listener = VsockListener(
-            self._run, self._queue, lambda: self._vm and self._device("socketDevices", "vsock"), port
-        )
-        self._listeners = [each for each in self._listeners if not each.closed] + [listener]
-        return listener
+
+        def make(_: Scope) -> VsockListener:
+            self._open("listen")
+            made = VsockListener(self._run, self._queue, lambda: self._device("socketDevices", "vsock"), port)
+            self._listeners = [each for each in self._listeners if not each.closed] + [made]
+            return made
+
+        return self._queue.call(make)
 
     def connect(self, port: int, timeout: float | None = None) -> socket.socket:
         """Connect to a port of the running guest (``vsock=True``). TimeoutError after ``timeout`` seconds."""
@@ -291,11 +330,16 @@ class VzMachine:
         completion = _Completion(self, f"connect to port {port}")
 
         def begin(_: Scope) -> None:
+            self._open("connect")
             device = self._device("socketDevices", "vsock")
             block = self._run.blocks.take(completion.connected, 2)
             self._run.send(device, "connectToPort:completionHandler:", port, block)
 
-        self._queue.call(begin)
+        try:
+            self._queue.call(begin)
+        except BaseException:
+            self._pending.discard(completion)
+            raise
         if not completion.wait(timeout):
             raise TimeoutError(f"the guest has not answered on port {port}")
         if completion.failure or completion.result is None:
@@ -341,22 +385,25 @@ class VzMachine:
             if self._queue.call(
                 lambda _: self._run.has("VZVirtualMachine", "canStop") and self._run.send(self._vm, "canStop")
             ):
-                with contextlib.suppress(HypervisorError, UsageError):
-                    self.stop()
-            for listener in self._listeners:
-                listener.close()
+                with contextlib.suppress(HypervisorError, UsageError, TimeoutError):
+                    self._stop(_STOP_SECONDS)
             self._queue.call(self._forget)
             self._queue.close()
             self._console.close()
 
     def _forget(self, _: Scope) -> None:
         run = self._run
+        for listener in self._listeners:
+            listener.close()
+            listener.forget()  # if another thread has closed it, and is not here yet
         vm, delegate, made = self._vm, self._delegate, self._configuration
         self._vm = self._delegate = self._configuration = run.ffi.NULL
         run.send(vm, "setDelegate:", None)
         for each in (vm, delegate, made):
             run.objc_release(each)
         _MACHINES.pop(_key(run, delegate), None)
+        for completion in list(self._pending):
+            completion.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -370,8 +417,13 @@ _MACHINES: Final[dict[int, VzMachine]] = {}
 queue may call Python once that is over."""
 
 
+_PID: Final = os.getpid()
+
+
 @atexit.register
 def _close_all() -> None:
+    if os.getpid() != _PID:
+        return  # a forked child has neither the queues' threads nor the machines
     for machine in list(_MACHINES.values()):
         machine.close()
 

@@ -67,6 +67,7 @@ void objc_release(void *object);
 
 void *dispatch_queue_create(const char *label, void *attributes);
 void dispatch_sync_f(void *queue, void *context, void *work);
+void dispatch_retain(void *object);
 void dispatch_release(void *object);
 void objc_msgSend(void);
 
@@ -179,6 +180,8 @@ class Runtime:
             raise HypervisorError(f"{selector} would go to nil", call=selector)
         call = self.function(self.object_getClass(receiver), selector)
         null = self.ffi.NULL
+        # SAFETY: the receiver is an object that its caller owns or that a pool keeps, its class has the method, and the method's
+        # own encoding passes values as this function does.
         return call(
             receiver, self._selectors[selector], *(null if each is None else each for each in arguments)
         )
@@ -313,9 +316,15 @@ class Runtime:
     ) -> Any:
         """A subclass of NSObject. ``methods``: encoding and function by selector; a function gets the receiver's address and its
         arguments, and raises nothing. Made once for each name."""
-        known = self._classes.get(name)
-        if known is not None:
-            return known[0]
+        with self._guard:
+            known = self._classes.get(name)
+            if known is None:
+                known = self._classes[name] = self._make_class(name, methods, protocol)
+        return known[0]
+
+    def _make_class(
+        self, name: str, methods: dict[str, tuple[str, Callable[..., Any]]], protocol: str
+    ) -> tuple[Any, list[Any]]:
         made = self.ffi.NULL
         for attempt in range(100):  # another copy of this module in the process may have taken the name
             unique = f"{name}{attempt or ''}"
@@ -349,8 +358,7 @@ class Runtime:
         ):  # the runtime knows a protocol only if some loaded code refers to it; nothing depends on it
             self.class_addProtocol(made, declared)
         self.objc_registerClassPair(made)
-        self._classes[name] = (made, kept)
-        return made
+        return made, kept
 
 
 def _without_selector(ffi: Any, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -469,7 +477,7 @@ class Queue:
     """A serial queue. Everything about one machine happens on it, and one thing at a time."""
 
     def __init__(self, runtime: Runtime, label: str) -> None:
-        self._runtime = runtime
+        self._runtime, self._guard = runtime, threading.Lock()
         self.pointer = runtime.dispatch_queue_create(label.encode(), runtime.ffi.NULL)
         if not self.pointer:
             raise HypervisorError("no queue can be made", call="dispatch_queue_create")
@@ -491,9 +499,7 @@ class Queue:
 
     def call(self, function: Callable[[Scope], T]) -> T:
         """Do ``function`` on the queue, inside a pool, and return what it returned. From the queue's own work: at once."""
-        if not self.pointer:
-            raise HypervisorError("the machine is closed", call="dispatch_sync")
-        outcome: list[T] = []
+        run, outcome = self._runtime, list[T]()
         errors: list[BaseException] = []
 
         def work() -> None:
@@ -503,19 +509,29 @@ class Queue:
             except BaseException as error:  # noqa: BLE001 - raised where it was asked for, not on the queue
                 errors.append(error)
 
-        if self.inside:
-            work()
-        else:
-            run = self._runtime
-            token = run.register_work(work)
-            run.dispatch_sync_f(self.pointer, run.ffi.cast("void *", token), run.ffi.cast("void *", run.work))
+        with self._guard:  # another thread may close it
+            pointer = self.pointer
+            if not pointer:
+                raise HypervisorError("the machine is closed", call="dispatch_sync")
+            run.dispatch_retain(pointer)
+        try:
+            if self.inside:
+                work()
+            else:
+                # SAFETY: the queue is retained, and the callback lives as long as the runtime.
+                run.dispatch_sync_f(
+                    pointer, run.ffi.cast("void *", run.register_work(work)), run.ffi.cast("void *", run.work)
+                )
+        finally:
+            run.dispatch_release(pointer)
         if errors:
             raise errors[0]
         return outcome[0]
 
     def close(self) -> None:
         """Give the queue back. May be called twice."""
-        pointer, self.pointer = self.pointer, None
+        with self._guard:
+            pointer, self.pointer = self.pointer, None
         if pointer:
             self._runtime.dispatch_release(pointer)
 
@@ -526,6 +542,9 @@ class Queue:
         self.close()
 
 
+_LOADING: Final = threading.Lock()
+
+
 @cache
 def _loaded(paths: tuple[str, ...]) -> Runtime:
     return Runtime(paths)
@@ -534,4 +553,5 @@ def _loaded(paths: tuple[str, ...]) -> Runtime:
 def runtime() -> Runtime:
     """The runtime with Virtualization loaded, or what ``VM_VZ_LIBRARY`` names in its place. OSError if it is not there."""
     override = os.environ.get("VM_VZ_LIBRARY")
-    return _loaded((override,) if override else LIBRARIES)
+    with _LOADING:
+        return _loaded((override,) if override else LIBRARIES)

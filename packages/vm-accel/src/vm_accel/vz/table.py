@@ -21,6 +21,7 @@ __all__ = [
     "parent",
     "protocol",
     "provenance",
+    "same",
     "shape",
     "signatures",
     "split",
@@ -174,6 +175,14 @@ def _plain(kind: str) -> str:
 def normal(encoding: str) -> str:
     """An encoding as the table has it: no offsets, qualifiers and class names, ``*`` for every pointer to characters."""
     return "".join(map(_plain, split(encoding)))
+
+
+def same(native: str, recorded: str) -> bool:
+    """Whether the runtime's encoding is that of the table. BOOL is ``c`` on Intel; what cannot be read is not the same."""
+    try:
+        return normal(native).replace("c", "B") == recorded
+    except ValueError:
+        return False
 
 
 def shape(encoding: str) -> str:

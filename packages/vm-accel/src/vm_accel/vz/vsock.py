@@ -29,10 +29,12 @@ def taken(run: Runtime, connection: Any) -> socket.socket:
         raise HypervisorError("the guest has closed the connection already", call="fileDescriptor")
     own = os.dup(fd)
     try:
-        return socket.socket(fileno=own)
+        made = socket.socket(fileno=own)
     except BaseException:
         os.close(own)
         raise
+    made.setblocking(True)  # the framework's descriptor may be otherwise, and shares that with its copies
+    return made
 
 
 class VsockListener:
@@ -46,11 +48,12 @@ class VsockListener:
         self._closed = False
 
         def listen(scope: Any) -> tuple[Any, Any]:
+            to = device()
             delegate = scope.new(_made(run))
-            _LISTENERS[_key(run, delegate)] = self
             listener = scope.new("VZVirtioSocketListener")
             run.send(listener, "setDelegate:", delegate)  # which does not own it
-            run.send(device(), "setSocketListener:forPort:", listener, port)
+            run.send(to, "setSocketListener:forPort:", listener, port)
+            _LISTENERS[_key(run, delegate)] = self
             return scope.keep(delegate), scope.keep(listener)
 
         self._delegate, self._listener = queue.call(listen)
@@ -89,16 +92,20 @@ class VsockListener:
         for connected, _ in waiting:
             connected.close()
 
-        def forget(_: Any) -> None:
-            device = self._device()
-            if device:
-                self._run.send(device, "removeSocketListenerForPort:", self.port)
-            self._run.send(self._listener, "setDelegate:", None)
-            self._run.objc_release(self._listener)
-            _LISTENERS.pop(_key(self._run, self._delegate), None)
-            self._run.objc_release(self._delegate)
+        with contextlib.suppress(HypervisorError):  # the machine was closed, and has done it
+            self._queue.call(self.forget)
 
-        self._queue.call(forget)
+    def forget(self, _: Any = None) -> None:
+        """The part of ``close`` that is done on the queue."""
+        run, delegate, listener = self._run, self._delegate, self._listener
+        self._delegate = self._listener = None
+        if delegate is None:
+            return
+        run.send(self._device(), "removeSocketListenerForPort:", self.port)
+        run.send(listener, "setDelegate:", None)
+        run.objc_release(listener)
+        _LISTENERS.pop(_key(run, delegate), None)
+        run.objc_release(delegate)
 
     def __enter__(self) -> Self:
         return self
