@@ -301,7 +301,7 @@ def test_the_simulator_sees_a_missing_pool_and_a_deadlock(
     simulator.reset()
     with Queue(run, "test") as queue:
         pointer = queue.pointer
-        queue.call(lambda _: run.dispatch_sync_f(pointer, run.ffi.NULL, run.ffi.cast("void *", run.work)))
+        queue.call(lambda _: run.dispatch_sync_f(pointer, run.ffi.NULL, run.work))
     assert simulator.violations() == ["a queue that waits for itself"]
     simulator.reset()
 
@@ -436,6 +436,7 @@ def test_before_macos_13_there_is_no_machine_identifier(sim: Simulator, kernel: 
         ({"disks": (Disk(Path("/nonexistent")),)}, "disk /nonexistent: No such file"),
         ({"disks": (Disk(Path("/dev/null")),)}, "is not a file"),
         ({"networks": (Network(mac="5a:94:ef:00:00"),)}, "no MAC address"),
+        ({"networks": (Network(mac="5b:94:ef:00:00:01"),)}, "group of cards"),
         ({"shares": (Share("a", Path("/nonexistent")),)}, "No such file"),
         ({"shares": (Share("a", Path("/etc/passwd")),)}, "not a directory"),
         ({"shares": (Share("a", Path("/")), Share("a", Path("/")))}, "one tag"),
