@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import select
+import shutil
 import socket
 import struct
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from vm_core.linux.futex import can_wait_for_two
-from vm_core.linux.native import FD_AT, FD_READ, FD_SEEK, FD_WRITE, NativeCalls
+from vm_core.linux.native import FD_AT, FD_READ, FD_SEEK, FD_WRITE, OPENED, NativeCalls
 from vm_core.linux.process import Process
 from vm_core.runner import DEVNULL, PIPE, run
 from vm_core.state import HEADER
@@ -30,6 +31,16 @@ NUMBERS = {
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
     "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207,
 }  # fmt: skip
+PATH_NUMBERS = {
+    "openat": 56,
+    "newfstatat": 79,
+    "statx": 291,
+    "fcntl": 25,
+    "chdir": 49,
+    "dup": 23,
+    "umask": 166,
+    "readlinkat": 78,
+}
 TIMES = ("clock_gettime", "gettimeofday")
 ENGINES = ("interp", "jit")
 _NATIVE = HEADER["native_count"] // 8
@@ -98,7 +109,12 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
         files(process)
         at = 0x10000 + table - 0x1000
         words = b"".join(
-            struct.pack("<8Q", NUMBERS[name], *(a & (1 << 64) - 1 for a in args), *[0] * (7 - len(args)))
+            struct.pack(
+                "<8Q",
+                (NUMBERS | PATH_NUMBERS)[name],
+                *(a & (1 << 64) - 1 for a in args),
+                *[0] * (7 - len(args)),
+            )
             for name, args in calls
         )
         process.memory.poke(at, words)
@@ -306,6 +322,160 @@ def test_what_is_answered_natively(tmp_path: Path) -> None:
     assert 0 <= now[5] < 1_000_000
 
 
+PATHS = (
+    "file", "./file", "sub/file", "sub//./file", "sub/deeper/file", "sub", "sub/", "sub/.", ".", "./", "..", "../x", "sub/..", "/",
+    "link", "sub/link", "dirlink", "dirlink/file", "dirlink/", "loop", "broken", "file/x", "missing", "missing/x", "", "secret",
+    "/proc", "/proc/self/fd", "/proc/self/exe", "/dev/null", "/sys", "/tmp", "/tmp/x", "/etc/passwd", "made/new", "made/other",
+    "made/../file", "{cwd}", "{cwd}/file", "{cwd}/sub/deeper", "{cwd}x", "//{cwd}/file", "{cwd}/../{name}/file", "out", "out/passwd",
+    "sub/" + "n" * 255, "sub/" + "n" * 256, "s/" * 400 + "f", "./" * 600 + "file", "deeper/file", "deeper", "...", ".x", "..x",
+)  # fmt: skip
+_CREATE, _EXCLUSIVE, _CUT, _APPENDING, _ON_EXEC = 0o100, 0o200, 0o1000, 0o2000, 0o2000000
+
+
+def path_calls(rng: random.Random, count: int, at: Sequence[int]) -> list[Call]:
+    """Calls with the paths that lie at these addresses, and with what they opened."""
+    base, out = Room.base, []
+
+    def path() -> int:
+        return rng.choice((*at, rng.choice(at) + rng.randrange(4), 0, Room.hole - 2, 1 << 32, -5))
+
+    def directory() -> int:
+        return rng.choice((-100, -100, -100, 10, 11, 14, 15, 0, 8, 99, -1, 1 << 32 | 0xFFFF_FF9C))
+
+    for _ in range(count):
+        name = rng.choice((
+            "openat", "openat", "openat", "newfstatat", "newfstatat", "newfstatat", "statx", "close", "close", "read", "write", "dup3",
+            "getdents64", "lseek", "fcntl", "chdir", "dup", "umask",
+        ))  # fmt: skip
+        fd = rng.choice((10, 11, 14, 15, 16, 17))
+        place = rng.choice((base + 8 * rng.randrange(32), base + 3, Room.hole - 100, Room.read_only))
+        args: tuple[int, ...]
+        match name:
+            case "openat":
+                flags = rng.choice((0, 0, 1, 2, 3)) | rng.choice(
+                    (
+                        0,
+                        0,
+                        0o200000,
+                        0o400000,
+                        _CREATE,
+                        _CREATE | _EXCLUSIVE,
+                        _CREATE | _CUT,
+                        _ON_EXEC,
+                        0o10000000,
+                        0o100000,
+                    )
+                )
+                flags |= rng.choice((0, 0, 0o4000, _APPENDING, 1 << 30))
+                args = (directory(), path(), flags, rng.choice((0o600, 0o666, 0o777, 0o4755, 0)))
+            case "newfstatat":
+                args = (
+                    directory(),
+                    path(),
+                    place,
+                    rng.choice((0, 0, 0, 0x100, 0x800, 0x1000, 0x1100, 2, 1 << 32)),
+                )
+            case "statx":
+                args = (
+                    directory(), path(), rng.choice((0, 0x100, 0x2000, 0x4000, 0x6000, 0x1000)), rng.choice((0x7FF, 1, 0, 1 << 31)), place,
+                )  # fmt: skip
+            case "close":
+                args = (fd,)
+            case "read" | "getdents64":
+                args = (fd, base + 0x100, rng.choice((16, 300)))
+            case "write":
+                args = (fd, base, rng.choice((1, 8, 5000)))
+            case "lseek":
+                args = (fd, rng.choice((0, 5, -1)), rng.choice((0, 1, 2)))
+            case "dup3":
+                args = (fd, rng.choice((10, 11, 17)), rng.choice((0, _ON_EXEC)))
+            case "dup":
+                args = (rng.choice((0, fd)),)
+            case "fcntl":
+                args = (fd, rng.choice((1, 2, 3, 4, 1030)), rng.choice((0, 1, 12)))
+            case "umask":
+                args = (rng.choice((0o22, 0o77, 0)),)
+            case _:
+                args = (rng.choice(at),)
+        out.append((name, args))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_any_paths_give_the_same(seed: int, tmp_path: Path) -> None:
+    """Opening, looking and closing: the results, what is written, and what is left of it."""
+    cwd, rng = tmp_path / "here", random.Random(seed)
+    texts = [path.format(cwd=cwd, name="here").encode() + b"\0" for path in PATHS]
+    room, at, data = Room(seed), [], bytearray()
+    for text in texts:
+        at.append(Room.base + 0x400 + len(data))
+        data += text
+    room.data = (room.data[:0x400] + data).ljust(0x3000, b"/")
+    calls = path_calls(rng, 300, at)
+    before = _umask()
+    seen = []
+    for engine in ("reference", *ENGINES):
+        plant(cwd)
+        got = results(calls, engine, room, cwd)
+        left = {path: (path.lstat().st_mode, path.lstat().st_size) for path in cwd.rglob("*")}
+        seen.append((got, left))
+        (cwd / "secret").chmod(0o600)
+        shutil.rmtree(cwd)
+        assert _umask() == before
+    for got, left in seen[1:]:
+        for call, one, other in zip(calls, seen[0][0][0], got[0], strict=True):
+            assert one == other, call
+        assert left == seen[0][1]
+        assert got[3] > 10
+
+
+def plant(cwd: Path) -> None:
+    """The tree that PATHS are about."""
+    for name in ("sub/deeper", "made"):
+        (cwd / name).mkdir(parents=True)
+    for name in ("file", "sub/file", "sub/deeper/file", "secret"):
+        (cwd / name).write_text(name * 3)
+    (cwd / "secret").chmod(0)
+    for name, target in {
+        "link": "sub/file", "sub/link": "../file", "dirlink": "sub", "loop": "loop", "broken": "nothing", "out": "/etc",
+    }.items():  # fmt: skip
+        (cwd / name).symlink_to(target)
+
+
+def _umask() -> int:
+    old = os.umask(0)
+    os.umask(old)
+    return old
+
+
+def test_what_native_code_opened_is_there_for_the_rest(tmp_path: Path) -> None:
+    """/proc/self/fd, dup, execve's closing and a fork know what no handler has seen."""
+    (tmp_path / "file").write_text("text")
+    names = b"file\0/proc/self/fd/10\0"
+    room = Room(0)
+    room.data = names.ljust(0x3000, b"\0")
+    base = Room.base
+    calls: list[Call] = [
+        ("newfstatat", (-100, base, base + 512, 0)), ("statx", (-100, base, 0, 0x7FF, base + 768)),
+        ("openat", (-100, base, _ON_EXEC, 0)), ("fcntl", (10, 1, 0)), ("openat", (-100, base, 2, 0)), ("dup3", (11, 20, 0)),
+        ("close", (11,)), ("read", (20, base + 64, 4)), ("readlinkat", (-100, base + 5, base + 128, 256)), ("close", (10,)),
+        ("close", (10,)), ("openat", (-100, base, 0, 0)), ("close", (10,)),
+    ]  # fmt: skip
+    got, left, _, native = results(calls, "interp", room, tmp_path)
+    path = os.fsencode(str(tmp_path / "file"))
+    info = (tmp_path / "file").stat()
+    assert struct.unpack_from("<QQIIII", left, 512) == (
+        info.st_dev, info.st_ino, info.st_mode, info.st_nlink, info.st_uid, info.st_gid,
+    )  # fmt: skip
+    assert struct.unpack_from("<q", left, 512 + 48) == (4,)
+    assert struct.unpack_from("<qq", left, 512 + 88) == divmod(info.st_mtime_ns, 10**9)
+    assert struct.unpack_from("<HxxQQ", left, 768 + 28) == (info.st_mode, info.st_ino, 4)
+    assert got == [0, 0, 10, 1, 11, 20, 0, 4, len(path), 0, -errno.EBADF, 10, 0]
+    assert left[64:68] == b"text"
+    assert left[128 : 128 + len(path)] == path
+    assert native == 7
+
+
 def test_a_trace_or_a_hook_sees_every_call() -> None:
     image = program(
         "li s0, 50\nloop: li a7, 172\necall\naddi s0, s0, -1\nbne s0, zero, loop\nli a7, 93\necall"
@@ -370,7 +540,7 @@ def test_the_table_follows_descriptors() -> None:
         process.files.close(0)
         assert word(0) == 0
         process.files.close_all()
-        assert not any(process.native.words[DESCRIPTORS // 8 :])
+        assert not any(process.native.words[DESCRIPTORS // 8 : OPENED // 8])
 
 
 # -- signals ----------------------------------------------------------------------------------------------------

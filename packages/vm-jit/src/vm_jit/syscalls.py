@@ -16,6 +16,7 @@ from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET, Access
 from vm_core.spec.isa import Isa
 from vm_core.state import HEADER
 from vm_jit.lowering import HOST, Emitter, guest_flags
+from vm_jit.names import PYTHONS, STAT_BYTES, functions
 
 __all__ = ["DECLARATIONS", "native_call", "native_signals"]
 
@@ -54,6 +55,7 @@ _FEWEST_SPINS, _MOST_SPINS = 4, 64
 _PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
 _SIZE_U32, _FUTEX_PRIVATE = 2, 128
 _DONTWAIT: Final = 0x40
+_AT_NOFOLLOW, _AT_NO_AUTOMOUNT, _AT_EMPTY = 0x100, 0x800, 0x1000
 _EVENTS: Final = 8
 _EVENT_BYTES: Final = 12 if HOST.x86 else 16
 """Of the host's struct epoll_event, which x86-64 packs."""
@@ -189,13 +191,16 @@ class _Calls(Emitter):
         """The word of the descriptor in the first argument. From here on, leave by ``%letgo``, or by transferred()."""
         number = self.v(f"and i64 {self.argument(0)}, {0xFFFF_FFFF}")
         self.require(self.compare("ult", number, native.MAX_DESCRIPTORS))
-        slot = self.header("in_call")
-        odd = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
-        self.v(f"atomicrmw xchg ptr {slot}, i64 {odd} seq_cst")
+        self.begin_call()
         entry = self.at("%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}"))
         word = self.v(f"load atomic i64, ptr {entry} monotonic, align 8")
         self.require(self.compare("eq", self.v(f"and i64 {word}, {need}"), need), "letgo")
         return word
+
+    def begin_call(self) -> None:
+        slot = self.header("in_call")
+        odd = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
+        self.v(f"atomicrmw xchg ptr {slot}, i64 {odd} seq_cst")
 
     def host_number(self, word: str) -> str:
         return self.v(f"and i64 {word}, {0xFFFF_FFFF}")
@@ -315,15 +320,94 @@ class _Calls(Emitter):
     def op_fstat(self) -> None:
         """The host's answer in the layout of the 64-bit ABIs that share one (asm-generic/stat.h)."""
         place = self.require_range(self.argument(1), 128, _WRITE)
+        self.stat_descriptor(place)
+
+    def stat_descriptor(self, place: str) -> None:
         word = self.open_descriptor(native.FD_STAT)
         result = self.host("fstat", self.host_number(word), "ptr %space")
         self.require(self.compare("eq", result, 0), "letgo")
+        self.put_stat(place)
+        self.transferred("0")
+
+    def put_stat(self, place: str) -> None:
+        """The host's struct stat in %space, for the guest."""
         moves = _STAT_OF_X86 if HOST.x86 else tuple((at, at, 8) for at in range(0, 128, 8))
         for source, target, size in moves:
             type_ = f"i{8 * size}"
             value = "0" if source < 0 else self.v(f"load {type_}, ptr {self.at('%space', source)}")
             self.emit(f"store {type_} {value}, ptr {self.at(place, target)}, align 1")
-        self.transferred("0")
+
+    # -- paths: see vm_jit.names ----------------------------------------------------------------------------------
+
+    def looked(self, path: str, follow: str, *more: str) -> str:
+        """Look at a path; 0 with the answer in %space, or the error. The directory is the first argument."""
+        self.begin_call()
+        result = self.v(
+            f"call i64 @look(ptr %calls, ptr %arena, ptr %space, i32 {self.int_argument(0)}, i64 {path}, "
+            f"i1 {follow}, {', '.join(more)})"
+        )
+        self.require(self.compare("ne", result, PYTHONS), "letgo")
+        self.end_call()
+        return result
+
+    def op_newfstatat(self) -> None:
+        path, flags = self.argument(1), self.int_argument(3)
+        place = self.require_range(self.argument(2), 128, _WRITE)
+        number, name, good, bad = (self.label() for _ in range(4))
+        empty = self.compare("eq", flags, _AT_EMPTY, "i32")
+        self.emit(f"br i1 {empty}, label %{number}, label %{name}")
+        self.place(number)
+        # As fstat is made by C libraries.
+        first = self.v(f"load volatile i8, ptr {self.require_range(path, 1, _READ)}")
+        self.require(self.compare("eq", first, 0, "i8"))
+        self.stat_descriptor(place)
+        self.place(name)
+        strange = self.v(f"and i32 {flags}, {~(_AT_NOFOLLOW | _AT_NO_AUTOMOUNT)}")
+        self.require(self.compare("eq", strange, 0, "i32"))
+        follow = self.compare("eq", self.v(f"and i32 {flags}, {_AT_NOFOLLOW}"), 0, "i32")
+        result = self.looked(path, follow, "i1 false", "i64 0", "i64 0")
+        self.emit(f"br i1 {self.compare('eq', result, 0)}, label %{good}, label %{bad}")
+        self.place(bad)
+        self.finish(result)
+        self.place(good)
+        self.put_stat(place)
+        self.finish("0")
+
+    def op_statx(self) -> None:
+        flags, mask = self.argument(2), self.argument(3)
+        place = self.require_range(self.argument(4), STAT_BYTES, _WRITE)
+        strange = self.v(f"and i64 {flags}, {0xFFFF_FFFF & ~(_AT_NOFOLLOW | _AT_NO_AUTOMOUNT | 0x4000)}")
+        self.require(self.compare("eq", strange, 0))
+        self.require(self.compare("eq", self.v(f"and i64 {mask}, {1 << 31}"), 0))
+        follow = self.compare("eq", self.v(f"and i64 {flags}, {_AT_NOFOLLOW}"), 0)
+        sync = self.v(f"and i64 {flags}, {0x4000}")
+        asked = self.v(f"and i64 {mask}, {0x7FFF_FFFF}")
+        result = self.looked(self.argument(1), follow, "i1 true", f"i64 {sync}", f"i64 {asked}")
+        good, bad = self.label(), self.label()
+        self.emit(f"br i1 {self.compare('eq', result, 0)}, label %{good}, label %{bad}")
+        self.place(bad)
+        self.finish(result)
+        self.place(good)
+        self.emit(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr align 1 {place}, ptr align 8 %space, i64 {STAT_BYTES}, i1 false)"
+        )
+        self.finish("0")
+
+    def op_openat(self) -> None:
+        flags = self.v(f"and i64 {self.argument(2)}, {0xFFFF_FFFF}")
+        mode = self.v(f"and i64 {self.argument(3)}, {0o7777}")
+        result = self.v(
+            f"call i64 @open_at(ptr %calls, ptr %arena, i32 {self.int_argument(0)}, i64 {self.argument(1)}, "
+            f"i64 {flags}, i64 {mode})"
+        )
+        self.require(self.compare("ne", result, PYTHONS))
+        self.finish(result)
+
+    def op_close(self) -> None:
+        """Of what @open_at has opened."""
+        result = self.v(f"call i64 @close_opened(ptr %calls, i32 {self.int_argument(0)})")
+        self.require(self.compare("ne", result, PYTHONS))
+        self.finish(result)
 
     def op_getdents64(self) -> None:
         size = self.v(f"and i64 {self.argument(2)}, {0xFFFF_FFFF}")
@@ -831,13 +915,13 @@ class _Calls(Emitter):
         self.emit(f"store i64 {self.v(f'add i64 {before}, 1')}, ptr {slot}")
 
     def text(self) -> str:
-        parts = [_ALLOWED, _HOST_CALL]
+        parts = [_ALLOWED, _HOST_CALL, functions(self.abi)]
         if self.signals:
             parts += [self.deliver(), self.fault()]
         return "\n".join([*parts, self.native_call()])
 
     def native_call(self) -> str:
-        self.emit("%space = alloca [160 x i8], align 16")
+        self.emit(f"%space = alloca [{STAT_BYTES} x i8], align 16")
         number = self.register(self.abi.number_word)
         self.require(self.compare("ult", number, native.NUMBERS))
         slot = self.at("%calls", self.v(f"add i64 {number}, {native.OPERATIONS}"))
@@ -875,7 +959,10 @@ class _Calls(Emitter):
         return HOST.x86 and self.abi.plain_frame
 
     def can(self, operation: Operation) -> bool:
-        if operation in (Operation.FSTAT, Operation.EPOLL_PWAIT) and self.abi.column == "x86_64":
+        if (
+            operation in (Operation.FSTAT, Operation.NEWFSTATAT, Operation.EPOLL_PWAIT)
+            and self.abi.column == "x86_64"
+        ):
             return False  # other structures
         return self.signals or operation not in (
             Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL,

@@ -16,6 +16,11 @@ Rules for an engine:
 * After it has unblocked a signal in ``signal_mask`` it looks, behind a full barrier, at ``signal_pending``: if that is
   set it takes the change back and returns Syscall.
 * A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it.
+* A path is looked for only below the directories of the table at ``MOUNTS``, and only with what the host's openat2 is told
+  by ``RESOLVE``, or as one name that no link is followed at. ``NAMES`` is odd while that table or the working directory
+  changes, and different afterwards. A path with ``..``, a link or anything that is not just the host's is vm_core's.
+* It opens and closes files, and maps memory, only while the word ``ALONE`` is not 0: no other thread of the guest is there.
+  What it has opened has ``FD_OPENED`` and no File, until vm_core needs one (:meth:`NativeCalls.opened`).
 """
 
 from __future__ import annotations
@@ -31,27 +36,48 @@ from vm_core.linux.abi import Abi
 
 if TYPE_CHECKING:
     from vm_core.linux.files import File
+    from vm_core.linux.paths import Namespace
     from vm_core.linux.signal import Action
     from vm_core.linux.table import Entry
 
 __all__ = [
     "ACTIONS",
+    "ALONE",
+    "CWD",
     "DESCRIPTORS",
+    "ENTRY_BYTES",
     "FD_AT",
+    "FD_BELOW",
+    "FD_CHANGES",
     "FD_EPOLL",
     "FD_LIST",
+    "FD_OPENED",
     "FD_POLL",
     "FD_READ",
     "FD_SEEK",
     "FD_SMALL",
     "FD_SOCKET",
     "FD_STAT",
+    "FD_TAKEN",
     "FD_WRITE",
     "GENERATION",
+    "HOST_UMASK",
+    "LIMIT",
+    "LONGEST",
     "MAX_DESCRIPTORS",
+    "MODES",
+    "MOUNTS",
+    "NAMES",
     "NUMBERS",
+    "OPENED",
+    "OPENED_CLOEXEC",
+    "OPENED_FIXED",
     "OPERATIONS",
     "PATIENCE",
+    "RECENT",
+    "RECENTS",
+    "RECENT_BYTES",
+    "RESOLVE",
     "Constant",
     "NativeCalls",
     "Operation",
@@ -75,7 +101,32 @@ FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in
 4096 bytes at once (a pipe writes so many entirely or not at all)."""
 FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
 """Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
-_BYTES: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
+FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN = (1 << 32 + bit for bit in range(10, 14))
+"""A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use."""
+OPENED: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
+"""Byte offset of what is known of what engines have opened, a word each: the guest's O_* flags and the bits OPENED_*."""
+OPENED_CLOEXEC, OPENED_FIXED = 1 << 32, 1 << 33
+"""Closed by execve; in a directory where the guest may change nothing."""
+NAMES: Final = OPENED + 8 * MAX_DESCRIPTORS
+"""Byte offset of the words for paths: the generation, and those that follow."""
+ALONE, LIMIT, MODES, HOST_UMASK, CWD = (NAMES + 8 * word for word in range(1, 6))
+"""Whether there is one thread; the number of descriptors; the mode bits that a new file may have, and those that the host
+would take from it; bytes and text of the working directory, which is empty for / (all ones: not here)."""
+LONGEST: Final = 1024
+"""Bytes of a path, or of the working directory's."""
+MOUNTS: Final = CWD + 8 + LONGEST
+"""Byte offset of the number of entries, and then the entries: bytes of the guest path, a word, the path (empty for /). A
+path belongs to the last of the entries that are it or lie above it; an entry with bit 62 is this path only, one with bit 63
+is vm_core's. In the others' word are a host directory's descriptor and FD_CHANGES."""
+ENTRY_BYTES, _MOST_MOUNTS = 128, 48
+RECENT: Final = MOUNTS + 8 + ENTRY_BYTES * _MOST_MOUNTS
+"""Byte offset of the paths of what was opened last, by the descriptor's number modulo RECENTS: the descriptor plus 1 in the
+low half and the bytes of the path in the high half of a word, then the path."""
+RECENTS, RECENT_BYTES = 32, 256
+RESOLVE: Final = 0x08 | 0x04 | 0x02
+"""RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS of openat2."""
+_EXACT, _OURS = 1 << 62, 1 << 63
+_BYTES: Final = RECENT + RECENTS * RECENT_BYTES
 
 
 class Constant(enum.IntEnum):
@@ -121,6 +172,10 @@ class Operation(enum.IntEnum):
     GETDENTS64 = 39
     RECVFROM = 40
     EPOLL_PWAIT = 41
+    OPENAT = 42
+    CLOSE = 43
+    NEWFSTATAT = 44
+    STATX = 45
 
 
 _CONSTANTS: Final = {
@@ -169,7 +224,68 @@ class NativeCalls:
     def describe(self, number: int, file: File | None) -> None:
         """A guest descriptor now names this file, or none."""
         if number < MAX_DESCRIPTORS:
-            self.words[DESCRIPTORS // 8 + number] = 0 if file is None or file.fd < 0 else _descriptor(file)
+            word = 0 if file is None else FD_TAKEN | (_descriptor(file) if file.fd >= 0 else 0)
+            self.words[DESCRIPTORS // 8 + number] = word
+
+    def free(self, lowest: int) -> int:
+        """The lowest descriptor from a number on that is not in use."""
+        words, at = self.words, DESCRIPTORS // 8 + lowest
+        while at < OPENED // 8 and words[at]:
+            at += 1
+        return at - DESCRIPTORS // 8
+
+    def alone(self, only: bool) -> None:
+        """Whether the process has one thread."""
+        self.words[ALONE // 8] = int(only)
+
+    def opened(self) -> list[int]:
+        """The descriptors that engines have opened, and of which no File is known."""
+        words = self.words[DESCRIPTORS // 8 : DESCRIPTORS // 8 + self.words[LIMIT // 8]]
+        return [number for number, word in enumerate(words) if word & FD_OPENED]
+
+    def opened_as(self, number: int) -> tuple[int, int, str | None] | None:
+        """The host's descriptor, the flags with the bits OPENED_*, and the path, if it is still known, of what an engine has
+        opened. None if it has not."""
+        word = self.words[DESCRIPTORS // 8 + number] if number < MAX_DESCRIPTORS else 0
+        if not word & FD_OPENED:
+            return None
+        at = RECENT + number % RECENTS * RECENT_BYTES
+        head, path = self.words[at // 8], None
+        if head & 0xFFFF_FFFF == number + 1:
+            path = os.fsdecode(bytes(self._bytes[at + 8 : at + 8 + (head >> 32)])) or "/"
+        return word & 0xFFFF_FFFF, self.words[OPENED // 8 + number], path
+
+    def adopt(self, number: int, file: File) -> None:
+        """There is a File now for what an engine has opened."""
+        kept = self.words[DESCRIPTORS // 8 + number] & (FD_BELOW | FD_CHANGES)
+        self.describe(number, file)
+        self.words[DESCRIPTORS // 8 + number] |= kept
+
+    def work_in(self, directory: str) -> None:
+        """The working directory, as a canonical guest path."""
+        raw = os.fsencode(directory) if directory != "/" else b""
+        self.words[NAMES // 8] += 1
+        if len(raw) < LONGEST:
+            self._bytes[CWD + 8 : CWD + 8 + len(raw)] = raw
+        self.words[CWD // 8] = len(raw) if len(raw) < LONGEST else (1 << 64) - 1
+        self.words[NAMES // 8] += 1
+
+    def show(self, namespace: Namespace) -> None:
+        """What a guest path belongs to. Without openat2, and if it is too much, all paths are vm_core's."""
+        entries = namespace.places() if namespace.use_openat2 else []
+        raws = [(b"" if path == "/" else os.fsencode(path), fd, kind) for path, fd, kind in entries]
+        if len(raws) > _MOST_MOUNTS or any(len(raw) > ENTRY_BYTES - 16 for raw, _, _ in raws):
+            raws = []
+        kinds = {"read": 0, "write": FD_CHANGES, "below": _OURS, "only": _OURS | _EXACT}
+        raws.sort(key=lambda entry: (len(entry[0]), entry[2] == "only"))
+        self.words[NAMES // 8] += 1
+        for index, (raw, fd, kind) in enumerate(raws):
+            at = MOUNTS + 8 + index * ENTRY_BYTES
+            self.words[at // 8] = len(raw)
+            self.words[at // 8 + 1] = kinds[kind] | max(fd, 0)
+            self._bytes[at + 16 : at + 16 + len(raw)] = raw
+        self.words[MOUNTS // 8] = len(raws)
+        self.words[NAMES // 8] += 1
 
     def act(self, number: int, action: Action) -> None:
         """The disposition of a signal. The lock of the process is held."""

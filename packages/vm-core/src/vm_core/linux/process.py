@@ -894,6 +894,7 @@ class Process:
         self.native.serve(free, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        self.native.alone(True)
         if self.tracer is not None:
             self.tracer.began(self)
         if self.debugger is not None:
@@ -1215,6 +1216,7 @@ class Process:
         self._tids = itertools.count(self.pid + 1)
         self.main = thread
         self.threads = {self.pid: thread}
+        self.native.alone(True)
         self._retired = self._calls = 0
         self._all_left = threading.Condition(self.lock)
         self._host_threads, self._runner = [], None
@@ -1484,6 +1486,7 @@ class Process:
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
+            self.native.alone(False)
             thread.words[_PENDING] = bool(self.signals.pending)
             if self.tracer is not None:
                 self.tracer.began(self)
@@ -1520,6 +1523,7 @@ class Process:
             if self.threads.pop(thread.tid, None) is not None:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
+                self.native.alone(len(self.threads) == 1)
             self._all_left.notify_all()
 
     def renamed(self, name: bytes) -> None:
