@@ -100,7 +100,9 @@ def make(image: bytes, engine: str, **options: Any) -> Process:
     )
 
 
-def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[list[int], bytes, int, int]:
+def results(
+    calls: Sequence[Call], engine: str, room: Room, cwd: Path, regions: list[Any] | None = None
+) -> tuple[list[int], bytes, int, int]:
     """The calls' results, the room afterwards, how many calls there were, and how many were answered natively."""
     image = program(TABLE.format(size=64 * len(calls)))
     table = image.rindex(bytes(64 * len(calls) + 8))
@@ -111,7 +113,7 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
         words = b"".join(
             struct.pack(
                 "<8Q",
-                (NUMBERS | PATH_NUMBERS)[name],
+                (NUMBERS | PATH_NUMBERS | MAPPING_NUMBERS)[name],
                 *(a & (1 << 64) - 1 for a in args),
                 *[0] * (7 - len(args)),
             )
@@ -123,6 +125,8 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
         raw = process.memory.peek(at, 64 * len(calls))
         out = [struct.unpack_from("<q", raw, 64 * i + 56)[0] for i in range(len(calls))]
         left = process.memory.peek(room.base, 0x3000)
+        if regions is not None:
+            regions += [(r.start, r.end, r.prot, r.shared) for r in process.memory.regions()]
         return out, left, process.system_calls, process.main.words[_NATIVE]
 
 
@@ -474,6 +478,130 @@ def test_what_native_code_opened_is_there_for_the_rest(tmp_path: Path) -> None:
     assert left[64:68] == b"text"
     assert left[128 : 128 + len(path)] == path
     assert native == 7
+
+
+MAPPING_NUMBERS = {"mmap": 222, "munmap": 215, "mprotect": 226, "mremap": 216, "mincore": 232}
+
+
+def mapping_calls(rng: random.Random, count: int, top: int) -> list[Call]:
+    """Calls that map and unmap memory, most of it where it is put by itself: below ``top``, one below the other."""
+    out: list[Call] = []
+    sizes = (1, 4096, 65536, 65536, 5000, 12 << 12, 0, (4 << 20) - 4096, 4 << 20, 1 << 40, -1)
+
+    def place() -> int:
+        return (
+            top
+            - 4096 * rng.choice((1, 2, 3, 12, 16, 16, 17, 18, 28, 32, 33, 40))
+            + rng.choice((0, 0, 0, 0, 8))
+        )
+
+    for _ in range(count):
+        name = rng.choice(
+            (
+                "mmap",
+                "mmap",
+                "mmap",
+                "mmap",
+                "munmap",
+                "munmap",
+                "munmap",
+                "mprotect",
+                "mremap",
+                "madvise",
+                "write",
+                "read",
+            )
+        )
+        match name:
+            case "mmap":
+                flags = rng.choice((0x22, 0x22, 0x22, 0x20022, 0x4022, 0x21, 0x2, 0x20, 0x32, 0x100022))
+                address = rng.choice((0, 0, 0, place())) if not flags & 0x10 else place()
+                args: tuple[int, ...] = (
+                    address,
+                    rng.choice(sizes),
+                    rng.choice((3, 3, 3, 1, 0, 7)),
+                    flags,
+                    -1,
+                    0,
+                )
+            case "munmap":
+                args = (place(), rng.choice((4096, 65536, 65536, 5000, 12 << 12, 0, 1 << 40)))
+            case "mprotect":
+                args = (place(), rng.choice((4096, 65536)), rng.choice((0, 1, 3)))
+            case "mremap":
+                args = (
+                    place(),
+                    rng.choice((4096, 65536)),
+                    rng.choice((4096, 65536, 1 << 17)),
+                    rng.choice((0, 1)),
+                    0,
+                )
+            case "madvise":
+                args = (place(), rng.choice((4096, 65536)), rng.choice((0, 4)))
+            case "write":
+                args = (6, place(), 1)
+            case _:
+                args = (4, place(), rng.choice((1, 4096)))
+        out.append((name, args))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_mappings_give_the_same(seed: int, tmp_path: Path) -> None:
+    with make(program("ebreak"), "reference") as process:
+        top = process.mmap_top
+    calls = mapping_calls(random.Random(seed), 300, top)
+    seen = []
+    for engine in ("reference", *ENGINES):
+        regions: list[Any] = []
+        got = results(calls, engine, Room(seed), tmp_path, regions)
+        seen.append((got[0], regions))
+        assert engine != "jit" or got[3] > 10
+    for got_, regions in seen[1:]:
+        for call, one, other in zip(calls, seen[0][0], got_, strict=True):
+            assert one == other, call
+        assert regions == seen[0][1]
+
+
+def test_memory_mapped_natively_counts(tmp_path: Path) -> None:
+    """Also in the figures of a run, and it is zero however often it is mapped."""
+    loop = """
+            li s0, 300
+    again:  li a0, 0
+            li a1, 0x100000
+            li a2, 3
+            li a3, 0x22
+            li a4, -1
+            li a5, 0
+            li a7, 222
+            ecall
+            mv s1, a0
+            ld t0, 0(s1)
+            bne t0, zero, bad
+            sd s0, 0(s1)
+            li a1, 0x100000
+            li a7, 215
+            ecall
+            addi s0, s0, -1
+            bne s0, zero, again
+            li a0, 0
+            j end
+    bad:    li a0, 1
+    end:    li a7, 93
+            ecall
+    """
+    before = None
+    for engine in ("reference", "jit"):
+        with make(program(loop), engine) as process:
+            start = process.memory.committed
+            process.run()
+            assert (process.exit_code, process.reason) == (0, "exit")
+            assert process.memory.committed == start
+            assert process.memory.peak - start == 0x100000
+            if before is not None:
+                assert list(process.memory.regions()) == before
+                assert process.main.words[_NATIVE] >= 590
+            before = list(process.memory.regions())
 
 
 def test_a_trace_or_a_hook_sees_every_call() -> None:

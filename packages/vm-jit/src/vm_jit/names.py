@@ -28,9 +28,9 @@ _SPACE: Final = _TEXT + 2 * native.LONGEST + 64
 _PATH, _NOFOLLOW, _CLOEXEC = 0o10000000, 0o100000 if not HOST.x86 else 0o400000, 0o2000000
 _DIRECTORY: Final = 0o200000 if HOST.x86 else 0o40000
 _NUMBERS: Final = (
-    {"fstat": 5, "close": 3, "newfstatat": 262, "statx": 332, "openat2": 437}
+    {"fstat": 5, "close": 3, "openat": 257, "newfstatat": 262, "statx": 332, "openat2": 437}
     if HOST.x86
-    else {"fstat": 80, "close": 57, "newfstatat": 79, "statx": 291, "openat2": 437}
+    else {"fstat": 80, "close": 57, "openat": 56, "newfstatat": 79, "statx": 291, "openat2": 437}
 )
 _MODE: Final = 24 if HOST.x86 else 16
 """Where st_mode is in the host's struct stat."""
@@ -527,7 +527,22 @@ open:
   store i64 {native.RESOLVE}, ptr %how.resolve
   %how.word = ptrtoint ptr %how to i64
   %rest = load i64, ptr %out
-  %fd = {_host("openat2", "i64 %held", "i64 %rest", "i64 %how.word", "i64 24")}
+  %slash.at = getelementptr i8, ptr %out, i64 {_SLASH}
+  %slash = load i64, ptr %slash.at
+  %deep = icmp ne i64 %slash, 0
+  ; A link that is to be a directory is ENOTDIR, as if it were none, unless it is looked for.
+  %searched = or i1 %deep, %is.directory
+  br i1 %searched, label %walk, label %step
+walk:
+  %walked = {_host("openat2", "i64 %held", "i64 %rest", "i64 %how.word", "i64 24")}
+  br label %tried
+step:
+  ; One name: there is nothing on the way.
+  %f.4 = or i64 %f.3, {_NOFOLLOW}
+  %stepped = {_host("openat", "i64 %held", "i64 %rest", "i64 %f.4", "i64 %mode.used")}
+  br label %tried
+tried:
+  %fd = phi i64 [ %walked, %walk ], [ %stepped, %step ]
   %opened = icmp sge i64 %fd, 0
   br i1 %opened, label %describe, label %failed
 failed:

@@ -16,6 +16,7 @@ from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET, Access
 from vm_core.spec.isa import Isa
 from vm_core.state import HEADER
 from vm_jit.lowering import HOST, Emitter, guest_flags
+from vm_jit.mappings import FUNCTIONS
 from vm_jit.names import PYTHONS, STAT_BYTES, functions
 
 __all__ = ["DECLARATIONS", "native_call", "native_signals"]
@@ -251,7 +252,45 @@ class _Calls(Emitter):
                 self.limit(word, count)
             self.ready(word, 4 if writes else 1)
         self.spend(count)
-        self.transferred(self.host(name, self.host_number(word), f"ptr {place}", count, *extra))
+        result = self.host(name, self.host_number(word), f"ptr {place}", count, *extra)
+        if not writes and not positioned:
+            result = self.waited(
+                word, result, lambda: self.host(name, self.host_number(word), f"ptr {place}", count)
+            )
+        self.transferred(result)
+
+    def waited(self, word: str, result: str, again: Callable[[], str]) -> str:
+        """If a pipe has nothing yet, wait for it, and read again."""
+        before, empty, may, ready, done = (self.label() for _ in range(5))
+        self.emit(f"br label %{before}")
+        self.place(before)
+        self.emit(f"br i1 {self.compare('eq', result, -_EAGAIN)}, label %{empty}, label %{done}")
+        self.place(empty)
+        waits = self.compare("ne", self.v(f"and i64 {word}, {native.FD_WAITS}"), 0)
+        allowed = self.compare("ne", self.v(f"load i64, ptr {self.at('%calls', native.WAITS)}"), 0)
+        wake = self.load_header("wake_fd")
+        known = self.compare("ne", wake, 0)
+        self.require(self.v(f"and i1 {self.v(f'and i1 {waits}, {allowed}')}, {known}"), "letgo")
+        self.emit(f"br label %{may}")
+        self.place(may)
+        # struct pollfd[2]: POLLIN of both.
+        for at, number in ((0, self.host_number(word)), (8, self.v(f"sub i64 {wake}, 1"))):
+            self.emit(f"store i32 {self.v(f'trunc i64 {number} to i32')}, ptr {self.at('%space', at)}")
+            self.emit(f"store i32 1, ptr {self.at('%space', at + 4)}")
+        longest = self.load_header("wait_nanoseconds")
+        bounded = self.v(f"trunc i64 {self.v(f'udiv i64 {longest}, 1000000')} to i32")
+        timeout = self.v(f"select i1 {self.compare('eq', longest, 0)}, i32 -1, i32 {bounded}")
+        self.v(f"call i32 @poll(ptr %space, i64 2, i32 {timeout})")
+        woken = self.v(f"load i16, ptr {self.at('%space', 14)}")
+        self.require(self.compare("eq", woken, 0, "i16"), "letgo")
+        seen = self.v(f"load i16, ptr {self.at('%space', 6)}")
+        self.require(self.compare("ne", seen, 0, "i16"), "letgo")
+        second = again()
+        self.emit(f"br label %{ready}")
+        self.place(ready)
+        self.emit(f"br label %{done}")
+        self.place(done)
+        return self.v(f"phi i64 [ {result}, %{before} ], [ {second}, %{ready} ]")
 
     def op_read(self) -> None:
         self.transfer("read", writes=False, positioned=False)
@@ -392,6 +431,21 @@ class _Calls(Emitter):
             f"call void @llvm.memcpy.p0.p0.i64(ptr align 1 {place}, ptr align 8 %space, i64 {STAT_BYTES}, i1 false)"
         )
         self.finish("0")
+
+    def op_mmap(self) -> None:
+        address, length, prot, flags = (f"i64 {self.argument(index)}" for index in range(4))
+        result = self.v(
+            f"call i64 @map_anonymous(ptr %calls, ptr %arena, {address}, {length}, {prot}, {flags})"
+        )
+        self.require(self.compare("ne", result, PYTHONS))
+        self.finish(result)
+
+    def op_munmap(self) -> None:
+        """Of what @map_anonymous has mapped."""
+        address, length = (f"i64 {self.argument(index)}" for index in range(2))
+        result = self.v(f"call i64 @unmap_anonymous(ptr %calls, ptr %arena, {address}, {length})")
+        self.require(self.compare("ne", result, PYTHONS))
+        self.finish(result)
 
     def op_openat(self) -> None:
         flags = self.v(f"and i64 {self.argument(2)}, {0xFFFF_FFFF}")
@@ -915,7 +969,7 @@ class _Calls(Emitter):
         self.emit(f"store i64 {self.v(f'add i64 {before}, 1')}, ptr {slot}")
 
     def text(self) -> str:
-        parts = [_ALLOWED, _HOST_CALL, functions(self.abi)]
+        parts = [_ALLOWED, _HOST_CALL, functions(self.abi), FUNCTIONS]
         if self.signals:
             parts += [self.deliver(), self.fault()]
         return "\n".join([*parts, self.native_call()])

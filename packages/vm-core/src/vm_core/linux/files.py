@@ -361,6 +361,13 @@ class FileSystem:
         self.release(file)
         return 0
 
+    def described_again(self, file: File) -> None:
+        """Whether a read of it waits is different now."""
+        with self.lock:
+            for number, other in list(self.table.items()):
+                if other is file:
+                    self._native.describe(number, file)
+
     def unlock(self, file: File) -> None:
         """A descriptor is closed: with it go all the locks that the process has on the file, by whichever descriptor."""
         if not self.locked or file.fd < 0:
@@ -1108,6 +1115,7 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
     if command == 4:
         change = _O_APPEND | _O_NONBLOCK
         file.flags = (file.flags & ~change) | (argument & change)
+        files.described_again(file)
         if not file.inherited and file.fd >= 0:
             # The host descriptor stays non-blocking; only appending is the host's business.
             flags = fcntl.fcntl(file.fd, fcntl.F_GETFL) & ~os.O_APPEND
@@ -1228,6 +1236,7 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
     if request == _FIONBIO:
         on = t.memory.load(argument, 4)
         file.flags = file.flags | _O_NONBLOCK if on else file.flags & ~_O_NONBLOCK
+        t.files.described_again(file)
         return 0
     if request in (_FIOCLEX, _FIONCLEX):
         change = t.files.close_on_exec.add if request == _FIOCLEX else t.files.close_on_exec.discard

@@ -15,7 +15,8 @@ Rules for an engine:
   done with it: vm_core closes no host descriptor that a call may be using.
 * After it has unblocked a signal in ``signal_mask`` it looks, behind a full barrier, at ``signal_pending``: if that is
   set it takes the change back and returns Syscall.
-* A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it.
+* A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it; or it waits for the
+  descriptor ``wake_fd`` as well, which vm_core makes ready. No wait is longer than ``wait_nanoseconds``.
 * A path is looked for only below the directories of the table at ``MOUNTS``, and only with what the host's openat2 is told
   by ``RESOLVE``, or as one name that no link is followed at. ``NAMES`` is odd while that table or the working directory
   changes, and different afterwards. A path with ``..``, a link or anything that is not just the host's is vm_core's.
@@ -33,6 +34,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import Abi
+from vm_core.memory import GuestMemory
 
 if TYPE_CHECKING:
     from vm_core.linux.files import File
@@ -59,12 +61,15 @@ __all__ = [
     "FD_SOCKET",
     "FD_STAT",
     "FD_TAKEN",
+    "FD_WAITS",
     "FD_WRITE",
     "GENERATION",
     "HOST_UMASK",
     "LIMIT",
     "LONGEST",
+    "MADE",
     "MAX_DESCRIPTORS",
+    "MMAP_TOP",
     "MODES",
     "MOUNTS",
     "NAMES",
@@ -78,6 +83,7 @@ __all__ = [
     "RECENTS",
     "RECENT_BYTES",
     "RESOLVE",
+    "WAITS",
     "Constant",
     "NativeCalls",
     "Operation",
@@ -101,17 +107,19 @@ FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in
 4096 bytes at once (a pipe writes so many entirely or not at all)."""
 FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
 """Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
-FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN = (1 << 32 + bit for bit in range(10, 14))
-"""A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use."""
+FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN, FD_WAITS = (1 << 32 + bit for bit in range(10, 15))
+"""A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use; a
+pipe whose reader waits for what is written."""
 OPENED: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
 """Byte offset of what is known of what engines have opened, a word each: the guest's O_* flags and the bits OPENED_*."""
 OPENED_CLOEXEC, OPENED_FIXED = 1 << 32, 1 << 33
 """Closed by execve; in a directory where the guest may change nothing."""
 NAMES: Final = OPENED + 8 * MAX_DESCRIPTORS
 """Byte offset of the words for paths: the generation, and those that follow."""
-ALONE, LIMIT, MODES, HOST_UMASK, CWD = (NAMES + 8 * word for word in range(1, 6))
+ALONE, LIMIT, MODES, HOST_UMASK, WAITS, MMAP_TOP, CWD = (NAMES + 8 * word for word in range(1, 8))
 """Whether there is one thread; the number of descriptors; the mode bits that a new file may have, and those that the host
-would take from it; bytes and text of the working directory, which is empty for / (all ones: not here)."""
+would take from it; whether a call may wait; below which address new mappings go,
+or 0 if an engine makes none; bytes and text of the working directory, which is empty for / (all ones: not here)."""
 LONGEST: Final = 1024
 """Bytes of a path, or of the working directory's."""
 MOUNTS: Final = CWD + 8 + LONGEST
@@ -123,10 +131,12 @@ RECENT: Final = MOUNTS + 8 + ENTRY_BYTES * _MOST_MOUNTS
 """Byte offset of the paths of what was opened last, by the descriptor's number modulo RECENTS: the descriptor plus 1 in the
 low half and the bytes of the path in the high half of a word, then the path."""
 RECENTS, RECENT_BYTES = 32, 256
+MADE: Final = RECENT + RECENTS * RECENT_BYTES
+"""Byte offset of what engines have mapped: :attr:`vm_core.memory.GuestMemory.made`."""
 RESOLVE: Final = 0x08 | 0x04 | 0x02
 """RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS of openat2."""
 _EXACT, _OURS = 1 << 62, 1 << 63
-_BYTES: Final = RECENT + RECENTS * RECENT_BYTES
+_BYTES: Final = MADE + 8 * len(GuestMemory.made)
 
 
 class Constant(enum.IntEnum):
@@ -176,6 +186,8 @@ class Operation(enum.IntEnum):
     CLOSE = 43
     NEWFSTATAT = 44
     STATX = 45
+    MMAP = 46
+    MUNMAP = 47
 
 
 _CONSTANTS: Final = {
@@ -207,6 +219,7 @@ class NativeCalls:
     def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
         """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is
         ``hosted`` with others in one host thread, none that gives it up."""
+        self.words[WAITS // 8] = int(waits)
         for number, (_, _, row) in calls.items():
             operation: int | None = _CONSTANTS.get(row.name)
             if operation is None:
@@ -233,6 +246,13 @@ class NativeCalls:
         while at < OPENED // 8 and words[at]:
             at += 1
         return at - DESCRIPTORS // 8
+
+    def maps(self, memory: GuestMemory, top: int) -> None:
+        """Let engines map private memory below an address; with a cap, or where the host does not protect pages, none."""
+        memory.made = self.words[MADE // 8 : _BYTES // 8]
+        for at in range(len(memory.made)):
+            memory.made[at] = 0
+        self.words[MMAP_TOP // 8] = top if memory.enforced and memory.limit is None else 0
 
     def alone(self, only: bool) -> None:
         """Whether the process has one thread."""
@@ -322,6 +342,8 @@ def _descriptor(file: File) -> int:
         steady = stat.S_ISCHR(mode) and device in _STEADY
         if not (stat.S_ISFIFO(mode) or steady):
             can &= ~FD_WRITE
+        if stat.S_ISFIFO(mode) and not file.flags & os.O_NONBLOCK and not file.inherited:
+            can |= FD_WAITS
         if file.kind == SOCKET:
             can |= FD_SOCKET
         elif file.path == "anon_inode:[eventpoll]":

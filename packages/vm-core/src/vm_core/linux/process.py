@@ -39,7 +39,7 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
-from vm_core.linux.native import PATIENCE, Constant, NativeCalls
+from vm_core.linux.native import MMAP_TOP, PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
@@ -96,6 +96,7 @@ _IN_CALL: Final = HEADER["in_call"] // 8
 _MASK: Final = HEADER["signal_mask"] // 8
 _PENDING: Final = HEADER["signal_pending"] // 8
 _TID: Final = HEADER["tid"] // 8
+_WAKE_FD: Final = HEADER["wake_fd"] // 8
 _LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
 _ALTSTACK: Final = HEADER["altstack"] // 8
 _NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
@@ -220,7 +221,7 @@ class GuestThread:
         words = self.words = cpu.words
         words[_CALLS] = process.native.address if process.natively else 0
         words[_NATIVE_COUNT] = words[_ATTENTION] = words[_WAITING] = words[_IN_CALL] = words[_PENDING] = 0
-        words[_LONGEST_WAIT] = 0
+        words[_LONGEST_WAIT] = words[_WAKE_FD] = 0
         words[_PATIENCE] = PATIENCE
         words[_TID] = tid
         self.mask = 0
@@ -528,6 +529,7 @@ class GuestThread:
             with self._wake_lock:
                 if self._wake_fd >= 0:
                     fd, self._wake_fd = self._wake_fd, -1
+                    self.words[_WAKE_FD] = 0
                     os.close(fd)
 
     # -- waiting ------------------------------------------------------------------------------------------------
@@ -659,6 +661,7 @@ class GuestThread:
     ) -> list[tuple[int, int]] | None:
         if self._wake_fd < 0:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.words[_WAKE_FD] = self._wake_fd + 1
         poller = select.poll()
         for fd, events in wanted:
             poller.register(fd, events)
@@ -706,6 +709,7 @@ class GuestThread:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
+            self.words[_WAKE_FD] = 0
         self._wake_lock = threading.RLock()
         self.barrier = threading.RLock()
         self.pending.clear()
@@ -1017,7 +1021,7 @@ class Process:
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.vdso = 0
+        self.trampoline = self.vdso = self.native.words[MMAP_TOP // 8] = 0
         vdso = vdso_of(self.isa.name)
         if vdso is not None:
             self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
@@ -1028,6 +1032,7 @@ class Process:
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
+        self.native.maps(memory, self.mmap_top)
         cpu = self.isa.cpu()
         cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
