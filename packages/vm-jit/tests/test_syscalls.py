@@ -29,7 +29,8 @@ NUMBERS = {
     "pwrite64": 68, "futex": 98, "nanosleep": 101, "clock_gettime": 113, "clock_nanosleep": 115, "sched_yield": 124,
     "tkill": 130, "tgkill": 131, "kill": 129, "rt_sigprocmask": 135, "gettimeofday": 169, "getpid": 172, "getppid": 173,
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
-    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207,
+    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
+    "recvmsg": 212,
 }  # fmt: skip
 PATH_NUMBERS = {
     "openat": 56,
@@ -134,6 +135,7 @@ def files(process: Process) -> None:
     """Guest descriptors 0 to 8: files, devices, pipes."""
     from vm_core.linux.files import STREAM, File
     from vm_core.linux.host import call as host_call
+    from vm_core.linux.net import Endpoint
     from vm_core.linux.poll import _HOST_EVENT, _Watched
 
     process.files.namespace  # noqa: B018
@@ -174,6 +176,37 @@ def files(process: Process) -> None:
     process.files.table[13] = watched
     os.close(ready)
     pair[1].close()
+    for number, one in enumerate(socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM), 30):
+        one.setblocking(False)
+        made = File(one.detach(), 2 | 0o4000)
+        made.socket = Endpoint(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        process.files.table[number] = made
+
+
+NO_TIME, SOON, MESSAGE, POLLED = (Room.read_only + at for at in (0x800, 0x820, 0x840, 0x900))
+LOOSE_MESSAGE: int = Room.base + 0x1A00
+
+
+def place(room: Room) -> None:
+    """What ppoll and sendmsg are pointed at: in the page that nothing writes, and one message where anything may."""
+    data = bytearray(room.data)
+
+    def put(at: int, raw: bytes) -> None:
+        data[at - room.base : at - room.base + len(raw)] = raw
+
+    put(NO_TIME, bytes(16))
+    put(SOON, struct.pack("<qq", 0, 1000))
+    for at in (MESSAGE, LOOSE_MESSAGE):
+        put(at, struct.pack("<7Q", 0, 0, at + 64, 1, 0, 0, 0).ljust(64, b"\0"))
+        put(at + 64, struct.pack("<2Q", room.base + 0x1B00, 5))
+    numbers = (0, 3, 5, 6, 7, 12, -1, 99, 30, 31, 4, 1, 2, 30, 8, 13)
+    polled = b"".join(struct.pack("<ihH", number, 1 | number & 4, 7) for number in numbers)
+    put(POLLED, polled)
+    put(LOOSE_POLLED, polled)
+    room.data = bytes(data)
+
+
+LOOSE_POLLED: int = Room.base + 0x1900
 
 
 def some_calls(rng: random.Random, count: int) -> list[Call]:
@@ -230,6 +263,16 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
                 )
             case "epoll_pwait":
                 args = (rng.choice((13, 13, 13, 0, 99)), address(), rng.choice((1, 2, 9, 0, -1)), 0, 0, 8)
+            case "ppoll":
+                args = (
+                    rng.choice((POLLED, LOOSE_POLLED, LOOSE_POLLED, LOOSE_POLLED, address() & -8)), rng.choice((1, 2, 5, 8, 16, 17, 0, -1)),
+                    rng.choice((NO_TIME, NO_TIME, SOON, room.hole)), rng.choice((0, 0, 0, room.hole)), 8,
+                )  # fmt: skip
+            case "sendmsg" | "recvmsg":
+                args = (
+                    rng.choice((30, 31, 31, 12, 0, 99)), rng.choice((MESSAGE, LOOSE_MESSAGE, LOOSE_MESSAGE, address() & -8)),
+                    rng.choice((0, 0x40, 0x40)),
+                )  # fmt: skip
             case "close":
                 args = (rng.choice((9, 10, 11, 4096, -1)),)
             case "dup3":
@@ -287,6 +330,7 @@ def test_any_calls_give_the_same(seed: int, tmp_path: Path) -> None:
         for _ in range(0x300)
     ]
     room.data = struct.pack("<768Q", *words) + room.data[6144:]
+    place(room)
     expected = results(calls, "reference", room, tmp_path)
     assert expected[3] == 0
     for engine in ENGINES:
@@ -312,8 +356,14 @@ def test_what_is_answered_natively(tmp_path: Path) -> None:
         ("futex", (base, 1, 1, 0, 0, 0)), ("futex", (base, 128, 1, 0, 0, 0)), ("brk", (0,)),
         ("madvise", (base, 0x3000, 8)), ("rt_sigprocmask", (0, 0, base + 64, 8)), ("getrandom", (base + 64, 16, 0)),
         ("nanosleep", (base + 0x2000, 0)), ("clock_nanosleep", (1, 0, base + 0x2000, 0)),
+        ("ppoll", (LOOSE_POLLED, 16, base + 0x2000, 0, 8)), ("sendmsg", (30, LOOSE_MESSAGE, 0)),
+        ("recvmsg", (31, LOOSE_MESSAGE, 0)), ("ppoll", (LOOSE_POLLED + 8, 1, 0, 0, 8)),
     ]  # fmt: skip
-    room.data = room.data[:0x2000] + bytes(0x1000)
+    place(room)
+    numbers = (3, 30, 4, 1, 8, -1, 3, 3, 30, 31, 4, 1, 2, 30, 8, 5)
+    polled = b"".join(struct.pack("<ihH", number, 4, 7) for number in numbers)
+    at = LOOSE_POLLED - base
+    room.data = room.data[:at] + polled + room.data[at + len(polled) : 0x2000] + bytes(0x1000)
     got, left, made, native = results(calls, "interp", room, tmp_path)
     assert all(result >= 0 or call[1][1:2] == (128,) for call, result in zip(calls, got, strict=True)), got
     assert made == len(calls) + 1
@@ -604,6 +654,59 @@ def test_memory_mapped_natively_counts(tmp_path: Path) -> None:
             before = list(process.memory.regions())
 
 
+WAITING = """
+    _start: li s0, 0
+    again:  li a0, 5
+            addi a1, sp, -64
+            li a2, 8
+            li a7, 63
+            ecall
+            bge zero, a0, over
+            addi s0, s0, 1
+            j again
+    over:   mv a0, s0
+            li a7, 93
+            ecall
+"""
+
+
+def test_a_pipe_is_waited_for_natively_and_the_wait_can_end() -> None:
+    """By what is written, by a signal, by the end of the writers and by the end of the process."""
+    from vm_core.linux.abi import SigInfo
+    from vm_core.linux.files import File
+
+    for way in ("stop", "signal", "close"):
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        with make(program(WAITING), "jit") as process:
+            process.files.table[5] = File(reader, 0)
+            process.start()
+            try:
+                for number in range(4):
+                    time.sleep(0.05)
+                    before = process.main.words[_NATIVE]
+                    os.write(writer, b"12345678")
+                    deadline = time.monotonic() + 10
+                    while select.select([reader], [], [], 0)[0] and time.monotonic() < deadline:
+                        time.sleep(0.001)
+                    # The first wait makes what later ones are ended by.
+                    while number and process.main.words[_NATIVE] == before:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.001)
+                if way == "stop":
+                    process.stop()
+                elif way == "signal":
+                    process.send(SigInfo(15, 0))
+                else:
+                    os.close(writer)
+                    writer = -1
+                assert process.wait(10)
+                assert process.reason == {"stop": "stopped", "signal": "signal", "close": "exit"}[way]
+            finally:
+                process.stop()
+                if writer >= 0:
+                    os.close(writer)
+
+
 def test_a_trace_or_a_hook_sees_every_call() -> None:
     image = program(
         "li s0, 50\nloop: li a7, 172\necall\naddi s0, s0, -1\nbne s0, zero, loop\nli a7, 93\necall"
@@ -663,7 +766,8 @@ def test_the_table_follows_descriptors() -> None:
         assert not word(6) & FD_AT
         assert word(7) & FD_READ
         assert not word(7) & FD_WRITE
-        assert word(8) & (FD_READ | FD_WRITE | FD_SEEK | FD_AT) == 0, "a directory"
+        assert word(8) & (FD_READ | FD_WRITE | FD_AT) == 0, "a directory"
+        assert word(8) & FD_SEEK
         assert not word(9) & FD_POLL  # /dev/null never blocks
         process.files.close(0)
         assert word(0) == 0

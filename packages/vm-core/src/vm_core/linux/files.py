@@ -20,7 +20,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -232,6 +232,10 @@ class _Table(dict[int, File]):
         self.adopt()
         return super().__len__()
 
+    def known(self) -> Iterable[File]:
+        """The Files that there are."""
+        return super().values()
+
     def values(self) -> Any:
         self.adopt()
         return super().values()
@@ -382,7 +386,7 @@ class FileSystem:
         """In the child of a fork: temporary directories are the parent's to remove."""
         self.lock = threading.Lock()
         self.locked = set()
-        for file in set(self.table.values()):
+        for file in set(self._table.known()):
             forked = getattr(file.socket, "forked", None)
             if forked is not None:
                 forked(file)

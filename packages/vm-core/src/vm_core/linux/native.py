@@ -53,6 +53,7 @@ __all__ = [
     "FD_CHANGES",
     "FD_EPOLL",
     "FD_LIST",
+    "FD_LOCAL",
     "FD_OPENED",
     "FD_POLL",
     "FD_READ",
@@ -107,9 +108,9 @@ FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in
 4096 bytes at once (a pipe writes so many entirely or not at all)."""
 FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
 """Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
-FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN, FD_WAITS = (1 << 32 + bit for bit in range(10, 15))
+FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN, FD_WAITS, FD_LOCAL = (1 << 32 + bit for bit in range(10, 16))
 """A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use; a
-pipe whose reader waits for what is written."""
+pipe whose reader waits for what is written; a socket of AF_UNIX."""
 OPENED: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
 """Byte offset of what is known of what engines have opened, a word each: the guest's O_* flags and the bits OPENED_*."""
 OPENED_CLOEXEC, OPENED_FIXED = 1 << 32, 1 << 33
@@ -188,6 +189,9 @@ class Operation(enum.IntEnum):
     STATX = 45
     MMAP = 46
     MUNMAP = 47
+    PPOLL = 48
+    SENDMSG = 49
+    RECVMSG = 50
 
 
 _CONSTANTS: Final = {
@@ -197,6 +201,10 @@ _CONSTANTS: Final = {
     "geteuid": Constant.EUID,
     "getgid": Constant.GID,
     "getegid": Constant.EGID,
+}
+_NAMED: Final[dict[str, int]] = {
+    **{operation.name.lower(): int(operation) for operation in Operation},
+    **{name: int(constant) for name, constant in _CONSTANTS.items()},
 }
 _WAITS: Final = frozenset({Operation.FUTEX})
 _YIELDS: Final = frozenset({Operation.SCHED_YIELD, Operation.NANOSLEEP, Operation.CLOCK_NANOSLEEP})
@@ -221,9 +229,7 @@ class NativeCalls:
         ``hosted`` with others in one host thread, none that gives it up."""
         self.words[WAITS // 8] = int(waits)
         for number, (_, _, row) in calls.items():
-            operation: int | None = _CONSTANTS.get(row.name)
-            if operation is None:
-                operation = Operation.__members__.get(row.name.upper())
+            operation = _NAMED.get(row.name)
             if (
                 operation is None
                 or number >= NUMBERS
@@ -315,6 +321,7 @@ class NativeCalls:
         words[GENERATION // 8] += 1
 
 
+_AF_UNIX: Final = 1
 _STEADY: Final = frozenset({(1, 3), (1, 5), (1, 7), (1, 9)})
 """Devices that are always ready: null, zero, full and urandom."""
 
@@ -335,7 +342,7 @@ def _descriptor(file: File) -> int:
     if file.kind == REGULAR:
         return file.fd | can | FD_SEEK | FD_AT | told
     if file.kind == DIRECTORY:
-        return file.fd | FD_LIST | told
+        return file.fd | FD_LIST | FD_SEEK | told
     if file.kind in (STREAM, SOCKET):
         # A socket or terminal may take a part of a small write; the rest is vm_core's to wait for.
         mode, device = _device(file.fd)
@@ -345,7 +352,7 @@ def _descriptor(file: File) -> int:
         if stat.S_ISFIFO(mode) and not file.flags & os.O_NONBLOCK and not file.inherited:
             can |= FD_WAITS
         if file.kind == SOCKET:
-            can |= FD_SOCKET
+            can |= FD_SOCKET | (FD_LOCAL if getattr(file.socket, "family", None) == _AF_UNIX else 0)
         elif file.path == "anon_inode:[eventpoll]":
             can |= FD_EPOLL
         return file.fd | can | FD_SEEK | FD_SMALL | told | (FD_POLL if file.inherited and not steady else 0)

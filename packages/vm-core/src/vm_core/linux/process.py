@@ -39,6 +39,7 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
+from vm_core.linux.hostthread import HostThread, in_main_thread
 from vm_core.linux.native import MMAP_TOP, PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
@@ -282,7 +283,7 @@ class GuestThread:
 
     def run(self) -> None:
         """Run until the thread or the process ends. Raises nothing of its own."""
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.words[_LONGEST_WAIT] = int(SLICE_SECONDS * 1e9)
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
@@ -840,7 +841,7 @@ class Process:
         self._limbo: deque[tuple[int, dict[GuestThread, tuple[int, int]]]] = deque()
         self._dead_fd = -1
         self._all_left = threading.Condition(self.lock)
-        self._host_threads: list[threading.Thread] = []
+        self._host_threads: list[HostThread] = []
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
@@ -1298,7 +1299,7 @@ class Process:
         assert request is not None
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self._host_threads = []
         if self._parallel:
@@ -1442,7 +1443,7 @@ class Process:
                 self._end_family()
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self.clock.close()
         if self._parallel:
@@ -1507,9 +1508,7 @@ class Process:
             if not self._parallel and not self.stopping:
                 self._parallel = True
                 switching.enter()
-        host = threading.Thread(
-            target=self._run_other, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
-        )
+        host = HostThread(f"vm-guest-{thread.tid}", lambda: self._run_other(thread))
         with self.lock:
             self._host_threads = [old for old in self._host_threads if old.is_alive()]
             self._host_threads.append(host)
@@ -1598,17 +1597,16 @@ class Process:
 
     def take_signals(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
+        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
         import signal
 
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread():
             # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
             self._wants_signals = True
             self.main.interrupt()
             return
         self._wants_signals = False
-        for number in signal.valid_signals() - _NOT_TAKEN:
-            if number in self._handling:
-                continue
+        for number in _signal.valid_signals() - _NOT_TAKEN - self._handling.keys():
             handler = signal.getsignal(number)
             if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
                 continue
@@ -1618,7 +1616,7 @@ class Process:
     _wants_signals = False
 
     def _take_wanted_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.take_signals()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -1717,7 +1715,7 @@ class Process:
 
         if not self.owns_host:
             return
-        if number == 19 or threading.current_thread() is not threading.main_thread():
+        if number == 19 or not in_main_thread():
             os.kill(os.getpid(), 19)
             return
         handler = signal.signal(number, signal.SIG_DFL)
