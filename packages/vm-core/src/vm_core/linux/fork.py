@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
-from vm_core.linux.family import Family
 from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down, page_up
 
 if TYPE_CHECKING:
@@ -109,14 +108,17 @@ def _fork(
         memory.check(parent_tid, 4, Access.WRITE)
     if flags & _PIDFD:
         memory.check(pidfd, 4, Access.WRITE)
-    if process.family is None:
-        process.family = Family()
-        process.enter_registry()
+    family = process.found_family()
     process.take_signals()
     process.files.namespace.settle()
     reader = writer = -1
     if flags & _VFORK:
         reader, writer = os.pipe()
+    if not family.reserve():
+        for fd in (reader, writer):
+            if fd >= 0:
+                os.close(fd)
+        return -errno.EAGAIN
     # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
     everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
@@ -143,8 +145,9 @@ def _fork(
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
-            process.family.expect(pid)
+            family.expect(pid, reserved=True)
     except OSError as error:
+        family.release()
         for fd in (reader, writer):
             if fd >= 0:
                 os.close(fd)

@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
-    from vm_core.linux.registry import Registry
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -765,8 +764,10 @@ class Process:
         debugger: Debugger | None = None,
         stack: int | None = None,
         release: str | None = None,
+        max_processes: int | None = None,
     ) -> None:
         self.host = host
+        self.max_processes = max_processes
         self.stack_bytes = page_up(stack or _STACK_BYTES)
         if release is not None:
             self.release = release
@@ -804,7 +805,7 @@ class Process:
         self.parent_death_signal = 0
         self.subreaper = 0
         self.family: Family | None = None
-        """The guest's processes; None as long as this is the only one."""
+        """What the guest's processes share; None as long as this is the only one and has shared nothing."""
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -847,7 +848,6 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
-        self._registry: Registry | None = None
         self._pi_futexes: PiTable | None = None
 
         if program is None:
@@ -1250,8 +1250,7 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
-        self.registry.forked()
-        self.enter_registry()
+        self.describe()
         if self.tracer is not None:
             self.tracer.forked(self)
 
@@ -1334,8 +1333,7 @@ class Process:
         if self.tracer is not None:
             self.tracer.executed(self)
         self._start_main()
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
         self.main.mask = self._mask
         self.main.scheduling = self._scheduling
         self.main.pending = self._kept
@@ -1453,8 +1451,6 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        if self._registry is not None:
-            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1525,8 +1521,7 @@ class Process:
     def renamed(self, name: bytes) -> None:
         """The process has another name now (comm)."""
         self.comm = os.fsdecode(name.rstrip(b"\0"))
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
 
     @property
     def pi_futexes(self) -> PiTable:
@@ -1536,20 +1531,23 @@ class Process:
                 self._pi_futexes = PiTable(self.memory)
             return self._pi_futexes
 
-    @property
-    def registry(self) -> Registry:
-        """What the processes of the guest know of each other."""
-        if self._registry is None:
-            from vm_core.linux.registry import Registry
+    def found_family(self) -> Family:
+        """What the processes of the guest share, from now on if it was nothing so far."""
+        with self.lock:
+            if self.family is None:
+                from vm_core.linux.family import MAX_PROCESSES, Family  # PERF: most programs have no children
 
-            self._registry = Registry()
-        return self._registry
+                self.family = Family(self.max_processes or MAX_PROCESSES)
+                self.describe()
+            return self.family
 
-    def enter_registry(self) -> None:
+    def describe(self) -> None:
         """Tell the other processes of the guest what this one is called."""
-        from vm_core.linux.registry import Member
+        if self.family is None:
+            return
+        from vm_core.linux.family import Member
 
-        self.registry.join(
+        self.family.describe(
             Member(
                 self.pid,
                 os.fsencode(self.comm),
