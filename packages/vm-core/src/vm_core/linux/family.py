@@ -101,13 +101,12 @@ class Family:
     def reserve(self) -> bool:
         """Keep a row for a child of this process; False if there are too many processes."""
         with self.held():
-            pids = self._pids()
-            if len(pids) >= self.most:
-                for pid in pids:
-                    if abs(pid) != os.getpid() and not self._holds(abs(pid)):
+            if self.size() >= self.most:
+                for pid in self._pids():
+                    # One that has not joined yet holds nothing, but is there; and so is one that nobody has waited for.
+                    if not self._holds(abs(pid)) and not _exists(abs(pid)):
                         self._drop(pid)
-                pids = self._pids()
-            if len(pids) >= self.most:
+            if self.size() >= self.most:
                 return False
             self._append(-os.getpid())
             return True
@@ -129,6 +128,11 @@ class Family:
         """The process is over, and nobody else has the pid yet (it has not been waited for)."""
         with self.held():
             self._drop(pid)
+
+    def size(self) -> int:
+        """How many processes there are, with those that are about to be and those that have not been waited for."""
+        with self.held():
+            return int(_COUNT.unpack_from(self._map, 0)[0])
 
     def members(self) -> list[int]:
         """The pids of all members, the first's first."""
@@ -303,3 +307,13 @@ class Family:
                 self._depth -= 1
                 if not self._depth:
                     self._lock_byte(_GUARD, fcntl.F_UNLCK)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
+from vm_core.linux.limits import may_start
 from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down, page_up
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _fork(
     reader = writer = -1
     if flags & _VFORK:
         reader, writer = os.pipe()
-    if not family.reserve():
+    if not may_start(process) or not family.reserve():
         for fd in (reader, writer):
             if fd >= 0:
                 os.close(fd)

@@ -24,9 +24,9 @@ from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
+from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
-from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
@@ -106,6 +106,7 @@ _OWED_SECONDS: Final = 0.2
 """How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
+_SIGXFSZ: Final = 25
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
 
@@ -426,6 +427,8 @@ class GuestThread:
                 result = handler(self, *arguments(words))
             except OSError as error:
                 result = -(error.errno or errno.EIO)
+                if result == -errno.EFBIG and limits.FSIZE in process.limits:
+                    self.raise_signal(_SIGXFSZ)
             except MemoryFault:
                 result = -errno.EFAULT
             except _UNFIT:
@@ -794,11 +797,7 @@ class Process:
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {
-            3: (self.stack_bytes, MASK64),
-            7: (1024, 4096),
-            4: (0, MASK64),
-        }
+        self.limits = limits.first_limits(self.stack_bytes, max_processes)
         self.no_new_privileges = 0
         self.personality = 0
         self.dumpable = 1
@@ -1237,6 +1236,7 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers, self.cpu_timers = {}, {}
         self._pi_futexes = None
+        limits.forked(self)
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1320,6 +1320,7 @@ class Process:
         self.comm = os.path.basename(request.path)[:15]
         self.argv_bytes, self.env_bytes = request.argv, request.env
         self.leaving = self.stopping
+        self.stack_bytes = limits.stack_bytes(self, self.stack_bytes)
         try:
             self._prepare(machine_of(request.fd))
             self._start_state()
@@ -1427,6 +1428,7 @@ class Process:
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        limits.files_unlimited(self)
         if not self.forked:
             self.release_signals()
             if self.reason not in ("exit", "signal"):
@@ -1476,7 +1478,7 @@ class Process:
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
         with self.lock:
-            if self.leaving or len(self.threads) >= _MAX_THREADS:
+            if self.leaving or len(self.threads) >= _MAX_THREADS or not limits.may_start(self):
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
