@@ -104,7 +104,7 @@ def _clone(
 def _fork(
     t: GuestThread, flags: int, number: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
 ) -> int:
-    process, memory = t.process, t.memory
+    process, memory, debugger = t.process, t.memory, t.process.debugger
     if flags & _PARENT_SETTID:
         memory.check(parent_tid, 4, Access.WRITE)
     if flags & _PIDFD:
@@ -125,6 +125,8 @@ def _fork(
     everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
+            if debugger is not None:
+                debugger.before_fork(vfork=bool(flags & _VFORK))
             with warnings.catch_warnings():
                 # The threads that the child has not are the guest's, LLVM's and the clock's: each is dealt with.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -149,6 +151,8 @@ def _fork(
             family.expect(pid, reserved=True)
     except OSError as error:
         family.release()
+        if debugger is not None:
+            debugger.gave_birth(t, 0, vfork=False)
         for fd in (reader, writer):
             if fd >= 0:
                 os.close(fd)
@@ -157,6 +161,8 @@ def _fork(
         signal.pthread_sigmask(signal.SIG_SETMASK, everything)
     if not pid:
         process.take_signals()
+        if debugger is not None:
+            debugger.began()
         if process.host is not None:
             # Its host's threads are the parent's. From here on this one runs nothing else.
             process.host = None
@@ -165,7 +171,17 @@ def _fork(
         return 0
     if writer >= 0:
         os.close(writer)
+    try:
+        if debugger is not None:
+            debugger.gave_birth(t, pid, vfork=reader >= 0)
+    except BaseException:
+        if reader >= 0:
+            os.close(reader)
+        raise
+    if reader >= 0:
         _await_vfork(t, reader)
+        if debugger is not None:
+            debugger.vfork_done(t)
     if flags & _PARENT_SETTID:
         memory.store(parent_tid, 4, pid)
     if flags & _PIDFD:

@@ -1160,6 +1160,8 @@ class Process:
                 self._leave_parent()
             for tell in self.over:
                 tell()
+            if self.debugger is not None:
+                self.debugger.finish()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
