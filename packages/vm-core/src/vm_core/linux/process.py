@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
+    from vm_core.linux.ipc import Ipc
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -805,6 +806,7 @@ class Process:
         self.subreaper = 0
         self.family: Family | None = None
         """What the guest's processes share; None as long as this is the only one and has shared nothing."""
+        self.ipc: Ipc | None = None
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -1253,6 +1255,8 @@ class Process:
         assert self.family is not None
         self.family.join()
         self.describe()
+        if self.ipc is not None:
+            self.ipc.forked()
         if self.tracer is not None:
             self.tracer.forked(self)
 
@@ -1308,6 +1312,8 @@ class Process:
         else:
             self.engine.close()
         self.memory.close()
+        if self.ipc is not None:
+            self.ipc.left(over=False)
         self._inherited = False
         for timer in [timer for _, timer in self.timers.values()]:
             timer.set(0.0, 0.0)
@@ -1431,6 +1437,8 @@ class Process:
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
         limits.files_unlimited(self)
+        if self.ipc is not None:
+            self.ipc.left(over=True)
         if not self.forked:
             self.release_signals()
             if self.reason not in ("exit", "signal"):
@@ -1700,6 +1708,9 @@ class Process:
         for child in self.children.values():
             child.close()
         self.children.clear()
+        if self.ipc is not None:
+            self.ipc.close()
+            self.ipc = None
         if self.family is not None:
             self.family.close()
             self.family = None
