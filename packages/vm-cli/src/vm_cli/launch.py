@@ -246,6 +246,7 @@ def run_guest(
             binds=settings.bind,
             net=settings.net,
             stack=settings.stack,
+            max_processes=settings.max_processes,
             release=settings.uname,
             trust=settings.trust,
             isolation=settings.isolation,

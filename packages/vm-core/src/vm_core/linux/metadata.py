@@ -406,22 +406,34 @@ def mkdir(t: GuestThread, path: int, mode: int) -> int:
 
 
 def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
-    """Regular files and FIFOs; only a trusted guest makes a device."""
-    kind = stat.S_IFMT(mode & 0xFFFF)
+    """Regular files, FIFOs and sockets; only a trusted guest makes a device, if the host lets this user."""
+    mode &= 0xFFFF
+    kind, bits = stat.S_IFMT(mode), mode & t.files.modes & ~t.files.umask
+    if kind == stat.S_IFDIR:
+        return -errno.EPERM
+    if kind not in (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
+        return -errno.EINVAL
     with t.files.walk(dfd, t.path(path), follow=False) as place:
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not t.process.trust:
+            place.to_change()
+            return -errno.EPERM
         place.to_change()
-        bits = mode & 0o777 & ~t.files.umask
         if kind == stat.S_IFIFO:
             os.mkfifo(place.name, bits, dir_fd=place.fd)
             _widen(place, bits, stat.S_IFIFO)
         elif kind in (0, stat.S_IFREG):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(place.name, flags, bits, dir_fd=place.fd))
-        elif t.process.trust:
-            os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
+        elif kind == stat.S_IFSOCK:
+            os.mknod(place.name, kind | bits, dir_fd=place.fd)
         else:
-            return -errno.EPERM
+            os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
+            _widen(place, bits, kind)
     return 0
+
+
+def mknod(t: GuestThread, path: int, mode: int, device: int) -> int:
+    return mknodat(t, _AT_FDCWD, path, mode, device)
 
 
 _NOREPLACE, _EXCHANGE = 1, 2

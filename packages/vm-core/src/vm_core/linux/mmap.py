@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
+from vm_core.linux.limits import has_room
 from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
@@ -136,7 +137,7 @@ def brk(t: GuestThread, address: int) -> int:
             return process.brk
         old, new = page_up(process.brk), page_up(address)
         if new > old:
-            if memory.find_free(new - old, hint=old) != old:
+            if memory.find_free(new - old, hint=old) != old or not has_room(process, new - old, 3):
                 return process.brk
             memory.map(old, new - old, Prot.RW, name="[heap]")
         elif new < old:
@@ -170,6 +171,8 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
         place = _choose(t, address, length, flags)
         if place < 0:
             return place
+        if not has_room(t.process, length, prot, shared=kind != _PRIVATE):
+            return -errno.ENOMEM
         _forget(t.process, place, place + length)
         shared = kind != _PRIVATE
         if file is None and shared:
@@ -294,6 +297,8 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
                     munmap(t, old + new_length, old_length - new_length)
                 return old
             extra = new_length - old_length
+            if not has_room(t.process, extra, int(region.prot), shared=region.shared):
+                return -errno.ENOMEM
             if memory.find_free(extra, hint=old + old_length) == old + old_length:
                 if _is_real(region):
                     return _move(t, region, old, old_length, old, new_length)

@@ -24,9 +24,9 @@ from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
+from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
-from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
-    from vm_core.linux.registry import Registry
+    from vm_core.linux.ipc import Ipc
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -109,6 +109,7 @@ _OWED_SECONDS: Final = 0.2
 """How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
+_SIGXFSZ: Final = 25
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
 
@@ -429,6 +430,8 @@ class GuestThread:
                 result = handler(self, *arguments(words))
             except OSError as error:
                 result = -(error.errno or errno.EIO)
+                if result == -errno.EFBIG and limits.FSIZE in process.limits:
+                    self.raise_signal(_SIGXFSZ)
             except MemoryFault:
                 result = -errno.EFAULT
             except _UNFIT:
@@ -770,8 +773,10 @@ class Process:
         debugger: Debugger | None = None,
         stack: int | None = None,
         release: str | None = None,
+        max_processes: int | None = None,
     ) -> None:
         self.host = host
+        self.max_processes = max_processes
         self.stack_bytes = page_up(stack or _STACK_BYTES)
         if release is not None:
             self.release = release
@@ -798,18 +803,15 @@ class Process:
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {
-            3: (self.stack_bytes, MASK64),
-            7: (1024, 4096),
-            4: (0, MASK64),
-        }
+        self.limits = limits.first_limits(self.stack_bytes, max_processes)
         self.no_new_privileges = 0
         self.personality = 0
         self.dumpable = 1
         self.parent_death_signal = 0
         self.subreaper = 0
         self.family: Family | None = None
-        """The guest's processes; None as long as this is the only one."""
+        """What the guest's processes share; None as long as this is the only one and has shared nothing."""
+        self.ipc: Ipc | None = None
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -852,7 +854,6 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
-        self._registry: Registry | None = None
         self._pi_futexes: PiTable | None = None
 
         if program is None:
@@ -1168,6 +1169,8 @@ class Process:
                 self._leave_parent()
             for tell in self.over:
                 tell()
+            if self.debugger is not None:
+                self.debugger.finish()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1245,6 +1248,7 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers, self.cpu_timers = {}, {}
         self._pi_futexes = None
+        limits.forked(self)
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1258,8 +1262,9 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
-        self.registry.forked()
-        self.enter_registry()
+        self.describe()
+        if self.ipc is not None:
+            self.ipc.forked()
         if self.tracer is not None:
             self.tracer.forked(self)
 
@@ -1315,6 +1320,8 @@ class Process:
         else:
             self.engine.close()
         self.memory.close()
+        if self.ipc is not None:
+            self.ipc.left(over=False)
         self._inherited = False
         for timer in [timer for _, timer in self.timers.values()]:
             timer.set(0.0, 0.0)
@@ -1329,6 +1336,7 @@ class Process:
         self.comm = os.path.basename(request.path)[:15]
         self.argv_bytes, self.env_bytes = request.argv, request.env
         self.leaving = self.stopping
+        self.stack_bytes = limits.stack_bytes(self, self.stack_bytes)
         try:
             self._prepare(machine_of(request.fd))
             self._start_state()
@@ -1342,8 +1350,7 @@ class Process:
         if self.tracer is not None:
             self.tracer.executed(self)
         self._start_main()
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
         self.main.mask = self._mask
         self.main.scheduling = self._scheduling
         self.main.pending = self._kept
@@ -1437,6 +1444,9 @@ class Process:
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        limits.files_unlimited(self)
+        if self.ipc is not None:
+            self.ipc.left(over=True)
         if not self.forked:
             self.release_signals()
             if self.reason not in ("exit", "signal"):
@@ -1461,8 +1471,6 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        if self._registry is not None:
-            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1488,7 +1496,7 @@ class Process:
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
         with self.lock:
-            if self.leaving or len(self.threads) >= _MAX_THREADS:
+            if self.leaving or len(self.threads) >= _MAX_THREADS or not limits.may_start(self):
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
@@ -1533,8 +1541,7 @@ class Process:
     def renamed(self, name: bytes) -> None:
         """The process has another name now (comm)."""
         self.comm = os.fsdecode(name.rstrip(b"\0"))
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
 
     @property
     def pi_futexes(self) -> PiTable:
@@ -1544,20 +1551,23 @@ class Process:
                 self._pi_futexes = PiTable(self.memory)
             return self._pi_futexes
 
-    @property
-    def registry(self) -> Registry:
-        """What the processes of the guest know of each other."""
-        if self._registry is None:
-            from vm_core.linux.registry import Registry
+    def found_family(self) -> Family:
+        """What the processes of the guest share, from now on if it was nothing so far."""
+        with self.lock:
+            if self.family is None:
+                from vm_core.linux.family import MAX_PROCESSES, Family  # PERF: most programs have no children
 
-            self._registry = Registry()
-        return self._registry
+                self.family = Family(self.max_processes or MAX_PROCESSES)
+                self.describe()
+            return self.family
 
-    def enter_registry(self) -> None:
+    def describe(self) -> None:
         """Tell the other processes of the guest what this one is called."""
-        from vm_core.linux.registry import Member
+        if self.family is None:
+            return
+        from vm_core.linux.family import Member
 
-        self.registry.join(
+        self.family.describe(
             Member(
                 self.pid,
                 os.fsencode(self.comm),
@@ -1705,6 +1715,9 @@ class Process:
         for child in self.children.values():
             child.close()
         self.children.clear()
+        if self.ipc is not None:
+            self.ipc.close()
+            self.ipc = None
         if self.family is not None:
             self.family.close()
             self.family = None

@@ -261,7 +261,8 @@ class Emulated:
 
     def _of_other(self, pid: int, rest: str) -> Node | None:
         """What another process of the guest is said to be."""
-        member = self.process.registry.member(pid)
+        family = self.process.family
+        member = None if family is None else family.member(pid)
         if member is None:
             return None
         text = self._text
@@ -430,7 +431,8 @@ class Emulated:
         return f"{pid} ({comm}) {' '.join(fields)}\n"
 
     def _comm(self, pid: int) -> str:
-        member = self.process.registry.member(pid)
+        family = self.process.family
+        member = None if family is None else family.member(pid)
         return "" if member is None else os.fsdecode(member.comm)
 
     def _statm(self, pid: int) -> str:
