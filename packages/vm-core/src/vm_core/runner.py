@@ -332,8 +332,6 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
-        if trust and root is not None:
-            raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
         if gdb is not None and trace is not None:
             raise UsageError(
                 "a trace of instructions and a debugger exclude each other",
@@ -471,7 +469,8 @@ def run(
     the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
     ``stack`` is the size of its stack in bytes (8 MiB, and what RLIMIT_STACK says), ``release`` the kernel release that it sees.
 
-    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
+    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user; with
+    ``root``, below that directory, as chroot leaves a program.
 
     ``strace`` is called with a line for each system call; a :class:`vm_core.Strace` says more, and can give events instead of
     lines. ``trace`` shows instructions (:class:`vm_core.InstructionTrace`). ``syscall_hook`` is called before each system call (a number returned is the
