@@ -613,6 +613,9 @@ def main() -> int:
         print("no such row; --list names them", file=sys.stderr)
         return 2
     args.tree = args.tree.resolve()
+    # As from a terminal, also if a shell's & has these ignored: the rows' programs would have them ignored too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # SAFETY: plain numbers; nothing is read or written through a pointer.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
