@@ -631,8 +631,8 @@ def main() -> int:
             load = os.getloadavg()[0]
             results.append(replace(_one(row, args, oracle, kept, scratch), load=round(load, 1)))
             _say(results[-1], verbose=args.verbose)
+            _remember(results[-1:])
     against = oracle.version if oracle else "what qemu wrote before (tools/distribution.json)"
-    _remember(results)
     if args.record:
         python = {row.name for row in load_rows() if row.python}
         for result in _remembered():
