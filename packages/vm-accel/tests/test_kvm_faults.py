@@ -18,7 +18,10 @@ from vm_accel.kvm.kernel import Kernel, ffi, request
 from vm_accel.memory import HostMemory
 from vm_accel.testing.conformance import assemble, prepare_x86
 from vm_accel.testing.snippets import CODE
-from vm_core.errors import VmError
+from vm_accel.user.engine import KvmEngine
+from vm_core import isa
+from vm_core.errors import EngineUnavailable, VmError
+from vm_core.memory import PAGE, GuestMemory, Prot
 
 pytestmark = pytest.mark.kvm
 
@@ -306,3 +309,32 @@ def test_too_many_open_files() -> None:
     with pytest.raises(AcceleratorUnavailable) as caught:
         Kvm(kernel=kernel)
     assert "ulimit -n" in caught.value.hint
+
+
+def test_the_engine_for_programs_says_what_failed_and_leaves_nothing(kvm: Kvm) -> None:
+    memory = GuestMemory()
+
+    def attempt(kernel: Faulty) -> None:
+        with Kvm(kernel=kernel) as opened:
+            engine = KvmEngine(isa.get("x86_64"), memory, kvm=opened)
+            try:
+                cpu = isa.get("x86_64").cpu()
+                cpu.pc = 0x10000
+                engine.run(cpu, memory, 1)
+            finally:
+                engine.close()
+
+    memory.map(0x10000, PAGE, Prot.RX)
+    memory.poke(0x10000, b"\x0f\x05")
+    good = Faulty()
+    attempt(good)
+    assert len(good.calls) > 10
+    for index in range(len(good.calls)):
+        faulty = Faulty()
+        faulty.fail_at, faulty.fail_with = index, errno.EPERM
+        with pytest.raises((EngineUnavailable, HypervisorError, AcceleratorUnavailable)):
+            attempt(faulty)
+        assert not faulty.fds
+        assert not faulty.mappings
+        assert not memory.table_changed
+    memory.close()

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
-from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
-from vm_core.log import configure
+from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EngineUnavailable, LoadError, UsageError
+from vm_core.log import Log, configure
 from vm_core.record import replace
 
 if TYPE_CHECKING:
@@ -162,6 +162,18 @@ def engine_name(settings: Settings) -> str:
     return "interp" if settings.engine == "auto" else settings.engine
 
 
+def _check_accel(settings: Settings) -> None:
+    """Raises UsageError for what runs no user programs, and for a contradiction."""
+    if settings.accel in ("hvf", "whpx", "vz"):
+        raise UsageError(
+            f"{settings.accel} runs no user programs, only machines", hint="--accel kvm, auto or none"
+        )
+    if settings.accel == "kvm" and settings.engine not in ("auto", "kvm"):
+        raise UsageError(
+            f"--accel kvm and --engine {settings.engine} exclude each other", hint="give one of them"
+        )
+
+
 def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The guest's variables: the host's, less ``unset_env``, plus ``env``."""
     out = {k: v for k, v in environ.items() if k not in settings.unset_env}
@@ -173,18 +185,39 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
 class _EngineChoice:
     """Makes the engine that was asked for, with ``options``, and remembers in ``made`` which one ``auto`` became; ``watch`` is
-    shown it."""
+    shown it. ``accel`` goes before ``name``; ``auto`` leaves a run that needs single ``instructions`` to it."""
 
     def __init__(
-        self, name: str, options: Mapping[str, object], watch: Callable[[Engine], Engine] | None
+        self,
+        name: str,
+        options: Mapping[str, object],
+        watch: Callable[[Engine], Engine] | None,
+        accel: str = "none",
+        *,
+        instructions: bool = False,
     ) -> None:
         self.name, self.options, self.watch = name, options, watch
+        self.accel, self.instructions = accel, instructions
         self.made = ""
 
-    def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
+    def _create(self, isa: Isa, memory: GuestMemory) -> Engine:
         from vm_core.engines import create
 
-        engine = create(self.name, isa, memory, **self.options)
+        name = self.name
+        native = isa.name == "x86_64" and os.uname().machine == "x86_64"
+        if self.accel == "kvm" and (native or not self.made):
+            return create("kvm", isa, memory, **self.options)  # says why not
+        if self.accel == "auto" and name == "auto" and native and not self.instructions:
+            try:
+                return create("kvm", isa, memory, **self.options)
+            except EngineUnavailable as error:
+                Log("vm").warning("%s", f"the program does not run on the processor itself: {error}")
+        return create(
+            "auto" if name == "kvm" and self.made and not native else name, isa, memory, **self.options
+        )
+
+    def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
+        engine = self._create(isa, memory)
         self.made = engine.name
         if self.watch is not None:
             engine = self.watch(engine)
@@ -224,7 +257,14 @@ def run_guest(
         engine_options["isolation"] = settings.isolation
     if settings.code_memory is not None:
         engine_options["code_memory"] = settings.code_memory
-    chosen = _EngineChoice(engine_name(settings), engine_options, watch)
+    _check_accel(settings)
+    needs = (
+        settings.fuel is not None
+        or settings.trace is not False
+        or options.get("gdb") is not None
+        or watch is not None
+    )
+    chosen = _EngineChoice(engine_name(settings), engine_options, watch, settings.accel, instructions=needs)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir

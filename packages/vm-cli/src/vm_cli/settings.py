@@ -35,6 +35,7 @@ class Settings:
     """Every setting with its type and default. ``None`` means: no limit, or the part's own default."""
 
     engine: str = "auto"
+    accel: str = "none"
     jit: bool = True
     cache_dir: str | None = None
     fuel: int | None = None
@@ -217,7 +218,8 @@ URL: Final = Kind("url", "an http, https or file URL", _url, metavar="URL")
 ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, metavar="K=V")
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
-ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference", "kvm")
+ACCEL: Final = _choice("auto", "kvm", "hvf", "whpx", "vz", "none")
 RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
 SANDBOX: Final = _choice("auto", "strict", "off")
@@ -257,6 +259,7 @@ class Row:
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("engine", ENGINE, ("VM_ENGINE",), ("--engine",), "What runs guest code; auto takes the fastest one that works here."),
+    Row("accel", ACCEL, ("VM_ACCEL",), ("--accel",), "Run programs of the host's own kind on its processor: kvm, auto where that works, or none. Others are for vm accel."),
     Row("jit", BOOL, ("VM_ENABLE_JIT",), ("--jit",), "Whether auto may compile hot code; without it, it takes the interpreter."),
     Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs.", grants=True),
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),

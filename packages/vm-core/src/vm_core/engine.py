@@ -9,13 +9,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from vm_core.memory import Access, GuestMemory
 from vm_core.record import field, record
 from vm_core.state import CpuState
 
 __all__ = [
+    "HOST_SIGNALS",
     "Availability",
     "Breakpoint",
     "Budget",
@@ -29,6 +30,10 @@ __all__ = [
 ]
 
 
+HOST_SIGNALS: Final[set[int]] = set()
+"""Signals of the host that an engine or an accelerator of this process uses for itself: no guest gets them."""
+
+
 class Cause(enum.Enum):
     """Why an instruction trapped. The value is the name used in the ISA texts."""
 
@@ -40,6 +45,8 @@ class Cause(enum.Enum):
     STORE = "store"
     DIVIDE = "divide"
     SYSCALL = "syscall"
+    REFUSED = "refused"
+    """By the processor, without an address: a privileged instruction, or x86's general protection fault."""
 
 
 @record(frozen=True)

@@ -22,13 +22,15 @@ __all__ = [
     "import_path",
 ]
 
-ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference")
+ENGINES: Final = ("auto", "jit", "baseline", "interp", "reference", "kvm")
 _BUILT_IN: Final = {
     "jit": "vm_jit.engine:NativeEngine",
     "baseline": "vm_jit.engine:BaselineEngine",
     "interp": "vm_jit.engine:InterpreterEngine",
     "reference": "vm_core.execute:ReferenceEngine",
+    "kvm": "vm_accel.user.engine:KvmEngine",
 }
+_PACKAGES: Final = {"kvm": "vm-accel"}
 
 
 def cache_directory() -> str:
@@ -107,7 +109,7 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
     except ImportError as error:
         raise EngineUnavailable(
             f"the engine {name!r} cannot be loaded: {error}",
-            hint="install vm-jit: python -m pip install vm-jit",
+            hint=f"install it: python -m pip install {_PACKAGES.get(name, 'vm-jit')}",
         ) from error
     assert isinstance(made, Engine)
     return made

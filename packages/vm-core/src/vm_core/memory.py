@@ -206,6 +206,9 @@ class GuestMemory:
         self.lock = threading.RLock()
         self.code_changed: list[Callable[[int, int], None]] = []
         """Called with (start, end) before executable pages appear, are replaced, unmapped or protected."""
+        self.table_changed: list[Callable[[int, int], None]] = []
+        """Called with (start, end) when the table has changed there, before what was mapped goes: for an engine that keeps page
+        tables of its own."""
         self.catches_bus = False
         """Set by an engine whose native code takes the host's SIGBUS, so that files may be mapped."""
         self.code_files: list[Region] = []
@@ -328,6 +331,9 @@ class GuestMemory:
                 self.table[page] = _shown(self.table[page])
             for page, bits in self._hidden.items():
                 self.table[page] = _concealed(self.table[page], bits)
+            for page in {*before, *self._hidden} if self.table_changed else ():
+                for notify in self.table_changed:
+                    notify(page << 12, (page + 1) << 12)
 
     def __enter__(self) -> Self:
         return self
@@ -452,6 +458,8 @@ class GuestMemory:
             self._insert(replace(region, start=start, end=end, offset=at))
             self._set_table(start, end, MAPPED | int(region.prot))
             self.table[start >> 12 : (start >> 12) + len(table)] = table
+            for notify in self.table_changed:
+                notify(start, start + kept)
             if new != old:
                 self.unmap(old, old_length)
 
@@ -674,6 +682,19 @@ class GuestMemory:
         for page, bits in self._hidden.items():
             if start <= page << 12 < end:
                 self.table[page] = _concealed(value, bits)
+        for notify in self.table_changed:
+            notify(start, end)
+
+    def refresh(self, start: int, end: int) -> None:
+        """Make whoever shares the host's page tables (KVM) forget what it knows of these pages, which stay as they are."""
+        # SAFETY: the range lies inside the arena. x86-64 has no pages that can be written and not read, so that other threads of
+        # the host notice nothing in between; what it is for is the kernel's notice to those that share the tables.
+        host = self.host_address + start
+        if _libc.mprotect(host, end - start, 2) or _libc.mprotect(host, end - start, 3):
+            raise HostError(
+                f"cannot protect guest memory at {start:#x} ({os.strerror(ctypes.get_errno())})",
+                hint="the guest may have too many mappings; raise vm.max_map_count",
+            )
 
     def _clear(self, start: int, end: int, old: list[Region]) -> None:
         """Make the range zeroed memory of the arena again. ``old`` is what was mapped there."""

@@ -8,11 +8,11 @@ extra slots its ISA declares (a sink for writes to a zero register, an alternati
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Final, Protocol
 
 from vm_core.record import record
 
-__all__ = ["HEADER", "HEADER_BYTES", "CpuState", "RegisterFile", "StateLayout"]
+__all__ = ["HEADER", "HEADER_BYTES", "CpuState", "Outside", "RegisterFile", "StateLayout"]
 
 HEADER: Final[dict[str, int]] = {
     "pc": 0,
@@ -106,11 +106,33 @@ class StateLayout:
         return self.offsets[file] + slot * self.files[file].slot_bytes
 
 
+class Outside(Protocol):
+    """What an engine keeps elsewhere of a vCPU that a processor runs (x86-64: x87, SSE, AVX and later ones).
+
+    ``save`` and ``load`` move it as an XSAVE area of the standard format (Intel SDM volume 1, 13.4); the vCPU does not run.
+    """
+
+    def save(self) -> bytes:
+        """All of it."""
+
+    def load(self, area: bytes) -> None:
+        """Replace it. What the processor would refuse in it is left out."""
+
+    def copy(self) -> Outside:
+        """For a second vCPU that starts with the same."""
+
+    def kick(self) -> None:
+        """Make the vCPU leave guest code soon, or not enter it. Callable from any thread."""
+
+
 class CpuState:
     """One vCPU. ``cpu.pc``, ``cpu["a0"]``, ``cpu.get("x", 10)``; values are unsigned ints of the file's width.
 
     ``address`` is the host address of the buffer. It is pinned as long as the object lives.
     """
+
+    outside: Outside | None = None
+    """Set by an engine that keeps registers of it elsewhere."""
 
     def __init__(self, layout: StateLayout) -> None:
         self.layout = layout
@@ -170,6 +192,8 @@ class CpuState:
         """A second vCPU with the same registers (as clone does)."""
         other = CpuState(self.layout)
         other.words[:] = self.words
+        if self.outside is not None:
+            other.outside = self.outside.copy()
         return other
 
     def snapshot(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from vm_accel.errors import HypervisorError
 from vm_accel.kvm.kernel import ffi
+from vm_core.engine import HOST_SIGNALS
 
 __all__ = ["here", "install", "send"]
 
@@ -43,6 +44,7 @@ def install() -> int:
         old = library.signal(number, handler)
         if old == ffi.NULL:
             _number, _library = number, library
+            HOST_SIGNALS.add(number)
             return number
         library.signal(number, old)
     raise HypervisorError("no real-time signal is free for kicks", call="signal")

@@ -43,7 +43,7 @@ from vm_core.errors import UsageError
 if TYPE_CHECKING:
     from vm_accel.kvm.vm import KvmVm
 
-__all__ = ["KvmVcpu"]
+__all__ = ["DIRTY", "SYSTEM_AT", "KvmVcpu"]
 
 _FORMAT: Final = "kvm-x86_64-vcpu-1"
 _GENERAL: Final = {name: index for index, name in enumerate(GENERAL)}
@@ -59,6 +59,11 @@ _UNION_END: Final = 288
 _VALID, _DIRTY = 288 // 4, 296 // 4
 _REGISTERS: Final = 304
 _SYNC_GENERAL: Final = 1
+_SYNC_SYSTEM: Final = 2
+SYSTEM_AT: Final = 304 + 144
+"""Of kvm_sregs in kvm_run."""
+DIRTY: Final = 296
+"""Of the word in kvm_run that says what KVM is to take at the next entry: 1 general, 2 system registers."""
 _IMMEDIATE_EXIT: Final = 1
 _READY: Final = 12
 
@@ -656,6 +661,35 @@ class KvmVcpu:
         argument = ffi.new("struct kvm_translation *", {"linear_address": address})
         call(self._kernel, self._fd, "KVM_TRANSLATE", argument)
         return int(argument.physical_address) if argument.valid else None
+
+    def shared_registers(self) -> tuple[memoryview, memoryview]:
+        """The general registers in the order of kvm_regs, as words, and all of kvm_run, for an owner that moves both itself: from now
+        on KVM also leaves the system registers there after each exit, at :data:`SYSTEM_AT`, and takes both before each
+        entry for which ``DIRTY`` says so.
+
+        Not to be mixed with registers by name once the vCPU has run.
+        """
+        self._check_open()
+        if not self._loaded:
+            self._load()
+        self._structures.forget()
+        now = self._structures.raw("sregs")
+        self._view[SYSTEM_AT : SYSTEM_AT + len(now)] = now
+        self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
+        return self._general, self._view
+
+    def xsave(self, area: bytes | None = None) -> bytes:
+        """The XSAVE area, or with ``area`` replace it."""
+        self._check_open()
+        self._structures.forget()
+        if area is not None:
+            self._structures.set_raw("xsave", area)
+            return area
+        return self._structures.raw("xsave")
+
+    def forked(self) -> None:
+        """In the child of a fork: the thread that was in ``run`` is the parent's."""
+        self._thread = 0
 
     def dirty_ring(self) -> Any:
         """The ring of written pages that KVM fills for this vCPU; None without one."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final, NamedTuple
 
 from vm_core.memory import Access, GuestMemory
-from vm_core.state import HEADER, CpuState, StateLayout
+from vm_core.state import HEADER, CpuState, Outside, StateLayout
 
 __all__ = ["MASK64", "SIGNAL_NAMES", "Abi", "SigInfo", "abi_of", "errno_name", "s32", "s64"]
 
@@ -406,6 +406,12 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     )  # fmt: skip
     FLAGS: ClassVar[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
     _FXSAVE: Final = 512
+    _XSTATE: Final = struct.Struct("<IIQI28x")
+    """Linux's words in the FXSAVE image's last bytes: magic, bytes in all, components, bytes of the XSAVE area."""
+    _MAGIC1: Final = 0x4650_5853
+    _MAGIC2: Final = struct.pack("<I", 0x4650_5845)
+    signal_frame = 8 + 40 + 256 + 8 + 128 + 128 + 2696 + 4 + 64 + 304
+    """With AVX-512."""
     _UC: Final = 8
     _MC: Final = 8 + 40
     _FRAME: Final = 8 + 40 + 256 + 8 + 128
@@ -428,28 +434,53 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         restorer: int,
     ) -> None:
         # The FXSAVE image of the SSE state lies above the frame.
-        saved = (stack - self.red_zone - self._FXSAVE) & -64
-        image = bytearray(self._FXSAVE)
-        struct.pack_into("<II", image, 24, cpu.header("fp_flags") & 0x3F | 0x1F80, 0xFFFF)
-        if "xmm0" in cpu:
-            for i in range(16):
-                image[160 + 16 * i : 176 + 16 * i] = cpu[f"xmm{i}"].to_bytes(16, "little")
+        image = self._vectors(cpu)
+        saved = (stack - self.red_zone - len(image)) & -64
         # As after a call: rsp + 8 is 16-byte aligned on entry.
         frame = (((saved - self._FRAME) & -16) - 8) & MASK64
         flags = _pack_flags(cpu, self.FLAGS, 0x202)
-        out = struct.pack("<Q", restorer) + _ucontext_head(altstack)
+        head = _ucontext_head(altstack)
+        if cpu.outside is not None:
+            head = b"\7" + head[1:]  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
+        out = struct.pack("<Q", restorer) + head
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
         out += struct.pack(
             "<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, saved & MASK64
         )
         out = out.ljust(self._MC + 256, b"\0") + struct.pack("<Q", mask) + info.pack()
-        memory.check(frame, (saved & MASK64) + self._FXSAVE - frame, Access.WRITE)
+        memory.check(frame, (saved & MASK64) + len(image) - frame, Access.WRITE)
         memory.write(frame, out)
         memory.write(saved, image)
         cpu["rdi"], cpu["rsi"], cpu["rdx"] = info.number, frame + self._FRAME - 128, frame + self._UC
         cpu["rax"] = 0
+        _unpack_flags(cpu, {"df": 10}, 0)
         cpu["rsp"] = frame
         cpu.pc = handler
+
+    def _vectors(self, cpu: CpuState) -> bytes:
+        """The image of the vector registers in a frame: FXSAVE's, or if the engine has more of them XSAVE's."""
+        if cpu.outside is not None:
+            area = bytearray(cpu.outside.save())
+            components = int.from_bytes(area[512:520], "little")
+            words = self._XSTATE.pack(self._MAGIC1, len(area) + 4, components, len(area))
+            area[464:512] = words
+            return bytes(area) + self._MAGIC2
+        image = bytearray(self._FXSAVE)
+        struct.pack_into("<II", image, 24, cpu.header("fp_flags") & 0x3F | 0x1F80, 0xFFFF)
+        if "xmm0" in cpu:
+            for i in range(16):
+                image[160 + 16 * i : 176 + 16 * i] = cpu[f"xmm{i}"].to_bytes(16, "little")
+        return bytes(image)
+
+    def _load_vectors(self, outside: Outside, memory: GuestMemory, saved: int, image: bytes) -> None:
+        """As the kernel: without the magic words, the legacy part alone counts."""
+        magic, size, _, length = self._XSTATE.unpack_from(image, 464)
+        if magic == self._MAGIC1 and 576 <= length <= 1 << 16 and size == length + 4:
+            area = memory.read(saved, size)
+            if area[length:] == self._MAGIC2:
+                outside.load(area[:length])
+                return
+        outside.load(image + (3).to_bytes(8, "little") + bytes(56))
 
     def pop_frame(self, cpu: CpuState, memory: GuestMemory) -> tuple[int, tuple[int, int, int]]:
         # The handler's `ret` has popped the return address.
@@ -461,7 +492,9 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
             cpu[name] = value
         cpu.pc = pc
         _unpack_flags(cpu, self.FLAGS, flags)
-        if image and "xmm0" in cpu:
+        if image and cpu.outside is not None:
+            self._load_vectors(cpu.outside, memory, saved, image)
+        elif image and "xmm0" in cpu:
             cpu.header("fp_flags", int.from_bytes(image[24:28], "little") & 0x3F)
             for i in range(16):
                 cpu[f"xmm{i}"] = int.from_bytes(image[160 + 16 * i : 176 + 16 * i], "little")

@@ -136,9 +136,16 @@ def confine_process(
     """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
     namespace = process.files.namespace
     provide = getattr(process.engine, "provide", None)
+    ioctls: tuple[int, ...] = getattr(process.engine, "ioctls", ())
     if provide is None or level == "off":
         return confine(
-            namespace, net=process.net, level=level, writable=writable, programs=programs, sampled=sampled
+            namespace,
+            net=process.net,
+            level=level,
+            writable=writable,
+            programs=programs,
+            sampled=sampled,
+            ioctls=ioctls,
         )
     try:
         from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
@@ -171,12 +178,13 @@ def confine(
     writable: Iterable[str] = (),
     programs: Iterable[str] = (),
     sampled: bool = False,
+    ioctls: Iterable[int] = (),
 ) -> list[str]:
     """Hold this process, for ever, to what a guest of ``namespace`` may reach, and what Python and LLVM need; returns the
     names of the walls that stand.
 
     ``readable`` and ``writable`` are further host paths, ``programs`` what else the process may start, as confined as itself. A
-    process that is ``sampled`` may have timers. Nothing is done at level "off". Raises HostError at "strict" if
+    process that is ``sampled`` may have timers; ``ioctls`` are for the device that its engine has open. Nothing is done at level "off". Raises HostError at "strict" if
     something that is needed is missing here.
     """
     if level == "off":
@@ -212,7 +220,7 @@ def confine(
     machine = os.uname().machine
     if seccomp.available():
         calls = seccomp.SAMPLED if sampled else seccomp.ALLOWED
-        program = seccomp.assemble(calls, machine, net=net, unix=level != "strict")
+        program = seccomp.assemble(calls, machine, net=net, unix=level != "strict", ioctls=ioctls)
         stands("seccomp", seccomp.install(program))
     else:
         missing.append("seccomp: not available")

@@ -21,9 +21,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
-from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
+from vm_core.engine import HOST_SIGNALS, Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
-from vm_core.errors import DecodeError, LoadError
+from vm_core.errors import DecodeError, LoadError, UsageError
 from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -483,6 +483,8 @@ class GuestThread:
             info = SigInfo(_SIGTRAP, 1, trap.pc)
         elif cause is Cause.MISALIGNED:
             info = SigInfo(_SIGBUS, 1, trap.address)
+        elif cause is Cause.REFUSED:
+            info = SigInfo(_SIGSEGV, 0x80)  # SI_KERNEL
         else:
             info = SigInfo(_SIGFPE, 1, trap.pc)
         self.last_trap = trap
@@ -545,6 +547,8 @@ class GuestThread:
         self.attention = True
         self.words[_ATTENTION] = 1
         self.wake()
+        if self.cpu.outside is not None:
+            self.cpu.outside.kick()
         if self.words[_WAITING]:
             host_wake(self.cpu.address + 8 * _ATTENTION, 1)
 
@@ -1035,6 +1039,8 @@ class Process:
             self.engine: Engine = create(engine, self.isa, memory, **options)
         else:
             self.engine = engine(self.isa, memory)
+        if not getattr(self.engine, "counts", True):
+            self._check_uncounted()
         if self.recorder is not None:
             self.engine = self.recorder.watch(self, self.engine)
         self.image: Image = load(self.program, memory, self.isa.name, name=self.executable)
@@ -1065,6 +1071,20 @@ class Process:
         cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
         self._first_cpu = cpu
+
+    def _check_uncounted(self) -> None:
+        """Refuse what needs single instructions, of an engine that does not see them. Raises UsageError."""
+        for asked, what in (
+            (self.fuel is not None, "fuel counts instructions"),
+            (self.recorder is not None, "a trace shows each instruction"),
+            (self.debugger is not None, "a debugger stops at instructions"),
+        ):
+            if asked:
+                self.engine.close()
+                raise UsageError(
+                    f"{what}, which the engine {self.engine.name!r} does not see",
+                    hint="use another one: --accel none --engine auto",
+                )
 
     def set_brk(self, address: int) -> None:
         """The heap ends here now."""
@@ -1649,7 +1669,7 @@ class Process:
             self.main.interrupt()
             return
         self._wants_signals = False
-        for number in _signal.valid_signals() - _NOT_TAKEN - self._handling.keys():
+        for number in _signal.valid_signals() - _NOT_TAKEN - HOST_SIGNALS - self._handling.keys():
             handler = signal.getsignal(number)
             if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
                 continue

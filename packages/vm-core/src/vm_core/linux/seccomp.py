@@ -174,10 +174,10 @@ def _one_of(argument: int, values: Iterable[int], otherwise: int) -> list[Insn]:
     return [*out, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, ALLOW)]
 
 
-def _checks(names: Iterable[str], *, net: bool) -> dict[str, list[Insn]]:
+def _checks(names: Iterable[str], *, net: bool, ioctls: Iterable[int] = ()) -> dict[str, list[Insn]]:
     """Those of the calls that are allowed only with some arguments, and the instructions that decide."""
     checks = {
-        "ioctl": _one_of(1, (*_IOCTLS, *(_NET_IOCTLS if net else ())), _ERRNO | errno.ENOTTY),
+        "ioctl": _one_of(1, (*_IOCTLS, *(_NET_IOCTLS if net else ()), *ioctls), _ERRNO | errno.ENOTTY),
         "prctl": _one_of(0, _PRCTLS, _ERRNO | errno.EINVAL),
         # Limits of another process of the same user are not the guest's to set.
         "prlimit64": _one_of(0, (0,), _ERRNO | errno.EPERM),
@@ -197,14 +197,22 @@ def _checks(names: Iterable[str], *, net: bool) -> dict[str, list[Insn]]:
     return {name: checks[name] for name in checks if name in names}
 
 
-def assemble(names: Iterable[str], machine: str, *, net: bool = False, unix: bool = True) -> list[Insn]:
+def assemble(
+    names: Iterable[str],
+    machine: str,
+    *,
+    net: bool = False,
+    unix: bool = True,
+    ioctls: Iterable[int] = (),
+) -> list[Insn]:
     """The filter that allows ``names`` on a machine of MACHINES: with ``net``, all sockets that vm has a use for, else those
-    that have a path, and without ``unix`` only pairs. A path in an address is where a filter cannot see it."""
+    that have a path, and without ``unix`` only pairs. A path in an address is where a filter cannot see it.
+    ``ioctls`` are further requests, for descriptors that an engine has open."""
     names = frozenset(names)
     if not net and not unix:
         names -= ADDRESSED
     audit, _ = MACHINES[machine]
-    checks = _checks(names, net=net)
+    checks = _checks(names, net=net, ioctls=ioctls)
     # First what may come often (the others are cached by the kernel), then the search.
     out: list[Insn] = [
         (_LOAD, 0, 0, _ARCH),

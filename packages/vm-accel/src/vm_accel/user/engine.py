@@ -1,0 +1,219 @@
+"""The engine ``kvm``: an x86-64 program's threads on vCPUs, their system calls served as under any other engine.
+
+Nothing is decoded or compiled; the processor runs the program's code in ring 3, behind page tables that allow what
+:class:`~vm_core.memory.GuestMemory` says. It does not count instructions, so there is no fuel, no trace and no breakpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from vm_accel.errors import AcceleratorUnavailable, HypervisorError
+from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.kvm.kernel import request
+from vm_accel.user.seat import Chair, Seat
+from vm_accel.user.space import ARENA, VCPUS, Space
+from vm_core.engine import Availability, EngineStats, Exit
+from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.memory import PAGE, GuestMemory
+from vm_core.spec.isa import Isa
+from vm_core.state import CpuState
+
+__all__ = ["KvmEngine"]
+
+IOCTLS: Final = tuple(
+    request(f"KVM_{name}")
+    for name in (
+        "RUN", "CHECK_EXTENSION", "CREATE_VM", "CREATE_VCPU", "SET_USER_MEMORY_REGION", "SET_CPUID2", "GET_REGS", "GET_SREGS",
+        "SET_SREGS", "SET_MSRS", "GET_XSAVE", "GET_XSAVE2", "SET_XSAVE", "GET_XCRS", "SET_XCRS", "SET_TSS_ADDR",
+        "SET_IDENTITY_MAP_ADDR",
+    )
+)  # fmt: skip
+"""What it asks of KVM once the program runs: a new vCPU for a thread, a new machine after fork and execve."""
+_NO_TILES: Final = ~(3 << 17)
+"""Components of XCR0 without AMX: Linux wants a program to ask for it first."""
+
+
+_kvm: Kvm | None = None
+
+
+def _opened() -> Kvm:
+    """The device, opened once in a process: after a guest's execve, a confined process could not open it again."""
+    global _kvm
+    if _kvm is None or _kvm.fd < 0:
+        _kvm = Kvm()
+    return _kvm
+
+
+class _Arena:
+    """The arena as memory that a VM can show (:class:`vm_accel.interface.Memory`)."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self.address, self.size = memory.host_address, memory.size
+
+    def hold(self) -> None:
+        """Whoever closes the arena has closed the engine before."""
+
+    def release(self) -> None:
+        pass
+
+
+class KvmEngine:
+    """Implements :class:`vm_core.engine.Engine`."""
+
+    name = "kvm"
+    counts = False
+    """It does not see single instructions."""
+    ioctls = IOCTLS
+
+    def __init__(self, isa: Isa, memory: GuestMemory, *, kvm: Kvm | None = None, **_options: Any) -> None:
+        if isa.name != "x86_64":
+            raise EngineUnavailable(
+                f"the engine 'kvm' runs x86-64 programs, and this one is made for {isa.name}",
+                hint="leave the choice to vm: --accel none, --engine auto",
+            )
+        self.isa, self.memory = isa, memory
+        self.stats = EngineStats()
+        self._lock = threading.RLock()
+        self._seats: weakref.WeakSet[Seat] = weakref.WeakSet()
+        self._free: list[Chair] = []
+        self._here = threading.local()
+        self._kept = b""
+        try:
+            self._kvm = _opened() if kvm is None else kvm
+            self._start()
+        except (AcceleratorUnavailable, HypervisorError) as error:
+            self.close()
+            raise EngineUnavailable(f"the engine 'kvm' cannot be used: {error}", hint=error.hint) from error
+        memory.table_changed.append(self._changed)
+
+    @staticmethod
+    def probe() -> Availability:
+        """Whether this host has a KVM that it can use."""
+        return Kvm.probe()
+
+    def _start(self) -> None:
+        self._space = Space(self.memory.size // PAGE)
+        for region in self.memory.regions():
+            self._space.fill(region.start, bytes(self.memory.table[region.start >> 12 : region.end >> 12]))
+        self._model = self._kvm.model()
+        self._start_vm()
+        leaves = {(leaf.function, leaf.subleaf): leaf for leaf in self._model.leaves}
+        extended = leaves.get((0xD, 0))
+        # KVM's paravirtual flavour hides XSAVE from ring 0, but ring 3 has what the host has turned on, and KVM saves that.
+        self._enables = self._model.has("xsave") and bool(self._vm.has_xcrs)
+        has = extended is not None and (self._enables or self._kvm.flavour == "pvm")
+        self._features = (extended.eax | extended.edx << 32) & _NO_TILES if has and extended else 3
+        sizes = [576]
+        for (function, index), leaf in leaves.items():
+            if function == 0xD and 2 <= index < 63 and self._features >> index & 1:
+                sizes.append(leaf.eax + leaf.ebx)
+        self._area_bytes = min(max(sizes), self._vm.xsave_bytes)
+
+    def _start_vm(self) -> None:
+        """The machine, with no vCPU yet."""
+        self._vm = self._kvm.create_vm()
+        self._vm.map(0, self._space.memory)
+        self._vm.map(ARENA, _Arena(self.memory))
+
+    def _changed(self, start: int, end: int) -> None:
+        if self._space.fill(start, bytes(self.memory.table[start >> 12 : end >> 12])):
+            self.memory.refresh(start, end)
+
+    def _seat(self, cpu: CpuState) -> Seat:
+        """A vCPU for a thread that has none yet."""
+        before = cpu.outside
+        chair = self._chair()
+        chair.load(before.save() if before is not None else b"")
+        cpu.outside = seat = Seat(self, chair, cpu)
+        with self._lock:
+            self._seats.add(seat)
+        return seat
+
+    def _chair(self) -> Chair:
+        with self._lock:
+            while self._free:
+                chair = self._free.pop()
+                if chair.vm is self._vm:
+                    return chair
+            vcpu = self._vm.create_vcpu(self._model)
+            if vcpu.index >= VCPUS:
+                raise HypervisorError(f"more than {VCPUS} threads at once", call="KVM_CREATE_VCPU")
+            return Chair(
+                self._vm, self._space, vcpu,
+                features=self._features, area_bytes=self._area_bytes, enable=self._enables,
+            )  # fmt: skip
+
+    def leave(self, chair: Chair) -> None:
+        """A thread is over; the next one takes its vCPU."""
+        self._free.append(chair)
+
+    def run(
+        self, cpu: CpuState, memory: GuestMemory, limit: int, call: Callable[[], bool] | None = None
+    ) -> Exit:
+        seat = cpu.outside
+        if type(seat) is not Seat or seat.engine is not self:
+            seat = self._seat(cpu)
+        self._here.seat = seat
+        begin = time.perf_counter()
+        try:
+            return seat.run(cpu.words, call)
+        finally:
+            self.stats.seconds += time.perf_counter() - begin
+
+    def add_vcpu(self) -> None:
+        """It gets its vCPU when it first runs."""
+
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        seat = getattr(self._here, "seat", None)
+        with self._lock:
+            # KVM gives nothing of a vCPU to another process.
+            self._kept = b"" if seat is None else seat.save()
+            yield
+
+    def forked(self) -> None:
+        seat: Seat | None = getattr(self._here, "seat", None)
+        for other in list(self._seats):
+            other.vcpu.forked()
+        self._free.clear()
+        self._vm.close()
+        # The page tables have been copied with everything else; what maps them is new.
+        self._start_vm()
+        if seat is not None:
+            seat.move(self._chair())
+            seat.load(self._kept)
+
+    def abandon(self) -> None:
+        self.close()
+
+    def interrupt(self) -> None:
+        for seat in list(self._seats):
+            seat.kick()
+
+    def invalidate(self, start: int, end: int) -> None:
+        """The processor sees to it."""
+
+    def synchronize(self, memory: GuestMemory) -> None:
+        """The processor sees to it."""
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        if addresses:
+            raise UsageError(
+                "the engine 'kvm' has no breakpoints",
+                hint="debug the program with another engine: --accel none",
+            )
+
+    def close(self) -> None:
+        if self._changed in self.memory.table_changed:
+            self.memory.table_changed.remove(self._changed)
+        if (vm := getattr(self, "_vm", None)) is not None:
+            vm.close()
+        if (space := getattr(self, "_space", None)) is not None:
+            self._free.clear()
+            space.close()

@@ -1,0 +1,257 @@
+"""One vCPU under KVM for one of a program's threads, and the way of its registers there and back.
+
+On the way in all registers come from the thread's :class:`~vm_core.state.CpuState`; on the way out they go there. Vector registers
+stay in KVM, as :class:`~vm_core.state.Outside`.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from vm_accel.errors import HypervisorError
+from vm_accel.exits import FailEntry, Halt, PortIo, Shutdown
+from vm_accel.exits import Interrupted as Kicked
+from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, KvmVcpu
+from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, Space
+from vm_core.engine import Cause, Exit, Interrupted, Syscall, Trap
+from vm_core.memory import Access
+from vm_core.state import CpuState, Outside
+
+if TYPE_CHECKING:
+    from vm_accel.kvm.vm import KvmVm
+    from vm_accel.user.engine import KvmEngine
+
+__all__ = ["Chair", "Saved", "Seat"]
+
+_CS, _FS, _GS, _SS = (SYSTEM_AT + 24 * i for i in (0, 3, 4, 5))
+_CR2: Final = SYSTEM_AT + 8 * 24 + 2 * 16 + 8
+_SEGMENT: Final = struct.Struct("<QIHBBBBBBBBBx")
+"""kvm_segment: base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable."""
+_USER_CODE: Final = _SEGMENT.pack(0, 0xFFFF_FFFF, CODE3, 11, 1, 3, 0, 1, 1, 1, 0, 0)
+_USER_DATA: Final = _SEGMENT.pack(0, 0xFFFF_FFFF, DATA3, 3, 1, 3, 1, 1, 0, 1, 0, 0)
+_SELECTOR: Final = _CS + 12
+_SELECTOR3: Final = struct.pack("<H", CODE3)
+
+_RFLAGS, _RIP, _RCX, _R11 = 17, 16, 2, 11
+_KEPT: Final = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21
+"""Flags that the state has no registers for: TF, NT, AC, ID."""
+_FIXED: Final = 0x202
+_BITS: Final = (0, 2, 4, 6, 7, 11, 10)
+"""CF PF AF ZF SF OF DF: the order of the state's file."""
+_SHOWN: Final = sum(1 << bit for bit in _BITS)
+
+_DIVIDE, _DEBUG, _BREAKPOINT, _OVERFLOW, _OPCODE = 0, 1, 3, 4, 6
+_PAGE, _X87, _ALIGNMENT, _SIMD = 14, 16, 17, 19
+_STACK, _PROTECTION, _SEGMENT_MISSING = 12, 13, 11
+_PATIENCE: Final = 1000
+"""How often in a row the same address may fault although its page allows the access: somebody else's change may be on its way."""
+
+_DEFAULT: Final = struct.pack("<HH20xII", 0x37F, 0, 0x1F80, 0xFFFF).ljust(512, b"\0") + struct.pack("<Q", 3)
+
+
+class Saved:
+    """The vector registers of a thread that has no vCPU yet, or of one that stayed behind in a fork's parent."""
+
+    def __init__(self, area: bytes) -> None:
+        self.area = area
+
+    def save(self) -> bytes:
+        return self.area
+
+    def load(self, area: bytes) -> None:
+        self.area = area
+
+    def copy(self) -> Outside:
+        return Saved(self.area)
+
+    def kick(self) -> None:
+        """It does not run."""
+
+
+class Chair:
+    """A vCPU that threads use one after the other: KVM takes none back before the whole machine goes."""
+
+    def __init__(
+        self, vm: KvmVm, space: Space, vcpu: KvmVcpu, *, features: int, area_bytes: int, enable: bool
+    ) -> None:
+        """``features``: the components of XCR0; ``enable``: ring 0 has to turn them on."""
+        self.vm, self.space, self.vcpu = vm, space, vcpu
+        self.features, self.area_bytes = features, area_bytes
+        values = space.vcpu(vcpu.index)
+        if enable:
+            values["cr4"] |= 1 << 18  # OSXSAVE
+        vcpu.set_registers(values)
+        if enable:
+            vcpu.set_registers({"xcr0": features})
+        self.empty = vcpu.xsave()
+        self.general, self.view = vcpu.shared_registers()
+
+    def save(self) -> bytes:
+        return self.vcpu.xsave()[: self.area_bytes]
+
+    def load(self, area: bytes) -> None:
+        """As XRSTOR, but nothing that would fault: components that there are not, reserved bits."""
+        image = bytearray(self.empty)
+        keep = min(len(area), len(image))
+        image[:keep] = area[:keep]
+        mask = int.from_bytes(self.empty[28:32], "little") or 0xFFBF
+        image[24:28] = (int.from_bytes(image[24:28], "little") & mask).to_bytes(4, "little")
+        image[464:512] = bytes(48)
+        components = int.from_bytes(image[512:520], "little") & self.features
+        image[512:576] = struct.pack("<Q56x", components)
+        self.vcpu.xsave(bytes(image))
+
+
+class Seat:
+    """A thread's place: ``run`` goes on from its registers until there is an exit for vm."""
+
+    def __init__(self, engine: KvmEngine, chair: Chair, cpu: CpuState) -> None:
+        self.engine = engine
+        self.move(chair)
+        layout = cpu.layout
+        self._r = layout.offset("r", 0) // 8
+        self._flags = layout.offset("flags", 0) // 8
+        self._seg = layout.offset("seg", 0) // 8
+        self._other = 0
+        self._repeated = (0, 0)
+
+    def move(self, chair: Chair) -> None:
+        """Go on with another vCPU: in a fork's child, where the one of before is the parent's."""
+        self.chair, self.vcpu = chair, chair.vcpu
+        # What refers to the seat must not hold it, so that a thread's end is seen.
+        weakref.finalize(self, self.engine.leave, chair).atexit = False
+
+    # -- vector registers ----------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        return self.chair.save()
+
+    def load(self, area: bytes) -> None:
+        self.chair.load(area)
+
+    def copy(self) -> Outside:
+        return Saved(self.chair.save())
+
+    def kick(self) -> None:
+        self.vcpu.kick()
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def run(self, words: memoryview, call: Callable[[], bool] | None) -> Exit:
+        chair = self.chair
+        run, g, view = chair.vcpu.run, chair.general, chair.view
+        r, f, seg, dirty = self._r, self._flags, self._seg, DIRTY
+        while True:
+            # PERF: each system call comes by here; its cost beside KVM's is in benchmarks/accel_user.py.
+            g[0], g[2], g[3], g[1] = words[r : r + 4]
+            g[6], g[7], g[4], g[5] = words[r + 4 : r + 8]
+            g[8:16] = words[r + 8 : r + 16]
+            g[_RIP] = words[0]
+            cf, pf, af, zf, sf, of, df = words[f : f + 7]
+            g[_RFLAGS] = (
+                cf | pf << 2 | af << 4 | zf << 6 | sf << 7 | df << 10 | of << 11 | _FIXED | self._other
+            )
+            what = 1
+            bases = words[seg : seg + 2].tobytes()
+            if view[_FS : _FS + 8] != bases[:8] or view[_GS : _GS + 8] != bases[8:]:
+                view[_FS : _FS + 8], view[_GS : _GS + 8] = bases[:8], bases[8:]
+                what = 3
+            if view[_SELECTOR : _SELECTOR + 2] != _SELECTOR3:
+                view[_CS : _CS + 24], view[_SS : _SS + 24] = _USER_CODE, _USER_DATA
+                what = 3
+            view[dirty] = what
+            exit_ = run()
+            words[r], words[r + 1], words[r + 2], words[r + 3] = g[0], g[2], g[3], g[1]
+            words[r + 4], words[r + 5], words[r + 6], words[r + 7] = g[6], g[7], g[4], g[5]
+            words[r + 8 : r + 16] = g[8:16]
+            kind = type(exit_)
+            if kind is PortIo and g[_RIP] - ENTRY in (0, 2):
+                self._take(words, g[_RCX], g[_R11])
+                if call is None:
+                    return Syscall()
+                if call():
+                    return Interrupted()
+                if self.chair is not chair:  # it was fork, and this is the child
+                    chair = self.chair
+                    run, g, view = chair.vcpu.run, chair.general, chair.view
+                continue
+            found = self._other_exit(words, exit_)
+            if found is not None:
+                return found
+
+    def _take(self, words: memoryview, rip: int, flags: int) -> None:
+        words[0] = rip
+        at = self._flags
+        for i, bit in enumerate(_BITS):
+            words[at + i] = flags >> bit & 1
+        self._other = flags & _KEPT
+
+    def _other_exit(self, words: memoryview, exit_: object) -> Exit | None:
+        """An exit that is no system call. None: the thread goes on where it was."""
+        g, view = self.chair.general, self.chair.view
+        seg = self._seg
+        words[seg] = int.from_bytes(view[_FS : _FS + 8], "little")
+        words[seg + 1] = int.from_bytes(view[_GS : _GS + 8], "little")
+        rip = g[_RIP]
+        if isinstance(exit_, Halt):
+            vector = (rip - HANDLERS - 1) // 2
+            if 0 <= vector < 32:
+                error, at, _cs, flags, stack = self.chair.space.frame(self.vcpu.index)
+                words[self._r + 4] = stack
+                self._take(words, at, flags)
+                return self._trap(words, vector, error)
+        elif isinstance(exit_, Kicked):
+            self._take(words, rip, g[_RFLAGS])
+            return Interrupted()
+        elif isinstance(exit_, PortIo):
+            # The program's own OUT to our port: not for it, as all others are not.
+            self._take(words, rip, g[_RFLAGS])
+            return Trap(Cause.REFUSED, rip, rip)
+        what = "a triple fault" if isinstance(exit_, Shutdown) else repr(exit_)
+        if isinstance(exit_, FailEntry):
+            what = f"{exit_.reason} ({exit_.code})"
+        raise HypervisorError(f"the vCPU stopped at {rip:#x}: {what}", call="KVM_RUN")
+
+    def _trap(self, words: memoryview, vector: int, error: int) -> Exit | None:
+        pc = words[0]
+        match vector:
+            case 14:
+                return self._fault(pc, error)
+            case 0 | 16 | 19:
+                return Trap(Cause.DIVIDE, pc, pc)
+            case 1:
+                return Trap(Cause.BREAKPOINT, pc, pc)
+            case 3:
+                return Trap(Cause.BREAKPOINT, pc - 1, pc - 1)  # the pc is behind it, as Linux leaves it
+            case 6:
+                return Trap(Cause.ILLEGAL, pc, pc)
+            case 17:
+                return Trap(Cause.MISALIGNED, pc, pc)
+            case 4 | 5 | 10 | 11 | 12 | 13:
+                return Trap(Cause.REFUSED, pc, pc)
+        raise HypervisorError(f"exception {vector} at {pc:#x}, error code {error:#x}", call="KVM_RUN")
+
+    def _fault(self, pc: int, error: int) -> Exit | None:
+        view = self.chair.view
+        address = int.from_bytes(view[_CR2 : _CR2 + 8], "little")
+        memory = self.engine.memory
+        # Error code (SDM volume 3, 4.7): bit 1 a write, bit 4 a fetch.
+        access = Access.EXEC if error & 16 else Access.WRITE if error & 2 else Access.READ
+        cause = {Access.EXEC: Cause.FETCH, Access.WRITE: Cause.STORE, Access.READ: Cause.LOAD}[access]
+        inside = 0 <= address < memory.size
+        byte = memory.table[address >> 12] if inside else 0
+        allowed = byte & access.value or (access is Access.READ and byte & 7)
+        if not allowed:
+            return Trap(cause, pc, address, access, bool(byte & 0x80))
+        # Another thread changed the page meanwhile, or the processor had an older entry of the page table.
+        count = self._repeated[1] + 1 if self._repeated[0] == address else 1
+        self._repeated = (address, count)
+        if count > _PATIENCE:
+            raise HypervisorError(
+                f"the page of {address:#x} faults although it allows the access (error code {error:#x})",
+                call="KVM_RUN",
+            )
+        return None

@@ -1,0 +1,273 @@
+"""Programs of the host on its own processor, under KVM: what they print, and how they end, is what they do without vm."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import keystone
+import pytest
+
+from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.user import engine as engine_module
+from vm_accel.user import space
+from vm_accel.user.engine import KvmEngine
+from vm_core import isa
+from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.linux.abi import abi_of
+from vm_core.memory import PAGE, GuestMemory, Prot
+from vm_core.runner import RunResult, run
+
+PROGRAMS = Path(__file__).with_name("programs")
+
+
+@pytest.fixture(scope="session")
+def build(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs, static and dynamic, made with the host's compiler."""
+    if platform.machine() != "x86_64" or (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
+        pytest.skip("needs a C compiler on an x86-64 host")
+    out = tmp_path_factory.mktemp("programs")
+    for source in sorted(PROGRAMS.glob("*.c")):
+        for kind, flags in (("dynamic", ()), ("static", ("-static",))):
+            target = out / f"{source.stem}-{kind}"
+            subprocess.run(
+                [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
+            )
+    return out
+
+
+def _run(*words: str | Path, **options: object) -> RunResult:
+    found = run(
+        [str(word) for word in words],
+        **{"engine": "kvm", "sysroot": "/", "capture_output": True, "timeout": 60.0, **options},  # type: ignore[arg-type]
+    )
+    assert found.stats is not None
+    return found
+
+
+def test_the_stubs_are_what_their_sources_say() -> None:
+    assembler = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
+    for name, text in space.SOURCES.items():
+        assert bytes(assembler.asm(text)[0]) == space.STUBS[name]
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("name", ["faults", "processes"])
+def test_a_program_does_what_it_does_on_the_host(build: Path, name: str, kind: str) -> None:
+    program = build / f"{name}-{kind}"
+    native = subprocess.run([program], capture_output=True, check=False)
+    found = _run(program, trust=True)
+    assert found.stdout.decode() == native.stdout.decode()
+    assert (found.returncode, found.reason) == (native.returncode, "exit")
+
+
+@pytest.mark.kvm
+def test_programs_of_the_host_run_unmodified(kvm: Kvm) -> None:
+    sh = shutil.which("sh")
+    if platform.machine() != "x86_64" or sh is None:
+        pytest.skip("needs an x86-64 host with a shell")
+    found = _run(
+        sh,
+        "-c",
+        "i=0; while [ $i -lt 200 ]; do i=$((i+1)); done; echo $i $(echo sub); kill -USR1 $$",
+        trust=True,
+    )
+    assert (found.stdout, found.signal) == (b"200 sub\n", 10)
+
+
+@pytest.mark.kvm
+def test_a_loop_without_system_calls_ends_by_the_timeout(build: Path, tmp_path: Path) -> None:
+    source = tmp_path / "loop.c"
+    source.write_text("int main(void) { for (volatile long i = 0;; i++); }\n")
+    subprocess.run(["cc", "-O1", source, "-o", tmp_path / "loop"], check=True)
+    found = _run(tmp_path / "loop", timeout=0.3)
+    assert found.reason == "timeout"
+    assert found.phases["run"] < 10
+
+
+@pytest.mark.kvm
+def test_a_fault_that_nobody_handles_kills(build: Path, tmp_path: Path) -> None:
+    source = tmp_path / "die.c"
+    source.write_text("int main(void) { *(volatile int *)24 = 1; }\n")
+    subprocess.run(["cc", "-O1", source, "-o", tmp_path / "die"], check=True)
+    found = _run(tmp_path / "die")
+    assert found.signal == 11
+    assert "0x18" in found.message
+
+
+def _machine(code: str, *, prot: Prot = Prot.RX) -> tuple[KvmEngine, GuestMemory, object]:
+    memory = GuestMemory()
+    engine = KvmEngine(isa.get("x86_64"), memory)
+    memory.map(0x10000, PAGE, prot)
+    memory.poke(0x10000, bytes(keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(code, 0x10000)[0]))
+    cpu = isa.get("x86_64").cpu()
+    cpu.pc = 0x10000
+    return engine, memory, cpu
+
+
+@pytest.mark.kvm
+def test_all_registers_go_in_and_out(kvm: Kvm) -> None:
+    names = ["rax", "rbx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{i}" for i in range(8, 16)), "rcx"]
+    code = "; ".join(f"add {name}, 1" for name in names) + "; stc; std; syscall"
+    engine, memory, cpu = _machine(code)
+    with memory:
+        for i, name in enumerate(names):
+            cpu[name] = 0x1111_0000_0000 * i + i  # type: ignore[index]
+        cpu["fs_base"], cpu["gs_base"] = 0x7000, 0x8000  # type: ignore[index]
+        assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+        for i, name in enumerate(names):
+            if name not in ("rcx", "r11"):
+                assert cpu[name] == 0x1111_0000_0000 * i + i + 1, name  # type: ignore[index]
+        assert cpu["rcx"] == cpu.pc  # type: ignore[index, attr-defined]
+        assert (cpu["cf"], cpu["df"], cpu["zf"]) == (1, 1, 0)  # type: ignore[index]
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_a_kick_that_comes_before_the_run_is_not_lost(kvm: Kvm) -> None:
+    engine, memory, cpu = _machine("mov eax, 39; again: syscall; jmp again")
+    with memory:
+        engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+        engine.interrupt()
+        assert type(engine.run(cpu, memory, 1)).__name__ == "Interrupted"  # type: ignore[arg-type]
+        assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_threads_that_end_leave_their_vcpu_to_others(kvm: Kvm) -> None:
+    engine, memory, cpu = _machine("syscall")
+    with memory:
+        for _ in range(space.VCPUS + 20):
+            other = cpu.copy()  # type: ignore[attr-defined]
+            engine.run(other, memory, 1)
+            del other
+        assert len(engine._vm._vcpus) <= 3
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_an_area_that_the_processor_would_refuse_is_made_fit(kvm: Kvm) -> None:
+    """A signal handler may write anything into its frame."""
+    engine, memory, cpu = _machine("again: syscall; jmp again")
+    with memory:
+        engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+        outside = cpu.outside  # type: ignore[attr-defined]
+        size = len(outside.save())
+        for fill in (0x00, 0xFF, 0x5A):
+            outside.load(bytes([fill]) * size)
+            assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+        outside.load(os.urandom(size))
+        engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+        engine.close()
+
+
+def test_without_a_device_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened() -> Kvm:
+        return Kvm("/nonexistent/kvm")
+
+    monkeypatch.setattr(engine_module, "_opened", opened)
+    with GuestMemory() as memory:
+        if platform.machine() == "x86_64":
+            with pytest.raises(EngineUnavailable, match="/nonexistent/kvm") as caught:
+                KvmEngine(isa.get("x86_64"), memory)
+            assert "modprobe" in (caught.value.hint or "")
+        with pytest.raises(EngineUnavailable, match="made for riscv64"):
+            KvmEngine(isa.get("riscv64"), memory)
+        assert not memory.table_changed
+
+
+@pytest.mark.kvm
+def test_what_counts_instructions_is_refused(build: Path) -> None:
+    with pytest.raises(UsageError, match="fuel"):
+        _run(build / "faults-static", fuel=100)
+
+
+def test_page_table_entries_follow_the_permission_table() -> None:
+    made = space.Space(1 << 20)
+    assert not made.fill(0x10000, bytes([0x80 | 3, 0x80 | 5, 0x80, 0x80 | 1, 0]))
+    at = 0x10000 // PAGE
+    entries = list(made.entries[at : at + 5])
+    assert [row & 7 for row in entries] == [7, 5, 0, 5, 0]  # present, writable, user
+    assert [row >> 63 for row in entries] == [1, 0, 0, 1, 0]  # not executable
+    assert [row & 0x7FFF_FFFF_F000 for row in entries[:2]] == [space.ARENA + 0x10000, space.ARENA + 0x11000]
+    assert not made.fill(0x10000, bytes([0x80 | 7]))
+    assert made.fill(0x10000, bytes([0x80 | 3]))  # no longer executable
+    assert made.fill(0x10000, bytes([0x80 | 1]))
+    assert made.fill(0x10000, bytes([0]))
+    assert not made.fill(0x10000, bytes([0x80 | 7]))
+    made.close()
+
+
+def test_the_signal_frame_is_linuxs() -> None:
+    """The kernel's own words in it are what unwinders and handlers look for (arch/x86/include/uapi/asm/sigcontext.h)."""
+    from vm_core.linux.abi import SigInfo
+
+    class Vectors:
+        def __init__(self) -> None:
+            self.area = bytes(512) + (7).to_bytes(8, "little") + bytes(56) + bytes(range(256))
+            self.loaded = b""
+
+        def save(self) -> bytes:
+            return self.area
+
+        def load(self, area: bytes) -> None:
+            self.loaded = area
+
+        def copy(self) -> Vectors:
+            return self
+
+        def kick(self) -> None:
+            pass
+
+    cpu = isa.get("x86_64").cpu()
+    abi = abi_of("x86_64", cpu.layout)
+    cpu.outside = vectors = Vectors()
+    with GuestMemory() as memory:
+        memory.map(0x20000, 4 * PAGE, Prot.RW)
+        abi.push_frame(cpu, memory, 0x24000, SigInfo(10), 0x5000, 0, (0, 0, 0), 0x6000)
+        context, frame = cpu["rdx"], cpu["rsp"]
+        assert memory.load(context, 8) == 7
+        saved = memory.load(context + 40 + 23 * 8, 8)
+        assert saved % 64 == 0
+        assert memory.read(saved + 464, 4) == b"SXPF"
+        assert memory.load(saved + 468, 4) == len(vectors.area) + 4
+        assert memory.load(saved + 472, 8) == 7
+        assert memory.read(saved + len(vectors.area), 4) == b"EXPF"
+        cpu["rsp"] = frame + 8
+        abi.pop_frame(cpu, memory)
+        assert vectors.loaded[512:] == vectors.area[512:]
+        # A handler that spoils the words gets the legacy part back alone.
+        memory.store(saved + 464, 4, 0)
+        cpu["rsp"] = frame + 8
+        abi.pop_frame(cpu, memory)
+        assert len(vectors.loaded) == 576
+        assert vectors.loaded[512] == 3
+
+
+@pytest.mark.kvm
+def test_memory_goes_from_all_threads_at_once(kvm: Kvm) -> None:
+    """A thread that only reads a page faults as soon as another has taken it away."""
+    engine, memory, cpu = _machine("again: mov rax, [rsi]; jmp again")
+    with memory:
+        memory.map(0x50000, PAGE, Prot.RW)
+        cpu["rsi"] = 0x50000  # type: ignore[index]
+        for take in (lambda: memory.protect(0x50000, PAGE, Prot.NONE), lambda: memory.unmap(0x50000, PAGE)):
+            found: list[object] = []
+            runner = threading.Thread(target=lambda found=found: found.append(engine.run(cpu, memory, 1)))  # type: ignore[misc, arg-type]
+            runner.start()
+            while not engine._seats:
+                pass
+            threading.Event().wait(0.05)
+            assert not found
+            take()
+            runner.join(10)
+            assert found
+            assert (found[0].cause.value, found[0].address) == ("load", 0x50000)  # type: ignore[attr-defined]
+            memory.protect(0x50000, PAGE, Prot.RW)
+        engine.close()
