@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import keystone
@@ -16,6 +17,7 @@ from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.user import engine as engine_module
 from vm_accel.user import space
 from vm_accel.user.engine import KvmEngine
+from vm_accel.user.guest import Guest, GuestEnded, GuestFault, GuestTimeout
 from vm_core import isa
 from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.linux.abi import abi_of
@@ -271,3 +273,87 @@ def test_memory_goes_from_all_threads_at_once(kvm: Kvm) -> None:
             assert (found[0].cause.value, found[0].address) == ("load", 0x50000)  # type: ignore[attr-defined]
             memory.protect(0x50000, PAGE, Prot.RW)
         engine.close()
+
+
+@pytest.fixture(params=["static", "dynamic"])
+def service(build: Path, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """An initialised guest, before its main."""
+    with Guest([str(build / f"service-{request.param}")], sysroot="/", stdio=(None, None, None)) as guest:
+        yield guest
+
+
+@pytest.mark.kvm
+def test_functions_are_called_and_return(service: Guest) -> None:
+    assert service.call("add", 1, 2, 3, 4, 5, 6) == 91
+    assert service.call("add", -91, 0, 0, 0, 0, 0) == (1 << 64) - 91
+    assert [service.call("count") for _ in range(3)] == [1, 2, 3]
+    data = os.urandom(5000)
+    assert service.call("total", data, len(data)) == sum(data)
+    assert service.read(service.address("counter"), 4) == b"\3\0\0\0"
+
+
+@pytest.mark.kvm
+def test_a_reset_undoes_memory_mappings_and_registers(service: Guest) -> None:
+    service.call("count")
+    with pytest.raises(UsageError, match="no snapshot"):
+        service.reset()
+    service.snapshot()
+    before = service.memory.view[: 1 << 20].tobytes(), bytes(service.memory.table), list(service.memory.regions())
+    for _ in range(3):
+        assert service.call("count") == 2
+        assert service.call("grow", 100) == 1
+        assert service.call("grow", 10 << 20) == 1  # its own mapping
+        assert service.call("identify") == 1_000_000 + len(service.process.comm) + 1
+        assert service.call("scaled", 3) == 60
+        assert service.call("mode", 1) == 0
+        service.write(service.address("scale"), bytes(8))
+        assert service.call("count") == 23
+        service.reset()
+    assert before == (
+        service.memory.view[: 1 << 20].tobytes(),
+        bytes(service.memory.table),
+        list(service.memory.regions()),
+    )
+    # Only what a call writes is copied, once it is known.
+    assert 0 < service.hot_pages < 60
+    service.snapshot()
+    service.call("count")
+    service.reset()
+    assert service.hot_pages <= 3
+
+
+@pytest.mark.kvm
+def test_a_call_that_does_not_return_leaves_a_guest_that_can_be_reset(service: Guest) -> None:
+    service.snapshot()
+    with pytest.raises(GuestFault) as caught:
+        service.call("fault")
+    assert caught.value.trap.address == 8
+    service.reset()
+    with pytest.raises(GuestTimeout, match=r"0\.1 s"):
+        service.call("forever", timeout=0.1)
+    service.reset()
+    assert service.call("count", timeout=10.0) == 1
+    with pytest.raises(GuestEnded, match="status 3"):
+        service.call("leave")
+    with pytest.raises(UsageError, match="ended"):
+        service.reset()
+
+
+@pytest.mark.kvm
+def test_the_same_page_is_reset_each_time_it_is_written(service: Guest) -> None:
+    service.snapshot()
+    for _ in range(200):
+        assert service.call("count") == 1
+        service.reset()
+
+
+@pytest.mark.kvm
+def test_wrong_use_of_a_guest_is_told(build: Path, service: Guest) -> None:
+    with pytest.raises(UsageError, match="no function 'nothing'"):
+        service.call("nothing")
+    with pytest.raises(UsageError, match="7 arguments"):
+        service.call("add", *range(7))
+    with pytest.raises(UsageError, match="no function 'nowhere'"):
+        Guest([str(build / "service-static")], ready="nowhere")
+    with pytest.raises(GuestEnded):
+        Guest([str(build / "service-static")], ready="forever", stdio=(None, None, None))

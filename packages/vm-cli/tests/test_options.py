@@ -50,7 +50,7 @@ def test_qemu_splits_assignments_at_commas() -> None:
     ("words", "message", "hint"),
     [
         (["--engin", "jit"], "there is no option --engin", "did you mean --engine?"),
-        (["--engine"], "--engine needs a value (auto|jit|baseline|interp|reference)", ""),
+        (["--engine"], "--engine needs a value (auto|jit|baseline|interp|reference|kvm)", ""),
         (["--net=1"], "--net takes no value", ""),
         (["--no-engine", "p"], "there is no option --no-engine", None),
         (["--no-json", "p"], "there is no option --no-json", None),

@@ -685,6 +685,27 @@ class GuestMemory:
         for notify in self.table_changed:
             notify(start, end)
 
+    def layout(self) -> tuple[object, ...]:
+        """What is mapped where and how, for set_layout()."""
+        with self.lock:
+            self._settle()
+            return list(self._regions), list(self._starts), self._committed, bytes(self.table)
+
+    def set_layout(self, layout: tuple[object, ...], changed: Sequence[tuple[int, int]]) -> None:
+        """Map as it was; ``changed`` is where something has been mapped, unmapped or protected since. What lies there is zeroed
+        memory then. Not for what has mapped files."""
+        regions, starts, committed, table = layout
+        assert isinstance(regions, list) and isinstance(starts, list)  # noqa: PT018
+        assert isinstance(committed, int) and isinstance(table, bytes)  # noqa: PT018
+        with self.lock:
+            self._settle()
+            self._regions, self._starts, self._committed = list(regions), list(starts), committed
+            for start, end in changed:
+                self.table[start >> 12 : end >> 12] = table[start >> 12 : end >> 12]
+                for notify in self.table_changed:
+                    notify(start, end)
+                self._zero(start, end)
+
     def refresh(self, start: int, end: int) -> None:
         """Make whoever shares the host's page tables (KVM) forget what it knows of these pages, which stay as they are."""
         # SAFETY: the range lies inside the arena. x86-64 has no pages that can be written and not read, so that other threads of

@@ -63,6 +63,7 @@ class KvmVm:
         self._vcpus: dict[int, KvmVcpu] = {}
         self._made = 0
         self._ring_heads: dict[int, int] = {}
+        self._used = False
         self._lock = threading.RLock()
         self._check(config)
         self._fd = call(self.kernel, hypervisor.fd, "KVM_CREATE_VM", 0)
@@ -202,8 +203,21 @@ class KvmVm:
             bits &= bits - 1
         return out
 
-    def harvest(self) -> None:
-        """Take what KVM has put into the dirty rings, so that it can go on. Done by ``run`` when one is full."""
+    def written(self, guest: int) -> list[int]:
+        """As ``dirty`` with a dirty ring, but a page that has been reported may be written again without being reported again: nothing
+        is protected anew, which would cost a fault a page."""
+        self._open()
+        with self._lock:
+            slot = self._slot(guest)
+            self.harvest(reset=False)
+            if not slot.written:
+                return []
+            pages, slot.written = slot.written, set()
+            return sorted(guest + page * PAGE for page in pages)
+
+    def harvest(self, *, reset: bool = True) -> None:
+        """Take what KVM has put into the dirty rings, so that it can go on. Done by ``run`` when one is full. Without ``reset`` the
+        entries stay used."""
         with self._lock:
             slots = {slot.number: slot for slot in self._slots.values()}
             found = 0
@@ -224,7 +238,9 @@ class KvmVm:
                     entry.flags = _GFN_RESET
                     head, found = head + 1, found + 1
                 self._ring_heads[vcpu.index] = head
-            if found:
+            self._used = self._used or found > 0
+            if self._used and reset:
+                self._used = False
                 call(self.kernel, self._open(), "KVM_RESET_DIRTY_RINGS")
 
     # -- vCPUs ---------------------------------------------------------------------------------------------------------

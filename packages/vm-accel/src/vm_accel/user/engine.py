@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
+from vm_accel.interface import VmConfig
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.kvm.kernel import request
 from vm_accel.user.seat import Chair, Seat
@@ -35,6 +36,8 @@ IOCTLS: Final = tuple(
     )
 )  # fmt: skip
 """What it asks of KVM once the program runs: a new vCPU for a thread, a new machine after fork and execve."""
+_RING: Final = 1 << 13
+"""Entries of the ring of written pages."""
 _NO_TILES: Final = ~(3 << 17)
 """Components of XCR0 without AMX: Linux wants a program to ask for it first."""
 
@@ -71,7 +74,10 @@ class KvmEngine:
     """It does not see single instructions."""
     ioctls = IOCTLS
 
-    def __init__(self, isa: Isa, memory: GuestMemory, *, kvm: Kvm | None = None, **_options: Any) -> None:
+    def __init__(
+        self, isa: Isa, memory: GuestMemory, *, kvm: Kvm | None = None, track: bool = False, **_options: Any
+    ) -> None:
+        """``track``: the machine says which pages the program has written (:meth:`written`)."""
         if isa.name != "x86_64":
             raise EngineUnavailable(
                 f"the engine 'kvm' runs x86-64 programs, and this one is made for {isa.name}",
@@ -82,6 +88,7 @@ class KvmEngine:
         self._lock = threading.RLock()
         self._seats: weakref.WeakSet[Seat] = weakref.WeakSet()
         self._free: list[Chair] = []
+        self._track = track
         self._here = threading.local()
         self._kept = b""
         try:
@@ -117,9 +124,9 @@ class KvmEngine:
 
     def _start_vm(self) -> None:
         """The machine, with no vCPU yet."""
-        self._vm = self._kvm.create_vm()
+        self._vm = self._kvm.create_vm(VmConfig(dirty_ring=_RING if self._track else 0))
         self._vm.map(0, self._space.memory)
-        self._vm.map(ARENA, _Arena(self.memory))
+        self._vm.map(ARENA, _Arena(self.memory), log_dirty=self._track)
 
     def _changed(self, start: int, end: int) -> None:
         if self._space.fill(start, bytes(self.memory.table[start >> 12 : end >> 12])):
@@ -148,6 +155,14 @@ class KvmEngine:
                 self._vm, self._space, vcpu,
                 features=self._features, area_bytes=self._area_bytes, enable=self._enables,
             )  # fmt: skip
+
+    def written(self) -> list[int]:
+        """The addresses of pages that the program has written, each at least once since it was there."""
+        return [page - ARENA for page in self._vm.written(ARENA)]
+
+    def protect(self) -> None:
+        """From now on ``written`` reports all pages anew."""
+        self._vm.dirty(ARENA)
 
     def leave(self, chair: Chair) -> None:
         """A thread is over; the next one takes its vCPU."""

@@ -15,8 +15,8 @@ from vm_accel.errors import HypervisorError
 from vm_accel.exits import FailEntry, Halt, PortIo, Shutdown
 from vm_accel.exits import Interrupted as Kicked
 from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, KvmVcpu
-from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, Space
-from vm_core.engine import Cause, Exit, Interrupted, Syscall, Trap
+from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, RETURN, Space
+from vm_core.engine import Breakpoint, Cause, Exit, Interrupted, Syscall, Trap
 from vm_core.memory import Access
 from vm_core.state import CpuState, Outside
 
@@ -207,8 +207,11 @@ class Seat:
             self._take(words, rip, g[_RFLAGS])
             return Interrupted()
         elif isinstance(exit_, PortIo):
-            # The program's own OUT to our port: not for it, as all others are not.
             self._take(words, rip, g[_RFLAGS])
+            if rip - RETURN in (0, 2):
+                words[0] = RETURN + 2
+                return Breakpoint(RETURN)
+            # The program's own OUT to our port: not for it, as all others are not.
             return Trap(Cause.REFUSED, rip, rip)
         what = "a triple fault" if isinstance(exit_, Shutdown) else repr(exit_)
         if isinstance(exit_, FailEntry):

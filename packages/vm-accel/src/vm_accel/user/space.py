@@ -26,7 +26,7 @@ from vm_accel import x86
 from vm_accel.memory import HostMemory
 from vm_core.memory import PAGE
 
-__all__ = ["ARENA", "BASE", "ENTRY", "HANDLERS", "PORT", "SOURCES", "STUBS", "VCPUS", "Space"]
+__all__ = ["ARENA", "BASE", "ENTRY", "HANDLERS", "PORT", "RETURN", "SOURCES", "STUBS", "VCPUS", "Space"]
 
 ARENA: Final = 1 << 32
 """Guest-physical address of the program's address 0."""
@@ -50,6 +50,8 @@ _SIZE: Final = _TABLES + (8 << 20)
 HANDLERS: Final = BASE + _DESCRIPTORS + 0x100
 """Of vector n: two bytes a vector."""
 ENTRY: Final = BASE + _SYSCALL
+RETURN: Final = ENTRY + 16
+"""Where a function that vm called returns to: the same bytes once more."""
 SOURCES: Final = {"syscall": f"out {PORT}, al; ud2", "exception": "hlt; nop"}
 STUBS: Final = {"syscall": b"\xe6\x07\x0f\x0b", "exception": b"\xf4\x90"}
 """What the assembler makes of SOURCES."""
@@ -90,7 +92,7 @@ class Space:
             own[at >> 12] = at | _MARKED | _WRITE | _NX
         write(_OWN_TABLE, array("Q", own).tobytes())
         self._gates()
-        write(_SYSCALL, STUBS["syscall"])
+        write(_SYSCALL, STUBS["syscall"].ljust(16, b"\xcc") + STUBS["syscall"])
 
     def _gates(self) -> None:
         gates = bytearray()
