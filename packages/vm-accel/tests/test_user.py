@@ -13,11 +13,12 @@ from pathlib import Path
 import keystone
 import pytest
 
+from vm_accel.errors import GuestEnded, GuestFault, GuestTimeout
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.user import engine as engine_module
 from vm_accel.user import space
 from vm_accel.user.engine import KvmEngine
-from vm_accel.user.guest import Guest, GuestEnded, GuestFault, GuestTimeout
+from vm_accel.user.guest import Guest
 from vm_core import isa
 from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.linux.abi import abi_of

@@ -1,12 +1,20 @@
-"""What can go wrong with the host's hypervisor. What the guest does is an exit, never one of these."""
+"""What can go wrong with the host's hypervisor, and in a function of a guest that Python called (:mod:`vm_accel.user.guest`)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from vm_core.errors import EngineUnavailable, HostError
+from vm_core.engine import Trap
+from vm_core.errors import EngineUnavailable, GuestError, HostError
 
-__all__ = ["AcceleratorUnavailable", "EntitlementMissing", "HypervisorError"]
+__all__ = [
+    "AcceleratorUnavailable",
+    "EntitlementMissing",
+    "GuestEnded",
+    "GuestFault",
+    "GuestTimeout",
+    "HypervisorError",
+]
 
 
 class AcceleratorUnavailable(EngineUnavailable):
@@ -33,3 +41,25 @@ class EntitlementMissing(AcceleratorUnavailable):
     def __init__(self, message: str, *, entitlement: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.entitlement = entitlement
+
+
+class GuestEnded(GuestError):
+    """The program ended where a function of it should have returned, or before it was ready."""
+
+    code: ClassVar[str] = "VM204"
+
+
+class GuestFault(GuestError):
+    """A called function did what a signal would kill its program for; `trap` says what. After a reset the guest can go on."""
+
+    code: ClassVar[str] = "VM205"
+
+    def __init__(self, message: str, trap: Trap) -> None:
+        super().__init__(message)
+        self.trap = trap
+
+
+class GuestTimeout(GuestError):
+    """A called function did not return in time. After a reset the guest can go on."""
+
+    code: ClassVar[str] = "VM206"

@@ -187,11 +187,11 @@ def _kvm() -> Finding:
     try:
         interface = importlib.import_module("vm_accel")
     except ImportError:
-        return Finding("kvm", "note", "vm-accel is not installed; no engine needs it yet")
+        return Finding("kvm", "note", "vm-accel is not installed; only --accel needs it")
     found = interface.flavour()
     if found.name == "none":
-        return Finding("kvm", "note", f"{found.reason}; no engine needs it yet", found.hint)
-    return Finding("kvm", "ok", f"/dev/kvm is there ({found.name}); no engine uses it yet")
+        return Finding("kvm", "note", f"{found.reason}; only --accel kvm needs it", found.hint)
+    return Finding("kvm", "ok", f"/dev/kvm is there ({found.name}); --accel kvm runs programs of the host's kind on it")
 
 
 def _platform_accelerators() -> Finding:

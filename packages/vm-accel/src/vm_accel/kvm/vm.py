@@ -219,19 +219,20 @@ class KvmVm:
         """Take what KVM has put into the dirty rings, so that it can go on. Done by ``run`` when one is full. Without ``reset`` the
         entries stay used."""
         with self._lock:
-            slots = {slot.number: slot for slot in self._slots.values()}
+            slots: dict[int, _Slot] = {}
             found = 0
             for vcpu in self._vcpus.values():
                 ring = vcpu.dirty_ring()
                 if ring is None:
                     continue
                 head = self._ring_heads.get(vcpu.index, 0)
-                # SAFETY: the ring has `config.dirty_ring` entries, and `head` is taken modulo that.
-                entries = ffi.cast("struct kvm_dirty_gfn *", ring)
+                entries = ring
                 while True:
+                    # SAFETY: the ring has `config.dirty_ring` entries, and `head` is taken modulo that.
                     entry = entries[head % self.config.dirty_ring]
                     if not entry.flags & _GFN_DIRTY:
                         break
+                    slots = slots or {slot.number: slot for slot in self._slots.values()}
                     slot = slots.get(entry.slot & 0xFFFF)
                     if slot is not None and slot.log_dirty:
                         slot.written.add(int(entry.offset))
@@ -262,7 +263,8 @@ class KvmVm:
                 if self.ring_bytes:
                     ring = self._map_fd(vcpu, self.ring_bytes, _RING_OFFSET_PAGES * PAGE, "the dirty ring")
                 self._set_model(vcpu, model or self.hypervisor.model(), index)
-                made = KvmVcpu(self, index, vcpu, pointer, size, ring)
+                entries = None if ring is None else ffi.cast("struct kvm_dirty_gfn *", ring)
+                made = KvmVcpu(self, index, vcpu, pointer, size, entries)
             except BaseException:
                 if ring is not None:
                     self.kernel.munmap(ring, self.ring_bytes)

@@ -19,21 +19,22 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
+from vm_accel.errors import GuestEnded, GuestFault, GuestTimeout
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.memory import HostMemory
 from vm_accel.user.engine import KvmEngine
 from vm_accel.user.seat import Seat
 from vm_accel.user.space import RETURN
 from vm_core.engine import Breakpoint, Cause, Exit, Trap
-from vm_core.errors import GuestError, UsageError
+from vm_core.errors import UsageError
 from vm_core.linux.process import Process
 from vm_core.linux.system import ThreadEnd
 from vm_core.memory import PAGE, Access, GuestMemory, Prot
 from vm_core.spec.isa import Isa
 
-__all__ = ["Guest", "GuestEnded", "GuestFault", "GuestTimeout"]
+__all__ = ["Guest"]
 
 _ENDLESS: Final = 1 << 62
 _ARGUMENTS: Final = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -42,35 +43,13 @@ _ROOM: Final = 256
 _MASK: Final = (1 << 64) - 1
 
 
-class GuestEnded(GuestError):
-    """The program ended instead of returning. ``process`` says how."""
-
-    code: ClassVar[str] = "VM204"
-
-
-class GuestFault(GuestError):
-    """A called function did what its signal would kill it for; ``trap`` says what. After a reset the guest can go on."""
-
-    code: ClassVar[str] = "VM205"
-
-    def __init__(self, name: str, trap: Trap) -> None:
-        super().__init__(f"{name} faulted ({trap.cause.value}) at {trap.pc:#x}, address {trap.address:#x}")
-        self.trap = trap
-
-
-class GuestTimeout(GuestError):
-    """A called function did not return in time. After a reset the guest can go on."""
-
-    code: ClassVar[str] = "VM206"
-
-
 class _Snapshot:
     """What a reset goes back to."""
 
     def __init__(self, guest: Guest) -> None:
         thread, memory = guest.process.main, guest.memory
-        self.words = bytes(thread.cpu.words)
-        self.vectors = guest.seat.vcpu.xsave()
+        self.words = memoryview(bytes(thread.cpu.words)).cast("Q")
+        self.vectors = guest.seat.vcpu.xsave_setter(guest.seat.vcpu.xsave())
         self.brk = guest.process.brk
         self.layout = memory.layout()
         self.table = bytes(memory.table)
@@ -195,7 +174,9 @@ class Guest:
                     cpu["rsp"] = stack + 8
                     return cpu["rax"]
                 if isinstance(exit_, Trap):
-                    raise GuestFault(str(function), exit_)
+                    raise GuestFault(
+                        f"{function} faulted ({exit_.cause.value}) at {exit_.pc:#x}, address {exit_.address:#x}", exit_
+                    )
                 if self._late:
                     self._late = False
                     raise GuestTimeout(f"{function} did not return in {timeout:g} s")
@@ -282,10 +263,10 @@ class Guest:
         view, copy = memory.view, shot.copy.view
         for start, end in self._runs:
             view[start:end] = copy[start:end]
-        process.main.cpu.words.cast("B")[:] = shot.words
+        process.main.words[:] = shot.words
         if process.brk != shot.brk:
             process.set_brk(shot.brk)
-        self.seat.vcpu.xsave(shot.vectors)
+        shot.vectors()
 
     @property
     def hot_pages(self) -> int:
