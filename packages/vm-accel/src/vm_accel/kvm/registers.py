@@ -18,6 +18,8 @@ __all__ = ["PLACES", "Place", "Structures", "msr_number"]
 _XSTATE_BV: Final = 512
 """Offset of the bits that say which parts of the XSAVE area count (SDM volume 1, 13.4.2)."""
 _X87, _SSE, _AVX = 1, 2, 4
+_TYPES: Final = {"lapic": "lapic_state"}
+"""Structures that are not called as their ioctls are."""
 
 
 class Place(NamedTuple):
@@ -167,11 +169,11 @@ class Structures:
         self.cache[structure] = found
 
     def raw(self, structure: str) -> bytes:
-        size = self._xsave_bytes if structure == "xsave" else ffi.sizeof(f"struct kvm_{structure}")
+        size = self._size(structure)
         return bytes(ffi.buffer(self.get(structure), size))
 
     def set_raw(self, structure: str, data: bytes) -> None:
-        size = self._xsave_bytes if structure == "xsave" else ffi.sizeof(f"struct kvm_{structure}")
+        size = self._size(structure)
         if len(data) != size:
             raise HypervisorError(
                 f"a saved {structure} has {len(data)} bytes, this host's has {size}", call="restore"
@@ -190,7 +192,12 @@ class Structures:
             words = ffi.new("uint32_t[]", self._xsave_bytes // 4)
             self._own["xsave words"] = words
             return ffi.cast("struct kvm_xsave *", words)
-        return ffi.new(f"struct kvm_{structure} *")
+        return ffi.new(f"struct kvm_{_TYPES.get(structure, structure)} *")
+
+    def _size(self, structure: str) -> int:
+        if structure == "xsave":
+            return self._xsave_bytes
+        return int(ffi.sizeof(f"struct kvm_{_TYPES.get(structure, structure)}"))
 
     # -- MSRs ----------------------------------------------------------------------------------------------------------
 
