@@ -301,7 +301,7 @@ def test_the_simulator_sees_a_missing_pool_and_a_deadlock(
     simulator.reset()
     with Queue(run, "test") as queue:
         pointer = queue.pointer
-        queue.call(lambda _: run.dispatch_sync_f(pointer, run.ffi.NULL, run.ffi.cast("void *", run.work)))
+        queue.call(lambda _: run.dispatch_sync_f(pointer, run.ffi.NULL, run.work))
     assert simulator.violations() == ["a queue that waits for itself"]
     simulator.reset()
 
@@ -436,6 +436,7 @@ def test_before_macos_13_there_is_no_machine_identifier(sim: Simulator, kernel: 
         ({"disks": (Disk(Path("/nonexistent")),)}, "disk /nonexistent: No such file"),
         ({"disks": (Disk(Path("/dev/null")),)}, "is not a file"),
         ({"networks": (Network(mac="5a:94:ef:00:00"),)}, "no MAC address"),
+        ({"networks": (Network(mac="5b:94:ef:00:00:01"),)}, "group of cards"),
         ({"shares": (Share("a", Path("/nonexistent")),)}, "No such file"),
         ({"shares": (Share("a", Path("/etc/passwd")),)}, "not a directory"),
         ({"shares": (Share("a", Path("/")), Share("a", Path("/")))}, "one tag"),
@@ -851,7 +852,7 @@ def test_many_machines_at_once(sim: Simulator, kernel: Path) -> None:
 
 
 def test_close_ends_a_start_that_hangs(sim: Simulator, kernel: Path) -> None:
-    sim.set("delay_us", 500_000)
+    sim.set("delay_us", 3_000_000)
     machine = Vz().create(MachineConfig(kernel=kernel))
     found: list[BaseException] = []
 
@@ -864,10 +865,8 @@ def test_close_ends_a_start_that_hangs(sim: Simulator, kernel: Path) -> None:
     thread = threading.Thread(target=start)
     thread.start()
     wait_for(machine, MachineState.STARTING)
-    before = time.monotonic()
     machine.close()
-    thread.join(10)
-    assert time.monotonic() - before < 0.4
+    thread.join(60)
     assert [str(error) for error in found] == ["the machine was closed"]
 
 
@@ -876,12 +875,11 @@ def test_a_connection_that_comes_too_late_is_closed(sim: Simulator, kernel: Path
         machine.start()
         sim.set("delay_us", 50_000)
         with pytest.raises(TimeoutError):
-            machine.connect(5, timeout=0.001)
-        sim.set("delay_us", 1000)
-        machine.connect(6).close()
-        os.close(sim.c.sim_guest_end(6))
-        time.sleep(0.1)
-        with socket.socket(fileno=sim.c.sim_guest_end(5)) as guest:
+            machine.connect(33, timeout=0.001)
+        until = time.monotonic() + 60
+        while not sim.c.sim_guest_end(33) and time.monotonic() < until:
+            time.sleep(0.001)
+        with socket.socket(fileno=sim.c.sim_guest_end(33)) as guest:
             assert guest.recv(1) == b""
 
 

@@ -128,6 +128,10 @@ def check(config: MachineConfig) -> None:
     for network in config.networks:
         if network.mac is not None and not _MAC.fullmatch(network.mac):
             raise UsageError(f"{network.mac!r} is no MAC address", hint="such as 5a:94:ef:00:00:01")
+        if network.mac is not None and int(network.mac[:2], 16) & 1:
+            raise UsageError(
+                f"{network.mac} is the address of a group of cards", hint="the first byte must be even"
+            )
     if "mtu" in config.extra and not 1500 <= config.extra["mtu"] <= 65535:
         raise UsageError(f"an MTU of {config.extra['mtu']} is not within 1500 and 65535")
     tags = [share.tag for share in config.shares]

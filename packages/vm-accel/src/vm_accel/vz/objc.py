@@ -14,6 +14,7 @@ frameworks answer with an exception.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -90,6 +91,16 @@ _TYPES: Final = {
     "v": "void",
 }
 
+_CTYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("@", "#", ":", "@?", "^v", "^@", "*"), ctypes.c_void_p),
+    "B": ctypes.c_bool,
+    "i": ctypes.c_int32,
+    "I": ctypes.c_uint32,
+    "q": ctypes.c_int64,
+    "Q": ctypes.c_uint64,
+    "v": None,
+}
+
 BLOCK_IS_GLOBAL: Final = 1 << 28
 """Copying the block gives the block itself, and releasing it does nothing."""
 BLOCK_HAS_SIGNATURE: Final = 1 << 30
@@ -126,7 +137,7 @@ class Runtime:
         self._next = 0
         self._guard = threading.Lock()
         # SAFETY: kept as long as the runtime, so that no closure is freed while a queue is about to call it.
-        self.work = ffi.callback("void(void *)", self._perform)
+        self.work, self._kept = self.closure("v^v", self._perform)
         self._classes: dict[str, tuple[Any, list[Any]]] = {}
         self.here = threading.local()
         """``here.queue``: the queue whose work this thread is doing, if any."""
@@ -311,6 +322,27 @@ class Runtime:
     def _perform(self, context: Any) -> None:
         self._work.pop(int(self.ffi.cast("intptr_t", context)))()
 
+    def closure(self, encoding: str, function: Callable[..., Any]) -> tuple[Any, Any]:
+        """A C function that calls ``function``, which gets pointers as ``void *`` and raises nothing: its address, and what
+        must be kept as long as it can be called.
+
+        By ctypes, not by cffi: on Apple silicon, cffi's callbacks need writable code memory, which many a Python may not have;
+        ctypes takes its closures from the system's libffi, which needs none.
+        """
+        cast = self.ffi.cast
+        result, *arguments = table.split(encoding)
+        pointers = [_CTYPES[kind] is ctypes.c_void_p for kind in arguments]
+
+        def called(*values: Any) -> Any:
+            given = (
+                cast("void *", value or 0) if pointer else value
+                for value, pointer in zip(values, pointers, strict=True)
+            )
+            return function(*given)
+
+        made = ctypes.CFUNCTYPE(_CTYPES[result], *(_CTYPES[kind] for kind in arguments))(called)
+        return cast("void *", ctypes.cast(made, ctypes.c_void_p).value), made
+
     def make_class(
         self, name: str, methods: dict[str, tuple[str, Callable[..., Any]]], protocol: str = ""
     ) -> Any:
@@ -335,27 +367,19 @@ class Runtime:
             raise HypervisorError(f"no class {name} can be made", call="objc_allocateClassPair")
         kept = []
         for selector, (encoding, function) in methods.items():
-            result, *arguments = (_TYPES[kind] for kind in table.split(encoding))
             # SAFETY: kept as long as the runtime; the C type is the method's.
-            implementation = self.ffi.callback(
-                f"{result}(*)({', '.join(arguments)})",
-                _without_selector(self.ffi, function),
-                error=0 if result == "_Bool" else None,
-            )
+            address, implementation = self.closure(encoding, _without_selector(self.ffi, function))
             kept.append(implementation)
             native = (
                 encoding
                 if platform.machine() != "x86_64" or sys.platform != "darwin"
                 else encoding.replace("B", "c")
             )
-            if not self.class_addMethod(
-                made, self.selector(selector), self.ffi.cast("void *", implementation), native.encode()
-            ):
+            if not self.class_addMethod(made, self.selector(selector), address, native.encode()):
                 raise HypervisorError(f"{name} takes no {selector}", call="class_addMethod")
         declared = self.objc_getProtocol(protocol.encode()) if protocol else None
-        if (
-            declared
-        ):  # the runtime knows a protocol only if some loaded code refers to it; nothing depends on it
+        # The runtime knows a protocol only if some loaded code refers to it; nothing depends on it.
+        if declared:
             self.class_addProtocol(made, declared)
         self.objc_registerClassPair(made)
         return made, kept
@@ -436,12 +460,8 @@ class _Blocks:
         self._all: list[Any] = []
         self._taken: dict[int, tuple[Callable[..., None], Any]] = {}
         self._guard = threading.Lock()
-        ffi = runtime.ffi
         # SAFETY: kept as long as the runtime. The first argument of a block's function is the block.
-        self._invoke = {
-            1: ffi.callback("void(vm_block *, void *)", self._called),
-            2: ffi.callback("void(vm_block *, void *, void *)", self._called),
-        }
+        self._invoke = {count: runtime.closure("v@?" + "@" * count, self._called) for count in _SIGNATURES}
         self._descriptors = {count: self._descriptor(count) for count in self._invoke}
 
     def _descriptor(self, count: int) -> tuple[Any, Any]:
@@ -459,14 +479,15 @@ class _Blocks:
             else:
                 block = ffi.new("vm_block *")
                 block.isa, block.flags = self._runtime.global_block, BLOCK_IS_GLOBAL | BLOCK_HAS_SIGNATURE
-                block.invoke = ffi.cast("void *", self._invoke[arguments])
+                block.invoke = self._invoke[arguments][0]
                 block.descriptor = self._descriptors[arguments][0]
                 block.token = len(self._all) * 2 + arguments - 1
                 self._all.append(block)
             self._taken[block.token] = (function, block)
         return ffi.cast("void *", block)
 
-    def _called(self, block: Any, *arguments: Any) -> None:
+    def _called(self, pointer: Any, *arguments: Any) -> None:
+        block = self._runtime.ffi.cast("vm_block *", pointer)
         with self._guard:
             function, kept = self._taken.pop(block.token)
             self._free[len(arguments)].append(kept)
@@ -519,9 +540,7 @@ class Queue:
                 work()
             else:
                 # SAFETY: the queue is retained, and the callback lives as long as the runtime.
-                run.dispatch_sync_f(
-                    pointer, run.ffi.cast("void *", run.register_work(work)), run.ffi.cast("void *", run.work)
-                )
+                run.dispatch_sync_f(pointer, run.ffi.cast("void *", run.register_work(work)), run.work)
         finally:
             run.dispatch_release(pointer)
         if errors:
