@@ -43,7 +43,8 @@ needs_riscv64 = pytest.mark.skipif(
 
 @cache
 def windows() -> Headers:
-    return Headers("x86_64-w64-windows-gnu", (MINGW,), "#include <windows.h>\n#include <winhvplatform.h>\n")
+    source = "#include <windows.h>\n#include <winhvplatform.h>\n"
+    return Headers("x86_64-w64-windows-gnu", (MINGW,), source, only=("winhv",))
 
 
 def evaluated(triple: str, expressions: dict[str, str]) -> tuple[Headers, dict[str, int]]:
