@@ -31,7 +31,6 @@ class Finding:
         return {"check": self.check, "level": self.level, "message": self.message, "fix": self.fix}
 
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 # The number of asm-generic/unistd.h; the same on x86-64 for a call this new.
 _OPENAT2: Final = 437
 _RESOLVE: Final = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS, as vm_core.linux.paths asks for
@@ -118,8 +117,11 @@ def _executable_memory() -> Finding:
 def _openat2() -> Finding:
     how = struct.pack("QQQ", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE)
     buffer = ctypes.create_string_buffer(how, len(how))
+    if sys.platform != "linux":
+        return Finding("openat2", "note", "only on Linux")
+    libc = ctypes.CDLL(None, use_errno=True)
     # SAFETY: the kernel reads 24 bytes of `buffer`, which lives until the call has returned.
-    fd = _libc.syscall(_OPENAT2, _AT_FDCWD, b".", buffer, ctypes.c_size_t(len(how)))
+    fd = libc.syscall(_OPENAT2, _AT_FDCWD, b".", buffer, ctypes.c_size_t(len(how)))
     if fd < 0:
         reason = os.strerror(ctypes.get_errno())
         return Finding(
