@@ -187,6 +187,8 @@ def _user_namespaces() -> Finding:
 
 def _kvm() -> Finding:
     """Whether /dev/kvm can be used, which kind it is, and how fast: guest kernels are slow where none but ring 3 is native."""
+    if sys.platform != "linux":
+        return Finding("kvm", "note", "only on Linux")
     try:
         interface = importlib.import_module("vm_accel")
         hypervisor = importlib.import_module("vm_accel.kvm.hypervisor")
