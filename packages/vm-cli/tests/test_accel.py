@@ -121,6 +121,17 @@ def test_nothing_of_unix_is_needed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "17 passed" in done.stdout
+    doctor = subprocess.run(
+        [sys.executable, "-c", WINDOWS, "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=120,
+        check=False,
+    )
+    findings = {found["check"]: found for found in json.loads(doctor.stdout)}
+    assert findings["accelerators"]["message"] == "whpx"
+    assert findings["kvm"]["message"] == findings["seccomp"]["message"] == "only on Linux"
 
 
 @elsewhere

@@ -138,6 +138,8 @@ def _wall(name: str) -> Callable[[], Finding]:
     """A check of something that the kernel could enforce on the process of a guest."""
 
     def check() -> Finding:
+        if sys.platform != "linux":
+            return Finding(name, "note", "only on Linux")
         from vm_core.linux.confine import walls
 
         found = {wall.name: wall for wall in walls()}
@@ -282,6 +284,8 @@ def _sysroot() -> Finding:
     """What vm sysroot needs to find Debian's packages and to believe them."""
     import shutil
 
+    if sys.platform != "linux":
+        return Finding("sysroot", "note", "only on Linux")
     from vm_cli.settings import load
     from vm_cli.sysroot.mirror import KEYRINGS, read_apt
 
