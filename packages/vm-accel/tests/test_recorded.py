@@ -75,7 +75,7 @@ class Whpx(WhpxVcpu):
         self._ffi.memmove(self._context, raw, len(raw))
         self._pending = pending.Pending()
         self._closed = self._hidden_step = self._step = self._running = False
-        self._kicked, self._breakpoints, self._watched = True, (), 0
+        self._kicked, self._breakpoints, self._watched, self._passing = True, (), 0, None
         self._changed = set()
         code = raw[52:67]  # the instruction's bytes, at the same place for memory and ports
         self.from_memory = code[0] == 0xF3 and code[1] in (0xA4, 0xA5, 0x6E, 0x6F)

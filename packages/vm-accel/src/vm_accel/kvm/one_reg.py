@@ -310,7 +310,7 @@ class OneRegVm:
 
     def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
         """The host's view of guest-physical bytes, if they are memory that the guest may access so."""
-        for slot in self._slots.values():
+        for slot in list(self._slots.values()):  # others may map meanwhile
             at = address - slot.guest
             if 0 <= at and at + size <= slot.size and not (is_write and slot.flags & _READ_ONLY):
                 # SAFETY: inside the mapping, which is held.
