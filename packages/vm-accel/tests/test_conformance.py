@@ -12,6 +12,11 @@ from vm_accel.testing.snippets import CODE, SNIPPETS, Snippet
 pytestmark = pytest.mark.kvm
 
 
+def only_x86(hypervisor: Hypervisor) -> None:
+    if hypervisor.isa != "x86_64":
+        pytest.skip(f"{hypervisor.name}: this is about the snippets for x86-64")
+
+
 @pytest.mark.parametrize("bus", [False, True], ids=["exits", "bus"])
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.isa}-{snippet.name}")
 def test_snippet(hypervisor: Hypervisor, snippet: Snippet, bus: bool) -> None:
@@ -39,6 +44,7 @@ def test_every_snippet_can_be_assembled(snippet: Snippet) -> None:
 
 
 def test_this_host_runs_more_than_sixty_of_them(hypervisor: Hypervisor) -> None:
+    only_x86(hypervisor)
     assert len(applicable(hypervisor)) >= 60
 
 
@@ -49,6 +55,7 @@ def test_this_host_runs_more_than_sixty_of_them(hypervisor: Hypervisor) -> None:
 )
 def test_a_difference_is_found(hypervisor: Hypervisor, change: dict[str, object]) -> None:
     """The suite itself can fail."""
+    only_x86(hypervisor)
     snippet = next(each for each in SNIPPETS if each.name == "long-out-8")
     for bus in (False, True):
         run_snippet(hypervisor, snippet, bus=bus)
@@ -57,5 +64,6 @@ def test_a_difference_is_found(hypervisor: Hypervisor, change: dict[str, object]
 
 
 def test_the_stubs_tell_their_vector(hypervisor: Hypervisor) -> None:
+    only_x86(hypervisor)
     with guest(hypervisor, "ud2") as made:
         assert made.vcpu.run().data == b"\x06"  # type: ignore[union-attr]

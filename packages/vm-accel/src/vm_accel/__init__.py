@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vm_accel.errors import AcceleratorUnavailable, HypervisorError
+from vm_accel.errors import AcceleratorUnavailable, EntitlementMissing, HypervisorError
 from vm_accel.interface import Bus, Feature, Hypervisor, Machine, MachineBackend, Vcpu, Vm, VmConfig
 from vm_accel.kvm.host import Flavour, flavour
 from vm_accel.registry import available, choose, open_hypervisor, open_machines, probe
@@ -10,6 +10,7 @@ from vm_accel.registry import available, choose, open_hypervisor, open_machines,
 __all__ = [
     "AcceleratorUnavailable",
     "Bus",
+    "EntitlementMissing",
     "Feature",
     "Flavour",
     "Hypervisor",

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from vm_core.errors import EngineUnavailable, HostError
 
-__all__ = ["AcceleratorUnavailable", "HypervisorError"]
+__all__ = ["AcceleratorUnavailable", "EntitlementMissing", "HypervisorError"]
 
 
 class AcceleratorUnavailable(EngineUnavailable):
@@ -23,3 +23,13 @@ class HypervisorError(HostError):
     def __init__(self, message: str, *, call: str = "", status: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.call, self.status = call, status
+
+
+class EntitlementMissing(AcceleratorUnavailable):
+    """macOS refuses this Python its hypervisor: the program is not signed with the entitlement that `entitlement` names."""
+
+    code: ClassVar[str] = "VM312"
+
+    def __init__(self, message: str, *, entitlement: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.entitlement = entitlement

@@ -303,11 +303,19 @@ class MachineState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """An image file as a block device. ``sync``: what the guest flushes is on the host's disk."""
+    """An image file, raw, as a block device.
+
+    ``sync``: what the guest flushes is on the host's disk. ``caching``: by the host's page cache, ``cached``, ``uncached`` or
+    ``auto``. ``bus``: ``virtio``, ``nvme`` or ``usb``. ``name``: at most 20 bytes that the guest finds as the serial number of a
+    virtio disk.
+    """
 
     path: Path
     read_only: bool = False
     sync: bool = True
+    caching: str = "cached"
+    bus: str = "virtio"
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +338,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
-    """A Linux guest. ``memory_bytes`` is rounded up to what the backend needs."""
+    """A Linux guest. ``memory_bytes`` is rounded up to what the backend needs. ``kernel``: None: EFI firmware boots a disk."""
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None = None
     command_line: str = "console=hvc0"
     cpus: int = 1
