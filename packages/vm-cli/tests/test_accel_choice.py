@@ -24,7 +24,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, Availability]:
 
 def test_a_foreign_guest_asks_for_none(host: dict[str, Availability]) -> None:
     host.clear()
-    assert accelerated("auto", "rv64") == "none"
+    assert accelerated("auto", "riscv64") == "none"
 
 
 def test_a_native_guest_gets_what_works(host: dict[str, Availability]) -> None:
@@ -44,5 +44,5 @@ def test_a_named_one_must_be_there_and_fit(host: dict[str, Availability]) -> Non
         accelerated("kvm", "x86_64")
     assert caught.value.hint == "get kvm"
     host["kvm"] = Availability(True)
-    with pytest.raises(UsageError, match="rv64"):
-        accelerated("kvm", "rv64")
+    with pytest.raises(UsageError, match="riscv64"):
+        accelerated("kvm", "riscv64")

@@ -171,7 +171,7 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return out
 
 
-_MACHINES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "riscv64": "rv64"}
+_MACHINES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "riscv64": "riscv64"}
 """What the host calls itself, and the guest ISA that it runs itself."""
 
 
