@@ -6,6 +6,7 @@ A record comes from ``vm accel selftest --record``; those in recorded/ are of re
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,21 @@ def test_an_exit_of_whpx(context: dict[str, Any]) -> None:
 @pytest.mark.parametrize("context", contexts("hvf"))
 def test_an_exit_of_hvf(context: dict[str, Any]) -> None:
     check(Hvf(context), context["exit"])
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_nonsense_is_data(seed: int) -> None:
+    """Whatever a platform says becomes an exit, or an instruction that goes on; never an error of ours."""
+    rng = random.Random(seed)
+    record = rng.choice(contexts(rng.choice(["whpx", "hvf"]))).values[0]
+    raw = bytearray.fromhex(record["raw"])
+    for _ in range(rng.randrange(1, 12)):
+        raw[rng.randrange(len(raw))] = rng.choice([0, 0xFF, rng.randrange(256)])
+    context = {**record, "raw": raw.hex()}
+    vcpu: Any = Whpx(context) if len(raw) > 32 else Hvf(context)
+    found = vcpu._exit(None)
+    assert found is None or repr(found)
+    vcpu._pending.drop()
 
 
 def test_there_are_records() -> None:

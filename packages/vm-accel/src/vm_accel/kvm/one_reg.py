@@ -561,7 +561,7 @@ class OneRegVcpu:
 
     def _mmio(self, bus: Bus | None) -> Exit | None:
         access = self._run.mmio
-        address, size = int(access.phys_addr), int(access.len)
+        address, size = int(access.phys_addr), min(int(access.len), 8)
         if access.is_write:
             value = int.from_bytes(bytes(self.ffi.buffer(access.data))[:size], "little")
             if bus is None:

@@ -455,6 +455,8 @@ class WhpxVcpu:
         access = self._context.IoPortAccess
         info = int(access.AccessInfo)
         size = info >> abi.IO_SIZE_SHIFT & abi.IO_SIZE_MASK
+        if size not in (1, 2, 4):
+            return Unknown(int(ExitReason.X64IoPortAccess), self.raw_exit())
         port, is_write = int(access.PortNumber), bool(info & abi.IO_IS_WRITE)
         self._cache[Register.Rax] = int(access.Rax)
         if info & abi.IO_STRING:
