@@ -97,6 +97,7 @@ class WhpxVcpu:
         self._window = False
         self._step = self._trap_break = False
         self._breakpoints: tuple[int, ...] = ()
+        self._reported: int | None = None  # the breakpoint that `run` returned last
         self._watched = 0
         self._hidden_step = False
 
@@ -219,8 +220,9 @@ class WhpxVcpu:
         if self._step or self._breakpoints:
             flags = self._read(Part(Register.Rflags))
             wanted = flags | (_TF if self._step else 0)
-            if self._breakpoints and self._read(Part(Register.Rip)) in self._breakpoints:
-                wanted |= _RF  # it was reported already
+            if self._reported is not None and self._read(Part(Register.Rip)) == self._reported:
+                wanted |= _RF
+            self._reported = None
             if wanted != flags:
                 self._write(Part(Register.Rflags), wanted)
                 self._hidden_step = self._step and not flags & _TF
@@ -600,6 +602,7 @@ class WhpxVcpu:
             return Unknown(int(ExitReason.Exception), self.raw_exit())
         reasons = int(found.ExceptionParameter) | self._read(Part(Register.Dr6))
         if rip in self._breakpoints and not reasons & 1 << 14:
+            self._reported = rip
             return Debug(rip, DebugKind.BREAKPOINT, rip)
         for index in range(4):
             if reasons & self._watched & 1 << index:
