@@ -165,12 +165,12 @@ class KvmVcpu:
                         continue
                     self._pending = _NONE
                     if zones:
-                        self._drain(bus)
+                        self._drain(bus, found)
                     return self._ordered(found) if queue else found
                 reason = words[2]
                 if zones:
                     self._pending = _NONE
-                    self._drain(bus)
+                    self._drain(bus, None)
                 if reason == 2:
                     direction, size, port, times, offset = _IO(view, _UNION)
                     length = size * times
@@ -354,19 +354,24 @@ class KvmVcpu:
             self._without = None
             self._apply_debug()
 
-    def _drain(self, bus: Bus | None) -> None:
-        """Coalesced writes, of all vCPUs, to the bus or into the queue."""
+    def _drain(self, bus: Bus | None, behind: Exit | None) -> None:
+        """Coalesced writes, of all vCPUs, to the bus or into the queue. ``behind`` comes after them; None: what KVM_RUN says."""
+        rows = deque[Mmio | PortIo]()
         for address, length, is_port, data in self._vm.coalesced(self):
             value = data[:length]
-            found: Mmio | PortIo
             if is_port:
-                found = PortIo(address, length, True, 1, value)
+                rows.append(PortIo(address, length, True, 1, value))
             else:
-                found = Mmio(address, length, True, int.from_bytes(value, "little"))
-            if bus is None:
-                self._queue.append(found)
-            else:
-                self._dispatch(found, bus)
+                rows.append(Mmio(address, length, True, int.from_bytes(value, "little")))
+        try:
+            while bus is not None and rows:
+                self._dispatch(rows.popleft(), bus)
+        except BaseException:
+            # The device's exception passes through `run`; the next one goes on here.
+            after = behind if behind is not None else self._accessed(self._words[2])
+            self._queue.extend((*rows, after) if after is not None else rows)
+            raise
+        self._queue.extend(rows)
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:
         answer = self._answer
@@ -594,7 +599,8 @@ class KvmVcpu:
             wanted.append((DebugKind.WATCHPOINT, address, size, 1 if writes_only else 3))
         if len(wanted) > 4:
             raise UsageError(f"{len(wanted)} breakpoints and watchpoints; the CPU has registers for 4")
-        self._settle()
+        if self._pending == _WRITE:
+            self._settle()
         self._stepping = step
         self._debug_control = (
             (_ENABLE if step or wanted or trap_break else 0)
@@ -636,7 +642,6 @@ class KvmVcpu:
         said = not self._words[_DIRTY] & _SYNC_GENERAL
         if not self["rflags"] & _IF or (said and not self._view[_READY]):
             raise UsageError("the guest cannot take an interrupt now", hint="request_irq_window, then run")
-        self._settle()
         argument = ffi.new("struct kvm_interrupt *", {"irq": vector})
         call(self._kernel, self._fd, "KVM_INTERRUPT", argument)
         self._view[_READY] = 0
