@@ -24,9 +24,9 @@ from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
+from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
-from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
-    from vm_core.linux.registry import Registry
+    from vm_core.linux.ipc import Ipc
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -84,6 +84,8 @@ _PARKABLE: Final = frozenset(
     }
 )  # fmt: skip
 """System calls that have done nothing when they come to their wait, or can tell: they may be made again instead."""
+_FIRST_PART, _LAST_PART = 0.01, 1.28
+"""Seconds: the parts of a wait in Python's main thread."""
 _MAX_THREADS: Final = 4096
 _MAX_SAID: Final = 100
 _FUEL: Final = HEADER["fuel"] // 8
@@ -109,6 +111,7 @@ _OWED_SECONDS: Final = 0.2
 """How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
+_SIGXFSZ: Final = 25
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
 
@@ -429,6 +432,8 @@ class GuestThread:
                 result = handler(self, *arguments(words))
             except OSError as error:
                 result = -(error.errno or errno.EIO)
+                if result == -errno.EFBIG and limits.FSIZE in process.limits:
+                    self.raise_signal(_SIGXFSZ)
             except MemoryFault:
                 result = -errno.EFAULT
             except _UNFIT:
@@ -609,8 +614,20 @@ class GuestThread:
             return -errno.ETIMEDOUT
         raise Parked(deadline, [])
 
+    def _parts(self) -> tuple[float, float]:
+        """The longest that the first part of a wait may last, and any, in seconds.
+
+        A host signal that comes between Python's last look for one and the host call that waits does not end that call: Python
+        looks again when it returns. It is a window of a microsecond, and a likely one, as what a program does before it waits is
+        what others signal it for; so the first part is short, and each next one twice as long.
+        """
+        if self.words[_LONGEST_WAIT]:
+            return _FIRST_PART, _LAST_PART
+        return threading.TIMEOUT_MAX, threading.TIMEOUT_MAX  # not the thread that Python has signals in
+
     def _block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
@@ -618,12 +635,13 @@ class GuestThread:
                 if self.attention and self.must_return():
                     return -errno.EINTR
                 if deadline is None:
-                    self._baton.acquire()
+                    self._baton.acquire(timeout=part)
                 else:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         return -errno.ETIMEDOUT
-                    self._baton.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                    self._baton.acquire(timeout=min(left, part))
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -668,14 +686,15 @@ class GuestThread:
             poller.register(fd, events)
         poller.register(self._wake_fd, select.POLLIN)
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
                     return []
                 if self.attention and self.must_return():
                     return None
-                left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
-                ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
+                left = 1e9 if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
+                ready = poller.poll(min(left + 0.5, part * 1000, 1e9))
                 if any(fd == self._wake_fd for fd, _ in ready):
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
@@ -684,6 +703,7 @@ class GuestThread:
                     return ready
                 if deadline is not None and time.monotonic() >= deadline:
                     return []
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -770,8 +790,10 @@ class Process:
         debugger: Debugger | None = None,
         stack: int | None = None,
         release: str | None = None,
+        max_processes: int | None = None,
     ) -> None:
         self.host = host
+        self.max_processes = max_processes
         self.stack_bytes = page_up(stack or _STACK_BYTES)
         if release is not None:
             self.release = release
@@ -781,6 +803,8 @@ class Process:
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
         self.net = net or trust
         self.trust = trust
+        self.shows_host = trust and root is None
+        """Whether the guest has the host's own / (with a root, it is as chroot leaves it)."""
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -798,18 +822,15 @@ class Process:
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {
-            3: (self.stack_bytes, MASK64),
-            7: (1024, 4096),
-            4: (0, MASK64),
-        }
+        self.limits = limits.first_limits(self.stack_bytes, max_processes)
         self.no_new_privileges = 0
         self.personality = 0
         self.dumpable = 1
         self.parent_death_signal = 0
         self.subreaper = 0
         self.family: Family | None = None
-        """The guest's processes; None as long as this is the only one."""
+        """What the guest's processes share; None as long as this is the only one and has shared nothing."""
+        self.ipc: Ipc | None = None
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -852,12 +873,11 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
-        self._registry: Registry | None = None
         self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -912,10 +932,15 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
-        *,
-        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
+        overlays: tuple[str, ...] = ("/proc", "/sys", "/dev")
+        if (
+            self.trust
+            and root is not None
+            and os.path.exists(os.path.join(root.removesuffix(":ro"), "dev/null"))
+        ):
+            overlays = ("/proc", "/sys")  # the root has devices of its own
         if isinstance(program, bytes):
             self.executable, self.comm = (
                 "/proc/self/exe-in-memory",
@@ -926,7 +951,8 @@ class Process:
                 root=root,
                 sysroot=sysroot,
                 binds=shown,
-                trusted=trusted,
+                trusted=self.shows_host,
+                overlays=overlays,
                 hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
@@ -938,7 +964,8 @@ class Process:
             sysroot=sysroot,
             binds=shown,
             program=path if os.path.isfile(path) else None,
-            trusted=trusted,
+            trusted=self.shows_host,
+            overlays=overlays,
             hidden=(cache_directory(), temporary_parent()),
         )
 
@@ -1124,10 +1151,11 @@ class Process:
             self._start_clock()
             self._run_thread(self.main)
             self._go_on()
-        except BaseException:
+        except BaseException as error:
             self.end("stopped")
             if not self.forked:
                 raise
+            self._blame(error)
         finally:
             self._finish()
         if self.forked:
@@ -1153,8 +1181,9 @@ class Process:
             if thread is not None:
                 self._run_thread(thread)
             self._go_on()
-        except BaseException:  # noqa: BLE001 - there is nobody to tell
+        except BaseException as error:  # noqa: BLE001 - there is nobody to tell
             self.end("stopped")
+            self._blame(error)
         self._finish()
         self._exit()
 
@@ -1168,6 +1197,8 @@ class Process:
                 self._leave_parent()
             for tell in self.over:
                 tell()
+            if self.debugger is not None:
+                self.debugger.finish()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1245,6 +1276,7 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers, self.cpu_timers = {}, {}
         self._pi_futexes = None
+        limits.forked(self)
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1258,8 +1290,9 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
-        self.registry.forked()
-        self.enter_registry()
+        self.describe()
+        if self.ipc is not None:
+            self.ipc.forked()
         if self.tracer is not None:
             self.tracer.forked(self)
 
@@ -1315,6 +1348,8 @@ class Process:
         else:
             self.engine.close()
         self.memory.close()
+        if self.ipc is not None:
+            self.ipc.left(over=False)
         self._inherited = False
         for timer in [timer for _, timer in self.timers.values()]:
             timer.set(0.0, 0.0)
@@ -1329,6 +1364,7 @@ class Process:
         self.comm = os.path.basename(request.path)[:15]
         self.argv_bytes, self.env_bytes = request.argv, request.env
         self.leaving = self.stopping
+        self.stack_bytes = limits.stack_bytes(self, self.stack_bytes)
         try:
             self._prepare(machine_of(request.fd))
             self._start_state()
@@ -1342,8 +1378,7 @@ class Process:
         if self.tracer is not None:
             self.tracer.executed(self)
         self._start_main()
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
         self.main.mask = self._mask
         self.main.scheduling = self._scheduling
         self.main.pending = self._kept
@@ -1369,6 +1404,11 @@ class Process:
         self._finish()
         if self.failure is not None:
             raise self.failure
+
+    def _blame(self, error: BaseException) -> None:
+        """In a guest process of its own: an error in vm itself, and no end that was asked for, is to be told at the end."""
+        if self.failure is None and isinstance(error, Exception) and self.reason == "stopped":
+            self.failure = error
 
     def fail(self, error: BaseException) -> None:
         """A thread met an error in vm itself."""
@@ -1437,6 +1477,9 @@ class Process:
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        limits.files_unlimited(self)
+        if self.ipc is not None:
+            self.ipc.left(over=True)
         if not self.forked:
             self.release_signals()
             if self.reason not in ("exit", "signal"):
@@ -1461,8 +1504,6 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        if self._registry is not None:
-            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1488,7 +1529,7 @@ class Process:
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
         with self.lock:
-            if self.leaving or len(self.threads) >= _MAX_THREADS:
+            if self.leaving or len(self.threads) >= _MAX_THREADS or not limits.may_start(self):
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
@@ -1533,8 +1574,7 @@ class Process:
     def renamed(self, name: bytes) -> None:
         """The process has another name now (comm)."""
         self.comm = os.fsdecode(name.rstrip(b"\0"))
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
 
     @property
     def pi_futexes(self) -> PiTable:
@@ -1544,20 +1584,23 @@ class Process:
                 self._pi_futexes = PiTable(self.memory)
             return self._pi_futexes
 
-    @property
-    def registry(self) -> Registry:
-        """What the processes of the guest know of each other."""
-        if self._registry is None:
-            from vm_core.linux.registry import Registry
+    def found_family(self) -> Family:
+        """What the processes of the guest share, from now on if it was nothing so far."""
+        with self.lock:
+            if self.family is None:
+                from vm_core.linux.family import MAX_PROCESSES, Family  # PERF: most programs have no children
 
-            self._registry = Registry()
-        return self._registry
+                self.family = Family(self.max_processes or MAX_PROCESSES)
+                self.describe()
+            return self.family
 
-    def enter_registry(self) -> None:
+    def describe(self) -> None:
         """Tell the other processes of the guest what this one is called."""
-        from vm_core.linux.registry import Member
+        if self.family is None:
+            return
+        from vm_core.linux.family import Member
 
-        self.registry.join(
+        self.family.describe(
             Member(
                 self.pid,
                 os.fsencode(self.comm),
@@ -1705,6 +1748,9 @@ class Process:
         for child in self.children.values():
             child.close()
         self.children.clear()
+        if self.ipc is not None:
+            self.ipc.close()
+            self.ipc = None
         if self.family is not None:
             self.family.close()
             self.family = None
