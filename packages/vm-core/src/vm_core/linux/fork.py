@@ -11,6 +11,8 @@ pages that it has changed, when it executes a program or ends.
 
 from __future__ import annotations
 
+# PERF: the module signal makes members of an enumeration of a mask, most of the 64 by way of an exception.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import errno
 import gc
@@ -44,7 +46,7 @@ _PRESENT: Final = 1 << 63
 _FRAMES: Final = 256 << 10
 """Bytes of the stack above the stack pointer that belong to the functions that called vfork."""
 _PAGE_AT: Final = struct.Struct("<Q")
-_ALL_SIGNALS: Final = signal.valid_signals()
+_ALL_SIGNALS: Final = _signal.valid_signals()
 
 
 def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
@@ -122,7 +124,7 @@ def _fork(
         return -errno.EAGAIN
     # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
-    everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    everything = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
             if debugger is not None:
@@ -158,7 +160,7 @@ def _fork(
                 os.close(fd)
         return -(error.errno or errno.EAGAIN)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, everything)
     if not pid:
         process.take_signals()
         if debugger is not None:

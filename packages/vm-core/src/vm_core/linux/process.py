@@ -39,7 +39,8 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
-from vm_core.linux.native import PATIENCE, Constant, NativeCalls
+from vm_core.linux.hostthread import HostThread, in_main_thread
+from vm_core.linux.native import MMAP_TOP, PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
@@ -96,6 +97,7 @@ _IN_CALL: Final = HEADER["in_call"] // 8
 _MASK: Final = HEADER["signal_mask"] // 8
 _PENDING: Final = HEADER["signal_pending"] // 8
 _TID: Final = HEADER["tid"] // 8
+_WAKE_FD: Final = HEADER["wake_fd"] // 8
 _LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
 _ALTSTACK: Final = HEADER["altstack"] // 8
 _NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
@@ -221,7 +223,7 @@ class GuestThread:
         words = self.words = cpu.words
         words[_CALLS] = process.native.address if process.natively else 0
         words[_NATIVE_COUNT] = words[_ATTENTION] = words[_WAITING] = words[_IN_CALL] = words[_PENDING] = 0
-        words[_LONGEST_WAIT] = 0
+        words[_LONGEST_WAIT] = words[_WAKE_FD] = 0
         words[_PATIENCE] = PATIENCE
         words[_TID] = tid
         self.mask = 0
@@ -282,7 +284,7 @@ class GuestThread:
 
     def run(self) -> None:
         """Run until the thread or the process ends. Raises nothing of its own."""
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.words[_LONGEST_WAIT] = int(SLICE_SECONDS * 1e9)
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
@@ -531,6 +533,7 @@ class GuestThread:
             with self._wake_lock:
                 if self._wake_fd >= 0:
                     fd, self._wake_fd = self._wake_fd, -1
+                    self.words[_WAKE_FD] = 0
                     os.close(fd)
 
     # -- waiting ------------------------------------------------------------------------------------------------
@@ -662,6 +665,7 @@ class GuestThread:
     ) -> list[tuple[int, int]] | None:
         if self._wake_fd < 0:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.words[_WAKE_FD] = self._wake_fd + 1
         poller = select.poll()
         for fd, events in wanted:
             poller.register(fd, events)
@@ -709,6 +713,7 @@ class GuestThread:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
+            self.words[_WAKE_FD] = 0
         self._wake_lock = threading.RLock()
         self.barrier = threading.RLock()
         self.pending.clear()
@@ -838,7 +843,7 @@ class Process:
         self._limbo: deque[tuple[int, dict[GuestThread, tuple[int, int]]]] = deque()
         self._dead_fd = -1
         self._all_left = threading.Condition(self.lock)
-        self._host_threads: list[threading.Thread] = []
+        self._host_threads: list[HostThread] = []
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
@@ -895,6 +900,7 @@ class Process:
         self.native.serve(free, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        self.native.alone(True)
         if self.tracer is not None:
             self.tracer.began(self)
         if self.debugger is not None:
@@ -1017,7 +1023,7 @@ class Process:
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.vdso = 0
+        self.trampoline = self.vdso = self.native.words[MMAP_TOP // 8] = 0
         vdso = vdso_of(self.isa.name)
         if vdso is not None:
             self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
@@ -1028,6 +1034,7 @@ class Process:
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
+        self.native.maps(memory, self.mmap_top)
         cpu = self.isa.cpu()
         cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
@@ -1218,6 +1225,7 @@ class Process:
         self._tids = itertools.count(self.pid + 1)
         self.main = thread
         self.threads = {self.pid: thread}
+        self.native.alone(True)
         self._retired = self._calls = 0
         self._all_left = threading.Condition(self.lock)
         self._host_threads, self._runner = [], None
@@ -1296,7 +1304,7 @@ class Process:
         assert request is not None
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self._host_threads = []
         if self._parallel:
@@ -1445,7 +1453,7 @@ class Process:
                 self._end_family()
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self.clock.close()
         if self._parallel:
@@ -1492,6 +1500,7 @@ class Process:
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
+            self.native.alone(False)
             thread.words[_PENDING] = bool(self.signals.pending)
             if self.tracer is not None:
                 self.tracer.began(self)
@@ -1507,9 +1516,7 @@ class Process:
             if not self._parallel and not self.stopping:
                 self._parallel = True
                 switching.enter()
-        host = threading.Thread(
-            target=self._run_other, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
-        )
+        host = HostThread(f"vm-guest-{thread.tid}", lambda: self._run_other(thread))
         with self.lock:
             self._host_threads = [old for old in self._host_threads if old.is_alive()]
             self._host_threads.append(host)
@@ -1528,6 +1535,7 @@ class Process:
             if self.threads.pop(thread.tid, None) is not None:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
+                self.native.alone(len(self.threads) == 1)
             self._all_left.notify_all()
 
     def renamed(self, name: bytes) -> None:
@@ -1599,17 +1607,16 @@ class Process:
 
     def take_signals(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
+        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
         import signal
 
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread():
             # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
             self._wants_signals = True
             self.main.interrupt()
             return
         self._wants_signals = False
-        for number in signal.valid_signals() - _NOT_TAKEN:
-            if number in self._handling:
-                continue
+        for number in _signal.valid_signals() - _NOT_TAKEN - self._handling.keys():
             handler = signal.getsignal(number)
             if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
                 continue
@@ -1619,7 +1626,7 @@ class Process:
     _wants_signals = False
 
     def _take_wanted_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.take_signals()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -1721,7 +1728,7 @@ class Process:
 
         if not self.owns_host:
             return
-        if number == 19 or threading.current_thread() is not threading.main_thread():
+        if number == 19 or not in_main_thread():
             os.kill(os.getpid(), 19)
             return
         handler = signal.signal(number, signal.SIG_DFL)
