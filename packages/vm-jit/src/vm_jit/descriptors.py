@@ -30,7 +30,7 @@ _HOST_NUMBERS: Final = (
 )  # fmt: skip
 READ: Final = Access.READ.value
 WRITE: Final = Access.WRITE.value
-_EINTR, EAGAIN, _EPIPE = 4, 11, 32
+_EINTR, EAGAIN, _EFBIG, _EPIPE = 4, 11, 27, 32
 _MOST: Final = 1 << 20
 """Bytes that one native transfer takes; longer ones are Python's, which looks for the end of the process between pieces."""
 _PIPE_BUF: Final = 4096
@@ -203,7 +203,7 @@ class DescriptorCalls(Emitter):
 
     def transferred(self, result: str) -> None:
         """The end of a call on a descriptor. Waiting, SIGPIPE and signals of the host are Python's: it calls again."""
-        for number in (_EINTR, EAGAIN, _EPIPE):
+        for number in (_EINTR, EAGAIN, _EFBIG, _EPIPE):
             self.require(self.compare("ne", result, -number), "letgo")
         self.end_call()
         self.finish(result)
