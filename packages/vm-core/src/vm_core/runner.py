@@ -335,8 +335,6 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
-        if trust and root is not None:
-            raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
         if gdb is not None and trace is not None:
             raise UsageError(
                 "a trace of instructions and a debugger exclude each other",
@@ -477,7 +475,8 @@ def run(
     ``stack`` is the size of its stack in bytes (8 MiB, and what RLIMIT_STACK says), ``release`` the kernel release that it sees.
     It has at most ``max_processes`` processes (4096) at a time; one more is EAGAIN.
 
-    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
+    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user; with
+    ``root``, below that directory, as chroot leaves a program.
 
     ``strace`` is called with a line for each system call; a :class:`vm_core.Strace` says more, and can give events instead of
     lines. ``trace`` shows instructions (:class:`vm_core.InstructionTrace`). ``syscall_hook`` is called before each system call (a number returned is the

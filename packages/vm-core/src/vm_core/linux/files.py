@@ -54,6 +54,7 @@ _WRITE: Final = Access.WRITE
 _MAX_IO: Final = 0x7FFF_F000
 _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
+_SPLICE_NONBLOCK: Final = 2
 _O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
 _PIPE_BUF: Final = 4096
 _STREAM_IO: Final = 16 << 20
@@ -419,6 +420,9 @@ class FileSystem:
         return file.path
 
     def walk(self, dfd: int, path: str, *, follow: bool = True, late: bool = False) -> Place:
+        """Where ``path`` ends, from the directory ``dfd``, which is not looked at if there is no path. Raises OSError."""
+        if not path:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self.namespace.walk(self.base(dfd, path), path, follow=follow, late=late)
 
 
@@ -773,7 +777,42 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         # A FIFO that has no reader yet: a blocking open waits for one.
         if not t.sleep(0.01):
             return RESTART
-    return _file_of(fd, flags, place.guest, fixed=not place.mount.writable)
+    return _opened_file(t, fd, flags, place.guest, fixed=not place.mount.writable)
+
+
+def _opened_file(t: GuestThread, fd: int, flags: int, path: str, *, fixed: bool) -> File | int:
+    """The File for what has just been opened with the guest's flags; the result that the call must return if a signal comes
+    while it waits."""
+    file = _file_of(fd, flags, path, fixed=fixed)
+    if file.kind == STREAM and not flags & (3 | _O_NONBLOCK) and not _await_writer(t, fd):
+        t.files.release(file)
+        return RESTART
+    return file
+
+
+def _await_writer(t: GuestThread, fd: int) -> bool:
+    """Wait, as opening a FIFO for reading does, until somebody has it open for writing; False if a signal came. Anything else than
+    a FIFO needs no wait."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return True
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        while True:
+            # What is to be told of it without reading from it: nothing is left to copy if there is no writer, else it would block.
+            try:
+                if host_call("tee", fd, writer, 1, _SPLICE_NONBLOCK):
+                    return True
+            except BlockingIOError:
+                return True
+            # Data, or that somebody had it open and has left, ends the wait at once.
+            ready = t.poll([(fd, select.POLLIN)], time.monotonic() + 0.01)
+            if ready is None:
+                return False
+            if ready:
+                return True
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def _opened(place: Place, flags: int, mode: int) -> int:
@@ -915,7 +954,7 @@ def _open_below(
     finally:
         os.close(directory)
     guest = namespace.guest_path(fd) or f"{base.rstrip('/')}/{name.lstrip('/')}"
-    return _file_of(fd, flags, guest, fixed=not mount.writable)
+    return _opened_file(t, fd, flags, guest, fixed=not mount.writable)
 
 
 def _open_resolved(t: GuestThread, dfd: int, name: str, flags: int, mode: int, resolve: int) -> File | int:

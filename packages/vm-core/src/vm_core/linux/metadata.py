@@ -229,7 +229,9 @@ def readlinkat(t: GuestThread, dfd: int, path: int, result: int, size: int) -> i
     name = t.path(path)
     if not name:
         file = t.table.get(dfd & _FD)
-        if file is None or file.kind != PATH:
+        if file is None:
+            return -errno.ENOENT if s32(dfd) == _AT_FDCWD else -errno.EBADF
+        if file.kind != PATH:
             return -errno.ENOENT
         text = os.readlink("", dir_fd=file.fd)
     else:
@@ -249,12 +251,18 @@ def readlink(t: GuestThread, path: int, result: int, size: int) -> int:
     return readlinkat(t, _AT_FDCWD, path, result, size)
 
 
+def _named(t: GuestThread, dfd: int, path: int, flags: int) -> str:
+    """A path argument; with AT_EMPTY_PATH, an empty one from the working directory is that directory."""
+    name = t.path(path)
+    return "." if not name and flags & _AT_EMPTY and s32(dfd) == _AT_FDCWD else name
+
+
 def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
     flags &= _FD
     if mode & _FD & ~7 or flags & ~(_AT_NOFOLLOW | _AT_EMPTY | _AT_EACCESS):
         return -errno.EINVAL
     mode &= 7
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = t.table.get(dfd & _FD)
         if file is None:
@@ -567,7 +575,11 @@ def fchmod(t: GuestThread, fd: int, mode: int) -> int:
 
 def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
     """Set-user-ID bits are dropped: a guest must not leave a privileged program behind."""
-    with t.files.walk(dfd, t.path(path)) as place:
+    return _chmod(t, dfd, t.path(path), mode)
+
+
+def _chmod(t: GuestThread, dfd: int, name: str, mode: int) -> int:
+    with t.files.walk(dfd, name) as place:
         file = _open_for_change(t, place)
     try:
         # chmod has no form that takes an O_PATH descriptor or refuses links; the descriptor's own name does.
@@ -580,7 +592,7 @@ def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
 def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
         os.chmod(f"/proc/self/fd/{file.fd}", mode & t.files.modes)
@@ -589,7 +601,7 @@ def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int
         with t.files.walk(dfd, name, follow=False) as place:
             if place.node is None and stat.S_ISLNK(place.stat().st_mode):
                 return -errno.EOPNOTSUPP
-    return fchmodat(t, dfd, path, mode)
+    return _chmod(t, dfd, name, mode)
 
 
 def _open_for_change(t: GuestThread, place: Place) -> int:
@@ -622,7 +634,7 @@ def fchown(t: GuestThread, fd: int, uid: int, gid: int) -> int:
 def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int) -> int:
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
         os.chown(f"/proc/self/fd/{file.fd}", _owner(uid), _owner(gid))
@@ -647,10 +659,16 @@ def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> in
     stamps: tuple[int, int, int, int] | None = None
     if times:
         stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
-    name = t.path(path) if path else ""
-    if not name:
-        file = _changeable(t, dfd)
-        os.utime(file.fd, ns=_stamps(stamps, os.fstat(file.fd)))
+    if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
+        return -errno.EINVAL
+    by_number = not path and s32(dfd) != _AT_FDCWD
+    if by_number and flags & _FD:
+        return -errno.EINVAL
+    name = "" if by_number else _named(t, dfd, path, flags)
+    if by_number or (not name and flags & _AT_EMPTY):
+        file = _changeable(t, dfd, path_too=not by_number)
+        where = f"/proc/self/fd/{file.fd}" if file.kind == PATH else file.fd
+        os.utime(where, ns=_stamps(stamps, os.fstat(file.fd)))
         return 0
     with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
         if place.node is not None or place.mount is None:

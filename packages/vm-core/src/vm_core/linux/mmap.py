@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Shared", "flush_all", "write_back"]
 
 _FD: Final = 0xFFFF_FFFF
+_O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x20000, 0x40000, 0x100000
 _LARGE: Final = 4 << 20
@@ -149,22 +150,24 @@ def brk(t: GuestThread, address: int) -> int:
 def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
     memory = t.memory
     kind = flags & 0xF
+    file: File | None = None
+    # In the kernel's order: where, of what, how much, how.
+    if offset % PAGE:
+        return -errno.EINVAL
+    if not flags & _ANONYMOUS:
+        file = t.table.get(fd & _FD)
+        if file is None or file.flags & _O_PATH:
+            return -errno.EBADF
     if not length or kind not in (_SHARED, _PRIVATE, _VALIDATE):
         return -errno.EINVAL
     if flags & _HUGETLB or length > memory.size:
         return -errno.ENOMEM
     length = page_up(length)
-    file: File | None = None
-    if not flags & _ANONYMOUS:
-        if offset % PAGE:
-            return -errno.EINVAL
-        file = t.table.get(fd & _FD)
-        if file is None or file.fd < 0:
-            return -errno.EBADF
-        if file.kind != REGULAR:
-            return _map_device(t, file, address, length, prot, flags)
+    if file is not None:
         if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
             return -errno.EACCES
+        if file.kind != REGULAR:
+            return _map_device(t, file, address, length, prot, flags)
     with memory.lock:
         if memory.region_count >= _MAX_REGIONS:
             return -errno.ENOMEM

@@ -84,6 +84,8 @@ _PARKABLE: Final = frozenset(
     }
 )  # fmt: skip
 """System calls that have done nothing when they come to their wait, or can tell: they may be made again instead."""
+_FIRST_PART, _LAST_PART = 0.01, 1.28
+"""Seconds: the parts of a wait in Python's main thread."""
 _MAX_THREADS: Final = 4096
 _MAX_SAID: Final = 100
 _FUEL: Final = HEADER["fuel"] // 8
@@ -612,8 +614,20 @@ class GuestThread:
             return -errno.ETIMEDOUT
         raise Parked(deadline, [])
 
+    def _parts(self) -> tuple[float, float]:
+        """The longest that the first part of a wait may last, and any, in seconds.
+
+        A host signal that comes between Python's last look for one and the host call that waits does not end that call: Python
+        looks again when it returns. It is a window of a microsecond, and a likely one, as what a program does before it waits is
+        what others signal it for; so the first part is short, and each next one twice as long.
+        """
+        if self.words[_LONGEST_WAIT]:
+            return _FIRST_PART, _LAST_PART
+        return threading.TIMEOUT_MAX, threading.TIMEOUT_MAX  # not the thread that Python has signals in
+
     def _block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
@@ -621,12 +635,13 @@ class GuestThread:
                 if self.attention and self.must_return():
                     return -errno.EINTR
                 if deadline is None:
-                    self._baton.acquire()
+                    self._baton.acquire(timeout=part)
                 else:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         return -errno.ETIMEDOUT
-                    self._baton.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                    self._baton.acquire(timeout=min(left, part))
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -671,14 +686,15 @@ class GuestThread:
             poller.register(fd, events)
         poller.register(self._wake_fd, select.POLLIN)
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
                     return []
                 if self.attention and self.must_return():
                     return None
-                left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
-                ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
+                left = 1e9 if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
+                ready = poller.poll(min(left + 0.5, part * 1000, 1e9))
                 if any(fd == self._wake_fd for fd, _ in ready):
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
@@ -687,6 +703,7 @@ class GuestThread:
                     return ready
                 if deadline is not None and time.monotonic() >= deadline:
                     return []
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -786,6 +803,8 @@ class Process:
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
         self.net = net or trust
         self.trust = trust
+        self.shows_host = trust and root is None
+        """Whether the guest has the host's own / (with a root, it is as chroot leaves it)."""
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -858,7 +877,7 @@ class Process:
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -913,10 +932,15 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
-        *,
-        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
+        overlays: tuple[str, ...] = ("/proc", "/sys", "/dev")
+        if (
+            self.trust
+            and root is not None
+            and os.path.exists(os.path.join(root.removesuffix(":ro"), "dev/null"))
+        ):
+            overlays = ("/proc", "/sys")  # the root has devices of its own
         if isinstance(program, bytes):
             self.executable, self.comm = (
                 "/proc/self/exe-in-memory",
@@ -927,7 +951,8 @@ class Process:
                 root=root,
                 sysroot=sysroot,
                 binds=shown,
-                trusted=trusted,
+                trusted=self.shows_host,
+                overlays=overlays,
                 hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
@@ -939,7 +964,8 @@ class Process:
             sysroot=sysroot,
             binds=shown,
             program=path if os.path.isfile(path) else None,
-            trusted=trusted,
+            trusted=self.shows_host,
+            overlays=overlays,
             hidden=(cache_directory(), temporary_parent()),
         )
 
@@ -1125,10 +1151,11 @@ class Process:
             self._start_clock()
             self._run_thread(self.main)
             self._go_on()
-        except BaseException:
+        except BaseException as error:
             self.end("stopped")
             if not self.forked:
                 raise
+            self._blame(error)
         finally:
             self._finish()
         if self.forked:
@@ -1154,8 +1181,9 @@ class Process:
             if thread is not None:
                 self._run_thread(thread)
             self._go_on()
-        except BaseException:  # noqa: BLE001 - there is nobody to tell
+        except BaseException as error:  # noqa: BLE001 - there is nobody to tell
             self.end("stopped")
+            self._blame(error)
         self._finish()
         self._exit()
 
@@ -1376,6 +1404,11 @@ class Process:
         self._finish()
         if self.failure is not None:
             raise self.failure
+
+    def _blame(self, error: BaseException) -> None:
+        """In a guest process of its own: an error in vm itself, and no end that was asked for, is to be told at the end."""
+        if self.failure is None and isinstance(error, Exception) and self.reason == "stopped":
+            self.failure = error
 
     def fail(self, error: BaseException) -> None:
         """A thread met an error in vm itself."""

@@ -204,16 +204,16 @@ class Emulated:
         return node
 
     def _find(self, path: str) -> Node | None:
-        if self.process.trust and path in self.fixed and path not in _OF_THE_GUEST:
+        if self.process.shows_host and path in self.fixed and path not in _OF_THE_GUEST:
             return None  # the host's own is there
         made = self.fixed.get(path)
         if made is not None:
             return made()
-        if path == "/proc" and not self.process.trust:
+        if path == "/proc" and not self.process.shows_host:
             names = {*self._directories[path], *(str(pid) for pid in self._pids())}
             return Node(_DIR, names=tuple(sorted(names)))
         if path in self._directories:
-            return None if self.process.trust else self._directory(path)
+            return None if self.process.shows_host else self._directory(path)
         if path.startswith("/dev/"):
             return self.devices.find(path)
         if not path.startswith("/proc/"):
