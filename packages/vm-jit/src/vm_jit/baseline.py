@@ -121,7 +121,7 @@ def build(isa: Isa, cpu: str) -> dict[str, bytes]:
         descriptors += struct.pack(
             copying.DESCRIPTOR, len(code), len(holes) // 8, len(one.code), len(one.holes), one.flags, one.a, one.b,
             one.result, one.target, *one.sizes, one.extra, *one.forms, len(patches) // 4, len(one.patches[0]),
-            len(one.patches[1]), one.refused, one.zero,
+            len(one.patches[1]), one.refused, one.zero, one.near,
         )  # fmt: skip
         code += one.code
         for hole in one.holes:

@@ -22,10 +22,10 @@ from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag
 
 __all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "WINDOW", "WORK_BYTES", "baseline_module"]
 
-DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxH2x"
+DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxHH"
 """Code offset, number of the first hole, code bytes, holes, flags, a, b, result, target, sizes of the immediates, extra
-flags, two forms, number of the first patch, patches for the first pin and for the second, refused, the stencil
-for an immediate of 0."""
+flags, two forms, number of the first patch, patches for the first pin and for the second, refused, the stencils
+for an immediate of 0 and for an access near what is known."""
 DESCRIPTOR_BYTES: Final = 36
 PATCH: Final = "<BBBB"
 """Offset and three masks."""
@@ -34,6 +34,8 @@ HOLE: Final = "<HBBi"
 WINDOW: Final = 1 << 15
 """Guest addresses around a hot one, in units of the ISA, that its unit can reach."""
 MAX_INSTRUCTIONS: Final = 4000
+_FAR: Final = 1 << 12
+"""Displacements below this keep an access within the guard zones around the arena, however many follow one another in a unit."""
 _SLACK: Final = 1024
 """Bytes of code that one instruction cannot need, with all that is around it."""
 _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
@@ -67,6 +69,7 @@ def _layout() -> _Layout:
         "write", "execute", "capacity", "at",
         "faults", "start",  # the table of where faults go to (vm_jit.faults), and the unit's offset in its chunk
         "cached_a", "cached_b",  # the state offsets of the registers that a and b hold
+        "near",  # a bit for each register of the main file that points into the arena or not far from it
         "written",  # a bit for each pin that the unit writes
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
         "refusal",  # the label of what all refusals of the unit have in common
@@ -576,16 +579,46 @@ class _Builder:
         self.common(f, "store_a")
         return f
 
+    def is_near(self, f: Function, offset: Value) -> Value:
+        """1 if the register at a state offset is known to point into the arena or not far from it."""
+        inside = (offset >= self.get(f, "main")) & (offset < self.get(f, "main_end"))
+        index = f.select(inside, (offset - self.get(f, "main")) >> 3, 0)
+        return f.select(inside, (self.get(f, "near") >> index) & 1, 0)
+
+    def learn(self) -> Function:
+        """What is known of registers behind an instruction: an access that has not been refused was in the arena. ``near`` is 0 for
+        what accesses no memory, or not at a register plus an immediate."""
+        f = self.f_learn = Function("learn", "work", "record", "descriptor", "near", internal=True)
+        record, d = f["record"], f["descriptor"]
+        a, result = (self.operand(f, record, f.load(d + number, 8)) for number in (13, 15))
+        immediate = self.immediate(f, record, d, 0)
+        small = (immediate + _FAR) < 2 * _FAR
+        main, end = self.get(f, "main"), self.get(f, "main_end")
+        with f.when(f["near"].differs(0) & small & (a >= main) & (a < end)):
+            self.set(f, "near", self.get(f, "near") | (Value(f, "1") << ((a - main) >> 3)))
+        with f.when((result >= main) & (result < end)):
+            offsets = f.load(d + 19, 8).has(Flag.OFFSETS) & small
+            still = f.select(offsets, self.is_near(f, a), 0)
+            bit = (result - main) >> 3
+            self.set(f, "near", (self.get(f, "near") & ((Value(f, "1") << bit) ^ -1)) | (still << bit))
+        return f
+
     def instruction(self) -> Function:
         """One instruction; ``left`` are those of its block that are not done yet, itself included."""
         f = self.f_instruction = Function("instruction", "work", "pc", "left", internal=True)
         record = f.call(self.f_record, f["work"], f["pc"])
         described = f.variable(f.call(self.f_describe, f["work"], f.load(record)))
-        plain = f.load(described.get() + 32, 16)
-        with f.when(plain.differs(0) & self.immediate(f, record, described.get(), 0).equals(0)):
+        plain, near = f.load(described.get() + 32, 16), f.load(described.get() + 34, 16)
+        immediate = self.immediate(f, record, described.get(), 0)
+        base = self.operand(f, record, f.load(described.get() + 13, 8))
+        known = near.differs(0) & self.is_near(f, base).differs(0) & ((immediate + _FAR) < 2 * _FAR)
+        with f.when(plain.differs(0) & immediate.equals(0)):
             described.set(self.get(f, "descriptors") + plain * DESCRIPTOR_BYTES)
+        with f.when(known):
+            described.set(self.get(f, "descriptors") + near * DESCRIPTOR_BYTES)
         d = described.get()
         flags = f.load(d + 12, 8)
+        f.call(self.f_learn, f["work"], record, d, near)
         a, b = (self.operand(f, record, f.load(d + 13 + i, 8)) for i in range(2))
         result = self.operand(f, record, f.load(d + 15, 8))
         with f.when(flags.has(Flag.JUMP) & self.is_call(f, record, d).equals(0)):
@@ -701,6 +734,7 @@ class _Builder:
         f.store(self.element(f, "origin", entry >> 8, 4), f["pc"], 32)
         self.set(f, "cached_a", _NONE)
         self.set(f, "cached_b", _NONE)
+        self.set(f, "near", 0)
         count, pc, last = f.variable(0), f.variable(f["pc"]), f.variable(0)
         kind = f.variable(0)
         with f.loop():
@@ -731,9 +765,8 @@ class _Builder:
             self.value(f, "record", record)
             self.value(f, "refuse", f.call(self.f_stub, f["work"], _HEATS, f["pc"], 0))
             self.common(f, "heat")
-        self.value(f, "count", count.get())
         self.value(f, "uncount", Value(f, "0") - count.get())
-        self.value(f, "refuse", f.call(self.f_stub, f["work"], _REFUSED, f["pc"], 0))
+        self.value(f, "refuse", f.call(self.f_stub, f["work"], _REFUSED, f["pc"], count.get()))
         self.common(f, "fuel")
         end = pc.get()
         pc.set(f["pc"])
@@ -894,7 +927,7 @@ def baseline_module(isa: Isa) -> str:
     make = _Builder(isa)
     functions = [
         make.record(), make.describe(), make.mark(), make.discover(), make.choose_pins(), make.copy(), make.stub(),
-        make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.instruction(), make.leave_for(), make.block(),
+        make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.learn(), make.instruction(), make.leave_for(), make.block(),
         make.behind(), make.compile(),
     ]  # fmt: skip
     return "\n".join(
