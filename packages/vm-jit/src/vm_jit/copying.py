@@ -69,6 +69,7 @@ def _layout() -> _Layout:
         "write", "execute", "capacity", "at",
         "faults", "start",  # the table of where faults go to (vm_jit.faults), and the unit's offset in its chunk
         "cached_a", "cached_b",  # the state offsets of the registers that a and b hold
+        "falls",  # where the block in front goes on
         "near",  # a bit for each register of the main file that points into the arena or not far from it
         "written",  # a bit for each pin that the unit writes
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
@@ -95,7 +96,8 @@ FIELDS: Final = _WORK.at
 WORK_BYTES: Final = _WORK.size
 
 _PIN_STENCILS: Final = COMMON["load_p1"] - COMMON["load_p0"]
-_VISITED, _LEADER, _ENTRY, _LOOP = 1, 2, 4, 8
+_VISITED, _LEADER, _ENTRY, _LOOP, _TARGET = 1, 2, 4, 8, 16
+"""Flags of a place: found, begins a block, is entered from outside, begins a loop, is jumped to."""
 _REFUSED, _LEAVES, _HEATS = 0, 1, 2
 """Kinds of code behind the unit: back to the interpreter's handler, on to another place, count and go by the record."""
 _NONE: Final = 0xFFFF
@@ -261,7 +263,9 @@ class _Builder:
                         target = self.target(f, record, descriptor, here, next_)
                         near = (target - here + 2048) < 4096
                         with f.when(flags.has(Flag.BRANCH) | near):
-                            loop = f.select(target <= here, _LEADER | _ENTRY | _LOOP, _LEADER)
+                            loop = f.select(
+                                target <= here, _LEADER | _TARGET | _ENTRY | _LOOP, _LEADER | _TARGET
+                            )
                             top.set(f.call(self.f_mark, f["work"], target, loop, top.get(), 1))
                             with f.when((target <= here) & (self.slot(f, target) < WINDOW)):
                                 start = self.element(f, "depth", self.slot(f, target), 4)
@@ -732,9 +736,12 @@ class _Builder:
         entry = f.load(at, 32)
         f.store(self.element(f, "label", entry >> 8, 4), self.get(f, "at"), 32)
         f.store(self.element(f, "origin", entry >> 8, 4), f["pc"], 32)
-        self.set(f, "cached_a", _NONE)
-        self.set(f, "cached_b", _NONE)
-        self.set(f, "near", 0)
+        # What is known behind a branch that was not taken is known where only that leads to.
+        with f.when(entry.has(_TARGET | _ENTRY) | self.get(f, "falls").differs(f["pc"])):
+            self.set(f, "cached_a", _NONE)
+            self.set(f, "cached_b", _NONE)
+            self.set(f, "near", 0)
+        self.set(f, "falls", -1)
         count, pc, last = f.variable(0), f.variable(f["pc"]), f.variable(0)
         kind = f.variable(0)
         with f.loop():
@@ -782,6 +789,8 @@ class _Builder:
         jumps = f.variable(0)
         with f.when(ended.has(Flag.INDIRECT)):
             f.leave(0)
+        with f.when(ended.has(Flag.BRANCH)):
+            self.set(f, "falls", end)
         with f.when(ended.has(Flag.JUMP)):
             record = f.call(self.f_record, f["work"], last.get())
             descriptor = f.call(self.f_describe, f["work"], f.load(record))
@@ -792,7 +801,8 @@ class _Builder:
                 f.leave(0)
         with f.when(self.slot(f, where.get()) < WINDOW):
             there = f.load(self.map_of(f, where.get()), 32)
-            with f.when((there & (_VISITED | _LEADER)).equals(_VISITED | _LEADER)):
+            known = (there & (_VISITED | _LEADER)).equals(_VISITED | _LEADER)
+            with f.when(known & (there.has(_TARGET | _ENTRY) | jumps.get().equals(0))):
                 with f.when((there >> 8).differs(f["follower"])):
                     self.value(f, "taken", there >> 8)
                     self.common(f, "jump")
@@ -877,6 +887,7 @@ class _Builder:
         self.set(f, "last", 0)
         for name in ("count", "entries", "labels", "stubs", "fixups", "failed", "at", "form"):
             self.set(f, name, 0)
+        self.set(f, "falls", -1)
         for name in ("write", "execute", "capacity"):
             self.set(f, name, f[name])
         self.value(f, "tables", self.get(f, "tables"))
