@@ -24,6 +24,7 @@ from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
 from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
+from vm_jit.records import LINKED
 
 if TYPE_CHECKING:
     from vm_jit.engine import CodeImage
@@ -243,6 +244,7 @@ class Baseline:
             elif length.endswith("r"):
                 number = kit.numbers.get(base + "r", number)
             known[interpreter.address[symbol]] = number
+        assert not any(address & LINKED for address in known)
         size = 1024
         while size < 3 * len(known):
             size *= 2

@@ -4,7 +4,8 @@
 ``pc`` without calls, has been decoded, and lies in one window of guest addresses. It returns the bytes written at
 ``write`` (which run at ``execute``), or 0 if there is nothing to compile or no space.
 
-Guest registers that pay for it live in host registers (pins) within a unit: they are loaded where it is entered and
+A few guest registers live in host registers (pins) in all units, and travel from one to the other. Others that pay for it live
+in pins within a unit: they are loaded where it is entered and
 those that it writes are stored where it leaves. The unit is entered through the records of its entries, whose handler
 fields it replaces at last. A block takes its instructions off the fuel first; if that does not leave any, or an
 instruction is refused, the interpreter's handler of the record goes on.
@@ -17,8 +18,8 @@ from typing import Final
 from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
 from vm_jit.assemble import Condition, Function, Value
-from vm_jit.records import LENGTH, RECORD_BYTES
-from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag
+from vm_jit.records import LENGTH, LINKED, RECORD_BYTES
+from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
 __all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "WINDOW", "WORK_BYTES", "baseline_module"]
 
@@ -113,6 +114,7 @@ class _Builder:
         self.isa = isa
         self.scale = RECORD_BYTES // isa.unit
         self.unit_shift = isa.unit.bit_length() - 1
+        self.carried = carried(isa)
 
     # -- access to the work area --------------------------------------------------------------------------------
 
@@ -323,7 +325,13 @@ class _Builder:
             with f.when(flags.has(_ENTRY) & flags.lacks(_LOOP)):
                 cost.add(weight)
         self.set(f, "labels", label.get())
-        chosen = f.variable(0)
+        for i, cell in enumerate(self.carried):
+            place = self.isa.layout.offset(*cell)
+            number = self.isa.layout.offset(*cell) - self.isa.layout.offset(cell[0], 0) >> 3
+            f.store(f["work"] + FIELDS["use"] + 8 * number, 0)
+            f.store(f["work"] + FIELDS["pins"] + number, i + 2, 8)
+            f.store(f["work"] + FIELDS["pinned"] + 8 * (i + 1), place)
+        chosen = f.variable(len(self.carried))
         with f.loop():
             f.stop_if(chosen.get() >= PINS)
             # The first is the last to be given: forms may not take it for an address.
@@ -440,9 +448,10 @@ class _Builder:
         return f
 
     def spill(self) -> Function:
-        """Store the pins that the unit writes."""
+        """Store the pins that the unit writes and no other has."""
         f = self.f_spill = Function("spill", "work", internal=True)
         with f.each(0, PINS) as i:
+            f.again_if((i - 1) < len(self.carried))
             offset = f.load(self.element(f, "pinned", i, 8))
             f.again_if(offset.equals(0))
             f.again_if((self.get(f, "written") >> i).lacks(1))
@@ -846,15 +855,20 @@ class _Builder:
             descriptor = f.call(self.f_describe, f["work"], f.load(record))
             # An entry that only goes back to the interpreter is none.
             f.again_if(f.load(descriptor + 12, 8).has(Flag.ESCAPE))
+            start = self.get(f, "execute") + self.get(f, "at")
+            self.set(f, "at", self.get(f, "at") + ((Value(f, str(LINKED)) - start) & 2 * LINKED - 1))
             out = self.element(f, "entry", self.get(f, "entries"), ENTRY_BYTES)
             self.set(f, "entries", self.get(f, "entries") + 1)
             f.store(out, record)
             f.store(out + 16, f.load(record))
             f.store(out + 8, self.get(f, "execute") + self.get(f, "at"))
             self.common(f, "enter")
+            for number, cell in enumerate(self.carried):
+                self.value(f, "slot0", self.isa.layout.offset(*cell))
+                self.common(f, f"load_p{number + 1}")
             with f.each(0, PINS) as i:
                 offset = f.load(self.element(f, "pinned", i, 8))
-                f.again_if(offset.equals(0))
+                f.again_if(offset.equals(0) | ((i - 1) < len(self.carried)))
                 self.value(f, "slot0", offset)
                 self.common(f, i * _PIN_STENCILS + COMMON["load_p0"])
             self.value(f, "taken", label)
@@ -891,6 +905,11 @@ class _Builder:
         for name in ("write", "execute", "capacity"):
             self.set(f, name, f[name])
         self.value(f, "tables", self.get(f, "tables"))
+        # What is skipped of an entry by those that have the registers in their pins.
+        skipped = Value(f, "0")
+        for name in ("enter", *(f"load_p{i + 1}" for i in range(len(self.carried)))):
+            skipped = skipped + f.load(self.get(f, "descriptors") + (COMMON[name] * DESCRIPTOR_BYTES + 8), 16)
+        self.value(f, "link", skipped)
         size = f.variable(0)
         with f.when(f.call(self.f_discover, f["work"], pc).differs(0)):
             f.call(self.f_choose, f["work"])

@@ -4,6 +4,9 @@ The baseline tier copies stencils one behind the other and fills the holes (:mod
 address of an external symbol whose range LLVM is told, so it becomes an immediate or a displacement; a relocation in
 the object says where it lies.
 
+A unit that goes to another (by a record, whose handler the other's code then is) leaves the ``frequent`` registers of the ISA in
+their pins: the address of such code is 8 modulo 16, which no handler's is, and what takes them from the state comes first in it.
+
 A stencil has the convention of the interpreter's handlers, with other things in the host registers: ``a`` and ``b``
 hold the first and the second operand from the main register file, ``a`` the result afterwards, and ``p0`` to ``p6``
 pass through, for guest registers that live in host registers (pins). A stencil ends with a jump to ``next``, which is
@@ -41,9 +44,9 @@ from vm_jit.lowering import (
     Emitter,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import HEAT, HOT, LINKED, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
 
-__all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "read_object"]
+__all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "carried", "read_object"]
 
 PINS: Final = 7
 """Guest registers that can live in host registers."""
@@ -54,6 +57,8 @@ _ARGUMENTS: Final = (
 """In the order of the convention's registers (r12 to r15, rdi, rsi, rdx, rcx, r8, r9, r11, rax): handlers have the
 state where p0 is, the record in p1, the arena in p2, the page table in p3. The pins are those with numbers above 7, which
 x86 encodes alike."""
+CARRIED: Final = 4
+"""Pins, from p1 on, in which registers travel from unit to unit."""
 PIN_NUMBERS: Final = (4, 5, 6, 7, 0, 1, 3)
 """The low three bits of each pin's register number."""
 _CC: Final = "preserve_nonecc"
@@ -73,11 +78,11 @@ _BEGIN: Final = (
 
 SOURCES: Final = (
     "slot0", "slot1", "slot2", "slot3", "imm0", "imm1", "pc", "next_pc", "next", "taken", "refuse", "tables",
-    "count", "uncount", "record", "handler",
+    "count", "uncount", "record", "handler", "link",
 )  # fmt: skip
 """What a hole can be filled with, by number."""
 _RANGES: Final = {
-    **dict.fromkeys(("slot0", "slot1", "slot2", "slot3"), (0, 1 << 16)),
+    **dict.fromkeys(("slot0", "slot1", "slot2", "slot3", "link"), (0, 1 << 16)),
     **dict.fromkeys(("imm0", "imm1", "count", "uncount"), (-(1 << 31), 1 << 31)),
     **dict.fromkeys(("pc", "next_pc"), (0, 1 << 32)),
     **dict.fromkeys(("record", "handler"), (-1, -1)),
@@ -396,6 +401,11 @@ def _direct(template: Template, op: Op, fields: dict[str, int]) -> tuple[int, in
     return None
 
 
+def carried(isa: Isa) -> tuple[tuple[str, int], ...]:
+    """The registers that travel from unit to unit, in pins 1 to :data:`CARRIED`."""
+    return isa.frequent[:CARRIED]
+
+
 # -- what is between instructions -------------------------------------------------------------------------------------
 
 
@@ -419,17 +429,34 @@ class _Glue(_Stencil):
     def write_register(self, value: str) -> None:
         self.emit(f"store i64 {value}, ptr {self.register()}, align 8, {STATE}")
 
+    def settle(self) -> None:
+        """Write the registers that travel from unit to unit to the state."""
+        for i, cell in enumerate(carried(self.isa)):
+            place = self.field_in_state(self.isa.layout.offset(*cell))
+            self.emit(f"store i64 %p{i + 1}, ptr {place}, align 8, {STATE}")
+
     def handler(self, handler: str, ip: str, fuel: str = "%fuel") -> None:
         """Tail-call a handler of the interpreter."""
+        self.settle()
         rest = dict.fromkeys(("a", "b", "state", "memory", "p4", "p5", "p6"), "poison")
         arena = self.load_state("arena") if HOST.segment else "%memory"
         self.tail(handler, p0="%state", p1=ip, p2=arena, p3=self.load_state("pages"), fuel=fuel, **rest)
 
     def dispatch(self, ip: str) -> None:
+        """Go to a record's handler, or on in the unit that it has become the entry of."""
         pointer = self.v(f"inttoptr i64 {ip} to ptr")
-        self.handler(self.v(f"load ptr, ptr {pointer}, {RECORD}"), ip)
+        handler = self.v(f"load i64, ptr {pointer}, {RECORD}")
+        unit, other = self.label(), self.label()
+        linked = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
+        self.emit(f"br i1 {linked}, label %{unit}, label %{other}, {LIKELY}")
+        self.place(unit)
+        inner = self.v(f"add i64 {handler}, {_hole('link')}")
+        self.tail(self.v(f"inttoptr i64 {inner} to ptr"), a="poison", b="poison")
+        self.place(other)
+        self.handler(self.v(f"inttoptr i64 {handler} to ptr"), ip)
 
     def leave(self, reason: Reason, pc: str) -> None:
+        self.settle()
         self.store_state("pc", pc)
         self.store_state("fuel", "%fuel")
         self.store_state("reason", str(int(reason)))
@@ -645,7 +672,9 @@ def build(
                 template.codes >= {"field", "add"}
                 if access
                 else made.write != 255
-                and (template.codes >= {"field", "add", "sext"} or template.codes >= {"field", "lshr", "sext"})
+                and (
+                    template.codes >= {"field", "add", "sext"} or template.codes >= {"field", "lshr", "sext"}
+                )
             ):
                 # Compilers extend a sign by adding 0. A shift by a literal that is not 0 needs no extension, one by 0 does. Where a
                 # pointer points to has no displacement.
@@ -753,7 +782,9 @@ def _is_displaced(isa: Isa, template: Template, e: _Stencil) -> bool:
 def _offsets(template: Template) -> bool:
     """Whether the result is the operand plus the immediate."""
     ops = [op.code for op in template.ops]
-    return sorted(ops[:2]) == ["field", "reg"] and ops[2:] == ["add", "setreg"] and template.ops[2].width == 64
+    return (
+        sorted(ops[:2]) == ["field", "reg"] and ops[2:] == ["add", "setreg"] and template.ops[2].width == 64
+    )
 
 
 def _moves(template: Template) -> bool:
