@@ -57,7 +57,7 @@ _ARGUMENTS: Final = (
 """In the order of the convention's registers (r12 to r15, rdi, rsi, rdx, rcx, r8, r9, r11, rax): handlers have the
 state where p0 is, the record in p1, the arena in p2, the page table in p3. The pins are those with numbers above 7, which
 x86 encodes alike."""
-CARRIED: Final = 4
+CARRIED: Final = 5
 """Pins, from p1 on, in which registers travel from unit to unit."""
 PIN_NUMBERS: Final = (4, 5, 6, 7, 0, 1, 3)
 """The low three bits of each pin's register number."""
