@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,7 +22,7 @@
 
 #define THREADS 64
 static char *itself, *prefix;
-static int zero, null;
+static int zero, null, file;
 
 static double wall(void) {
     struct timespec now;
@@ -69,6 +70,63 @@ static void op_stat(unsigned long count) {
     while (count--)
         if (stat(".", &info))
             fail("stat");
+}
+
+static void op_stat_deep(unsigned long count) {
+    struct stat info;
+    while (count--)
+        if (stat("rates.dir/one/two/three", &info))
+            fail("stat");
+}
+
+static void op_fstat(unsigned long count) {
+    struct stat info;
+    while (count--)
+        if (fstat(file, &info))
+            fail("fstat");
+}
+
+static void op_lseek(unsigned long count) {
+    while (count--)
+        if (lseek(file, count & 4095, SEEK_SET) < 0)
+            fail("lseek");
+}
+
+static void op_absent(unsigned long count) {
+    while (count--)
+        if (open("rates.none", O_RDONLY) >= 0)
+            fail("open");
+}
+
+static void op_getdents(unsigned long count) {
+    char entries[4096];
+    int fd = open("rates.dir", O_RDONLY | O_DIRECTORY);
+    if (fd < 0)
+        fail("open");
+    while (count--)
+        if (lseek(fd, 0, SEEK_SET) || syscall(SYS_getdents64, fd, entries, sizeof entries) <= 0)
+            fail("getdents64");
+    close(fd);
+}
+
+static void op_poll(unsigned long count) {
+    struct pollfd one = {zero, POLLIN, 0};
+    while (count--)
+        if (poll(&one, 1, 0) != 1)
+            fail("poll");
+}
+
+static void op_sendmsg(unsigned long count) {
+    int pair[2];
+    char sent = 'x', got;
+    struct iovec from = {&sent, 1}, to = {&got, 1};
+    struct msghdr out = {.msg_iov = &from, .msg_iovlen = 1}, in = {.msg_iov = &to, .msg_iovlen = 1};
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+        fail("socketpair");
+    while (count--)
+        if (sendmsg(pair[0], &out, 0) != 1 || recvmsg(pair[1], &in, 0) != 1)
+            fail("sendmsg");
+    close(pair[0]), close(pair[1]);
 }
 
 static void op_open(unsigned long count) {
@@ -222,7 +280,10 @@ static const struct {
     unsigned long part; /* of the operations asked for: one of so many */
 } OPERATIONS[] = {
     {"getpid", op_getpid, 1},       {"read", op_read, 1},           {"write", op_write, 1},
-    {"clock", op_clock, 1},         {"stat", op_stat, 10},          {"open+close", op_open, 20},
+    {"clock", op_clock, 1},         {"stat", op_stat, 10},          {"stat, deep", op_stat_deep, 10},
+    {"fstat", op_fstat, 5},         {"lseek", op_lseek, 2},         {"open+close", op_open, 20},
+    {"open, absent", op_absent, 10}, {"getdents", op_getdents, 20}, {"poll", op_poll, 10},
+    {"sendmsg+recvmsg", op_sendmsg, 20},
     {"mmap+munmap", op_mmap, 20},   {"signal", op_signal, 10},      {"futex ping-pong", op_futex, 20},
     {"pipe ping-pong", op_pipe, 20}, {"thread", op_thread, 100},    {"64 threads, atomics", op_atomics, 1},
     {"fork", op_fork, 2000},        {"fork+exec", op_fork_exec, 5000}, {"vfork+exec", op_vfork_exec, 5000},
@@ -235,6 +296,14 @@ int main(int argc, char **argv) {
     prefix = argc > 2 ? argv[2] : NULL;
     itself = argv[0];
     zero = open("/dev/zero", O_RDONLY), null = open("/dev/null", O_WRONLY);
+    file = open("rates.file", O_RDWR | O_CREAT, 0600);
+    if (mkdir("rates.dir", 0700) && errno != EEXIST)
+        fail("mkdir");
+    if (mkdir("rates.dir/one", 0700) && errno != EEXIST)
+        fail("mkdir");
+    if (mkdir("rates.dir/one/two", 0700) && errno != EEXIST)
+        fail("mkdir");
+    close(open("rates.dir/one/two/three", O_RDWR | O_CREAT, 0600));
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t n = 0; n < sizeof OPERATIONS / sizeof *OPERATIONS; n++) {
         unsigned long count = size / OPERATIONS[n].part;
@@ -243,7 +312,7 @@ int main(int argc, char **argv) {
         double begin = wall(), used = processor(RUSAGE_SELF) + processor(RUSAGE_CHILDREN);
         OPERATIONS[n].run(count);
         double ended = wall(), after = processor(RUSAGE_SELF) + processor(RUSAGE_CHILDREN);
-        unsigned long made = n == 11 ? count * THREADS : count;
+        unsigned long made = OPERATIONS[n].run == op_atomics ? count * THREADS : count;
         printf("%s\t%.1f\t%.1f\n", OPERATIONS[n].name, (ended - begin) / made, (after - used) / made);
     }
     return 0;

@@ -110,3 +110,24 @@ def test_what_is_no_tree(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "not the tree of a distribution" in done.stderr
+
+
+def test_trees_are_compared(tool: ModuleType, tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name / "usr/bin").mkdir(parents=True)
+        (tmp_path / name / "usr/bin/su").write_text("su")
+        (tmp_path / name / "var/log").mkdir(parents=True)
+        (tmp_path / name / "var/log/x").write_text(name)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert tool.compare_trees(ours, theirs, bits=True) == (True, "5 files as under qemu")
+    (theirs / "usr/bin/su").chmod(0o4644)
+    assert tool.compare_trees(ours, theirs, bits=False) == (
+        True,
+        "5 files as under qemu, 1 without their set-ID bits",
+    )
+    assert not tool.compare_trees(ours, theirs, bits=True)[0]
+    (theirs / "usr/bin/su").write_text("other")
+    same, note = tool.compare_trees(ours, theirs, bits=False)
+    assert (same, note.endswith("the first is usr/bin/su")) == (False, True)
+    (ours / "more").symlink_to("usr")
+    assert "2 of 5 files differ" in tool.compare_trees(ours, theirs, bits=False)[1]

@@ -547,3 +547,163 @@ def test_libraries_are_found_and_a_new_program_is_seen(gdb: str, tmp_path: Path)
     assert f"is executing new program: {program}" in text
     assert "$1 = 2" in text
     assert (status, out) == (3, "1.414\n1.414\n")
+
+
+# -- several processes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("riscv64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("riscv64-linux-gnu-gcc is not installed")
+    place = tmp_path_factory.mktemp("forking") / "forking"
+    command = [compiler, "-g", "-O1", "-static", "-o", place, HERE / "forking.c"]
+    subprocess.run(command, check=True, timeout=100)
+    return place
+
+
+FOLLOWS_CHILD = """
+    set follow-fork-mode child
+    break in_child
+    continue
+    backtrace
+    continue
+"""
+STAYS = """
+    catch fork
+    continue
+    break in_parent
+    continue
+    continue
+"""
+HAS_BOTH = """
+    set detach-on-fork off
+    break in_child
+    break in_parent
+    continue
+    inferior 2
+    continue
+    print number
+    set var number = 40
+    inferior 1
+    print number
+    inferior 2
+    print number
+    continue
+    inferior 1
+    continue
+"""
+ALL_RUN = """
+    set detach-on-fork off
+    set schedule-multiple on
+    break in_child
+    continue
+    info threads
+    continue
+    inferior 1
+    continue
+"""
+EXECUTES = """
+    catch vfork
+    catch exec
+    continue
+    set follow-fork-mode child
+    continue
+    break in_child
+    continue
+    print number
+    continue
+"""
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+@pytest.mark.parametrize("engine", ["jit", "interp"])
+def test_the_child_is_followed(gdb: str, forking: Path, engine: str) -> None:
+    text, status, out = session(gdb, forking, FOLLOWS_CHILD, engine=engine)
+    assert "hit Breakpoint 1, in_child (number=number@entry=1)" in text
+    assert re.search(r"Inferior 2 .* exited with code 05", text)
+    assert (status, out) == (3, "first 5\n")
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+@pytest.mark.parametrize("script", [FOLLOWS_CHILD, STAYS, HAS_BOTH], ids=["child", "parent", "both"])
+def test_forks_are_followed_as_natively(gdb: str, forking: Path, tmp_path: Path, script: str) -> None:
+    """What gdb says of the same program on this machine, run by gdb itself."""
+    native = tmp_path / "forking"
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("gcc is not installed")
+    subprocess.run(
+        [compiler, "-g", "-O1", "-static", "-o", native, HERE / "forking.c"], check=True, timeout=100
+    )
+    lines = [
+        "set confirm off",
+        "set pagination off",
+        "set width 0",
+        "set startup-with-shell off",
+        "break main",
+        "run",
+    ]
+    lines += ["delete", *script.strip().splitlines()]
+    words = [word for line in lines for word in ("-ex", line.strip())]
+    done = subprocess.run(
+        [gdb, "-nx", "-batch", *words, native], capture_output=True, text=True, timeout=60, check=False
+    )
+    if "hit Breakpoint" not in done.stdout and "Breakpoint 1, main" not in done.stdout:
+        pytest.skip("gdb may not trace processes here")
+    found, _, _ = session(gdb, forking, "break main\ncontinue\ndelete\n" + script, engine="jit")
+    told = re.compile(
+        r"hit (?:Breakpoint|Catchpoint) .*|exited .*|^\$.*|^Catchpoint.*\(forked|Detaching after fork from \w+",
+        re.MULTILINE,
+    )
+    wanted = told.findall(plain(done.stdout))
+    assert len(wanted) >= 3
+    assert told.findall(found) == wanted
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+def test_a_fork_is_caught_and_the_child_let_go(gdb: str, forking: Path) -> None:
+    text, status, out = session(gdb, forking, STAYS, engine="jit")
+    assert re.search(r"Catchpoint 1 \(forked process.*_Fork", text)
+    assert "Detaching after fork from child" in text
+    assert "Breakpoint 2, in_parent (number=number@entry=1)" in text
+    assert "exited with code 03" in text
+    assert (status, out) == (3, "first 5\n")
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+@pytest.mark.parametrize("engine", ["jit", "reference"])
+def test_both_processes_are_debugged(gdb: str, forking: Path, engine: str) -> None:
+    text, status, out = session(gdb, forking, HAS_BOTH, engine=engine)
+    assert "hit Breakpoint 2.1, in_parent" in text
+    assert "hit Breakpoint 1.2, in_child" in text
+    assert re.findall(r"^\$\d = (\d+)", text, re.MULTILINE) == ["1", "1", "40"]
+    assert re.search(r"Inferior 2 .* exited with code 05", text)
+    assert re.search(r"Inferior 1 .* exited with code 03", text)
+    assert (status, out) == (3, "first 5\n")
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+def test_all_processes_run_and_stop_together(gdb: str, forking: Path) -> None:
+    text, status, out = session(gdb, forking, ALL_RUN, engine="jit")
+    assert re.search(r"1\.1 .*wait4.*\n\* 2\.1 .*in_child", text)
+    assert re.search(r"Inferior 2 .* exited with code 05", text)
+    assert re.search(r"Inferior 1 .* exited with code 03", text)
+    assert (status, out) == (3, "first 5\n")
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_gdb
+def test_a_vfork_and_its_exec_are_caught(gdb: str, forking: Path) -> None:
+    text, status, out = session(gdb, forking, EXECUTES, "vfork", engine="jit")
+    assert "Catchpoint 1 (vforked process" in text
+    assert re.search(r"hit Catchpoint 2 \(exec'd .*/forking\)", text)
+    assert "$1 = 3" in text
+    assert re.search(r"Inferior 2 .* exited with code 011", text)
+    assert (status, out) == (3, "first 5\nsecond 9\n")

@@ -245,7 +245,24 @@ int main(int argc, char **argv) {
 }
 """
 
-PROGRAMS = {"fork": FORK, "exec": EXEC, "signals": SIGNALS, "threads": THREADS}
+MANY = r"""
+int main(void) {
+    for (int round = 0; round < 2; round++) {
+        int made = 0;
+        pid_t child, all[64];
+        while (made < 64 && (child = fork()) > 0)
+            all[made++] = child;
+        if (!child)
+            return pause();
+        say(strerror(errno), made);
+        for (int i = 0; i < made; i++)
+            kill(all[i], SIGKILL), say("killed", reap(all[i]));
+    }
+    return 0;
+}
+"""
+
+PROGRAMS = {"many": MANY, "fork": FORK, "exec": EXEC, "signals": SIGNALS, "threads": THREADS}
 
 
 def build(directory: Path, name: str, compiler: str, *options: str) -> Path:
@@ -360,3 +377,17 @@ def test_job_control_as_on_the_host(tmp_path: Path) -> None:
     guest = build(there, "jobs", "riscv64-linux-gnu-gcc", "-static")
     assert on_a_terminal([sys.executable, "-m", "vm_cli", "run", guest]) == wanted
     assert "own group 1" in wanted
+
+
+def test_no_more_processes_than_are_allowed(tmp_path: Path) -> None:
+    """A program that forks until it may not, twice: children that are over make room."""
+    program = build(tmp_path, "many", "riscv64-linux-gnu-gcc", "-static")
+    done = subprocess.run(
+        [sys.executable, "-m", "vm_cli", "run", "--max-processes", "5", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    expected = "Resource temporarily unavailable 4\n" + "killed 9\n" * 4
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected * 2, "")

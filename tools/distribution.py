@@ -1,9 +1,8 @@
 """What the programs of a distribution do under vm, row by row, against qemu-user: writes docs/distribution.md.
 
-    vm sysroot create riscv64 --suite trixie --output tree bash coreutils … libpython3.13-testsuite
-    python tools/distribution.py tree                            # all rows: a table
-    python tools/distribution.py tree -k git -k test_json -v     # some rows, and how their outputs differ
-    python tools/distribution.py tree --stage2 foreign --write   # everything, and the page
+    python tools/distribution.py tree --stage2 foreign --make --write   # makes the trees if they are not there, runs all, writes the page
+    python tools/distribution.py tree                                   # all rows: a table
+    python tools/distribution.py tree -k git -k test_json -v            # some rows, and how their outputs differ
 
 The rows are in tools/distribution.toml. Each one is a script for the guest's bash that is run twice: by ``vm run --root tree:ro``,
 and by qemu in a chroot of the same tree, where the kernel starts qemu for each program (binfmt_misc in a user namespace, Linux
@@ -23,11 +22,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import difflib
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,7 +37,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +47,7 @@ KEPT: Final = ROOT / "tools/distribution.json"
 PAGE: Final = ROOT / "docs/distribution.md"
 RESULTS: Final = ROOT / "build/distribution.json"
 """The last result of each row, from which the page is made: rows may be run one by one."""
+SUITE: Final = "trixie"
 _TIMEOUT: Final = 300
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _CLONE_NEWUSER: Final = 0x1000_0000
@@ -65,7 +68,9 @@ else mount -t overlay overlay -o "userxattr,lowerdir=$tree,upperdir=$top/up,work
 root=$top/root
 [ -d "$root/proc" ] && [ ! -L "$root/proc" ] || { rm -f "$root/proc"; mkdir "$root/proc"; }
 mount --rbind /proc "$root/proc"; mount --rbind /dev "$root/dev"; mount -t tmpfs tmpfs "$root/tmp"; chmod 1777 "$root/tmp"
-# A qemu that is linked dynamically finds its libraries in the chroot; their names are not those of the guest's.
+# A qemu that is linked dynamically finds its libraries in the chroot; their names are not those of the guest's. Debian's
+# maintainer scripts want /lib64 to be a link.
+[ -e "$root/lib64" ] || { mkdir -p "$root/usr/lib64"; ln -s usr/lib64 "$root/lib64"; }
 for place in /lib64 "$(dirname "$(ldd "$qemu" 2> /dev/null | awk '/libc.so/ { print $3 }')")"; do
   [ "$place" = . ] || [ ! -d "$place" ] || { mkdir -p "$root$place"; mount --bind "$place" "$root$place"; }
 done
@@ -87,6 +92,8 @@ class Row:
     select: tuple[str, ...] = ()
     """Patterns of the tests to run of them; all without."""
     stage2: bool = False
+    trust: bool = False
+    """By vm run --trust --root, where this is root, and without a comparison: qemu is in a user namespace."""
     net: bool = False
     needs: tuple[str, ...] = ()
     timeout: int = _TIMEOUT
@@ -94,8 +101,9 @@ class Row:
     def words(self) -> list[str]:
         """The guest's command line."""
         if self.stage2:
-            # As in a container: no device is made, since vm and the chroot have those that there are.
-            return [*_CLEAN, "container=lxc", "/debootstrap/debootstrap", "--second-stage"]
+            # As in a container, no device is made: in a user namespace nobody can, and vm's confined guests never can.
+            how = [] if self.trust else ["container=lxc"]
+            return [*_CLEAN, *how, "/debootstrap/debootstrap", "--second-stage"]
         script = self.script
         if self.python:
             modules = " ".join(f"test.{m}" if "." in m else m for m in self.python.split())
@@ -129,6 +137,8 @@ class Result:
     note: str = ""
     vm: Run | None = None
     qemu: Run | None = None
+    load: float = 0.0
+    """The load average before."""
 
 
 def load_rows(path: Path = ROWS) -> list[Row]:
@@ -263,10 +273,16 @@ def under_vm(vm: Sequence[str], row: Row, tree: Path) -> Run:
     """The row under vm, in a tree that cannot be written and a /tmp of its own."""
     with tempfile.TemporaryDirectory() as tmp:
         os.chmod(tmp, 0o1777)
-        options = ["--root", str(tree)] if row.stage2 else ["--root", f"{tree}:ro", "--bind", f"{tmp}:/tmp"]
+        options = (
+            ["--root", str(tree), *(["--trust"] if row.trust else [])]
+            if row.stage2
+            else ["--root", f"{tree}:ro", "--bind", f"{tmp}:/tmp"]
+        )
         if row.net:
             options.append("--net")
-        return run([*vm, "run", *options, *row.words()], row.timeout)
+        # Who is not root is root of a user namespace, as debootstrap wants to be.
+        apart = _own_users if row.stage2 and os.geteuid() != 0 else None
+        return run([*vm, "run", *options, *row.words()], row.timeout, prepare=apart)
 
 
 def verdict(row: Row, ours: Run, theirs: Run | None) -> tuple[str, str]:
@@ -328,25 +344,78 @@ def copy_of(tree: Path, scratch: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+_OWN_FILES: Final = re.compile(
+    r"proc|(usr/)?lib64|usr/lib/\w+-linux-gnu|var/log/.*|var/cache/ldconfig/aux-cache"
+)
+"""What two trees have that differs for other reasons: the oracle's mounts, times in logs."""
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+def files_of(tree: Path) -> dict[str, tuple[int, int, int, str]]:
+    """What lies in a tree: mode, owner, group and contents by path."""
+    found = {}
+    for directory, names, files in os.walk(tree):
+        for name in (*names, *files):
+            path = Path(directory, name)
+            place, info = str(path.relative_to(tree)), path.lstat()
+            if _OWN_FILES.fullmatch(place):
+                continue
+            what = ""
+            if stat.S_ISLNK(info.st_mode):
+                what = str(path.readlink())
+            elif stat.S_ISREG(info.st_mode):
+                what = hashlib.sha256(path.read_bytes()).hexdigest()
+            elif not stat.S_ISDIR(info.st_mode):
+                what = str(info.st_rdev)
+            found[place] = (info.st_mode, info.st_uid, info.st_gid, what)
+    return found
+
+
+def compare_trees(ours: Path, theirs: Path, *, bits: bool) -> tuple[bool, str]:
+    """Whether two trees have the same files, and a note. Without ``bits``, set-ID bits may be missing in ours."""
+    mine, wanted = files_of(ours), files_of(theirs)
+    different, dropped = [], 0
+    for place in sorted(mine.keys() | wanted.keys()):
+        a, b = mine.get(place), wanted.get(place)
+        if a == b:
+            continue
+        if a and b and not bits and (a[0], *a[1:]) == (b[0] & ~_SET_ID, *b[1:]):
+            dropped += 1
+        else:
+            different.append(place)
+    if different:
+        return (
+            False,
+            f"{len(different)} of {len(wanted)} files differ from qemu's, the first is {different[0]}",
+        )
+    same = f"{len(wanted)} files as under qemu"
+    return True, same + (f", {dropped} without their set-ID bits" if dropped else "")
+
+
 def second_stage(vm: Sequence[str], row: Row, tree: Path, oracle: Oracle | None, scratch: Path) -> Result:
-    """debootstrap's second stage on both sides, judged by its end and by what is installed then."""
-    counts: list[tuple[int, int]] = []
-    runs: list[Run] = []
-    for side in ("vm", "qemu"):
-        if side == "qemu" and oracle is None:
-            break
-        with copy_of(tree, scratch) as place:
-            runs.append(under_vm(vm, row, place) if side == "vm" else oracle.run(row, place))  # type: ignore[union-attr]
-            counts.append(packages_of(place))
-    theirs = runs[1] if len(runs) > 1 else None
-    ours = runs[0]
-    word, note = verdict(row, ours, None)
-    if word in ("ok", "differs"):
-        installed, known = counts[0]
-        word = "ok" if ours.status == 0 and installed == known else "differs"
-        note = f"{installed} of {known} packages configured, exit status {ours.status}"
-        if theirs is not None and word != "ok":
-            note += f"; under qemu {counts[1][0]}, exit status {theirs.status}"
+    """debootstrap's second stage on both sides, judged by its end, by what is installed then and by all files."""
+    if row.trust and os.geteuid() != 0:
+        return Result(row.group, row.name, "skipped", "this is not root")
+    theirs, known = None, scratch / "second-stage"
+    if oracle is not None:
+        # One of qemu's is enough, however often vm is compared with it.
+        again = known.exists()
+        if not again:
+            subprocess.run(["cp", "-a", "--reflink=auto", str(tree), str(known)], check=True)
+            theirs = oracle.run(row, known)
+    with copy_of(tree, scratch) as place:
+        ours = under_vm(vm, row, place)
+        installed, packages = packages_of(place)
+        word, note = verdict(row, ours, None)
+        if word in ("ok", "differs"):
+            word = "ok" if ours.status == 0 and installed == packages else "differs"
+            note = f"{installed} of {packages} packages configured"
+            note += f", exit status {ours.status}" if ours.status else ""
+            if oracle is not None:
+                same, files = compare_trees(place, known, bits=row.trust)
+                word, note = word if same else "differs", f"{note}; {files}"
+            if theirs is not None and theirs.status != 0:
+                note += f"; under qemu exit status {theirs.status}"
     return Result(row.group, row.name, word, note, ours, theirs)
 
 
@@ -382,6 +451,33 @@ def _versions(tree: Path) -> dict[str, str]:
     }
 
 
+def _conditions(results: Sequence[Result]) -> str:
+    """The machine, and how busy it was."""
+    model = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    loads = [result.load for result in results if result.verdict != "skipped"]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    who = "root" if os.geteuid() == 0 else "an ordinary user"
+    busy = f"; when a row began, the load average was {min(loads):.1f} to {max(loads):.1f}" if loads else ""
+    return (
+        f"{len(os.sched_getaffinity(0))} processors ({model or platform.machine()}), {memory:.0f} GiB, Linux"
+        f" {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}, as {who}{busy}"
+    )
+
+
+def make_trees(vm: Sequence[str], tree: Path, stage2: Path | None) -> None:
+    """Make those that are not there. Raises CalledProcessError."""
+    if not tree.exists():
+        create = ["sysroot", "create", "riscv64", "--suite", SUITE, "--output", str(tree)]
+        packages = tomllib.loads(ROWS.read_text(encoding="utf-8"))["packages"]
+        subprocess.run([*vm, *create, *packages], check=True)
+    if stage2 is not None and not stage2.exists():
+        foreign = ["--arch", "riscv64", "--foreign", "--variant", "minbase"]
+        subprocess.run(["debootstrap", *foreign, SUITE, str(stage2)], check=True)
+
+
 def page(results: Sequence[Result], tree: Path, oracle: str) -> str:
     """docs/distribution.md."""
     good = sum(result.verdict == "ok" for result in results)
@@ -396,6 +492,12 @@ def page(results: Sequence[Result], tree: Path, oracle: str) -> str:
             f" {good} of {len(results)} rows are as they should be. Times are seconds of processor time, of one run each, starting vm"
             " and compiling included."
         ),
+        "",
+        f"Run on {_conditions(results)}. The same again, trees included (the second one by `debootstrap`, as root):",
+        "",
+        "```sh",
+        "python tools/distribution.py tree --stage2 foreign --make --write",
+        "```",
         "",
         "| program | what | | tests passed | vm | qemu | |",
         "|---|---|---|---|---|---|---|",
@@ -479,6 +581,7 @@ def _arguments() -> argparse.Namespace:
         help="rows whose group or name has it",
     )
     parser.add_argument("--stage2", type=Path, metavar="TREE", help="a tree of debootstrap --foreign")
+    parser.add_argument("--make", action="store_true", help="make the trees that are not there")
     parser.add_argument("--list", action="store_true", help="list the rows")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--write", action="store_true", help="write docs/distribution.md")
@@ -497,6 +600,12 @@ def main() -> int:
     if args.list:
         print("\n".join(f"{row.group}: {row.name}" for row in rows))
         return 0
+    if args.make and args.tree is not None:
+        try:
+            make_trees(args.vm, args.tree, args.stage2)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"the trees cannot be made: {error}", file=sys.stderr)
+            return 2
     if args.tree is None or not (args.tree / "bin/bash").exists():
         print(f"{args.tree or 'TREE'}: not the tree of a distribution (no bin/bash)", file=sys.stderr)
         return 2
@@ -504,6 +613,9 @@ def main() -> int:
         print("no such row; --list names them", file=sys.stderr)
         return 2
     args.tree = args.tree.resolve()
+    # As from a terminal, also if a shell's & has these ignored: the rows' programs would have them ignored too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # SAFETY: plain numbers; nothing is read or written through a pointer.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
@@ -516,10 +628,11 @@ def main() -> int:
             oracle = None
         for number, row in enumerate(rows, 1):
             _progress(number, len(rows), row)
-            results.append(_one(row, args, oracle, kept, scratch))
+            load = os.getloadavg()[0]
+            results.append(replace(_one(row, args, oracle, kept, scratch), load=round(load, 1)))
             _say(results[-1], verbose=args.verbose)
+            _remember(results[-1:])
     against = oracle.version if oracle else "what qemu wrote before (tools/distribution.json)"
-    _remember(results)
     if args.record:
         python = {row.name for row in load_rows() if row.python}
         for result in _remembered():
@@ -554,7 +667,8 @@ def _remembered() -> list[Result]:
             out.append(Result(row.group, row.name, "skipped", "not run"))
             continue
         sides = {side: Run(**facts[side]) if facts[side] else None for side in ("vm", "qemu")}
-        out.append(Result(facts["group"], facts["name"], facts["verdict"], facts["note"], **sides))
+        load = facts.get("load", 0.0)
+        out.append(Result(facts["group"], facts["name"], facts["verdict"], facts["note"], **sides, load=load))
     return out
 
 

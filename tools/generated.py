@@ -10,6 +10,7 @@ import argparse
 import difflib
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
@@ -27,8 +28,9 @@ BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 
 
 def _all_errors() -> Iterator[type[errors.VmError]]:
-    """Every error class of vm_core, and those of vm_cli, by code."""
+    """Every error class of vm_core, and those of vm_cli and vm_accel, by code."""
     importlib.import_module("vm_cli.sysroot.errors")
+    importlib.import_module("vm_accel.errors")
     for module in pkgutil.walk_packages(vm_core.__path__, "vm_core."):
         if ".isa." not in module.name and ".testing" not in module.name and not module.name.endswith(".smt"):
             importlib.import_module(module.name)
@@ -84,7 +86,48 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
+RECORDS = ROOT / "packages/vm-accel/tests/recorded"
+# Back end, ISA, and what else than a record of `vm accel selftest` shows that it works, for those that have none.
+ACCELERATORS = (
+    ("KVM", "x86_64", ""),
+    ("KVM", "aarch64", "layout-checked: `tests/test_layouts.py`"),
+    ("KVM", "riscv64", "layout-checked: `tests/test_layouts.py`"),
+    ("WHPX", "x86_64", ""),
+    ("HVF", "aarch64", ""),
+    ("HVF", "x86_64", "declared from the public documentation only"),
+    ("VZ", "aarch64", "selector-checked: `tests/test_vz.py`"),
+    ("VZ", "x86_64", "selector-checked: `tests/test_vz.py`"),
+)
+
+
+def accelerators() -> str:
+    """One row a hypervisor: where it was executed, or simulated, with how many checks of the self-test."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
+    lines = ["| hypervisor | guests | evidence | checks |", "|---|---|---|---|"]
+    for name, isa, otherwise in ACCELERATORS:
+        fitting = [one for one in records if (one.get("backend"), one.get("isa")) == (name.lower(), isa)]
+        if otherwise:  # it says more than a simulator's record does
+            fitting = [one for one in fitting if one["provenance"] == "hardware"]
+        # What ran on a machine counts for more than what ran on a simulator.
+        fitting.sort(key=lambda one: one["provenance"] != "hardware")
+        if not fitting:
+            lines.append(f"| {name} | {isa} | {otherwise or 'none yet'} | |")
+            continue
+        best = fitting[0]
+        counts = [
+            f"{number} {word}"
+            for word in ("passed", "failed", "skipped")
+            if (number := sum(check["result"] == word for check in best["checks"]))
+        ]
+        evidence = "ABI-simulated"
+        if best["provenance"] == "hardware":
+            evidence = f"executed: {best['host']['system']} on {best['host']['machine']}"
+        lines.append(f"| {name} | {isa} | {evidence} | {', '.join(counts)} |")
+    return "\n".join(lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "packages/vm-accel/README.md": accelerators,
     "docs/errors.md": lambda: f"{exit_statuses()}\n\n## Errors\n\n{error_catalogue()}",
     "docs/guide/configuration.md": settings_table,
 }

@@ -151,7 +151,9 @@ def test_what_json_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("engine", "tier"), [("jit", "llvm"), ("baseline", "baseline")])
 def test_hot_code_side_by_side(tmp_path: Path, engine: str, tier: str) -> None:
     image = guest(tmp_path, 150_000_000 if engine == "jit" else 30_000_000)
-    vm("run", "--engine", engine, image)  # what LLVM makes is kept: below it is there from the start, however slow LLVM is today
+    vm(
+        "run", "--engine", engine, image
+    )  # what LLVM makes is kept: below it is there from the start, however slow LLVM is today
     found = profile("--engine", engine, "--hot", "1", image)["hot"]
     assert [piece["tier"] for piece in found] == [tier]
     rows = found[0]["rows"]
@@ -404,3 +406,30 @@ def test_child_processes_are_sampled(tmp_path: Path) -> None:
     assert len({row["pid"] for row in found["processes"]}) == 3
     assert {row["program"] for row in found["processes"]} == {"family"}
     assert all(line.startswith(("family;", "[LLVM")) for line in folded.read_text().splitlines())
+
+
+def test_it_is_confined_as_a_run_is(tmp_path: Path) -> None:
+    image, out = guest(tmp_path, 1_000_000), tmp_path / "p.svg"
+    walls = profile("--engine", "interp", image)["run"]["walls"]
+    done = vm("run", "--json", "--engine", "interp", image)
+    assert walls == json.loads(done.stderr.splitlines()[-1])["walls"]
+    assert not profile("--sandbox", "off", "--engine", "interp", image)["run"]["walls"]
+    out.write_text("x" * (1 << 20))  # longer than what comes in its place
+    assert vm("profile", "-o", out, "--sandbox", "strict", "--engine", "interp", image).returncode == 7
+    assert ET.parse(out).getroot().tag.endswith("svg")
+    lost = vm("profile", "-o", tmp_path / "none" / "p.svg", image)
+    assert lost.returncode == 125
+    assert "No such file" in lost.stderr
+
+
+def test_objdump_is_started_where_capstone_is_not(tmp_path: Path) -> None:
+    if shutil.which("objdump") is None:
+        pytest.skip("needs objdump")
+    hide = "import sys; sys.modules['capstone'] = None; from vm_cli.main import main; main()"
+    words = ["profile", "--json", "--engine", "baseline", "--hot", "1", guest(tmp_path, 20_000_000)]
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *words], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    rows = json.loads(done.stderr.splitlines()[-1])["hot"][0]["rows"]
+    assert any(re.match(r"(xor|add|mov|lea)\b", line) for row in rows for line in row["host"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -190,9 +191,49 @@ def test_trust_is_as_any_program_of_the_user(tmp_path: Path) -> None:
         assert done.stdout
         done = run(inside, path)
         assert done.returncode == (0 if name.startswith("/proc") else 1)
-    done = run(inside, "--trust", "--root", str(inside), path)
-    assert done.returncode == 2
-    assert "no root" in done.stderr
+
+
+def test_trust_with_a_root_is_chroot(tmp_path: Path) -> None:
+    """What is in the root, and what the user may do there, devices too; nothing outside."""
+    text = """
+    _start: li a0, -100
+     la a1, name
+     li a2, 0x21b6
+     li a3, 0x103
+     li a7, 33
+     ecall
+     mv s0, a0
+     li a0, -100
+     la a1, outside
+     li a2, 0
+     li a7, 56
+     ecall
+     mv a1, s0
+     li t0, -2
+     li a7, 93
+     beq a0, t0, over
+     li a1, 99
+    over: sub a0, zero, a1
+     ecall
+    """
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    path = root / "makes"
+    names = f'name: .ascii "/null\\0"\noutside: .ascii "{tmp_path}/other\\0"\n'
+    path.write_bytes(program(text + names))
+    path.chmod(0o755)
+    (tmp_path / "other").write_text("outside")
+    try:
+        os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
+        may = 0
+    except PermissionError:
+        may = errno.EPERM
+    assert run(tmp_path, "--root", root, "/makes").returncode == errno.EPERM
+    done = run(tmp_path, "--trust", "--json", "--root", root, "/makes")
+    assert done.returncode == may, done.stderr
+    assert facts(done)["walls"] == []
+    if not may:
+        assert (root / "null").is_char_device()
 
 
 def test_a_temporary_directory_goes_with_its_guest(tmp_path: Path, waiting: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -636,3 +637,24 @@ def test_a_slice_of_an_isa_says_that_it_is_one():
     result = run(["guest"], program=elf(b"\xff" * 16, machine=62), engine="reference")
     assert result.signal == signal.SIGILL
     assert "no instruction that vm knows, which has few of x86_64 so far" in result.message
+
+
+def test_another_user_need_not_be_able_to_read_pythons_files(tmp_path):
+    """A process that becomes another user loads before what it might have to load then."""
+    from vm_core.linux import identity
+
+    assert identity._is_for_all("/")
+    (tmp_path / "private" / "below").mkdir(parents=True)
+    (tmp_path / "private").chmod(0o700)
+    assert not identity._is_for_all(str(tmp_path / "private" / "below"))
+    probe = """
+import sys
+from vm_core.linux import identity
+wanted = {"logging", "subprocess", "vm_core.linux.splice", "vm_core.linux.execve"}
+assert not wanted & set(sys.modules)
+identity._is_for_all = lambda place: False
+identity._load_late()
+print(wanted - set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -14,7 +14,7 @@ from vm_core.linux.abi import SigInfo, abi_of, s32, s64
 from vm_core.linux.files import RESTART_NO_HANDLER
 from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.runner import PIPE, run
-from vm_core.state import CpuState
+from vm_core.state import HEADER, CpuState
 from vm_core.testing.guests import Caller, program
 
 EXIT = "\nexit: li a7, 94\n ecall\n"
@@ -539,3 +539,26 @@ def test_interval_timers(guest):
     assert (
         guest.call("rt_sigtimedwait", bit(SIGALRM), 0, struct.pack("<qq", 0, 30_000_000), 8) == -errno.EAGAIN
     )
+
+
+@pytest.mark.parametrize("how", ["block", "poll"])
+def test_a_signal_that_comes_just_before_a_wait_ends_it_soon(how):
+    """The host does not end a call of vm's that waits for a signal that came before it: vm has to look again."""
+    with Caller() as guest:
+        thread, process = guest.thread, guest.process
+        thread.words[HEADER["wait_nanoseconds"] // 8] = 1  # as in Python's main thread
+
+        def come():
+            # As a handler of Python's does that ran too early: what it tells the thread does not end the host's call.
+            process.leaving = True
+            thread.attention = True
+
+        timer = threading.Timer(0.1, come)
+        timer.start()
+        begin = time.monotonic()
+        if how == "block":
+            assert thread.block(begin + 60, None) == -errno.EINTR
+        else:
+            assert thread.poll([], begin + 60) is None
+        timer.join()
+        assert time.monotonic() - begin < 10

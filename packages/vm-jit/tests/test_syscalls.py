@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import select
+import shutil
 import socket
 import struct
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from vm_core.linux.futex import can_wait_for_two
-from vm_core.linux.native import FD_AT, FD_READ, FD_SEEK, FD_WRITE, NativeCalls
+from vm_core.linux.native import FD_AT, FD_READ, FD_SEEK, FD_WRITE, OPENED, NativeCalls
 from vm_core.linux.process import Process
 from vm_core.runner import DEVNULL, PIPE, run
 from vm_core.state import HEADER
@@ -28,8 +29,19 @@ NUMBERS = {
     "pwrite64": 68, "futex": 98, "nanosleep": 101, "clock_gettime": 113, "clock_nanosleep": 115, "sched_yield": 124,
     "tkill": 130, "tgkill": 131, "kill": 129, "rt_sigprocmask": 135, "gettimeofday": 169, "getpid": 172, "getppid": 173,
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
-    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207,
+    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
+    "recvmsg": 212,
 }  # fmt: skip
+PATH_NUMBERS = {
+    "openat": 56,
+    "newfstatat": 79,
+    "statx": 291,
+    "fcntl": 25,
+    "chdir": 49,
+    "dup": 23,
+    "umask": 166,
+    "readlinkat": 78,
+}
 TIMES = ("clock_gettime", "gettimeofday")
 ENGINES = ("interp", "jit")
 _NATIVE = HEADER["native_count"] // 8
@@ -89,7 +101,9 @@ def make(image: bytes, engine: str, **options: Any) -> Process:
     )
 
 
-def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[list[int], bytes, int, int]:
+def results(
+    calls: Sequence[Call], engine: str, room: Room, cwd: Path, regions: list[Any] | None = None
+) -> tuple[list[int], bytes, int, int]:
     """The calls' results, the room afterwards, how many calls there were, and how many were answered natively."""
     image = program(TABLE.format(size=64 * len(calls)))
     table = image.rindex(bytes(64 * len(calls) + 8))
@@ -98,7 +112,12 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
         files(process)
         at = 0x10000 + table - 0x1000
         words = b"".join(
-            struct.pack("<8Q", NUMBERS[name], *(a & (1 << 64) - 1 for a in args), *[0] * (7 - len(args)))
+            struct.pack(
+                "<8Q",
+                (NUMBERS | PATH_NUMBERS | MAPPING_NUMBERS)[name],
+                *(a & (1 << 64) - 1 for a in args),
+                *[0] * (7 - len(args)),
+            )
             for name, args in calls
         )
         process.memory.poke(at, words)
@@ -107,6 +126,8 @@ def results(calls: Sequence[Call], engine: str, room: Room, cwd: Path) -> tuple[
         raw = process.memory.peek(at, 64 * len(calls))
         out = [struct.unpack_from("<q", raw, 64 * i + 56)[0] for i in range(len(calls))]
         left = process.memory.peek(room.base, 0x3000)
+        if regions is not None:
+            regions += [(r.start, r.end, r.prot, r.shared) for r in process.memory.regions()]
         return out, left, process.system_calls, process.main.words[_NATIVE]
 
 
@@ -114,6 +135,7 @@ def files(process: Process) -> None:
     """Guest descriptors 0 to 8: files, devices, pipes."""
     from vm_core.linux.files import STREAM, File
     from vm_core.linux.host import call as host_call
+    from vm_core.linux.net import Endpoint
     from vm_core.linux.poll import _HOST_EVENT, _Watched
 
     process.files.namespace  # noqa: B018
@@ -154,6 +176,37 @@ def files(process: Process) -> None:
     process.files.table[13] = watched
     os.close(ready)
     pair[1].close()
+    for number, one in enumerate(socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM), 30):
+        one.setblocking(False)
+        made = File(one.detach(), 2 | 0o4000)
+        made.socket = Endpoint(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        process.files.table[number] = made
+
+
+NO_TIME, SOON, MESSAGE, POLLED = (Room.read_only + at for at in (0x800, 0x820, 0x840, 0x900))
+LOOSE_MESSAGE: int = Room.base + 0x1A00
+
+
+def place(room: Room) -> None:
+    """What ppoll and sendmsg are pointed at: in the page that nothing writes, and one message where anything may."""
+    data = bytearray(room.data)
+
+    def put(at: int, raw: bytes) -> None:
+        data[at - room.base : at - room.base + len(raw)] = raw
+
+    put(NO_TIME, bytes(16))
+    put(SOON, struct.pack("<qq", 0, 1000))
+    for at in (MESSAGE, LOOSE_MESSAGE):
+        put(at, struct.pack("<7Q", 0, 0, at + 64, 1, 0, 0, 0).ljust(64, b"\0"))
+        put(at + 64, struct.pack("<2Q", room.base + 0x1B00, 5))
+    numbers = (0, 3, 5, 6, 7, 12, -1, 99, 30, 31, 4, 1, 2, 30, 8, 13)
+    polled = b"".join(struct.pack("<ihH", number, 1 | number & 4, 7) for number in numbers)
+    put(POLLED, polled)
+    put(LOOSE_POLLED, polled)
+    room.data = bytes(data)
+
+
+LOOSE_POLLED: int = Room.base + 0x1900
 
 
 def some_calls(rng: random.Random, count: int) -> list[Call]:
@@ -210,6 +263,16 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
                 )
             case "epoll_pwait":
                 args = (rng.choice((13, 13, 13, 0, 99)), address(), rng.choice((1, 2, 9, 0, -1)), 0, 0, 8)
+            case "ppoll":
+                args = (
+                    rng.choice((POLLED, LOOSE_POLLED, LOOSE_POLLED, LOOSE_POLLED, address() & -8)), rng.choice((1, 2, 5, 8, 16, 17, 0, -1)),
+                    rng.choice((NO_TIME, NO_TIME, SOON, room.hole)), rng.choice((0, 0, 0, room.hole)), 8,
+                )  # fmt: skip
+            case "sendmsg" | "recvmsg":
+                args = (
+                    rng.choice((30, 31, 31, 12, 0, 99)), rng.choice((MESSAGE, LOOSE_MESSAGE, LOOSE_MESSAGE, address() & -8)),
+                    rng.choice((0, 0x40, 0x40)),
+                )  # fmt: skip
             case "close":
                 args = (rng.choice((9, 10, 11, 4096, -1)),)
             case "dup3":
@@ -267,6 +330,7 @@ def test_any_calls_give_the_same(seed: int, tmp_path: Path) -> None:
         for _ in range(0x300)
     ]
     room.data = struct.pack("<768Q", *words) + room.data[6144:]
+    place(room)
     expected = results(calls, "reference", room, tmp_path)
     assert expected[3] == 0
     for engine in ENGINES:
@@ -292,8 +356,14 @@ def test_what_is_answered_natively(tmp_path: Path) -> None:
         ("futex", (base, 1, 1, 0, 0, 0)), ("futex", (base, 128, 1, 0, 0, 0)), ("brk", (0,)),
         ("madvise", (base, 0x3000, 8)), ("rt_sigprocmask", (0, 0, base + 64, 8)), ("getrandom", (base + 64, 16, 0)),
         ("nanosleep", (base + 0x2000, 0)), ("clock_nanosleep", (1, 0, base + 0x2000, 0)),
+        ("ppoll", (LOOSE_POLLED, 16, base + 0x2000, 0, 8)), ("sendmsg", (30, LOOSE_MESSAGE, 0)),
+        ("recvmsg", (31, LOOSE_MESSAGE, 0)), ("ppoll", (LOOSE_POLLED + 8, 1, 0, 0, 8)),
     ]  # fmt: skip
-    room.data = room.data[:0x2000] + bytes(0x1000)
+    place(room)
+    numbers = (3, 30, 4, 1, 8, -1, 3, 3, 30, 31, 4, 1, 2, 30, 8, 5)
+    polled = b"".join(struct.pack("<ihH", number, 4, 7) for number in numbers)
+    at = LOOSE_POLLED - base
+    room.data = room.data[:at] + polled + room.data[at + len(polled) : 0x2000] + bytes(0x1000)
     got, left, made, native = results(calls, "interp", room, tmp_path)
     assert all(result >= 0 or call[1][1:2] == (128,) for call, result in zip(calls, got, strict=True)), got
     assert made == len(calls) + 1
@@ -304,6 +374,337 @@ def test_what_is_answered_natively(tmp_path: Path) -> None:
     assert abs(now[2] - time.time()) < 60
     assert abs(now[4] - time.time()) < 60
     assert 0 <= now[5] < 1_000_000
+
+
+PATHS = (
+    "file", "./file", "sub/file", "sub//./file", "sub/deeper/file", "sub", "sub/", "sub/.", ".", "./", "..", "../x", "sub/..", "/",
+    "link", "sub/link", "dirlink", "dirlink/file", "dirlink/", "loop", "broken", "file/x", "missing", "missing/x", "", "secret",
+    "/proc", "/proc/self/fd", "/proc/self/exe", "/dev/null", "/sys", "/tmp", "/tmp/x", "/etc/passwd", "made/new", "made/other",
+    "made/../file", "{cwd}", "{cwd}/file", "{cwd}/sub/deeper", "{cwd}x", "//{cwd}/file", "{cwd}/../{name}/file", "out", "out/passwd",
+    "sub/" + "n" * 255, "sub/" + "n" * 256, "s/" * 400 + "f", "./" * 600 + "file", "deeper/file", "deeper", "...", ".x", "..x",
+)  # fmt: skip
+_CREATE, _EXCLUSIVE, _CUT, _APPENDING, _ON_EXEC = 0o100, 0o200, 0o1000, 0o2000, 0o2000000
+
+
+def path_calls(rng: random.Random, count: int, at: Sequence[int]) -> list[Call]:
+    """Calls with the paths that lie at these addresses, and with what they opened."""
+    base, out = Room.base, []
+
+    def path() -> int:
+        return rng.choice((*at, rng.choice(at) + rng.randrange(4), 0, Room.hole - 2, 1 << 32, -5))
+
+    def directory() -> int:
+        return rng.choice((-100, -100, -100, 10, 11, 14, 15, 0, 8, 99, -1, 1 << 32 | 0xFFFF_FF9C))
+
+    for _ in range(count):
+        name = rng.choice((
+            "openat", "openat", "openat", "newfstatat", "newfstatat", "newfstatat", "statx", "close", "close", "read", "write", "dup3",
+            "getdents64", "lseek", "fcntl", "chdir", "dup", "umask",
+        ))  # fmt: skip
+        fd = rng.choice((10, 11, 14, 15, 16, 17))
+        place = rng.choice((base + 8 * rng.randrange(32), base + 3, Room.hole - 100, Room.read_only))
+        args: tuple[int, ...]
+        match name:
+            case "openat":
+                flags = rng.choice((0, 0, 1, 2, 3)) | rng.choice(
+                    (
+                        0,
+                        0,
+                        0o200000,
+                        0o400000,
+                        _CREATE,
+                        _CREATE | _EXCLUSIVE,
+                        _CREATE | _CUT,
+                        _ON_EXEC,
+                        0o10000000,
+                        0o100000,
+                    )
+                )
+                flags |= rng.choice((0, 0, 0o4000, _APPENDING, 1 << 30))
+                args = (directory(), path(), flags, rng.choice((0o600, 0o666, 0o777, 0o4755, 0)))
+            case "newfstatat":
+                args = (
+                    directory(),
+                    path(),
+                    place,
+                    rng.choice((0, 0, 0, 0x100, 0x800, 0x1000, 0x1100, 2, 1 << 32)),
+                )
+            case "statx":
+                args = (
+                    directory(), path(), rng.choice((0, 0x100, 0x2000, 0x4000, 0x6000, 0x1000)), rng.choice((0x7FF, 1, 0, 1 << 31)), place,
+                )  # fmt: skip
+            case "close":
+                args = (fd,)
+            case "read" | "getdents64":
+                args = (fd, base + 0x100, rng.choice((16, 300)))
+            case "write":
+                args = (fd, base, rng.choice((1, 8, 5000)))
+            case "lseek":
+                args = (fd, rng.choice((0, 5, -1)), rng.choice((0, 1, 2)))
+            case "dup3":
+                args = (fd, rng.choice((10, 11, 17)), rng.choice((0, _ON_EXEC)))
+            case "dup":
+                args = (rng.choice((0, fd)),)
+            case "fcntl":
+                args = (fd, rng.choice((1, 2, 3, 4, 1030)), rng.choice((0, 1, 12)))
+            case "umask":
+                args = (rng.choice((0o22, 0o77, 0)),)
+            case _:
+                args = (rng.choice(at),)
+        out.append((name, args))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_any_paths_give_the_same(seed: int, tmp_path: Path) -> None:
+    """Opening, looking and closing: the results, what is written, and what is left of it."""
+    cwd, rng = tmp_path / "here", random.Random(seed)
+    texts = [path.format(cwd=cwd, name="here").encode() + b"\0" for path in PATHS]
+    room, at, data = Room(seed), [], bytearray()
+    for text in texts:
+        at.append(Room.base + 0x400 + len(data))
+        data += text
+    room.data = (room.data[:0x400] + data).ljust(0x3000, b"/")
+    calls = path_calls(rng, 300, at)
+    before = _umask()
+    seen = []
+    for engine in ("reference", *ENGINES):
+        plant(cwd)
+        got = results(calls, engine, room, cwd)
+        left = {path: (path.lstat().st_mode, path.lstat().st_size) for path in cwd.rglob("*")}
+        seen.append((got, left))
+        (cwd / "secret").chmod(0o600)
+        shutil.rmtree(cwd)
+        assert _umask() == before
+    for got, left in seen[1:]:
+        for call, one, other in zip(calls, seen[0][0][0], got[0], strict=True):
+            assert one == other, call
+        assert left == seen[0][1]
+        assert got[3] > 10
+
+
+def plant(cwd: Path) -> None:
+    """The tree that PATHS are about."""
+    for name in ("sub/deeper", "made"):
+        (cwd / name).mkdir(parents=True)
+    for name in ("file", "sub/file", "sub/deeper/file", "secret"):
+        (cwd / name).write_text(name * 3)
+    (cwd / "secret").chmod(0)
+    for name, target in {
+        "link": "sub/file", "sub/link": "../file", "dirlink": "sub", "loop": "loop", "broken": "nothing", "out": "/etc",
+    }.items():  # fmt: skip
+        (cwd / name).symlink_to(target)
+
+
+def _umask() -> int:
+    old = os.umask(0)
+    os.umask(old)
+    return old
+
+
+def test_what_native_code_opened_is_there_for_the_rest(tmp_path: Path) -> None:
+    """/proc/self/fd, dup, execve's closing and a fork know what no handler has seen."""
+    (tmp_path / "file").write_text("text")
+    names = b"file\0/proc/self/fd/10\0"
+    room = Room(0)
+    room.data = names.ljust(0x3000, b"\0")
+    base = Room.base
+    calls: list[Call] = [
+        ("newfstatat", (-100, base, base + 512, 0)), ("statx", (-100, base, 0, 0x7FF, base + 768)),
+        ("openat", (-100, base, _ON_EXEC, 0)), ("fcntl", (10, 1, 0)), ("openat", (-100, base, 2, 0)), ("dup3", (11, 20, 0)),
+        ("close", (11,)), ("read", (20, base + 64, 4)), ("readlinkat", (-100, base + 5, base + 128, 256)), ("close", (10,)),
+        ("close", (10,)), ("openat", (-100, base, 0, 0)), ("close", (10,)),
+    ]  # fmt: skip
+    got, left, _, native = results(calls, "interp", room, tmp_path)
+    path = os.fsencode(str(tmp_path / "file"))
+    info = (tmp_path / "file").stat()
+    assert struct.unpack_from("<QQIIII", left, 512) == (
+        info.st_dev, info.st_ino, info.st_mode, info.st_nlink, info.st_uid, info.st_gid,
+    )  # fmt: skip
+    assert struct.unpack_from("<q", left, 512 + 48) == (4,)
+    assert struct.unpack_from("<qq", left, 512 + 88) == divmod(info.st_mtime_ns, 10**9)
+    assert struct.unpack_from("<HxxQQ", left, 768 + 28) == (info.st_mode, info.st_ino, 4)
+    assert got == [0, 0, 10, 1, 11, 20, 0, 4, len(path), 0, -errno.EBADF, 10, 0]
+    assert left[64:68] == b"text"
+    assert left[128 : 128 + len(path)] == path
+    assert native == 7
+
+
+MAPPING_NUMBERS = {"mmap": 222, "munmap": 215, "mprotect": 226, "mremap": 216, "mincore": 232}
+
+
+def mapping_calls(rng: random.Random, count: int, top: int) -> list[Call]:
+    """Calls that map and unmap memory, most of it where it is put by itself: below ``top``, one below the other."""
+    out: list[Call] = []
+    sizes = (1, 4096, 65536, 65536, 5000, 12 << 12, 0, (4 << 20) - 4096, 4 << 20, 1 << 40, -1)
+
+    def place() -> int:
+        return (
+            top
+            - 4096 * rng.choice((1, 2, 3, 12, 16, 16, 17, 18, 28, 32, 33, 40))
+            + rng.choice((0, 0, 0, 0, 8))
+        )
+
+    for _ in range(count):
+        name = rng.choice(
+            (
+                "mmap",
+                "mmap",
+                "mmap",
+                "mmap",
+                "munmap",
+                "munmap",
+                "munmap",
+                "mprotect",
+                "mremap",
+                "madvise",
+                "write",
+                "read",
+            )
+        )
+        match name:
+            case "mmap":
+                flags = rng.choice((0x22, 0x22, 0x22, 0x20022, 0x4022, 0x21, 0x2, 0x20, 0x32, 0x100022))
+                address = rng.choice((0, 0, 0, place())) if not flags & 0x10 else place()
+                args: tuple[int, ...] = (
+                    address,
+                    rng.choice(sizes),
+                    rng.choice((3, 3, 3, 1, 0, 7)),
+                    flags,
+                    -1,
+                    0,
+                )
+            case "munmap":
+                args = (place(), rng.choice((4096, 65536, 65536, 5000, 12 << 12, 0, 1 << 40)))
+            case "mprotect":
+                args = (place(), rng.choice((4096, 65536)), rng.choice((0, 1, 3)))
+            case "mremap":
+                args = (
+                    place(),
+                    rng.choice((4096, 65536)),
+                    rng.choice((4096, 65536, 1 << 17)),
+                    rng.choice((0, 1)),
+                    0,
+                )
+            case "madvise":
+                args = (place(), rng.choice((4096, 65536)), rng.choice((0, 4)))
+            case "write":
+                args = (6, place(), 1)
+            case _:
+                args = (4, place(), rng.choice((1, 4096)))
+        out.append((name, args))
+    return out
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_mappings_give_the_same(seed: int, tmp_path: Path) -> None:
+    with make(program("ebreak"), "reference") as process:
+        top = process.mmap_top
+    calls = mapping_calls(random.Random(seed), 300, top)
+    seen = []
+    for engine in ("reference", *ENGINES):
+        regions: list[Any] = []
+        got = results(calls, engine, Room(seed), tmp_path, regions)
+        seen.append((got[0], regions))
+        assert engine != "jit" or got[3] > 10
+    for got_, regions in seen[1:]:
+        for call, one, other in zip(calls, seen[0][0], got_, strict=True):
+            assert one == other, call
+        assert regions == seen[0][1]
+
+
+def test_memory_mapped_natively_counts(tmp_path: Path) -> None:
+    """Also in the figures of a run, and it is zero however often it is mapped."""
+    loop = """
+            li s0, 300
+    again:  li a0, 0
+            li a1, 0x100000
+            li a2, 3
+            li a3, 0x22
+            li a4, -1
+            li a5, 0
+            li a7, 222
+            ecall
+            mv s1, a0
+            ld t0, 0(s1)
+            bne t0, zero, bad
+            sd s0, 0(s1)
+            li a1, 0x100000
+            li a7, 215
+            ecall
+            addi s0, s0, -1
+            bne s0, zero, again
+            li a0, 0
+            j end
+    bad:    li a0, 1
+    end:    li a7, 93
+            ecall
+    """
+    before = None
+    for engine in ("reference", "jit"):
+        with make(program(loop), engine) as process:
+            start = process.memory.committed
+            process.run()
+            assert (process.exit_code, process.reason) == (0, "exit")
+            assert process.memory.committed == start
+            assert process.memory.peak - start == 0x100000
+            if before is not None:
+                assert list(process.memory.regions()) == before
+                assert process.main.words[_NATIVE] >= 590
+            before = list(process.memory.regions())
+
+
+WAITING = """
+    _start: li s0, 0
+    again:  li a0, 5
+            addi a1, sp, -64
+            li a2, 8
+            li a7, 63
+            ecall
+            bge zero, a0, over
+            addi s0, s0, 1
+            j again
+    over:   mv a0, s0
+            li a7, 93
+            ecall
+"""
+
+
+def test_a_pipe_is_waited_for_natively_and_the_wait_can_end() -> None:
+    """By what is written, by a signal, by the end of the writers and by the end of the process."""
+    from vm_core.linux.abi import SigInfo
+    from vm_core.linux.files import File
+
+    for way in ("stop", "signal", "close"):
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        with make(program(WAITING), "jit") as process:
+            process.files.table[5] = File(reader, 0)
+            process.start()
+            try:
+                for number in range(4):
+                    time.sleep(0.05)
+                    before = process.main.words[_NATIVE]
+                    os.write(writer, b"12345678")
+                    deadline = time.monotonic() + 10
+                    while select.select([reader], [], [], 0)[0] and time.monotonic() < deadline:
+                        time.sleep(0.001)
+                    # The first wait makes what later ones are ended by.
+                    while number and process.main.words[_NATIVE] == before:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.001)
+                if way == "stop":
+                    process.stop()
+                elif way == "signal":
+                    process.send(SigInfo(15, 0))
+                else:
+                    os.close(writer)
+                    writer = -1
+                assert process.wait(10)
+                assert process.reason == {"stop": "stopped", "signal": "signal", "close": "exit"}[way]
+            finally:
+                process.stop()
+                if writer >= 0:
+                    os.close(writer)
 
 
 def test_a_trace_or_a_hook_sees_every_call() -> None:
@@ -365,12 +766,13 @@ def test_the_table_follows_descriptors() -> None:
         assert not word(6) & FD_AT
         assert word(7) & FD_READ
         assert not word(7) & FD_WRITE
-        assert word(8) & (FD_READ | FD_WRITE | FD_SEEK | FD_AT) == 0, "a directory"
+        assert word(8) & (FD_READ | FD_WRITE | FD_AT) == 0, "a directory"
+        assert word(8) & FD_SEEK
         assert not word(9) & FD_POLL  # /dev/null never blocks
         process.files.close(0)
         assert word(0) == 0
         process.files.close_all()
-        assert not any(process.native.words[DESCRIPTORS // 8 :])
+        assert not any(process.native.words[DESCRIPTORS // 8 : OPENED // 8])
 
 
 # -- signals ----------------------------------------------------------------------------------------------------

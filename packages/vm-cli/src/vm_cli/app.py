@@ -326,6 +326,89 @@ def doctor(as_json: bool) -> int:
     return checks.exit_status(findings)
 
 
+# -- accelerators ----------------------------------------------------------------------------------------------------
+
+
+@cli.group()
+def accel() -> None:
+    """Test the host's hypervisor."""
+
+
+@accel.command("selftest")
+@click.option(
+    "--accel",
+    "name",
+    default=None,
+    metavar="NAME",
+    help="kvm, hvf, whpx or vz. [default: the one that works]",
+)
+@click.option(
+    "--record", "path", type=click.Path(path_type=Path), help="Write every exit, byte for byte, to a file."
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Run the conformance suite too; needs keystone-engine."
+)
+@_JSON
+def accel_selftest(name: str | None, path: Path | None, everything: bool, as_json: bool) -> int:
+    """Try what the hypervisor does, through vm's binding. Exit status 0: all well, 1: something failed."""
+    from vm_cli import accel as commands
+
+    found = commands.selftest(name, path, everything=everything)
+    if as_json:
+        _print_json(found)
+    else:
+        for check in found["checks"]:
+            tail = f": {check['message']}" if check["message"] else ""
+            click.echo(f"{check['result']:8}{check['name']}{tail}")
+        click.echo(commands.summary(found))
+        if path is not None:
+            click.echo(
+                f"{path} holds the exits: please attach it to an issue, if your machine is not in the table"
+            )
+    return int(any(check["result"] == "failed" for check in found["checks"]))
+
+
+@accel.command("record-layout")
+@click.argument("path", type=click.Path(path_type=Path))
+@_JSON
+def accel_record_layout(path: Path, as_json: bool) -> int:
+    """Compare vm's declarations of HVF with Apple's headers (macOS with the SDK), and write what they say to PATH."""
+    from vm_cli import accel as commands
+
+    wrong = commands.record_layout(path)
+    if as_json:
+        _print_json({"path": str(path), "wrong": wrong})
+    else:
+        for line in wrong:
+            click.echo(line)
+        click.echo(
+            f"{path}: {len(wrong)} declarations differ from the headers"
+            if wrong
+            else f"{path}: all is as the headers say"
+        )
+    return int(bool(wrong))
+
+
+@cli.group()
+def setup() -> None:
+    """Prepare this host."""
+
+
+@setup.command("macos")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@_JSON
+def setup_macos(dry_run: bool, as_json: bool) -> int:
+    """Sign the Python that runs vm, so that macOS lets it use the hypervisor: in a virtual environment, a copy of it."""
+    from vm_cli import accel as commands
+
+    found = commands.setup_macos(dry_run=dry_run)
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(found["message"])
+    return 0
+
+
 # -- binfmt_misc ------------------------------------------------------------------------------------------------------
 
 

@@ -14,11 +14,11 @@ from importlib import resources
 from pathlib import Path
 
 from vm_cli.facts import result_facts
-from vm_cli.launch import run_guest, status_of
+from vm_cli.launch import guest_environment, status_of
 from vm_cli.report import colour
 from vm_cli.settings import Settings, load
 from vm_core.errors import VmError
-from vm_core.runner import RunResult
+from vm_core.runner import RunResult, run
 
 __all__ = ["measure", "program"]
 
@@ -81,7 +81,19 @@ def measure(*, as_json: bool) -> int:
 def _run(path: str, settings: Settings) -> RunResult:
     # A picture in colours is no use in a file.
     style = [] if colour(sys.stdout) else ["plain"]
-    result, _ = run_guest([path, *style], settings, os.environ, capture_output=True)
+    if settings.cache_dir is not None:
+        os.environ["VM_CACHE_DIR"] = settings.cache_dir  # read by vm_jit.cache
+    # Not in this process, which goes on after it, and so cannot be confined.
+    result = run(
+        [path, *style],
+        env=guest_environment(settings, os.environ),
+        engine=settings.engine,
+        isolation=settings.isolation,
+        timeout=settings.timeout,
+        memory=settings.memory,
+        sandbox=settings.sandbox,
+        capture_output=True,
+    )
     if status_of(result):
         what = result.message or f"exit status {result.exit_code}"
         raise VmError(f"the bundled program failed: {what}", hint="vm doctor may know why")

@@ -194,6 +194,30 @@ def _kvm() -> Finding:
     return Finding("kvm", "ok", f"/dev/kvm is there ({found.name}); no engine uses it yet")
 
 
+def _platform_accelerators() -> Finding:
+    """The hypervisors of macOS and Windows, on those; and anywhere if a library is to take one's place."""
+    name = {"darwin": "hvf", "win32": "whpx"}.get(sys.platform, "")
+    wanted = [
+        backend
+        for backend in ("hvf", "whpx", "vz")
+        if os.environ.get(f"VM_{backend.upper()}_LIBRARY")
+        or backend == name
+        or (backend, name) == ("vz", "hvf")
+    ]
+    if not wanted:
+        return Finding("accelerators", "ok", "no hypervisor but KVM belongs to this system")
+    try:
+        registry = importlib.import_module("vm_accel.registry")
+    except ImportError:
+        return Finding("accelerators", "note", "vm-accel is not installed", "python -m pip install vm-accel")
+    found = {backend: state for backend, state in registry.available().items() if backend in wanted}
+    bad = [f"{backend}: {state.reason}" for backend, state in found.items() if not state.available]
+    if not bad:
+        return Finding("accelerators", "ok", ", ".join(found))
+    fix = next((state.hint for state in found.values() if not state.available and state.hint), "")
+    return Finding("accelerators", "note", "; ".join(bad), fix)
+
+
 def _cache() -> Finding:
     from vm_cli.cached import directory
     from vm_core.errors import EngineUnavailable
@@ -256,6 +280,7 @@ def _variables() -> Finding:
     from vm_cli.settings import ROWS
 
     known = {name for row in ROWS for name in row.env} | {"VM_CONFIG", "VM_TRACEBACK"}
+    known |= {f"VM_{backend}_LIBRARY" for backend in ("HVF", "WHPX", "VZ")}
     strange = sorted(name for name in os.environ if name.startswith("VM_") and name not in known)
     if strange:
         return Finding(
@@ -283,6 +308,7 @@ CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     _wall("mdwe"),
     _user_namespaces,
     _kvm,
+    _platform_accelerators,
     _cache,
     _sysroot,
     _variables,

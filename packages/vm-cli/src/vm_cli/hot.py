@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,15 +120,24 @@ def _host(code: bytes, address: int) -> list[str]:
     return [f"{one.mnemonic} {one.op_str}".strip() for one in engine.disasm(code, address)]
 
 
+def disassemblers() -> list[str]:
+    """The programs that will be started to show the host's instructions."""
+    if importlib.util.find_spec("capstone") is not None:
+        return []
+    found = shutil.which("objdump")
+    return [os.path.realpath(found)] if found else []
+
+
 def _by_objdump(code: bytes, address: int) -> list[str]:
     objdump = shutil.which("objdump")
     if objdump is None:
         return [code[at : at + 16].hex(" ") for at in range(0, len(code), 16)]
-    with tempfile.NamedTemporaryFile() as file:
+    # In memory: this process, and so objdump, can make no files.
+    with open(os.memfd_create("vm-hot", os.MFD_CLOEXEC), "wb") as file:
         file.write(code)
         file.flush()
         words = [
-            objdump,
+            os.path.realpath(objdump),
             "-D",
             "-b",
             "binary",
@@ -136,8 +146,15 @@ def _by_objdump(code: bytes, address: int) -> list[str]:
             "-M",
             "intel",
             f"--adjust-vma={address:#x}",
-            file.name,
+            f"/proc/self/fd/{file.fileno()}",
         ]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[file.fileno()],
+            check=False,
+        )
     found = re.findall(r"^\s*[0-9a-f]+:\t[0-9a-f ]+\t(.+)$", done.stdout, re.MULTILINE)
     return [re.sub(r"\s+", " ", line).strip() for line in found]

@@ -203,14 +203,17 @@ def run_guest(
     watch: Callable[[Engine], Engine] | None = None,
     engine_options: Mapping[str, object] | None = None,
     confined: bool = False,
+    programs: Sequence[str] = (),
+    sampled: bool = False,
     prepared: Callable[[Process], None] | None = None,
     **options: Any,
 ) -> tuple[RunResult, str]:
     """Run a program under ``settings``; returns its result and the name of the engine that ran it.
 
     ``watch`` is shown the engine, made with ``engine_options``, before it runs anything, and returns the one to use. ``confined``:
-    this process is there for the guest alone, and is held to what the guest may reach. ``prepared`` is shown the process. ``options`` go to :func:`vm_core.run` as they are. To the result's phases comes "launch": the processor time, in
-    seconds, of this process before.
+    this process is there for the guest alone, and is held to what the guest may reach; it can still start ``programs``, and have
+    timers if it is ``sampled``. ``prepared`` is shown the process. ``options`` go to :func:`vm_core.run` as they are. To the
+    result's phases comes "launch": the processor time, in seconds, of this process before.
     """
     from vm_core.runner import run
 
@@ -231,7 +234,7 @@ def run_guest(
         if prepared is not None:
             prepared(process)
         if confined:
-            walls.extend(_confine(process, settings))
+            walls.extend(_confine(process, settings, programs=programs, sampled=sampled))
 
     with _host_signals():
         result = run(
@@ -246,6 +249,7 @@ def run_guest(
             binds=settings.bind,
             net=settings.net,
             stack=settings.stack,
+            max_processes=settings.max_processes,
             release=settings.uname,
             trust=settings.trust,
             isolation=settings.isolation,
@@ -269,7 +273,7 @@ def _traces(settings: Settings) -> dict[str, Any]:
     return {"strace": strace_of(settings), "trace": trace_of(settings)}
 
 
-def _confine(process: Process, settings: Settings) -> list[str]:
+def _confine(process: Process, settings: Settings, *, programs: Sequence[str], sampled: bool) -> list[str]:
     """Hold this process, for ever, to what the guest may reach; what enforces it. Raises HostError."""
     if settings.sandbox == "off" or settings.trust:
         return []
@@ -279,7 +283,9 @@ def _confine(process: Process, settings: Settings) -> list[str]:
     if settings.strace_each and settings.strace_output is not None:
         # Each thread's file is made when the thread is.
         files.append(os.path.dirname(os.path.abspath(settings.strace_output)))
-    return confine_process(process, level=settings.sandbox, writable=files)
+    return confine_process(
+        process, level=settings.sandbox, writable=files, programs=programs, sampled=sampled
+    )
 
 
 def _show_log(level: str) -> None:

@@ -6,6 +6,7 @@ import bisect
 import json
 import os
 import resource
+import stat
 import struct
 import sys
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vm_cli.chart import Frame
     from vm_cli.hot import Listing
     from vm_core.engine import Engine
+    from vm_core.linux.process import Process
     from vm_core.memory import Region
     from vm_core.runner import RunResult
     from vm_jit.profiler import Sample
@@ -335,19 +337,15 @@ class Profile:
             "profiles": profiles,
         }
 
-    def write(self, path: str, title: str) -> None:
-        """One of the three, by the name's ending. Raises UsageError for another one, HostError."""
-        _, ending = os.path.splitext(path)
-        try:
-            match ending:
-                case ".svg":
-                    Path(path).write_text(self.svg(title))
-                case ".json":
-                    Path(path).write_text(json.dumps(self.speedscope(title)) + "\n")
-                case ".folded":
-                    Path(path).write_text(self.folded())
-        except OSError as error:
-            raise HostError(f"{path}: {error.strerror}") from None
+    def text(self, ending: str, title: str) -> str:
+        """One of the three, by a file name's ending."""
+        match ending:
+            case ".svg":
+                return self.svg(title)
+            case ".json":
+                return json.dumps(self.speedscope(title)) + "\n"
+            case _:
+                return self.folded()
 
     def facts(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -389,11 +387,10 @@ def profile_command(words: Sequence[str]) -> int:
         return 0
     if not line.program:
         raise UsageError("no program is named", hint="vm profile [OPTIONS] PROGRAM [ARGUMENTS]...")
-    outputs, top, interval, hot = _options(line)
-    result, engine, profile = run_profiled(line, interval, hot)
-    title = " ".join([os.path.basename(line.program[0]), *line.program[1:]])
-    for path in outputs:
-        profile.write(path, title)
+    paths, top, interval, hot = _options(line)
+    outputs = _Outputs(paths)
+    result, engine, profile = run_profiled(line, interval, hot, outputs.open)
+    outputs.write(profile, " ".join([os.path.basename(line.program[0]), *line.program[1:]]))
     status = status_of(result)
     from vm_cli import show
 
@@ -404,9 +401,38 @@ def profile_command(words: Sequence[str]) -> int:
         show.show_profile(profile, result, engine, top, _COLOURS)
         for listing in profile.hot:
             sys.stderr.write("\n" + listing.text(profile.total, profile.names))
-        for path in outputs:
+        for path in paths:
             print(f"vm: written: {path}", file=sys.stderr)
     return status
+
+
+class _Outputs:
+    """The files to write. They are opened before the guest runs: later this process can open none, and a guest could have put a
+    link in a file's place."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._files: list[int] = []
+
+    def open(self) -> None:
+        """Raises HostError."""
+        for path in self._paths:
+            try:
+                self._files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            except OSError as error:
+                raise HostError(f"{path}: {error.strerror}") from None
+
+    def write(self, profile: Profile, title: str) -> None:
+        """Raises HostError."""
+        for path, fd in zip(self._paths, self._files, strict=True):
+            text = profile.text(os.path.splitext(path)[1], title)
+            try:
+                with open(fd, "w", encoding="utf-8") as file:
+                    if stat.S_ISREG(os.fstat(fd).st_mode):
+                        file.truncate(0)
+                    file.write(text)
+            except OSError as error:
+                raise HostError(f"{path}: {error.strerror}") from None
 
 
 _ABOUT: Final = """\
@@ -437,9 +463,11 @@ def _options(line: RunLine) -> tuple[list[str], int, float, int]:
     return outputs, top, interval, hot
 
 
-def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResult, str, Profile]:
+def run_profiled(
+    line: RunLine, interval: float, hot: int, before: Callable[[], None]
+) -> tuple[RunResult, str, Profile]:
     """Run ``line``'s program; its result, the engine's name, and the profile, with so many ``hot`` pieces of code. ``interval`` is in
-    seconds.
+    seconds. ``before`` is called when the program is loaded; after it, this process is confined.
 
     Raises what :func:`vm_core.run` does.
     """
@@ -450,6 +478,8 @@ def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResul
     from vm_jit.cache import Cache
     from vm_jit.profiler import TIERS, Profiler
 
+    if hot:
+        from vm_cli.hot import disassemblers, listings
     settings = read_settings(line, os.environ)
     functions = Functions(line.program[0], settings.root, settings.sysroot, settings.bind)
     isa = isas.get(functions.isa_name)
@@ -473,6 +503,12 @@ def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResul
         lambda number: numbers.get(number, str(number)),
         lambda: Profile({**TIERS, **_NAMES}),
     )
+    programs = disassemblers() if hot else []
+
+    def prepared(process: Process) -> None:
+        relatives.watch(process)
+        before()
+
     profiler.start()
     try:
         result, engine = run_guest(
@@ -482,7 +518,10 @@ def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResul
             argv0=line.argv0,
             watch=watch,
             engine_options={"lines": True},
-            prepared=relatives.watch,
+            confined=True,
+            programs=programs,
+            sampled=True,
+            prepared=prepared,
         )
     finally:
         profiler.stop()
@@ -504,7 +543,5 @@ def run_profiled(line: RunLine, interval: float, hot: int = 0) -> tuple[RunResul
     if spent > 0:
         profile.add("processes", ((f"[{_NAMES[_CHILDREN]}]", _CHILDREN),), spent)
     if hot:
-        from vm_cli.hot import listings
-
         profile.hot = listings(profiler.hot(hot), functions, isa)
     return result, engine, profile

@@ -46,6 +46,7 @@ class Settings:
     root: str | None = None
     bind: tuple[str, ...] = ()
     net: bool = False
+    max_processes: int | None = None
     stack: int | None = None
     uname: str | None = None
     trust: bool = False
@@ -261,6 +262,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),
     Row("timeout", SECONDS, ("VM_TIMEOUT",), ("--timeout",), "Stop after this much wall time (exit status 124)."),
     Row("memory", SIZE, ("VM_MEMORY",), ("--memory",), "Cap on the guest's memory (exit status 122)."),
+    Row("max_processes", COUNT, ("VM_MAX_PROCESSES",), ("--max-processes",), "How many processes the guest may have at a time (4096); one more is EAGAIN."),
     Row("code_memory", SIZE, ("VM_CODE_MEMORY",), ("--code-memory",), "Cap on compiled code; beyond it what was compiled longest ago goes (256M)."),
     Row("sysroot", PATH, ("VM_SYSROOT", "QEMU_LD_PREFIX"), ("-L", "--sysroot"), "Where the guest's dynamic loader and libraries are looked for first.", grants=True),
     Row("mirror", URL, ("VM_MIRROR",), (), "The Debian archive that vm sysroot takes packages from, if not the one of this host's apt. Its --mirror goes first."),

@@ -26,7 +26,7 @@ import mmap as _mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from vm_core.errors import HostError
@@ -41,6 +41,9 @@ HIGH_GUARD: Final = 1 << 34
 MAPPED: Final = 0x80
 GONE: Final = 0x40
 LOST: Final = 0x20
+
+MADE, MADE_WORDS = 8, 2
+"""Of the mappings that an engine has made, how many are remembered; and words before them. See GuestMemory.made."""
 
 MAX_BITS: Final = 32
 TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
@@ -188,14 +191,18 @@ class GuestMemory:
     ``host_address`` is the host address of guest address 0, ``table_address`` that of the permission table.
     """
 
+    made: memoryview | Sequence[int] = (0,) * (MADE_WORDS + 2 * MADE)
+    """What an engine has mapped itself, readable and writable where nothing was, and there is no region of yet: words, its
+    bytes now and at most, then start and end of each mapping (end 0: none). No other thread looks while it changes them."""
+
     def __init__(self, *, bits: int = 32, limit: int | None = None) -> None:
         if not 20 <= bits <= MAX_BITS:
             raise ValueError(f"an arena has 20 to {MAX_BITS} address bits")
         self.bits = bits
         self.size = 1 << bits
         self.limit = limit
-        self.committed = 0
-        self.peak = 0
+        self._committed = 0
+        self._peak = 0
         self.lock = threading.RLock()
         self.code_changed: list[Callable[[int, int], None]] = []
         """Called with (start, end) before executable pages appear, are replaced, unmapped or protected."""
@@ -223,6 +230,32 @@ class GuestMemory:
             "B"
         )
 
+    def _settle(self) -> None:
+        """Make regions of what an engine has mapped itself."""
+        made = self.made
+        if not made[1]:
+            return
+        assert isinstance(made, memoryview)
+        with self.lock:
+            self._peak = max(self._peak, self._committed + made[1])
+            self._committed += made[0]
+            made[0] = made[1] = 0
+            for at in range(MADE_WORDS, len(made), 2):
+                start, end = made[at], made[at + 1]
+                if end:
+                    made[at + 1] = 0
+                    self._insert(Region(start, end, Prot.RW))
+
+    @property
+    def committed(self) -> int:
+        """Bytes in pages that the guest can touch."""
+        return self._committed + self.made[0]
+
+    @property
+    def peak(self) -> int:
+        """The most that it has been."""
+        return max(self._peak, self._committed + self.made[1])
+
     def close(self) -> None:
         """Give the arena back. No engine may run this guest any more."""
         if self._base:
@@ -238,6 +271,7 @@ class GuestMemory:
     def enforce(self) -> None:
         """From now on the host protects each page as the table says (what can be executed can be read, never run)."""
         with self.lock:
+            self._settle()
             if not self.enforced:
                 self.enforced = True
                 self._host_protect(0, self.size, 0)
@@ -347,7 +381,8 @@ class GuestMemory:
         start, end = self._range(address, length)
         info = os.fstat(fd)
         with self.lock:
-            before = self.committed
+            self._settle()
+            before = self._committed
             self._account(start, end, prot)
             old = self._cut(start, end, prot)
             may_write = writable or not shared
@@ -359,7 +394,7 @@ class GuestMemory:
                 number = ctypes.get_errno()
                 for piece in old:
                     self._insert(piece)
-                self.committed = before
+                self._committed = before
                 raise OSError(number, os.strerror(number))
             backing = Backing(info.st_dev, info.st_ino, may_write, real=True)
             region = Region(start, end, prot, name, shared, offset, backing)
@@ -393,7 +428,7 @@ class GuestMemory:
         with self.lock:
             region = self.region_at(old)
             assert region is not None
-            before = self.committed
+            before = self._committed
             self._account(start, end, region.prot)
             table = bytes(self.table[old >> 12 : (old + kept) >> 12])
             # First aside, out of the arena: no moment may leave a hole in it that the host gives to somebody else.
@@ -407,7 +442,7 @@ class GuestMemory:
                 number = ctypes.get_errno()
                 if first != _FAILED:
                     _libc.mremap(first, kept, kept, _MAYMOVE | _MREMAP_FIXED, self.host_address + old)
-                self.committed = before
+                self._committed = before
                 raise OSError(number, os.strerror(number))
             self._cut(start, end, region.prot)
             size, flags = end - start, _MAYMOVE | _MREMAP_FIXED
@@ -423,6 +458,7 @@ class GuestMemory:
     def may_write(self, address: int, length: int) -> bool:
         """Whether no page of the range belongs to a shared mapping of a file that was opened for reading."""
         with self.lock:
+            self._settle()
             at = max(bisect.bisect_right(self._starts, address) - 1, 0)
             for region in self._regions[at:]:
                 if region.start >= address + length:
@@ -491,6 +527,7 @@ class GuestMemory:
         start, end = page_down(address), page_up(address + length)
         if end > self.size:
             return False
+        self._settle()
         first = max(bisect.bisect_right(self._starts, start) - 1, 0)
         for region in self._regions[first:]:
             if region.start > start:
@@ -507,6 +544,7 @@ class GuestMemory:
         length = page_up(length)
         top = min(high if high is not None else self.size, self.size)
         with self.lock:
+            self._settle()
             if hint and self._is_free(page_down(hint), length):
                 return page_down(hint)
             for region in reversed(self._regions):
@@ -532,6 +570,7 @@ class GuestMemory:
     def regions(self) -> Iterator[Region]:
         """The mapped regions by address, neighbours that differ in nothing joined."""
         with self.lock:
+            self._settle()
             last: Region | None = None
             for region in list(self._regions):
                 if (
@@ -552,10 +591,12 @@ class GuestMemory:
     @property
     def region_count(self) -> int:
         """How many regions there are; joined neighbours count as they are kept."""
+        self._settle()
         return len(self._regions)
 
     def region_at(self, address: int) -> Region | None:
         """The region that holds ``address``."""
+        self._settle()
         at = bisect.bisect_right(self._starts, address) - 1
         return self._regions[at] if at >= 0 and self._regions[at].end > address else None
 
@@ -565,13 +606,14 @@ class GuestMemory:
         return address, page_up(address + length)
 
     def _account(self, start: int, end: int, prot: Prot) -> None:
+        self._settle()
         old = bytes(self.table[start // PAGE : end // PAGE])
         pages = len(old) - old.count(0) - old.count(MAPPED)
-        wanted = self.committed + ((end - start) if prot else 0) - pages * PAGE
-        if self.limit is not None and wanted > self.limit and wanted > self.committed:
+        wanted = self._committed + ((end - start) if prot else 0) - pages * PAGE
+        if self.limit is not None and wanted > self.limit and wanted > self._committed:
             raise MemoryLimit(wanted, self.limit)
-        self.committed = wanted
-        self.peak = max(self.peak, wanted)
+        self._committed = wanted
+        self._peak = max(self._peak, wanted)
 
     def _cut(self, start: int, end: int, prot: Prot) -> list[Region]:
         """Take ``[start, end)`` out of the region list, for ``prot`` to come, and return the pieces taken."""

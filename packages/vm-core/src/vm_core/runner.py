@@ -310,6 +310,7 @@ class ProgramRun:
         gdb: Server | None = None,
         stack: int | None = None,
         release: str | None = None,
+        max_processes: int | None = None,
         sandbox: str = "off",
     ) -> None:
         if sandbox not in ("auto", "strict", "off"):
@@ -325,6 +326,8 @@ class ProgramRun:
             raise UsageError(f"the memory cap must be positive: {memory}")
         if stack is not None and stack <= 0:
             raise UsageError(f"the stack's size must be positive: {stack}")
+        if max_processes is not None and max_processes <= 0:
+            raise UsageError(f"the most processes must be positive: {max_processes}")
         if capture_output:
             if stdout is not None or stderr is not None:
                 raise UsageError("capture_output excludes stdout and stderr")
@@ -332,8 +335,6 @@ class ProgramRun:
         if input is not None and stdin is not None:
             raise UsageError("input excludes stdin")
         _check_words(words, env)
-        if trust and root is not None:
-            raise UsageError("trust shows the host's own /, so there is no root", hint="give one of them up")
         if gdb is not None and trace is not None:
             raise UsageError(
                 "a trace of instructions and a debugger exclude each other",
@@ -377,6 +378,7 @@ class ProgramRun:
             "fault_hook": fault_hook,
             "stack": stack,
             "release": release,
+            "max_processes": max_processes,
         }
         debugger = None if gdb is None else gdb.debugger
         self._apart = {**options, "debugger": debugger, "host": host} if sandbox != "off" else None
@@ -455,6 +457,7 @@ def run(
     gdb: Server | None = None,
     stack: int | None = None,
     release: str | None = None,
+    max_processes: int | None = None,
     prepared: Callable[[Process], None] | None = None,
     sandbox: str = "off",
 ) -> RunResult:
@@ -470,8 +473,10 @@ def run(
     bytes of an ELF file. ``sysroot`` is a directory where absolute paths of the guest are looked for first, for reading:
     the tree of a distribution, with the dynamic loader and the libraries of the program. ``argv0`` replaces the guest's ``argv[0]``.
     ``stack`` is the size of its stack in bytes (8 MiB, and what RLIMIT_STACK says), ``release`` the kernel release that it sees.
+    It has at most ``max_processes`` processes (4096) at a time; one more is EAGAIN.
 
-    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user.
+    ``trust`` gives up all of that: the guest has the host's file system, network and devices, as a program of this user; with
+    ``root``, below that directory, as chroot leaves a program.
 
     ``strace`` is called with a line for each system call; a :class:`vm_core.Strace` says more, and can give events instead of
     lines. ``trace`` shows instructions (:class:`vm_core.InstructionTrace`). ``syscall_hook`` is called before each system call (a number returned is the
@@ -498,7 +503,8 @@ def run(
         argv, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
         encoding=encoding, errors=errors, env=env, cwd=cwd, timeout=timeout, fuel=fuel, memory=memory, engine=engine,
         engine_options=engine_options, root=root, sysroot=sysroot, binds=binds, net=net, trust=trust, argv0=argv0, program=program, strace=strace, trace=trace,
-        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb, stack=stack, release=release, sandbox=sandbox,
+        syscall_hook=syscall_hook, fault_hook=fault_hook, isolation=isolation, gdb=gdb, stack=stack, release=release,
+        max_processes=max_processes, sandbox=sandbox,
     )  # fmt: skip
     times.append(time.perf_counter())
     with program_run:

@@ -46,9 +46,10 @@ HEADER: Final[dict[str, int]] = {
     "fault_address": 232,  # an access that was refused: guest address, and permission needed | bytes << 8
     "fault_access": 240,
     "fault_handler": 248,  # native code that a refused access goes to
+    "wake_fd": 256,  # a host descriptor that is ready when the thread is to end its wait, plus 1; 0 if there is none yet
 }
 """Byte offsets of the header words (8 bytes each)."""
-HEADER_BYTES: Final = 256
+HEADER_BYTES: Final = 320
 
 
 @record(frozen=True)

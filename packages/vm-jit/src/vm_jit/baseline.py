@@ -27,7 +27,7 @@ from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
 from vm_jit.records import LINKED
 
 if TYPE_CHECKING:
-    from vm_jit.engine import CodeImage
+    from vm_jit.engine import CodeImage, Interpreter
 
 __all__ = ["Baseline", "Kit"]
 
@@ -69,6 +69,8 @@ class Kit:
         self._work = (ctypes.c_uint64 * (work_bytes // 8 + 8))()
         self.work = ctypes.addressof(self._work)
         self.words = memoryview(self._work).cast("B").cast("Q")
+        self.index: tuple[Interpreter, ctypes.Array[ctypes.c_uint64]] | None = None
+        """For the records of which interpreter, and the table by which its stencils are found."""
 
     def set(self, name: str, value: int) -> None:
         """Write a word of the compiler's memory."""
@@ -154,6 +156,30 @@ def kit_for(isa: Isa, cache: Cache | None, code: CodeMemory, *, build: bool) -> 
         return kit
 
 
+def _index(kit: Kit, interpreter: Interpreter) -> ctypes.Array[ctypes.c_uint64]:
+    """The hash table that the compiler finds the stencil of a record's handler in."""
+    known = {interpreter.address["h_emulate"]: kit.numbers[""]}
+    for name, symbol in interpreter.handlers.items():
+        base, _, length = name.rpartition("/")
+        number = kit.numbers.get(base)
+        if number is None:
+            number = kit.numbers[""]
+        elif length.endswith("r"):
+            number = kit.numbers.get(base + "r", number)
+        known[interpreter.address[symbol]] = number
+    assert not any(address & LINKED for address in known)
+    size = 1024
+    while size < 3 * len(known):
+        size *= 2
+    table = (ctypes.c_uint64 * (2 * size))()
+    for address, number in known.items():
+        at = (address >> 4) % size
+        while table[2 * at]:
+            at = (at + 1) % size
+        table[2 * at], table[2 * at + 1] = address, number
+    return table
+
+
 @record(eq=False)
 class _Unit:
     """A unit in use: made from the guest bytes in [start, end); ``entries`` are (record, code, the record's own
@@ -233,28 +259,13 @@ class Baseline:
         return True
 
     def _fill_index(self, kit: Kit) -> None:
-        """The hash table that the compiler finds the stencil of a record's handler in."""
+        """What the kit's compiler starts from."""
         interpreter = self.engine.interpreter
-        known = {interpreter.address["h_emulate"]: kit.numbers[""]}
-        for name, symbol in interpreter.handlers.items():
-            base, _, length = name.rpartition("/")
-            number = kit.numbers.get(base)
-            if number is None:
-                number = kit.numbers[""]
-            elif length.endswith("r"):
-                number = kit.numbers.get(base + "r", number)
-            known[interpreter.address[symbol]] = number
-        assert not any(address & LINKED for address in known)
-        size = 1024
-        while size < 3 * len(known):
-            size *= 2
-        table = (ctypes.c_uint64 * (2 * size))()
-        for address, number in known.items():
-            at = (address >> 4) % size
-            while table[2 * at]:
-                at = (at + 1) % size
-            table[2 * at], table[2 * at + 1] = address, number
-        self._index = table
+        if kit.index is None or kit.index[0] is not interpreter:
+            # PERF: a process that executes a program has it already.
+            kit.index = interpreter, _index(kit, interpreter)
+        table = self._index = kit.index[1]
+        size = len(table) // 2
         layout = self.engine.isa.layout
         file = self.engine.isa.pinned[0][0]
         info = layout.files[file]

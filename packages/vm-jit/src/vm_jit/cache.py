@@ -76,10 +76,20 @@ def unpack(data: bytes, path: str) -> dict[str, memoryview]:
 
 
 _said: Final[set[str]] = set()
+_user: Final = os.geteuid()
+
+
+def same_user() -> bool:
+    """Whether this is still the user who started vm: a guest's process may have become another one, whom neither the cache nor
+    the files of Python need belong to."""
+    return os.geteuid() == _user
 
 
 def warn(what: str, error: Exception) -> None:
-    """Log why the cache could not be used for ``what``; a directory's own problem once, not for each file in it."""
+    """Log why the cache could not be used for ``what``; a directory's own problem once, not for each file in it. Not to a guest
+    that has become another user, who is not meant to use it."""
+    if not same_user():
+        return
     directory = getattr(error, "directory", "")
     if directory:
         if directory in _said:

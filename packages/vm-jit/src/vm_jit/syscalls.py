@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Final
 
 from vm_core.linux import native
-from vm_core.linux.abi import Abi, Riscv64, abi_of
+from vm_core.linux.abi import Riscv64, abi_of
 from vm_core.linux.native import Constant, Operation
-from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET, Access
+from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET
 from vm_core.spec.isa import Isa
 from vm_core.state import HEADER
-from vm_jit.lowering import HOST, Emitter, guest_flags
+from vm_jit.descriptors import BILLION, EAGAIN, PIECES, READ, WRITE, DescriptorCalls
+from vm_jit.lowering import HOST, guest_flags
+from vm_jit.mappings import FUNCTIONS
+from vm_jit.names import STAT_BYTES, functions
 
 __all__ = ["DECLARATIONS", "native_call", "native_signals"]
 
@@ -28,361 +31,13 @@ declare i32 @poll(ptr, i64, i32)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
-
-_HOST_NUMBERS: Final = (
-    {
-        "read": 0, "write": 1, "lseek": 8, "pread64": 17, "pwrite64": 18, "readv": 19, "writev": 20, "sched_yield": 24,
-        "futex": 202, "getrandom": 318, "futex_waitv": 449, "fstat": 5, "recvfrom": 45, "getdents64": 217, "epoll_pwait": 281,
-    }
-    if HOST.x86
-    else {
-        "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "futex": 98,
-        "sched_yield": 124, "getrandom": 278, "futex_waitv": 449, "epoll_pwait": 22, "getdents64": 61, "fstat": 80,
-        "recvfrom": 207,
-    }
-)  # fmt: skip
-_READ: Final = Access.READ.value
-_WRITE: Final = Access.WRITE.value
-_EINTR, _EAGAIN, _EPIPE = 4, 11, 32
-_MOST: Final = 1 << 20
-"""Bytes that one native transfer takes; longer ones are Python's, which looks for the end of the process between pieces."""
-_PIPE_BUF: Final = 4096
-_VECTORS: Final = 8
-_BILLION: Final = 1_000_000_000
 _FEWEST_SPINS, _MOST_SPINS = 4, 64
 """A pause is 10 to 50 ns."""
 _PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
 _SIZE_U32, _FUTEX_PRIVATE = 2, 128
-_DONTWAIT: Final = 0x40
-_EVENTS: Final = 8
-_EVENT_BYTES: Final = 12 if HOST.x86 else 16
-"""Of the host's struct epoll_event, which x86-64 packs."""
-_STAT_OF_X86: Final = (
-    (0, 0, 8), (8, 8, 8), (24, 16, 4), (16, 20, 4), (28, 24, 4), (32, 28, 4), (40, 32, 8), (-1, 40, 8), (48, 48, 8),
-    (56, 56, 4), (-1, 60, 4), (64, 64, 8), (72, 72, 8), (80, 80, 8), (88, 88, 8), (96, 96, 8), (104, 104, 8), (112, 112, 8),
-    (-1, 120, 8),
-)  # fmt: skip
-"""(offset in x86-64's struct stat or -1 for zero, offset in the generic one, bytes)."""
-_ALLOWED: Final = f"""\
-define internal i1 @allowed(ptr %arena, i64 %address, i64 %length, i8 %need) noinline #0 {{
-entry:
-  %some = icmp ne i64 %length, 0
-  %low = icmp ult i64 %address, {1 << MAX_BITS}
-  %short = icmp ule i64 %length, {1 << MAX_BITS}
-  %end = add i64 %address, %length
-  %inside = icmp ule i64 %end, {1 << MAX_BITS}
-  %a = and i1 %some, %low
-  %b = and i1 %short, %inside
-  %c = and i1 %a, %b
-  br i1 %c, label %look, label %no
-look:
-  %last = add i64 %end, -1
-  %to = lshr i64 %last, 12
-  %from = lshr i64 %address, 12
-  %table = getelementptr i8, ptr %arena, i64 {-TABLE_OFFSET}
-  br label %loop
-loop:
-  %page = phi i64 [ %from, %look ], [ %next, %more ]
-  %entry.of = getelementptr i8, ptr %table, i64 %page
-  %byte = load i8, ptr %entry.of
-  %bits = and i8 %byte, %need
-  %fine = icmp ne i8 %bits, 0
-  br i1 %fine, label %more, label %no
-more:
-  %next = add i64 %page, 1
-  %done = icmp ugt i64 %next, %to
-  br i1 %done, label %yes, label %loop
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}}"""
-"""Whether the guest may use a whole range, which is not empty."""
-_HOST_CALL: Final = """\
-define internal i64 @host_call(i64 %n, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f) noinline #0 {
-entry:
-  %r = call i64 (i64, ...) @syscall(i64 %n, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e, i64 %f)
-  %failed = icmp eq i64 %r, -1
-  br i1 %failed, label %error, label %done
-error:
-  %p = call ptr @__errno_location()
-  %number = load i32, ptr %p
-  %wide = sext i32 %number to i64
-  %negative = sub i64 0, %wide
-  br label %done
-done:
-  %result = phi i64 [ %r, %entry ], [ %negative, %error ]
-  ret i64 %result
-}"""
-"""A system call of the host; its result, or minus its errno."""
 
 
-class _Calls(Emitter):
-    def __init__(self, isa: Isa, abi: Abi) -> None:
-        super().__init__()
-        self.isa, self.abi = isa, abi
-
-    # -- pieces -------------------------------------------------------------------------------------------------
-
-    def at(self, pointer: str, offset: int | str) -> str:
-        return self.v(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-
-    def header(self, name: str) -> str:
-        """A pointer to a header word that other threads may write."""
-        return self.at("%st", HEADER[name])
-
-    def load_header(self, name: str) -> str:
-        return self.v(f"load atomic i64, ptr {self.header(name)} monotonic, align 8")
-
-    def register(self, word: int) -> str:
-        return self.v(f"load i64, ptr {self.at('%st', 8 * word)}")
-
-    def set_register(self, word: int, value: str) -> None:
-        self.emit(f"store i64 {value}, ptr {self.at('%st', 8 * word)}")
-
-    def argument(self, index: int) -> str:
-        return self.register(self.abi.argument_words[index])
-
-    def int_argument(self, index: int) -> str:
-        return self.v(f"trunc i64 {self.argument(index)} to i32")
-
-    def require(self, condition: str, otherwise: str = "no") -> None:
-        """Go on only if it holds."""
-        go = self.label()
-        self.emit(f"br i1 {condition}, label %{go}, label %{otherwise}")
-        self.place(go)
-
-    def compare(self, kind: str, a: str, b: int | str, type_: str = "i64") -> str:
-        return self.v(f"icmp {kind} {type_} {a}, {b}")
-
-    def require_range(self, address: str, length: int | str, need: int, otherwise: str = "no") -> str:
-        """Go on only if the guest may use the whole range; its host address, as a pointer."""
-        ok = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 {length}, i8 {need})")
-        self.require(ok, otherwise)
-        return self.at("%arena", address)
-
-    def host(self, name: str, *arguments: str) -> str:
-        """A call of the host; pointers are given as ``ptr %x``."""
-        words = []
-        for argument in arguments:
-            if argument.startswith("ptr "):
-                words.append(f"i64 {self.v(f'ptrtoint {argument} to i64')}")
-            else:
-                words.append(f"i64 {argument}")
-        words += ["i64 0"] * (6 - len(words))
-        return self.v(f"call i64 @host_call(i64 {_HOST_NUMBERS[name]}, {', '.join(words)})")
-
-    def finish(self, result: str) -> None:
-        """The call is done."""
-        self.set_register(self.abi.result_word, result)
-        self.emit("br label %done")
-
-    def spend(self, count: str) -> None:
-        """A transfer takes patience."""
-        slot = self.header("patience")
-        left, pages = self.v(f"load i64, ptr {slot}"), self.v(f"lshr i64 {count}, 12")
-        self.emit(f"store i64 {self.v(f'sub i64 {left}, {pages}')}, ptr {slot}")
-
-    # -- descriptors --------------------------------------------------------------------------------------------
-
-    def open_descriptor(self, need: int) -> str:
-        """The word of the descriptor in the first argument. From here on, leave by ``%letgo``, or by transferred()."""
-        number = self.v(f"and i64 {self.argument(0)}, {0xFFFF_FFFF}")
-        self.require(self.compare("ult", number, native.MAX_DESCRIPTORS))
-        slot = self.header("in_call")
-        odd = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
-        self.v(f"atomicrmw xchg ptr {slot}, i64 {odd} seq_cst")
-        entry = self.at("%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}"))
-        word = self.v(f"load atomic i64, ptr {entry} monotonic, align 8")
-        self.require(self.compare("eq", self.v(f"and i64 {word}, {need}"), need), "letgo")
-        return word
-
-    def host_number(self, word: str) -> str:
-        return self.v(f"and i64 {word}, {0xFFFF_FFFF}")
-
-    def end_call(self) -> None:
-        slot = self.header("in_call")
-        even = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
-        self.emit(f"store atomic i64 {even}, ptr {slot} release, align 8")
-
-    def transferred(self, result: str) -> None:
-        """The end of a call on a descriptor. Waiting, SIGPIPE and signals of the host are Python's: it calls again."""
-        for number in (_EINTR, _EAGAIN, _EPIPE):
-            self.require(self.compare("ne", result, -number), "letgo")
-        self.end_call()
-        self.finish(result)
-
-    def ready(self, word: str, events: int) -> None:
-        """Go on only if a file that might block is ready."""
-        ask, go = self.label(), self.label()
-        plain = self.compare("eq", self.v(f"and i64 {word}, {native.FD_POLL}"), 0)
-        self.emit(f"br i1 {plain}, label %{go}, label %{ask}")
-        self.place(ask)
-        number = self.v(f"trunc i64 {word} to i32")
-        self.emit(f"store i32 {number}, ptr %space")
-        self.emit(f"store i32 {events}, ptr {self.at('%space', 4)}")
-        count = self.v("call i32 @poll(ptr %space, i64 1, i32 0)")
-        self.emit(f"br i1 {self.compare('sgt', count, 0, 'i32')}, label %{go}, label %letgo")
-        self.place(go)
-
-    def limit(self, word: str, count: str) -> None:
-        """Go on only if a write of so many bytes is never done in part."""
-        few = self.compare("ule", count, _PIPE_BUF)
-        whole = self.compare("eq", self.v(f"and i64 {word}, {native.FD_SMALL}"), 0)
-        self.require(self.v(f"or i1 {few}, {whole}"), "letgo")
-
-    def transfer(self, name: str, *, writes: bool, positioned: bool) -> None:
-        count = self.argument(2)
-        self.require(self.compare("ule", count, _MOST))
-        place = self.require_range(self.argument(1), count, _READ if writes else _WRITE)
-        extra = []
-        if positioned:
-            extra = [self.argument(3)]
-            self.require(self.compare("sge", extra[0], 0))
-        need = (native.FD_WRITE if writes else native.FD_READ) | (native.FD_AT if positioned else 0)
-        word = self.open_descriptor(need)
-        if not positioned:
-            if writes:
-                self.limit(word, count)
-            self.ready(word, 4 if writes else 1)
-        self.spend(count)
-        self.transferred(self.host(name, self.host_number(word), f"ptr {place}", count, *extra))
-
-    def op_read(self) -> None:
-        self.transfer("read", writes=False, positioned=False)
-
-    def op_write(self) -> None:
-        self.transfer("write", writes=True, positioned=False)
-
-    def op_pread64(self) -> None:
-        self.transfer("pread64", writes=False, positioned=True)
-
-    def op_pwrite64(self) -> None:
-        self.transfer("pwrite64", writes=True, positioned=True)
-
-    def vector(self, name: str, *, writes: bool) -> None:
-        count = self.argument(2)
-        self.require(self.compare("ult", self.v(f"add i64 {count}, -1"), _VECTORS))
-        vector = self.require_range(self.argument(1), self.v(f"shl i64 {count}, 4"), _READ)
-        before, loop, fine, done = self.label(), self.label(), self.label(), self.label()
-        self.emit(f"br label %{before}")
-        self.place(before)
-        self.emit(f"br label %{loop}")
-        self.place(loop)
-        i, total, following, sum_ = (f"%{name}{part}" for part in ("i", "t", "n", "s"))
-        self.emit(f"{i} = phi i64 [ 0, %{before} ], [ {following}, %{fine} ]")
-        self.emit(f"{total} = phi i64 [ 0, %{before} ], [ {sum_}, %{fine} ]")
-        offset = self.v(f"shl i64 {i}, 4")
-        # Each word is read once: another thread of the guest may change it.
-        pair = self.at(vector, offset)
-        base, length = self.once(pair), self.once(self.at(pair, 8))
-        self.require(self.compare("ule", length, _MOST))
-        need = _READ if writes else _WRITE
-        ok = self.v(f"call i1 @allowed(ptr %arena, i64 {base}, i64 {length}, i8 {need})")
-        nothing = self.compare("eq", length, 0)
-        self.emit(f"br i1 {self.v(f'or i1 {ok}, {nothing}')}, label %{fine}, label %no")
-        self.place(fine)
-        base = self.v(f"select i1 {nothing}, i64 0, i64 {base}")
-        here = self.at("%space", self.v(f"add i64 {offset}, 16"))
-        self.emit(f"store ptr {self.at('%arena', base)}, ptr {here}")
-        self.emit(f"store i64 {length}, ptr {self.at(here, 8)}")
-        self.emit(f"{sum_} = add i64 {total}, {length}")
-        self.emit(f"{following} = add i64 {i}, 1")
-        self.emit(f"br i1 {self.compare('ult', following, count)}, label %{loop}, label %{done}")
-        self.place(done)
-        self.require(self.compare("ult", self.v(f"add i64 {sum_}, -1"), _MOST))
-        word = self.open_descriptor(native.FD_WRITE if writes else native.FD_READ)
-        if writes:
-            self.limit(word, sum_)
-        self.ready(word, 4 if writes else 1)
-        self.spend(sum_)
-        self.transferred(self.host(name, self.host_number(word), f"ptr {self.at('%space', 16)}", count))
-
-    def once(self, pointer: str) -> str:
-        return self.v(f"load volatile i64, ptr {pointer}, align 1")
-
-    def op_readv(self) -> None:
-        self.vector("readv", writes=False)
-
-    def op_writev(self) -> None:
-        self.vector("writev", writes=True)
-
-    def op_lseek(self) -> None:
-        offset, whence = self.argument(1), self.v(f"and i64 {self.argument(2)}, 255")
-        word = self.open_descriptor(native.FD_SEEK)
-        self.transferred(self.host("lseek", self.host_number(word), offset, whence))
-
-    def op_fstat(self) -> None:
-        """The host's answer in the layout of the 64-bit ABIs that share one (asm-generic/stat.h)."""
-        place = self.require_range(self.argument(1), 128, _WRITE)
-        word = self.open_descriptor(native.FD_STAT)
-        result = self.host("fstat", self.host_number(word), "ptr %space")
-        self.require(self.compare("eq", result, 0), "letgo")
-        moves = _STAT_OF_X86 if HOST.x86 else tuple((at, at, 8) for at in range(0, 128, 8))
-        for source, target, size in moves:
-            type_ = f"i{8 * size}"
-            value = "0" if source < 0 else self.v(f"load {type_}, ptr {self.at('%space', source)}")
-            self.emit(f"store {type_} {value}, ptr {self.at(place, target)}, align 1")
-        self.transferred("0")
-
-    def op_getdents64(self) -> None:
-        size = self.v(f"and i64 {self.argument(2)}, {0xFFFF_FFFF}")
-        self.require(self.compare("ule", size, _MOST))
-        place = self.require_range(self.argument(1), size, _WRITE)
-        word = self.open_descriptor(native.FD_LIST)
-        self.spend(size)
-        self.transferred(self.host("getdents64", self.host_number(word), f"ptr {place}", size))
-
-    def op_recvfrom(self) -> None:
-        """Without an address, and what is there already."""
-        count, flags = self.argument(2), self.int_argument(3)
-        self.require(self.compare("ule", count, _MOST))
-        self.require(self.compare("eq", self.v(f"and i32 {flags}, {~_DONTWAIT}"), 0, "i32"))
-        self.require(self.compare("eq", self.argument(4), 0))
-        place = self.require_range(self.argument(1), count, _WRITE)
-        word = self.open_descriptor(native.FD_SOCKET | native.FD_READ)
-        self.require(self.compare("eq", self.v(f"and i64 {word}, {native.FD_POLL}"), 0), "letgo")
-        self.spend(count)
-        number = self.host_number(word)
-        self.transferred(self.host("recvfrom", number, f"ptr {place}", count, str(_DONTWAIT), "0", "0"))
-
-    def op_epoll_pwait(self) -> None:
-        """What is ready already, a few events at a time; and nothing, if nothing is to be waited for."""
-        self.require(self.compare("eq", self.argument(4), 0))
-        wanted = self.int_argument(2)
-        self.require(self.compare("sgt", wanted, 0, "i32"))
-        few = self.compare("slt", wanted, _EVENTS, "i32")
-        most = self.v(f"zext i32 {self.v(f'select i1 {few}, i32 {wanted}, i32 {_EVENTS}')} to i64")
-        place = self.require_range(self.argument(1), self.v(f"shl i64 {most}, 4"), _WRITE)
-        timeout = self.int_argument(3)
-        word = self.open_descriptor(native.FD_EPOLL)
-        # The mask's size is looked at even without a mask.
-        count = self.host("epoll_pwait", self.host_number(word), "ptr %space", most, "0", "0", "8")
-        some, none, loop, body, done = (self.label() for _ in range(5))
-        self.require(self.compare("sge", count, 0), "letgo")
-        self.emit(f"br i1 {self.compare('eq', count, 0)}, label %{none}, label %{some}")
-        self.place(none)
-        self.require(self.compare("eq", timeout, 0, "i32"), "letgo")
-        self.transferred("0")
-        self.place(some)
-        self.emit(f"br label %{loop}")
-        self.place(loop)
-        i, following = f"%{loop}i", f"%{loop}n"
-        self.emit(f"{i} = phi i64 [ 0, %{some} ], [ {following}, %{body} ]")
-        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
-        self.place(body)
-        source = self.at("%space", self.v(f"mul i64 {i}, {_EVENT_BYTES}"))
-        target = self.at(place, self.v(f"shl i64 {i}, 4"))
-        events = self.v(f"load i32, ptr {source}")
-        data = self.v(f"load i64, ptr {self.at(source, _EVENT_BYTES - 8)}, align 4")
-        self.emit(f"store i32 {events}, ptr {target}, align 1")
-        self.emit(f"store i32 0, ptr {self.at(target, 4)}, align 1")
-        self.emit(f"store i64 {data}, ptr {self.at(target, 8)}, align 1")
-        self.emit(f"{following} = add i64 {i}, 1")
-        self.emit(f"br label %{loop}")
-        self.place(done)
-        self.transferred(count)
-
+class _Calls(DescriptorCalls):
     # -- small calls --------------------------------------------------------------------------------------------
 
     def op_gettid(self) -> None:
@@ -394,7 +49,7 @@ class _Calls(Emitter):
     def op_getrandom(self) -> None:
         count = self.argument(1)
         self.require(self.compare("ule", count, 256))
-        place = self.require_range(self.argument(0), count, _WRITE)
+        place = self.require_range(self.argument(0), count, WRITE)
         result = self.host("getrandom", f"ptr {place}", count, "0")
         self.require(self.compare("eq", result, count))
         self.finish(result)
@@ -417,14 +72,14 @@ class _Calls(Emitter):
     def op_clock_gettime(self) -> None:
         clock = self.int_argument(0)
         self.require(self.compare("ult", clock, 8, "i32"))
-        place = self.require_range(self.argument(1), 16, _WRITE)
+        place = self.require_range(self.argument(1), 16, WRITE)
         result = self.v(f"call i32 @clock_gettime(i32 {clock}, ptr {place})")
         self.require(self.compare("eq", result, 0, "i32"))
         self.finish("0")
 
     def op_gettimeofday(self) -> None:
         self.require(self.compare("eq", self.argument(1), 0))
-        place = self.require_range(self.argument(0), 16, _WRITE)
+        place = self.require_range(self.argument(0), 16, WRITE)
         result = self.v("call i32 @clock_gettime(i32 0, ptr %space)")
         self.require(self.compare("eq", result, 0, "i32"))
         seconds = self.v("load i64, ptr %space")
@@ -435,7 +90,7 @@ class _Calls(Emitter):
         self.finish("0")
 
     def no_sleep(self, request: str) -> None:
-        place = self.require_range(request, 16, _READ)
+        place = self.require_range(request, 16, READ)
         both = self.v(f"or i64 {self.once(place)}, {self.once(self.at(place, 8))}")
         self.require(self.compare("eq", both, 0))
         self.finish("0")
@@ -454,10 +109,10 @@ class _Calls(Emitter):
         address, operation, third = self.argument(0), self.argument(1), self.argument(5)
         value = self.int_argument(2)
         self.require(self.compare("eq", self.v(f"and i64 {address}, 3"), 0))
-        place = self.require_range(address, 4, _READ)
+        place = self.require_range(address, 4, READ)
         # One that is shared, in memory that cannot be written, may be a fault: Python's.
         private = self.v(f"and i64 {operation}, {_FUTEX_PRIVATE}")
-        writable = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 4, i8 {_WRITE})")
+        writable = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 4, i8 {WRITE})")
         self.require(self.v(f"or i1 {self.compare('ne', private, 0)}, {writable}"))
         wait, timed, wake, everyone = self.label(), self.label(), self.label(), self.label()
         command = self.v(f"and i64 {operation}, 127")
@@ -480,7 +135,7 @@ class _Calls(Emitter):
         again, sleep = self.label(), self.label()
         self.spin(place, value, sleep, again)
         self.place(again)
-        self.finish(str(-_EAGAIN))
+        self.finish(str(-EAGAIN))
         self.place(sleep)
         # struct futex_waitv[2]: the thread's own word first, so that a wake of the guest's is what counts if both came.
         self.emit(f"store i64 0, ptr {self.at('%space', 16)}")
@@ -500,9 +155,9 @@ class _Calls(Emitter):
         self.v("call i32 @clock_gettime(i32 1, ptr %space)")
         nano_at = self.at("%space", 8)
         nano = self.v(f"add i64 {self.v(f'load i64, ptr {nano_at}')}, {longest}")
-        over = self.compare("uge", nano, _BILLION)
+        over = self.compare("uge", nano, BILLION)
         seconds = self.v(f"add i64 {self.v('load i64, ptr %space')}, {self.v(f'zext i1 {over} to i64')}")
-        less = self.v(f"select i1 {over}, i64 {_BILLION}, i64 0")
+        less = self.v(f"select i1 {over}, i64 {BILLION}, i64 0")
         self.emit(f"store i64 {seconds}, ptr %space")
         self.emit(f"store i64 {self.v(f'sub i64 {nano}, {less}')}, ptr {nano_at}")
         self.emit(f"br label %{go}")
@@ -514,7 +169,7 @@ class _Calls(Emitter):
         self.emit(f"store atomic i64 0, ptr {waiting} release, align 8")
         woken, changed = self.label(), self.label()
         self.emit(
-            f"switch i64 {result}, label %no [ i64 1, label %{woken}  i64 {-_EAGAIN}, label %{changed} ]"
+            f"switch i64 {result}, label %no [ i64 1, label %{woken}  i64 {-EAGAIN}, label %{changed} ]"
         )
         self.place(woken)
         self.finish("0")
@@ -580,13 +235,13 @@ class _Calls(Emitter):
         tell, ask, change, choose, done = (self.label() for _ in range(5))
         self.emit(f"br i1 {self.compare('eq', old, 0)}, label %{choose}, label %{ask}")
         self.place(ask)
-        self.require_range(old, 8, _WRITE)
+        self.require_range(old, 8, WRITE)
         self.emit(f"br label %{choose}")
         self.place(choose)
         self.emit(f"br i1 {self.compare('eq', new, 0)}, label %{done}, label %{change}")
         self.place(change)
         self.require(self.compare("ult", how, 3, "i32"))
-        wanted = self.once(self.require_range(new, 8, _READ))
+        wanted = self.once(self.require_range(new, 8, READ))
         wanted = self.v(f"and i64 {wanted}, {~(1 << 8 | 1 << 18)}")
         blocked = self.v(f"or i64 {before}, {wanted}")
         left = self.v(f"and i64 {before}, {self.v(f'xor i64 {wanted}, -1')}")
@@ -687,7 +342,7 @@ class _Calls(Emitter):
         switch = self.v(f"and i1 {self.v(f'and i1 {wants}, {has}')}, {self.v(f'xor i1 {on}, true')}")
         stack = self.v(f"select i1 {switch}, i64 {self.v(f'add i64 {base}, {size}')}, i64 {sp}")
         frame = self.v(f"and i64 {self.v(f'add i64 {stack}, {-abi.FRAME}')}, -16")
-        place = self.require_range(frame, abi.FRAME, _WRITE)
+        place = self.require_range(frame, abi.FRAME, WRITE)
         self.emit(f"call void @llvm.memset.p0.i64(ptr align 8 {place}, i8 0, i64 {abi.FRAME}, i1 false)")
 
         def put(offset: int, value: str, type_: str = "i64") -> None:
@@ -789,7 +444,7 @@ class _Calls(Emitter):
         abi = self.abi
         assert isinstance(abi, Riscv64)
         frame = self.stack_pointer()
-        place = self.require_range(frame, abi.FRAME, _READ)
+        place = self.require_range(frame, abi.FRAME, READ)
         self.require(self.compare("eq", self.v(f"and i64 {frame}, 7"), 0))
 
         def get(offset: int, type_: str = "i64") -> str:
@@ -831,13 +486,13 @@ class _Calls(Emitter):
         self.emit(f"store i64 {self.v(f'add i64 {before}, 1')}, ptr {slot}")
 
     def text(self) -> str:
-        parts = [_ALLOWED, _HOST_CALL]
+        parts = [*PIECES, functions(self.abi), FUNCTIONS]
         if self.signals:
             parts += [self.deliver(), self.fault()]
         return "\n".join([*parts, self.native_call()])
 
     def native_call(self) -> str:
-        self.emit("%space = alloca [160 x i8], align 16")
+        self.emit(f"%space = alloca [{STAT_BYTES} x i8], align 16")
         number = self.register(self.abi.number_word)
         self.require(self.compare("ult", number, native.NUMBERS))
         slot = self.at("%calls", self.v(f"add i64 {number}, {native.OPERATIONS}"))
@@ -875,7 +530,10 @@ class _Calls(Emitter):
         return HOST.x86 and self.abi.plain_frame
 
     def can(self, operation: Operation) -> bool:
-        if operation in (Operation.FSTAT, Operation.EPOLL_PWAIT) and self.abi.column == "x86_64":
+        if (
+            operation in (Operation.FSTAT, Operation.NEWFSTATAT, Operation.EPOLL_PWAIT)
+            and self.abi.column == "x86_64"
+        ):
             return False  # other structures
         return self.signals or operation not in (
             Operation.RT_SIGRETURN, Operation.TKILL, Operation.TGKILL, Operation.KILL,

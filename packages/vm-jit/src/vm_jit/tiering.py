@@ -22,7 +22,7 @@ from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE
 from vm_core.record import record, replace
 from vm_core.spec.isa import Decoded
-from vm_jit.cache import warn
+from vm_jit.cache import same_user, warn
 from vm_jit.code_memory import CodeBlock, CodeMemory, Image, link
 from vm_jit.compiler import CompileError, Compiler
 from vm_jit.digest import blake2b
@@ -403,7 +403,8 @@ class Tiering:
         except CompileError as error:
             if not self._closed:
                 self._failures += 1
-                log.warning("code at %#x stays interpreted: %s", pc, error)
+                if same_user():  # another one need not be able to start a compiler
+                    log.warning("code at %#x stays interpreted: %s", pc, error)
         except VmError as error:
             self._failures += 1
             log.warning("code at %#x stays interpreted: %s", pc, error)

@@ -28,7 +28,7 @@ _FAULT: Final = b"E0e"
 _RUNNING: Final = b"E.the guest is running"
 _FEATURES: Final = (
     "QStartNoAckMode+", "multiprocess+", "swbreak+", "hwbreak+", "vContSupported+", "QPassSignals+", "QProgramSignals+",
-    "QCatchSyscalls+", "no-resumed+", "exec-events+", "qXfer:features:read+", "qXfer:auxv:read+", "qXfer:exec-file:read+",
+    "QCatchSyscalls+", "no-resumed+", "exec-events+", "fork-events+", "vfork-events+", "qXfer:features:read+", "qXfer:auxv:read+", "qXfer:exec-file:read+",
     "qXfer:threads:read+", "qXfer:siginfo:read+", "qXfer:siginfo:write+", "qXfer:memory-map:read+",
     "qXfer:libraries-svr4:read+",
 )  # fmt: skip
@@ -147,6 +147,10 @@ class Commands:
             out.append(f"{stop.kind}:{stop.value:x};")
         elif stop.kind == "exec" and "exec-events+" in self._known:
             out.append(f"exec:{os.fsencode(self.process.executable).hex()};")
+        elif stop.kind in ("fork", "vfork"):
+            out.append(f"{stop.kind}:p{stop.value:x}.{stop.value:x};")
+        elif stop.kind == "vforkdone":
+            out.append("vforkdone:;")
         out.append(f"thread:{self._name(thread)};")
         return "".join(out).encode()
 
@@ -418,9 +422,23 @@ class Commands:
             return b"E.thread-local variables of libraries are not found"
         return f"{thread.cpu[place[0]] + place[1] + int(offset, 16):x}".encode()
 
+    def inherit(self, known: frozenset[str]) -> None:
+        """This is the stub of a child; the client, of whom its parent knows so much, talks to that."""
+        self.acknowledge, self._known = False, known
+        self._many = self.transfers.many = True
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The client's features."""
+        return self._known
+
     def _supported(self, more: bytes) -> bytes:
         self._known = frozenset(more.decode("ascii", "replace").split(";"))
         self._many = self.transfers.many = "multiprocess+" in self._known
+        if self._many:
+            self.debugger.events = frozenset(
+                kind for kind in ("fork", "vfork") if f"{kind}-events+" in self._known
+            )
         return f"PacketSize={MOST:x};{';'.join(_FEATURES)}".encode()
 
     def _list(self) -> bytes:

@@ -10,6 +10,7 @@ thread that talks to the client.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -41,8 +42,8 @@ _SETTLE_SECONDS: Final = 5.0
 
 class Stop(NamedTuple):
     """Why a thread stopped. ``number`` is the guest's signal, 0 for none; ``kind`` is "signal", "step", "interrupt",
-    "swbreak", "hwbreak", "watch", "rwatch", "awatch", "syscall_entry" or "syscall_return", with the guest address or the number of
-    the call in ``value``."""
+    "swbreak", "hwbreak", "watch", "rwatch", "awatch", "syscall_entry", "syscall_return", "exec", "fork", "vfork" or "vforkdone", with
+    the guest address, the number of the call or the child in ``value``."""
 
     number: int
     kind: str
@@ -118,6 +119,14 @@ class Debugger:
         """The process goes on as another program, and the client has not been told."""
         self.leave_client: Callable[[], None] = lambda: None
         """Called in the child of a fork, to close the parent's connection there."""
+        self.serve: Callable[[socket.socket], None] = lambda _connection: None
+        """Called in the child of a fork, to answer at that end of its parent's stub."""
+        self.finish: Callable[[], None] = lambda: None
+        """Called in a child, when it is over."""
+        self.events: frozenset[str] = frozenset()
+        """Of "fork" and "vfork", what the client takes: such a child is stopped before its first instruction, and has a stub."""
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._born: list[tuple[int, socket.socket]] = []
         self.process: Process
         self.memory: GuestMemory
         self._free = True  # what a thread does that starts now: run, or wait to be resumed
@@ -147,18 +156,67 @@ class Debugger:
         """In the child of a fork, whose only thread this is: it has no debugger."""
         self.notify = lambda: None
         self.condition = threading.Condition()
-        self.controls = {t: self.controls[t]}
+        control = self.controls[t]
+        self.controls = {t: control}
+        for _, connection in self._born:
+            connection.close()
+        self._born = []
         if self._watching is not None and self.process.engine is self._watching:
             # The engine that was ready for the fork is this one.
             self.memory.code_changed.remove(self._own.invalidate)
             self._own = self._watching
-        self.current, self.attached = None, True
-        self.detach()
         leave, self.leave_client = (
             self.leave_client,
             lambda: None,
         )  # a child of the child has nothing to leave
+        if self._pair is None:
+            self.current, self.attached = None, True
+            self.detach()
+            leave()
+            return
         leave()
+        self._pair[0].close()
+        # Its breakpoints are in the child's copy of the memory too, as far as the client knows.
+        self.watches.clear()
+        self._apply()
+        control.event = control.span = None
+        control.hold = control.stepping = control.parked = control.waits = False
+        control.last = Stop(0, "interrupt")
+        self.current, self.halted, self.idle, self.attached, self._free = control, True, False, True, True
+
+    def before_fork(self, *, vfork: bool) -> None:
+        """A process is about to be made, under the locks of Process.forking()."""
+        if self.attached and ("vfork" if vfork else "fork") in self.events:
+            self._pair = socket.socketpair()
+
+    def began(self) -> None:
+        """In the child, when it is all there."""
+        if self._pair is not None:
+            (_, connection), self._pair = self._pair, None
+            self.serve(connection)
+
+    def gave_birth(self, t: GuestThread, pid: int, *, vfork: bool) -> None:
+        """In the parent; ``pid`` is 0 if there is no child. The client is told, and lets the thread go on. Raises ThreadEnd."""
+        if self._pair is None:
+            return
+        (connection, other), self._pair = self._pair, None
+        other.close()
+        if not pid:
+            connection.close()
+            return
+        self._born.append((pid, connection))
+        self._report(self.controls[t], Stop(SIGTRAP, "vfork" if vfork else "fork", pid))
+
+    def vfork_done(self, t: GuestThread) -> None:
+        """The child of a vfork has executed a program, or is over. Raises ThreadEnd."""
+        if self.attached and "vfork" in self.events and t in self.controls:
+            self._report(self.controls[t], Stop(SIGTRAP, "vforkdone"))
+
+    def take_born(self) -> list[tuple[int, socket.socket]]:
+        """The children that the client has not been told of, and the other ends of their stubs."""
+        with self.condition:
+            born, self._born = self._born, []
+            return born
 
     # -- the threads' side --------------------------------------------------------------------------------------------
 
@@ -434,6 +492,7 @@ class Debugger:
             self.breakpoints.clear()
             self.watches.clear()
             self.passed, self.caught, self._free = (), (), True
+            self.events = frozenset()
             self._apply()
             for control in self.controls.values():
                 event, control.event = control.event, None

@@ -15,6 +15,7 @@ from typing import Final, Self
 from vm_core.debug.commands import Commands
 from vm_core.debug.control import Debugger
 from vm_core.debug.packets import ACK, INTERRUPT, NAK, Broken, Packet, Reader, frame
+from vm_core.debug.processes import Conversation
 from vm_core.errors import HostError, UsageError
 from vm_core.log import Log
 
@@ -119,7 +120,11 @@ class Server:
         self._lock = threading.Lock()
         self.debugger.notify = self._notify
         self.debugger.leave_client = self._leave
+        self.debugger.serve = self._follow
         self._connection: socket.socket | None = None
+        self._session: _Session | None = None
+        self._child = False
+        self._known: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -142,6 +147,9 @@ class Server:
         self._notify()
         if self._thread is not None:
             self._thread.join(2)
+            while self._thread.is_alive() and self._session is not None and self._session.passes_on:
+                # The client talks to other processes through this one.
+                self._thread.join(0.5)
             connection = self._connection
             if self._thread.is_alive() and connection is not None:
                 # A client that takes nothing must not hold the guest's memory.
@@ -154,7 +162,7 @@ class Server:
                 self._wake = -1
         self.debugger.close()
         self._listener.close()
-        if self.address.path:
+        if self.address.path and not self._child:
             with contextlib.suppress(OSError):
                 os.unlink(self.address.path)
 
@@ -163,8 +171,25 @@ class Server:
         for one in (self._listener, self._connection):
             if one is not None:
                 one.close()
+        self._lock = threading.Lock()
+        if self._session is not None:
+            self._known = self._session.leave()
         os.close(self._wake)
         self._wake = -1
+
+    def _follow(self, connection: socket.socket) -> None:
+        """In the child of a fork: answer there what the parent's stub passes on."""
+        self._child, self._closing = True, False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.debugger.notify, self.debugger.leave_client = self._notify, self._leave
+        self.debugger.finish = self.close
+        self._connection = connection
+        connection.settimeout(_SEND_SECONDS)
+        self._session = _Session(self, connection, self._known)
+        self._thread = threading.Thread(
+            target=self._serve, args=(self._session,), name="vm-debug", daemon=True
+        )
+        self._thread.start()
 
     def _notify(self) -> None:
         with self._lock:
@@ -182,17 +207,22 @@ class Server:
                 if connection.family != socket.AF_UNIX:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.settimeout(_SEND_SECONDS)
-                session = _Session(self, connection)
-                try:
-                    session.serve()
-                except OSError as error:
-                    Log("vm.debug").warning("the debugger's connection: %s", error)
-                except Exception as error:  # noqa: BLE001 - a client's bytes must not end the guest
-                    Log("vm.debug").warning("the debugger's stub failed: %r", error)
-                finally:
-                    session.close()
-                    if session.attached:
-                        self.debugger.detach()
+                self._session = _Session(self, connection)
+                self._serve(self._session)
+
+    def _serve(self, session: _Session) -> None:
+        try:
+            session.serve()
+        except OSError as error:
+            Log("vm.debug").warning("the debugger's connection: %s", error)
+        except Exception as error:  # noqa: BLE001 - a client's bytes must not end the guest
+            Log("vm.debug").warning("the debugger's stub failed: %r", error)
+        finally:
+            session.close()
+            if session.attached:
+                self.debugger.detach()
+            if self._child:
+                session.shut()
 
     def _wait(self, readable: socket.socket) -> bool:
         """Wait for a socket or for news from the debugger; False at the end of all."""
@@ -200,7 +230,8 @@ class Server:
         poller.register(readable, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
+            # A session may have taken the news that this is the end.
+            ready = {fd for fd, _ in poller.poll(0 if self._closing else None)}
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
@@ -213,22 +244,30 @@ class Server:
 class _Session:
     """One client."""
 
-    def __init__(self, server: Server, connection: socket.socket) -> None:
+    def __init__(
+        self, server: Server, connection: socket.socket, known: frozenset[str] | None = None
+    ) -> None:
         self._server = server
         self._connection = connection
         self._reader = Reader()
         self._last = b""
         self.attached = False
         """It has sent a packet: it is no port scanner."""
-        self._commands = Commands(server.debugger)
+        own = Commands(server.debugger)
+        if known is not None:
+            self.attached = True
+            own.inherit(known)
+        self._commands = Conversation(own)
 
     def serve(self) -> None:
         """Until the client goes or the process is over. Raises OSError."""
         commands = self._commands
-        poller = select.poll()
-        poller.register(self._connection, select.POLLIN)
-        poller.register(self._server._wake, select.POLLIN)
         while not commands.gone:
+            poller = select.poll()
+            poller.register(self._connection, select.POLLIN)
+            poller.register(self._server._wake, select.POLLIN)
+            for branch in commands.branches if commands.running else ():
+                poller.register(branch.connection, select.POLLIN)
             ready = {fd for fd, _ in poller.poll()}
             if self._server._wake in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -241,11 +280,26 @@ class _Session:
                     self._take(item)
             if (news := commands.news()) is not None:
                 self._send(news)
-            if self._server._closing and not commands.running:
+            if self._server._closing and not commands.running and not commands.branches:
                 return
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether the client talks to other processes through this one."""
+        return bool(self._commands.branches)
+
     def close(self) -> None:
-        self._commands.files.close()
+        self._commands.close()
+
+    def leave(self) -> frozenset[str]:
+        """In the child of a fork: what is open here is the parent's. Returns the client's features."""
+        for branch in self._commands.branches:
+            branch.connection.close()
+        return self._commands.own.known
+
+    def shut(self) -> None:
+        """There is nothing more to say to the parent's stub."""
+        self._connection.close()
 
     def _take(self, item: Packet | Broken | bytes) -> None:
         commands = self._commands
@@ -253,20 +307,20 @@ class _Session:
             if not self.attached:
                 self.attached = True
                 self._server.debugger.attach()
-            if commands.acknowledge:
+            if commands.own.acknowledge:
                 self._connection.sendall(ACK)
             answer = commands.answer(item.data)
             if answer is not None:
                 self._send(answer)
-            if commands.quiet:
-                commands.acknowledge = False
+            if commands.own.quiet:
+                commands.own.acknowledge = False
         elif isinstance(item, Broken):
             if item.long:
                 self._send(b"E.the packet is too long")
-            elif commands.acknowledge:
+            elif commands.own.acknowledge:
                 self._connection.sendall(NAK)
         elif item == INTERRUPT and self.attached:
-            self._server.debugger.break_in()
+            commands.break_in()
         elif item == NAK and self._last:
             self._connection.sendall(self._last)
 

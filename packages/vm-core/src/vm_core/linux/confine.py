@@ -125,12 +125,21 @@ def walls() -> list[Wall]:
     ]
 
 
-def confine_process(process: Process, *, level: str, writable: Iterable[str] = ()) -> list[str]:
+def confine_process(
+    process: Process,
+    *,
+    level: str,
+    writable: Iterable[str] = (),
+    programs: Iterable[str] = (),
+    sampled: bool = False,
+) -> list[str]:
     """:func:`confine` for a guest that is loaded and has not run yet, with its part of the code cache."""
     namespace = process.files.namespace
     provide = getattr(process.engine, "provide", None)
     if provide is None or level == "off":
-        return confine(namespace, net=process.net, level=level, writable=writable)
+        return confine(
+            namespace, net=process.net, level=level, writable=writable, programs=programs, sampled=sampled
+        )
     try:
         from _blake2 import blake2b  # PERF: hashlib loads OpenSSL
     except ImportError:
@@ -142,7 +151,15 @@ def confine_process(process: Process, *, level: str, writable: Iterable[str] = (
         os.makedirs(zone, 0o700, exist_ok=True)
     provide()
     enter_cache_zone(zone)
-    return confine(namespace, net=process.net, level=level, readable=(cache,), writable=(zone, *writable))
+    return confine(
+        namespace,
+        net=process.net,
+        level=level,
+        readable=(cache,),
+        writable=(zone, *writable),
+        programs=programs,
+        sampled=sampled,
+    )
 
 
 def confine(
@@ -152,11 +169,14 @@ def confine(
     level: str = "auto",
     readable: Iterable[str] = (),
     writable: Iterable[str] = (),
+    programs: Iterable[str] = (),
+    sampled: bool = False,
 ) -> list[str]:
     """Hold this process, for ever, to what a guest of ``namespace`` may reach, and what Python and LLVM need; returns the
     names of the walls that stand.
 
-    ``readable`` and ``writable`` are further host paths. Nothing is done at level "off". Raises HostError at "strict" if
+    ``readable`` and ``writable`` are further host paths, ``programs`` what else the process may start, as confined as itself. A
+    process that is ``sampled`` may have timers. Nothing is done at level "off". Raises HostError at "strict" if
     something that is needed is missing here.
     """
     if level == "off":
@@ -179,7 +199,7 @@ def confine(
     try:
         with landlock.ruleset(net=net) as rules:
             _allow_guest(rules, namespace)
-            _allow_host(rules, readable, writable)
+            _allow_host(rules, readable, writable, programs)
             if level != "strict":
                 _allow_terminals(rules)
             everyone = rules.restrict()
@@ -191,8 +211,9 @@ def confine(
             missing.append("landlock: threads of vm were there already")
     machine = os.uname().machine
     if seccomp.available():
-        unix = level != "strict"
-        stands("seccomp", seccomp.install(seccomp.assemble(seccomp.ALLOWED, machine, net=net, unix=unix)))
+        calls = seccomp.SAMPLED if sampled else seccomp.ALLOWED
+        program = seccomp.assemble(calls, machine, net=net, unix=level != "strict")
+        stands("seccomp", seccomp.install(program))
     else:
         missing.append("seccomp: not available")
     if missing and level == "strict":
@@ -289,14 +310,16 @@ their owner may see; what remains is what every user of the host may read."""
 _LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/gnu/store")
 
 
-def _allow_host(rules: landlock.Ruleset, readable: Iterable[str], writable: Iterable[str]) -> None:
+def _allow_host(
+    rules: landlock.Ruleset, readable: Iterable[str], writable: Iterable[str], programs: Iterable[str]
+) -> None:
     """What Python loads late, and what it takes to start the process that LLVM runs in: all for reading."""
     for path in _DEVICES:
         rules.allow(path, landlock.READ_FILE | landlock.WRITE_FILE)
     for path in dict.fromkeys((*_FACTS, *_LIBRARIES, *_python_paths(), *readable)):
         rules.allow(path, landlock.READ)
     rules.allow(_PROC, landlock.READ_FILE)
-    for path in _interpreter(sys.executable):
+    for path in (found for program in (sys.executable, *programs) for found in _interpreter(program)):
         rules.allow(path, landlock.EXECUTE | landlock.READ_FILE)
     for path in writable:
         rules.allow(path, landlock.WRITE)

@@ -1,11 +1,13 @@
-"""The processes of one guest: which pids are among them, and the signals that they send to each other.
+"""What the processes of one guest share: who they are, the signals that they send each other, and their names.
 
 Guest processes are host processes (fork(2) is the host's), and a guest may see and signal those of its own family only.
 Every member holds a lock on the byte of a memory file that has its pid as offset. The host's kernel drops it when the
-member dies, however it dies, so that a pid which is used again is not taken for a member.
+member dies, however it dies, so that a pid which is used again is not taken for a member. The lock of another byte guards
+what is in the file; nothing there is trusted with more than text, and a guest cannot write it: its memory is another.
 
-A signal is the host's, behind a letter in shared memory that says who sent it and how: siginfo_t is then as exact as inside
-one process, and real-time signals queue. The lock of another byte guards the letters.
+The file has a row for each process, with what it says of itself (for /proc/PID) and with its letters. A signal is the
+host's, behind a letter that says who sent it and how: siginfo_t is then as exact as inside one process, and real-time
+signals queue. Behind the rows are the unix sockets that are bound to a path, and then what :mod:`vm_core.linux.ipc` keeps.
 """
 
 from __future__ import annotations
@@ -19,89 +21,152 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from vm_core.linux.abi import SigInfo
 
-__all__ = ["MAX_PROCESSES", "Family"]
+__all__ = ["FREE_FROM", "MAX_PROCESSES", "Family", "Member"]
 
 MAX_PROCESSES: Final = 4096
-_HEAD: Final = struct.Struct("<qII")
-"""A box: the pid, how many letters there are, unused."""
+_COUNT: Final = struct.Struct("<I")
+"""At 0: how many rows are in use, which are the first ones."""
+_NEXT_SOCKET: Final = 4
+_PID: Final = struct.Struct("<i")
+_PIDS: Final = 64
+"""Offset of the rows' pids. A negative one keeps the row for a child that the process of that number is about to have."""
+_ROWS: Final = 32 << 10
+_ROW_BYTES: Final = 8192
+_HEAD: Final = struct.Struct("<I16sHH")
+"""A row: how many letters there are, comm, the lengths of the executable's path and of the arguments."""
+_LETTERS: Final = 32
 _LETTER: Final = struct.Struct("<iiIIQqq")
 """Signal, si_code, si_pid, si_uid, si_value, thread (0: any), unused."""
-_BOX: Final = 2048
-_MOST: Final = (_BOX - _HEAD.size) // _LETTER.size
+_TEXT: Final = 2048
+_MOST: Final = (_TEXT - _LETTERS) // _LETTER.size
+_SOCKETS: Final = _ROWS + MAX_PROCESSES * _ROW_BYTES
+_MOST_SOCKETS: Final = 1023
+_SOCKET: Final = struct.Struct("<20sQQB108s")
+_SOCKET_BYTES: Final = 160
+_BYTES: Final = _SOCKETS + (_MOST_SOCKETS + 1) * _SOCKET_BYTES
+FREE_FROM: Final = 64 << 20
+"""What lies behind this offset of the file is not the family's own."""
 _GUARD: Final = 0
-"""Offset of the byte whose lock guards the boxes. No process has pid 0."""
+"""Offset of the byte whose lock guards the file. No process has pid 0."""
 _FLOCK: Final = struct.Struct("hhqqi4x")
 """struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid."""
 
 
-class Family:
-    """Made by the first process that forks; its children have it too (:meth:`join`)."""
+class Member(NamedTuple):
+    """What a process says of itself. ``pid`` is the host's too."""
 
-    def __init__(self) -> None:
-        self._boxes = mmap.mmap(-1, MAX_PROCESSES * _BOX)
-        self._fd = os.memfd_create("vm-family", os.MFD_CLOEXEC)
-        self._lock = threading.RLock()
-        self._depth = 0
-        self._box = -1
+    pid: int
+    comm: bytes
+    executable: bytes
+    arguments: bytes
+
+
+class Family:
+    """Made by the first process, when it forks or shares something else by name; its children have it too (:meth:`join`).
+
+    No more than ``most`` processes are in it.
+    """
+
+    def __init__(self, most: int = MAX_PROCESSES) -> None:
+        self.most = min(most, MAX_PROCESSES)
+        self.token = os.urandom(16)
+        """Names of the host that belong to this guest begin with it."""
+        self.fd = os.memfd_create("vm-family", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, FREE_FROM)
+        self._map = mmap.mmap(self.fd, _BYTES)
         self.first = os.getpid()
         """The pid of the process that began it."""
         self.join()
 
     def close(self) -> None:
         """The calling process is no member any more, nor uses this."""
-        self._boxes.close()
-        os.close(self._fd)
+        self._map.close()
+        os.close(self.fd)
 
     def join(self) -> None:
         """The calling process is a member from now on."""
+        # Another thread of the parent may have held it.
         self._lock = threading.RLock()
         self._depth = 0
         pid = os.getpid()
         self._lock_byte(pid)
-        self._box = self.expect(pid)
+        self.expect(pid)
 
-    def expect(self, pid: int) -> int:
-        """There is a process ``pid``, which joins or will; returns the number of its box, -1 if there are too many."""
-        with self._held():
-            free = -1
-            for number in range(MAX_PROCESSES):
-                owner = self._owner(number)
-                if owner == pid:
-                    return number
-                if not owner:
-                    free = number if free < 0 else free
-                    break
-            if free < 0:
-                free = next((n for n in range(MAX_PROCESSES) if not self._holds(self._owner(n))), -1)
-            if free >= 0:
-                _HEAD.pack_into(self._boxes, free * _BOX, pid, 0, 0)
-            return free
+    # -- who is there -------------------------------------------------------------------------------------------
+
+    def reserve(self) -> bool:
+        """Keep a row for a child of this process; False if there are too many processes."""
+        with self.held():
+            if self.size() >= self.most:
+                for pid in self._pids():
+                    # One that has not joined yet holds nothing, but is there; and so is one that nobody has waited for.
+                    if not self._holds(abs(pid)) and not _exists(abs(pid)):
+                        self._drop(pid)
+            if self.size() >= self.most:
+                return False
+            self._append(-os.getpid())
+            return True
+
+    def release(self) -> None:
+        """There is no child for the row that :meth:`reserve` kept."""
+        with self.held():
+            self._drop(-os.getpid())
+
+    def expect(self, pid: int, *, reserved: bool = False) -> None:
+        """There is a process ``pid``, which joins or will."""
+        with self.held():
+            if reserved:
+                self._drop(-os.getpid())
+            if pid not in self._pids():
+                self._append(pid)
 
     def forget(self, pid: int) -> None:
         """The process is over, and nobody else has the pid yet (it has not been waited for)."""
-        with self._held():
-            number = self._number(pid)
-            if number >= 0:
-                last = self._last()
-                if last > number:
-                    # The boxes in use stay together, so that looking one up ends at the first free one.
-                    at = last * _BOX
-                    self._boxes[number * _BOX : (number + 1) * _BOX] = self._boxes[at : at + _BOX]
-                _HEAD.pack_into(self._boxes, max(last, number) * _BOX, 0, 0, 0)
+        with self.held():
+            self._drop(pid)
+
+    def size(self) -> int:
+        """How many processes there are, with those that are about to be and those that have not been waited for."""
+        with self.held():
+            return int(_COUNT.unpack_from(self._map, 0)[0])
 
     def members(self) -> list[int]:
         """The pids of all members, the first's first."""
-        with self._held():
-            pids = [self._owner(number) for number in range(self._last() + 1)]
-        return [pid for pid in pids if pid == os.getpid() or self._holds(pid)]
+        with self.held():
+            pids = self._pids()
+        return [pid for pid in pids if pid > 0 and (pid == os.getpid() or self._holds(pid))]
 
     def has(self, pid: int) -> bool:
         """Whether that process is a member now."""
         return pid > 0 and (pid == os.getpid() or self._holds(pid))
+
+    def describe(self, member: Member) -> None:
+        """A process of the family begins, or becomes another program."""
+        path = member.executable[:1024]
+        arguments = member.arguments[: _ROW_BYTES - _TEXT - len(path)]
+        with self.held():
+            at = self._row(member.pid)
+            if at >= 0:
+                letters, *_ = _HEAD.unpack_from(self._map, at)
+                _HEAD.pack_into(self._map, at, letters, member.comm[:15], len(path), len(arguments))
+                text = path + arguments
+                self._map[at + _TEXT : at + _TEXT + len(text)] = text
+
+    def member(self, pid: int) -> Member | None:
+        """What a process has said of itself. Whether it still lives :meth:`has` knows."""
+        with self.held():
+            at = self._row(pid)
+            if pid <= 0 or at < 0:
+                return None
+            _, comm, path, arguments = _HEAD.unpack_from(self._map, at)
+            text = self._map[at + _TEXT : at + _TEXT + path + arguments]
+        return Member(pid, comm.rstrip(b"\0"), text[:path], text[path:])
+
+    # -- signals ------------------------------------------------------------------------------------------------
 
     def send(self, pid: int, info: SigInfo, *, tid: int = 0, child: bool = False) -> int:
         """Send a signal to another member; 0, or a negative errno. Number 0 only looks. ``child``: it is one that the caller has
@@ -128,84 +193,109 @@ class Family:
     def received(self, number: int) -> list[tuple[SigInfo, int]]:
         """The letters that came with a signal, and the thread that each is for (0: any)."""
         out = []
-        with self._held():
-            if self._owner(self._box) != os.getpid():
-                self._box = self._number(os.getpid())
-            if self._box < 0:
+        with self.held():
+            at = self._row(os.getpid())
+            if at < 0:
                 return []
-            at = self._box * _BOX
-            pid, count, _ = _HEAD.unpack_from(self._boxes, at)
+            (count,) = _COUNT.unpack_from(self._map, at)
             kept = bytearray()
-            letters = self._boxes[at + _HEAD.size : at + _HEAD.size + count * _LETTER.size]
+            letters = self._map[at + _LETTERS : at + _LETTERS + count * _LETTER.size]
             for start in range(0, len(letters), _LETTER.size):
                 found, code, sender, uid, value, tid, _ = _LETTER.unpack_from(letters, start)
                 if found == number:
                     out.append((SigInfo(number, code, pid=sender, uid=uid, value=value), tid))
                 else:
                     kept += letters[start : start + _LETTER.size]
-            _HEAD.pack_into(self._boxes, at, pid, len(kept) // _LETTER.size, 0)
-            self._boxes[at + _HEAD.size : at + _HEAD.size + len(kept)] = bytes(kept)
+            _COUNT.pack_into(self._map, at, len(kept) // _LETTER.size)
+            self._map[at + _LETTERS : at + _LETTERS + len(kept)] = bytes(kept)
         return out
 
-    # -- boxes and locks ----------------------------------------------------------------------------------------
-
     def _post(self, pid: int, info: SigInfo, tid: int) -> None:
-        with self._held():
-            number = self._number(pid)
-            if number < 0:
+        with self.held():
+            at = self._row(pid)
+            if at < 0:
                 return
-            at = number * _BOX
-            _, count, _ = _HEAD.unpack_from(self._boxes, at)
+            (count,) = _COUNT.unpack_from(self._map, at)
             if count >= _MOST:
                 return  # it arrives all the same, as one whose sender is not known
-            place = at + _HEAD.size + count * _LETTER.size
-            _LETTER.pack_into(
-                self._boxes,
-                place,
-                info.number,
-                info.code,
-                info.pid,
-                info.uid,
-                info.value & (1 << 64) - 1,
-                tid,
-                0,
-            )
-            _HEAD.pack_into(self._boxes, at, pid, count + 1, 0)
+            value = info.value & (1 << 64) - 1
+            letter = (info.number, info.code, info.pid, info.uid, value, tid, 0)
+            _LETTER.pack_into(self._map, at + _LETTERS + count * _LETTER.size, *letter)
+            _COUNT.pack_into(self._map, at, count + 1)
 
-    def _owner(self, number: int) -> int:
-        return int(_HEAD.unpack_from(self._boxes, number * _BOX)[0]) if number >= 0 else 0
+    # -- unix sockets -------------------------------------------------------------------------------------------
 
-    def _number(self, pid: int) -> int:
-        for number in range(MAX_PROCESSES):
-            owner = self._owner(number)
-            if owner == pid:
-                return number
-            if not owner:
+    def bound(self, label: bytes, path: bytes, inode: tuple[int, int]) -> None:
+        """A socket has been bound to a guest path, by which peers know it; ``label`` is unique, ``inode`` its device and number,
+        by which they may reach it."""
+        row = _SOCKET.pack(label, *inode, len(path[:108]), path[:108])
+        with self.held():
+            # As a ring: a long-lived guest forgets its oldest.
+            (following,) = _COUNT.unpack_from(self._map, _NEXT_SOCKET)
+            at = _SOCKETS + following % _MOST_SOCKETS * _SOCKET_BYTES
+            self._map[at : at + len(row)] = row
+            _COUNT.pack_into(self._map, _NEXT_SOCKET, (following + 1) % _MOST_SOCKETS)
+
+    def _sockets(self) -> Iterator[tuple[bytes, int, int, bytes]]:
+        with self.held():
+            raw = self._map[_SOCKETS : _SOCKETS + _MOST_SOCKETS * _SOCKET_BYTES]
+        for at in range(0, len(raw), _SOCKET_BYTES):
+            label, device, number, length, path = _SOCKET.unpack_from(raw, at)
+            if not label.rstrip(b"\0"):
                 break
-        return -1
+            yield label.rstrip(b"\0"), device, number, path[:length]
 
-    def _last(self) -> int:
-        """The number of the last box in use."""
-        number = 0
-        while number < MAX_PROCESSES and self._owner(number):
-            number += 1
-        return number - 1
+    def path_of(self, label: bytes) -> bytes | None:
+        """The guest path of a bound socket."""
+        return next((path for name, _, _, path in self._sockets() if name == label), None)
+
+    def owns(self, inode: tuple[int, int]) -> bool:
+        """Whether the guest bound the socket with this device and number."""
+        return any((device, number) == inode for _, device, number, _ in self._sockets())
+
+    # -- rows and locks -----------------------------------------------------------------------------------------
+
+    def _pids(self) -> list[int]:
+        (count,) = _COUNT.unpack_from(self._map, 0)
+        return list(struct.unpack_from(f"<{count}i", self._map, _PIDS))
+
+    def _row(self, pid: int) -> int:
+        """The offset of a process's row, -1 without one."""
+        pids = self._pids()
+        return _ROWS + pids.index(pid) * _ROW_BYTES if pid in pids else -1
+
+    def _append(self, pid: int) -> None:
+        (count,) = _COUNT.unpack_from(self._map, 0)
+        if count < MAX_PROCESSES:
+            _PID.pack_into(self._map, _PIDS + count * _PID.size, pid)
+            _HEAD.pack_into(self._map, _ROWS + count * _ROW_BYTES, 0, b"", 0, 0)
+            _COUNT.pack_into(self._map, 0, count + 1)
+
+    def _drop(self, pid: int) -> None:
+        """Those in use stay together: the last row takes the place."""
+        pids = self._pids()
+        if pid in pids:
+            at, last = pids.index(pid), len(pids) - 1
+            _PID.pack_into(self._map, _PIDS + at * _PID.size, pids[last])
+            if at != last:
+                place, source = _ROWS + at * _ROW_BYTES, _ROWS + last * _ROW_BYTES
+                self._map[place : place + _ROW_BYTES] = self._map[source : source + _ROW_BYTES]
+            _COUNT.pack_into(self._map, 0, last)
 
     def _lock_byte(self, at: int, kind: int = fcntl.F_WRLCK) -> None:
-        wait = fcntl.F_SETLKW
-        fcntl.fcntl(self._fd, wait, _FLOCK.pack(kind, os.SEEK_SET, at, 1, 0))
+        fcntl.fcntl(self.fd, fcntl.F_SETLKW, _FLOCK.pack(kind, os.SEEK_SET, at, 1, 0))
 
     def _holds(self, pid: int) -> bool:
         """Whether another process with that pid is a member."""
         if pid <= 0:
             return False
-        found = fcntl.fcntl(self._fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, pid, 1, 0))
+        found = fcntl.fcntl(self.fd, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, pid, 1, 0))
         kind, _, _, _, holder = _FLOCK.unpack(found)
         return bool(kind != fcntl.F_UNLCK and holder == pid)
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Inside, no other process changes the boxes. A signal handler of Python may come in between: the lock is the process's,
+    def held(self) -> Iterator[None]:
+        """Inside, no other process changes the file. A signal handler of Python may come in between: the lock is the process's,
         so it is given back by the outermost only."""
         with self._lock:
             self._depth += 1
@@ -217,3 +307,13 @@ class Family:
                 self._depth -= 1
                 if not self._depth:
                     self._lock_byte(_GUARD, fcntl.F_UNLCK)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

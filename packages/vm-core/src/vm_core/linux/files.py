@@ -20,14 +20,14 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call
-from vm_core.linux.native import NativeCalls
+from vm_core.linux.native import HOST_UMASK, LIMIT, MODES, OPENED_CLOEXEC, OPENED_FIXED, NativeCalls
 from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
 
@@ -54,6 +54,7 @@ _WRITE: Final = Access.WRITE
 _MAX_IO: Final = 0x7FFF_F000
 _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
+_SPLICE_NONBLOCK: Final = 2
 _O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
 _PIPE_BUF: Final = 4096
 _STREAM_IO: Final = 16 << 20
@@ -193,20 +194,72 @@ def text_file(data: bytes, flags: int) -> File:
 
 
 class _Table(dict[int, File]):
-    """Guest descriptors. Engines that read and write files themselves hear of each change."""
+    """Guest descriptors. Engines that read and write files themselves hear of each change, and open files themselves: those
+    become Files here when somebody asks for them."""
 
-    def __init__(self, native: NativeCalls) -> None:
+    def __init__(self, native: NativeCalls, namespace: Namespace, close_on_exec: set[int]) -> None:
         super().__init__()
         self._native = native
+        self._namespace = namespace
+        self._close_on_exec = close_on_exec
 
     def __setitem__(self, number: int, file: File) -> None:
         super().__setitem__(number, file)
         self._native.describe(number, file)
 
+    def __missing__(self, number: int) -> File:
+        file = self._adopted(number)
+        if file is None:
+            raise KeyError(number)
+        return file
+
+    def get(self, number: int, default: Any = None) -> Any:
+        return super().get(number) or self._adopted(number) or default
+
+    def __contains__(self, number: object) -> bool:
+        return super().__contains__(number) or (isinstance(number, int) and self._adopted(number) is not None)
+
     def pop(self, number: int, default: Any = None) -> Any:
+        file = self.get(number)
         # Before the file is closed: what the host gives the number to next is not the guest's.
         self._native.describe(number, None)
-        return super().pop(number, default)
+        return default if file is None else super().pop(number)
+
+    def __iter__(self) -> Iterator[int]:
+        self.adopt()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self.adopt()
+        return super().__len__()
+
+    def known(self) -> Iterable[File]:
+        """The Files that there are."""
+        return super().values()
+
+    def values(self) -> Any:
+        self.adopt()
+        return super().values()
+
+    def adopt(self) -> None:
+        """Make a File of all that engines have opened."""
+        for number in self._native.opened():
+            self._adopted(number)
+
+    def _adopted(self, number: int) -> File | None:
+        found = self._native.opened_as(number)
+        if found is None:
+            return None
+        fd, word, path = found
+        flags = word & 0xFFFF_FFFF
+        if path is None:
+            path = self._namespace.guest_path(fd) or "/"
+        file = _file_of(fd, flags, path, fixed=bool(word & OPENED_FIXED))
+        super().__setitem__(number, file)
+        self._native.adopt(number, file)
+        change = self._close_on_exec.add if word & OPENED_CLOEXEC else self._close_on_exec.discard
+        change(number)
+        return file
 
 
 class FileSystem:
@@ -214,27 +267,74 @@ class FileSystem:
 
     def __init__(self, namespace: Namespace, close_host: Callable[[int], None], native: NativeCalls) -> None:
         self.namespace = namespace
-        self.table: dict[int, File] = _Table(native)
+        self._native = native
         self.close_on_exec: set[int] = set()
+        """Of the descriptors in the table; what engines have opened is there when it has a File."""
+        self._table = _Table(native, namespace, self.close_on_exec)
+        self.table: dict[int, File] = self._table
         self.lock = threading.Lock()
+        self._umask, self._modes = host_umask(), 0o1777
         self.cwd = namespace.start
         self.limit = 1024
-        self.umask = host_umask()
+        self.modes = 0o1777
         self.locked: set[tuple[int, int]] = set()
         """Device and number of the files on which the process has locks of fcntl(2)."""
-        self.modes = 0o1777
-        """The mode bits that a guest may give a file: not set-ID, which would be the host user's identity for others."""
         self._close_host = close_host
+        for mount in namespace.mounts.values():
+            mount.opened = self._show
+        self._show()
+
+    def _show(self) -> None:
+        self._native.show(self.namespace)
+
+    @property
+    def cwd(self) -> str:
+        """The working directory, a canonical guest path."""
+        return self._cwd
+
+    @cwd.setter
+    def cwd(self, path: str) -> None:
+        self._cwd = path
+        self._native.work_in(path)
+
+    @property
+    def limit(self) -> int:
+        """Descriptors are below it."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, count: int) -> None:
+        self._limit = self._native.words[LIMIT // 8] = count
+
+    @property
+    def umask(self) -> int:
+        return self._umask
+
+    @umask.setter
+    def umask(self, mask: int) -> None:
+        self._umask = mask
+        self._tell_modes()
+
+    @property
+    def modes(self) -> int:
+        """The mode bits that a guest may give a file: not set-ID, which would be the host user's identity for others."""
+        return self._modes
+
+    @modes.setter
+    def modes(self, modes: int) -> None:
+        self._modes = modes
+        self._tell_modes()
+
+    def _tell_modes(self) -> None:
+        words = self._native.words
+        words[MODES // 8], words[HOST_UMASK // 8] = self._modes & ~self._umask, host_umask()
 
     def add(self, file: File, *, cloexec: bool = False, lowest: int = 0) -> int:
         """Put a file at the lowest free number; returns it, or -EMFILE with the file closed."""
         with self.lock:
-            number = lowest
-            table = self.table
-            while number in table:
-                number += 1
+            number = self._native.free(lowest)
             if number < self.limit:
-                table[number] = file
+                self.table[number] = file
                 if cloexec:
                     self.close_on_exec.add(number)
                 else:
@@ -266,6 +366,13 @@ class FileSystem:
         self.release(file)
         return 0
 
+    def described_again(self, file: File) -> None:
+        """Whether a read of it waits is different now."""
+        with self.lock:
+            for number, other in list(self.table.items()):
+                if other is file:
+                    self._native.describe(number, file)
+
     def unlock(self, file: File) -> None:
         """A descriptor is closed: with it go all the locks that the process has on the file, by whichever descriptor."""
         if not self.locked or file.fd < 0:
@@ -280,7 +387,7 @@ class FileSystem:
         """In the child of a fork: temporary directories are the parent's to remove."""
         self.lock = threading.Lock()
         self.locked = set()
-        for file in set(self.table.values()):
+        for file in set(self._table.known()):
             forked = getattr(file.socket, "forked", None)
             if forked is not None:
                 forked(file)
@@ -288,6 +395,7 @@ class FileSystem:
 
     def executed(self) -> None:
         """The process runs another program now."""
+        self._table.adopt()
         for number in sorted(self.close_on_exec):
             self.close(number)
         self.close_on_exec.clear()
@@ -312,6 +420,9 @@ class FileSystem:
         return file.path
 
     def walk(self, dfd: int, path: str, *, follow: bool = True, late: bool = False) -> Place:
+        """Where ``path`` ends, from the directory ``dfd``, which is not looked at if there is no path. Raises OSError."""
+        if not path:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self.namespace.walk(self.base(dfd, path), path, follow=follow, late=late)
 
 
@@ -666,7 +777,42 @@ def open_place(t: GuestThread, place: Place, flags: int, mode: int) -> File | in
         # A FIFO that has no reader yet: a blocking open waits for one.
         if not t.sleep(0.01):
             return RESTART
-    return _file_of(fd, flags, place.guest, fixed=not place.mount.writable)
+    return _opened_file(t, fd, flags, place.guest, fixed=not place.mount.writable)
+
+
+def _opened_file(t: GuestThread, fd: int, flags: int, path: str, *, fixed: bool) -> File | int:
+    """The File for what has just been opened with the guest's flags; the result that the call must return if a signal comes
+    while it waits."""
+    file = _file_of(fd, flags, path, fixed=fixed)
+    if file.kind == STREAM and not flags & (3 | _O_NONBLOCK) and not _await_writer(t, fd):
+        t.files.release(file)
+        return RESTART
+    return file
+
+
+def _await_writer(t: GuestThread, fd: int) -> bool:
+    """Wait, as opening a FIFO for reading does, until somebody has it open for writing; False if a signal came. Anything else than
+    a FIFO needs no wait."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return True
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        while True:
+            # What is to be told of it without reading from it: nothing is left to copy if there is no writer, else it would block.
+            try:
+                if host_call("tee", fd, writer, 1, _SPLICE_NONBLOCK):
+                    return True
+            except BlockingIOError:
+                return True
+            # Data, or that somebody had it open and has left, ends the wait at once.
+            ready = t.poll([(fd, select.POLLIN)], time.monotonic() + 0.01)
+            if ready is None:
+                return False
+            if ready:
+                return True
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def _opened(place: Place, flags: int, mode: int) -> int:
@@ -808,7 +954,7 @@ def _open_below(
     finally:
         os.close(directory)
     guest = namespace.guest_path(fd) or f"{base.rstrip('/')}/{name.lstrip('/')}"
-    return _file_of(fd, flags, guest, fixed=not mount.writable)
+    return _opened_file(t, fd, flags, guest, fixed=not mount.writable)
 
 
 def _open_resolved(t: GuestThread, dfd: int, name: str, flags: int, mode: int, resolve: int) -> File | int:
@@ -1012,6 +1158,7 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
     if command == 4:
         change = _O_APPEND | _O_NONBLOCK
         file.flags = (file.flags & ~change) | (argument & change)
+        files.described_again(file)
         if not file.inherited and file.fd >= 0:
             # The host descriptor stays non-blocking; only appending is the host's business.
             flags = fcntl.fcntl(file.fd, fcntl.F_GETFL) & ~os.O_APPEND
@@ -1132,6 +1279,7 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
     if request == _FIONBIO:
         on = t.memory.load(argument, 4)
         file.flags = file.flags | _O_NONBLOCK if on else file.flags & ~_O_NONBLOCK
+        t.files.described_again(file)
         return 0
     if request in (_FIOCLEX, _FIONCLEX):
         change = t.files.close_on_exec.add if request == _FIOCLEX else t.files.close_on_exec.discard

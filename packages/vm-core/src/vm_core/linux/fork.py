@@ -11,6 +11,8 @@ pages that it has changed, when it executes a program or ends.
 
 from __future__ import annotations
 
+# PERF: the module signal makes members of an enumeration of a mask, most of the 64 by way of an exception.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import errno
 import gc
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
-from vm_core.linux.family import Family
+from vm_core.linux.limits import may_start
 from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down, page_up
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ _PRESENT: Final = 1 << 63
 _FRAMES: Final = 256 << 10
 """Bytes of the stack above the stack pointer that belong to the functions that called vfork."""
 _PAGE_AT: Final = struct.Struct("<Q")
-_ALL_SIGNALS: Final = signal.valid_signals()
+_ALL_SIGNALS: Final = _signal.valid_signals()
 
 
 def clone(t: GuestThread, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
@@ -104,24 +106,29 @@ def _clone(
 def _fork(
     t: GuestThread, flags: int, number: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
 ) -> int:
-    process, memory = t.process, t.memory
+    process, memory, debugger = t.process, t.memory, t.process.debugger
     if flags & _PARENT_SETTID:
         memory.check(parent_tid, 4, Access.WRITE)
     if flags & _PIDFD:
         memory.check(pidfd, 4, Access.WRITE)
-    if process.family is None:
-        process.family = Family()
-        process.enter_registry()
+    family = process.found_family()
     process.take_signals()
     process.files.namespace.settle()
     reader = writer = -1
     if flags & _VFORK:
         reader, writer = os.pipe()
+    if not may_start(process) or not family.reserve():
+        for fd in (reader, writer):
+            if fd >= 0:
+                os.close(fd)
+        return -errno.EAGAIN
     # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
-    everything = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    everything = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
+            if debugger is not None:
+                debugger.before_fork(vfork=bool(flags & _VFORK))
             with warnings.catch_warnings():
                 # The threads that the child has not are the guest's, LLVM's and the clock's: each is dealt with.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -143,16 +150,21 @@ def _fork(
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
-            process.family.expect(pid)
+            family.expect(pid, reserved=True)
     except OSError as error:
+        family.release()
+        if debugger is not None:
+            debugger.gave_birth(t, 0, vfork=False)
         for fd in (reader, writer):
             if fd >= 0:
                 os.close(fd)
         return -(error.errno or errno.EAGAIN)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, everything)
     if not pid:
         process.take_signals()
+        if debugger is not None:
+            debugger.began()
         if process.host is not None:
             # Its host's threads are the parent's. From here on this one runs nothing else.
             process.host = None
@@ -161,7 +173,17 @@ def _fork(
         return 0
     if writer >= 0:
         os.close(writer)
+    try:
+        if debugger is not None:
+            debugger.gave_birth(t, pid, vfork=reader >= 0)
+    except BaseException:
+        if reader >= 0:
+            os.close(reader)
+        raise
+    if reader >= 0:
         _await_vfork(t, reader)
+        if debugger is not None:
+            debugger.vfork_done(t)
     if flags & _PARENT_SETTID:
         memory.store(parent_tid, 4, pid)
     if flags & _PIDFD:

@@ -26,6 +26,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32
@@ -319,40 +320,89 @@ class HostFutexes:
     ) -> int:
         """``deadline`` is in seconds of time.monotonic. Returns 0 or a negative errno."""
         memory.check(address, 4, _READ)
-        place, words = self._place(address), thread.words
-        own = thread.cpu.address + 8 * _ATTENTION
-        # struct futex_waitv[2]: the thread's own word first, so that a wake of the guest's is what counts if both came.
-        flags = _SIZE_U32 | (0 if shared else _PRIVATE)
-        both = (ctypes.c_uint64 * 6)(0, own, _SIZE_U32 | _PRIVATE, value, place, flags)
+        place = self._place(address)
+        if bitset == _ANY:
+            result = self.wait_at(thread, [(place, value, shared)], deadline)
+        else:
+            self._odd += 1
+            try:
+                result = self._wait_for_bits(thread, place, value, bitset, deadline, shared=shared)
+            finally:
+                self._odd -= 1
+        if result == -errno.EINTR:
+            return RESTART if deadline is None else _RESTART_TIMED
+        return result
+
+    def wait_for_any(
+        self, thread: GuestThread, words: list[tuple[int, int, bool]], deadline: float | None
+    ) -> int:
+        """futex_waitv: (address, value, shared) each; the index of one that was woken, or a negative errno."""
+        places = []
+        for address, value, shared in words:
+            self._memory.check(address, 4, _READ)
+            places.append((self._place(address), value, shared))
+        result = self.wait_at(thread, places, deadline)
+        return RESTART if result == -errno.EINTR and deadline is None else result
+
+    def wait_at(self, thread: GuestThread, words: list[tuple[int, int, bool]], deadline: float | None) -> int:
+        """Wait for words at host addresses, as :meth:`wait_for_any`; -EINTR for a signal."""
+        # struct futex_waitv[]: the thread's own word first, so that a wake of the guest's is what counts if both came.
+        flat = [0, thread.cpu.address + 8 * _ATTENTION, _SIZE_U32 | _PRIVATE]
+        for place, value, shared in words:
+            flat += [value, place, _SIZE_U32 | (0 if shared else _PRIVATE)]
+        vector = (ctypes.c_uint64 * len(flat))(*flat)
+        count, at = len(words) + 1, ctypes.addressof(vector)
+
+        def sleep(clock: int) -> int:
+            # SAFETY: all words live: the callers' by their contract, the thread's in its vCPU; `vector` is ours.
+            result = int(_syscall(_SYS_FUTEX_WAITV, at, count, 0, clock, 1, 0))
+            return result if result >= 0 else -ctypes.get_errno()
+
+        return self._sleep(thread, sleep, deadline, SLICE_SECONDS if thread is self.main else None)
+
+    def _wait_for_bits(
+        self,
+        thread: GuestThread,
+        place: int,
+        value: int,
+        bitset: int,
+        deadline: float | None,
+        *,
+        shared: bool,
+    ) -> int:
+        """The wait for several words knows no bits; one that nothing but its word can end asks again and again."""
+
+        def sleep(clock: int) -> int:
+            result = _host_futex(place, _WAIT_BITSET, value, clock, 0, bitset, shared=shared)
+            return result + (result >= 0)  # as if the thread's word were the first
+
+        return self._sleep(thread, sleep, deadline, _ODD_SECONDS)
+
+    @staticmethod
+    def _sleep(
+        thread: GuestThread, sleep: Callable[[int], int], deadline: float | None, slice_: float | None
+    ) -> int:
+        """Sleep, for ``slice_`` seconds at most at once, until it is over: the number of the word less one, or a negative errno."""
+        words = thread.words
         limit = (ctypes.c_int64 * 2)()
+        at = ctypes.addressof(limit)
         thread.waiting = True
-        odd = bitset != _ANY
-        self._odd += odd
         try:
             while True:
                 if (thread.attention or words[_ATTENTION]) and thread.must_return():
-                    return RESTART if deadline is None else _RESTART_TIMED
+                    return -errno.EINTR
                 until = deadline
-                if odd or thread is self.main:
-                    # The two-word wait knows no bits; one that nothing but its word can end asks again and again.
-                    slice_ = time.monotonic() + (_ODD_SECONDS if odd else SLICE_SECONDS)
-                    until = slice_ if until is None else min(until, slice_)
+                if slice_ is not None:
+                    end = time.monotonic() + slice_
+                    until = end if until is None else min(until, end)
                 if until is not None:
                     seconds = min(int(until), 1 << 62)
                     limit[0], limit[1] = max(seconds, 0), max(int((until - seconds) * 1e9), 0)
-                clock = 0 if until is None else ctypes.addressof(limit)
                 words[_WAITING] = 1
-                if odd:
-                    result = _host_futex(place, _WAIT_BITSET, value, clock, 0, bitset, shared=shared)
-                    result += result >= 0  # as below: the guest's word is the second
-                else:
-                    # SAFETY: both words live: the guest's in the arena, the thread's in its vCPU; `both` and `limit` are ours.
-                    result = int(_syscall(_SYS_FUTEX_WAITV, ctypes.addressof(both), 2, 0, clock, 1, 0))
-                    if result < 0:
-                        result = -ctypes.get_errno()
+                result = sleep(0 if until is None else at)
                 words[_WAITING] = 0
-                if result == 1:
-                    return 0
+                if result >= 1:
+                    return result - 1
                 if result == -errno.ETIMEDOUT:
                     if deadline is not None and time.monotonic() >= deadline:
                         return result
@@ -364,7 +414,6 @@ class HostFutexes:
         finally:
             words[_WAITING] = 0
             thread.waiting = False
-            self._odd -= odd
 
     def requeue(
         self,
@@ -413,51 +462,28 @@ class HostFutexes:
             shared=shared,
         )
 
-    def wait_for_any(
-        self, thread: GuestThread, words: list[tuple[int, int, bool]], deadline: float | None
-    ) -> int:
-        """futex_waitv: (address, value, shared) each; the index of one that was woken, or a negative errno."""
-        state = thread.words
-        flat = [0, thread.cpu.address + 8 * _ATTENTION, _SIZE_U32 | _PRIVATE]
-        for address, value, shared in words:
-            self._memory.check(address, 4, _READ)
-            flat += [value, self._place(address), _SIZE_U32 | (0 if shared else _PRIVATE)]
-        vector = (ctypes.c_uint64 * len(flat))(*flat)
-        limit = (ctypes.c_int64 * 2)()
-        thread.waiting = True
-        try:
-            while True:
-                if (thread.attention or state[_ATTENTION]) and thread.must_return():
-                    return RESTART if deadline is None else -errno.EINTR
-                until = deadline
-                if thread is self.main:
-                    slice_ = time.monotonic() + SLICE_SECONDS
-                    until = slice_ if until is None else min(until, slice_)
-                if until is not None:
-                    seconds = min(int(until), 1 << 62)
-                    limit[0], limit[1] = max(seconds, 0), max(int((until - seconds) * 1e9), 0)
-                clock = 0 if until is None else ctypes.addressof(limit)
-                state[_WAITING] = 1
-                # SAFETY: all words live: the guest's in the arena, the thread's in its vCPU; `vector` and `limit` are ours.
-                result = int(
-                    _syscall(_SYS_FUTEX_WAITV, ctypes.addressof(vector), len(words) + 1, 0, clock, 1, 0)
-                )
-                if result < 0:
-                    result = -ctypes.get_errno()
-                state[_WAITING] = 0
-                if result >= 1:
-                    return result - 1
-                if result == -errno.ETIMEDOUT:
-                    if deadline is not None and time.monotonic() >= deadline:
-                        return result
-                elif result == -errno.EAGAIN:
-                    if not state[_ATTENTION]:
-                        return result
-                elif result not in (0, -errno.EINTR):
-                    return result
-        finally:
-            state[_WAITING] = 0
-            thread.waiting = False
+
+def shared_wake(place: int) -> None:
+    """Wake all who wait for a host word that processes share."""
+    _host_futex(place, _WAKE, _MOST, shared=True)
+
+
+def wait_for_shared(
+    thread: GuestThread, place: int, value: int, done: Callable[[], bool], deadline: float | None
+) -> int:
+    """Wait until a host word that processes share is no longer ``value``, which ``done`` says too: 0, -ETIMEDOUT or -EINTR."""
+    futexes = thread.process.futexes
+    if isinstance(futexes, HostFutexes):
+        result = futexes.wait_at(thread, [(place, value, True)], deadline)
+        return 0 if result == -errno.EAGAIN else result
+    while not done():
+        end = time.monotonic() + _ODD_SECONDS
+        result = thread.block(end if deadline is None else min(end, deadline), done)
+        if result == -errno.EINTR:
+            return result
+        if deadline is not None and time.monotonic() >= deadline and not done():
+            return -errno.ETIMEDOUT
+    return 0
 
 
 # -- locks with priority inheritance ----------------------------------------------------------------------------

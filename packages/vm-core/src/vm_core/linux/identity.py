@@ -9,11 +9,14 @@ credentials(7), capabilities(7), sched(7), ioprio_set(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import struct
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import s32
@@ -56,11 +59,51 @@ def _change(t: GuestThread, own: frozenset[int], wanted: tuple[int, ...], action
     """Change ids of the host process, if that is the guest's; elsewhere only what changes nothing may be asked."""
     if not t.process.owns_host:
         return 0 if all(number in own or number == -1 for number in wanted) else -errno.EPERM
+    if any(number not in own for number in wanted if number != -1):
+        _load_late()
     action()
     words = t.process.native.words
     words[Constant.UID], words[Constant.EUID] = os.getuid(), os.geteuid()
     words[Constant.GID], words[Constant.EGID] = os.getgid(), os.getegid()
     return 0
+
+
+_LATE: Final = (
+    "hashlib", "json", "logging", "resource", "select", "shutil", "signal", "socket", "subprocess", "tempfile", "traceback",
+)  # fmt: skip
+"""What the modules of vm load of Python's when they need it."""
+
+
+@cache
+def _load_late() -> None:
+    """Load now what is loaded when it is needed, if another user could not: Python may be installed in somebody's home."""
+    import vm_core
+
+    places = {os.path.dirname(os.__file__), os.path.dirname(vm_core.__file__)}
+    if all(_is_for_all(place) for place in places):
+        return
+    import importlib
+    import pkgutil
+
+    names = list(_LATE)
+    for package in ("vm_core.linux", "vm_jit"):
+        if package in sys.modules:
+            path = sys.modules[package].__path__
+            names += [f"{package}.{found.name}" for found in pkgutil.iter_modules(path)]
+    for name in names:
+        # Without llvmlite, some are not to be had: then they are not needed either.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _is_for_all(place: str) -> bool:
+    """Whether every user can read in a directory of the host."""
+    while True:
+        if os.stat(place).st_mode & 0o005 != 0o005:
+            return False
+        if place == "/":
+            return True
+        place = os.path.dirname(place)
 
 
 def _users() -> frozenset[int]:

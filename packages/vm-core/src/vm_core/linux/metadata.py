@@ -229,7 +229,9 @@ def readlinkat(t: GuestThread, dfd: int, path: int, result: int, size: int) -> i
     name = t.path(path)
     if not name:
         file = t.table.get(dfd & _FD)
-        if file is None or file.kind != PATH:
+        if file is None:
+            return -errno.ENOENT if s32(dfd) == _AT_FDCWD else -errno.EBADF
+        if file.kind != PATH:
             return -errno.ENOENT
         text = os.readlink("", dir_fd=file.fd)
     else:
@@ -249,12 +251,18 @@ def readlink(t: GuestThread, path: int, result: int, size: int) -> int:
     return readlinkat(t, _AT_FDCWD, path, result, size)
 
 
+def _named(t: GuestThread, dfd: int, path: int, flags: int) -> str:
+    """A path argument; with AT_EMPTY_PATH, an empty one from the working directory is that directory."""
+    name = t.path(path)
+    return "." if not name and flags & _AT_EMPTY and s32(dfd) == _AT_FDCWD else name
+
+
 def faccessat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
     flags &= _FD
     if mode & _FD & ~7 or flags & ~(_AT_NOFOLLOW | _AT_EMPTY | _AT_EACCESS):
         return -errno.EINVAL
     mode &= 7
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = t.table.get(dfd & _FD)
         if file is None:
@@ -406,22 +414,34 @@ def mkdir(t: GuestThread, path: int, mode: int) -> int:
 
 
 def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
-    """Regular files and FIFOs; only a trusted guest makes a device."""
-    kind = stat.S_IFMT(mode & 0xFFFF)
+    """Regular files, FIFOs and sockets; only a trusted guest makes a device, if the host lets this user."""
+    mode &= 0xFFFF
+    kind, bits = stat.S_IFMT(mode), mode & t.files.modes & ~t.files.umask
+    if kind == stat.S_IFDIR:
+        return -errno.EPERM
+    if kind not in (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
+        return -errno.EINVAL
     with t.files.walk(dfd, t.path(path), follow=False) as place:
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not t.process.trust:
+            place.to_change()
+            return -errno.EPERM
         place.to_change()
-        bits = mode & 0o777 & ~t.files.umask
         if kind == stat.S_IFIFO:
             os.mkfifo(place.name, bits, dir_fd=place.fd)
             _widen(place, bits, stat.S_IFIFO)
         elif kind in (0, stat.S_IFREG):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(place.name, flags, bits, dir_fd=place.fd))
-        elif t.process.trust:
-            os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
+        elif kind == stat.S_IFSOCK:
+            os.mknod(place.name, kind | bits, dir_fd=place.fd)
         else:
-            return -errno.EPERM
+            os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
+            _widen(place, bits, kind)
     return 0
+
+
+def mknod(t: GuestThread, path: int, mode: int, device: int) -> int:
+    return mknodat(t, _AT_FDCWD, path, mode, device)
 
 
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -555,7 +575,11 @@ def fchmod(t: GuestThread, fd: int, mode: int) -> int:
 
 def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
     """Set-user-ID bits are dropped: a guest must not leave a privileged program behind."""
-    with t.files.walk(dfd, t.path(path)) as place:
+    return _chmod(t, dfd, t.path(path), mode)
+
+
+def _chmod(t: GuestThread, dfd: int, name: str, mode: int) -> int:
+    with t.files.walk(dfd, name) as place:
         file = _open_for_change(t, place)
     try:
         # chmod has no form that takes an O_PATH descriptor or refuses links; the descriptor's own name does.
@@ -568,7 +592,7 @@ def fchmodat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
 def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int:
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
         os.chmod(f"/proc/self/fd/{file.fd}", mode & t.files.modes)
@@ -577,7 +601,7 @@ def fchmodat2(t: GuestThread, dfd: int, path: int, mode: int, flags: int) -> int
         with t.files.walk(dfd, name, follow=False) as place:
             if place.node is None and stat.S_ISLNK(place.stat().st_mode):
                 return -errno.EOPNOTSUPP
-    return fchmodat(t, dfd, path, mode)
+    return _chmod(t, dfd, name, mode)
 
 
 def _open_for_change(t: GuestThread, place: Place) -> int:
@@ -610,7 +634,7 @@ def fchown(t: GuestThread, fd: int, uid: int, gid: int) -> int:
 def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int) -> int:
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
-    name = t.path(path)
+    name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
         os.chown(f"/proc/self/fd/{file.fd}", _owner(uid), _owner(gid))
@@ -635,10 +659,16 @@ def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> in
     stamps: tuple[int, int, int, int] | None = None
     if times:
         stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
-    name = t.path(path) if path else ""
-    if not name:
-        file = _changeable(t, dfd)
-        os.utime(file.fd, ns=_stamps(stamps, os.fstat(file.fd)))
+    if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
+        return -errno.EINVAL
+    by_number = not path and s32(dfd) != _AT_FDCWD
+    if by_number and flags & _FD:
+        return -errno.EINVAL
+    name = "" if by_number else _named(t, dfd, path, flags)
+    if by_number or (not name and flags & _AT_EMPTY):
+        file = _changeable(t, dfd, path_too=not by_number)
+        where = f"/proc/self/fd/{file.fd}" if file.kind == PATH else file.fd
+        os.utime(where, ns=_stamps(stamps, os.fstat(file.fd)))
         return 0
     with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
         if place.node is not None or place.mount is None:

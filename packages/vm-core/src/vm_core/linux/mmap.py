@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.files import REGULAR, File
+from vm_core.linux.limits import has_room
 from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Shared", "flush_all", "write_back"]
 
 _FD: Final = 0xFFFF_FFFF
+_O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x20000, 0x40000, 0x100000
 _LARGE: Final = 4 << 20
@@ -136,7 +138,7 @@ def brk(t: GuestThread, address: int) -> int:
             return process.brk
         old, new = page_up(process.brk), page_up(address)
         if new > old:
-            if memory.find_free(new - old, hint=old) != old:
+            if memory.find_free(new - old, hint=old) != old or not has_room(process, new - old, 3):
                 return process.brk
             memory.map(old, new - old, Prot.RW, name="[heap]")
         elif new < old:
@@ -148,28 +150,32 @@ def brk(t: GuestThread, address: int) -> int:
 def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
     memory = t.memory
     kind = flags & 0xF
+    file: File | None = None
+    # In the kernel's order: where, of what, how much, how.
+    if offset % PAGE:
+        return -errno.EINVAL
+    if not flags & _ANONYMOUS:
+        file = t.table.get(fd & _FD)
+        if file is None or file.flags & _O_PATH:
+            return -errno.EBADF
     if not length or kind not in (_SHARED, _PRIVATE, _VALIDATE):
         return -errno.EINVAL
     if flags & _HUGETLB or length > memory.size:
         return -errno.ENOMEM
     length = page_up(length)
-    file: File | None = None
-    if not flags & _ANONYMOUS:
-        if offset % PAGE:
-            return -errno.EINVAL
-        file = t.table.get(fd & _FD)
-        if file is None or file.fd < 0:
-            return -errno.EBADF
-        if file.kind != REGULAR:
-            return _map_device(t, file, address, length, prot, flags)
+    if file is not None:
         if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
             return -errno.EACCES
+        if file.kind != REGULAR:
+            return _map_device(t, file, address, length, prot, flags)
     with memory.lock:
         if memory.region_count >= _MAX_REGIONS:
             return -errno.ENOMEM
         place = _choose(t, address, length, flags)
         if place < 0:
             return place
+        if not has_room(t.process, length, prot, shared=kind != _PRIVATE):
+            return -errno.ENOMEM
         _forget(t.process, place, place + length)
         shared = kind != _PRIVATE
         if file is None and shared:
@@ -294,6 +300,8 @@ def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: in
                     munmap(t, old + new_length, old_length - new_length)
                 return old
             extra = new_length - old_length
+            if not has_room(t.process, extra, int(region.prot), shared=region.shared):
+                return -errno.ENOMEM
             if memory.find_free(extra, hint=old + old_length) == old + old_length:
                 if _is_real(region):
                     return _move(t, region, old, old_length, old, new_length)

@@ -15,7 +15,13 @@ Rules for an engine:
   done with it: vm_core closes no host descriptor that a call may be using.
 * After it has unblocked a signal in ``signal_mask`` it looks, behind a full barrier, at ``signal_pending``: if that is
   set it takes the change back and returns Syscall.
-* A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it.
+* A wait sets ``waiting`` first and waits for the word ``attention`` as well, where vm_core wakes it; or it waits for the
+  descriptor ``wake_fd`` as well, which vm_core makes ready. No wait is longer than ``wait_nanoseconds``.
+* A path is looked for only below the directories of the table at ``MOUNTS``, and only with what the host's openat2 is told
+  by ``RESOLVE``, or as one name that no link is followed at. ``NAMES`` is odd while that table or the working directory
+  changes, and different afterwards. A path with ``..``, a link or anything that is not just the host's is vm_core's.
+* It opens and closes files, and maps memory, only while the word ``ALONE`` is not 0: no other thread of the guest is there.
+  What it has opened has ``FD_OPENED`` and no File, until vm_core needs one (:meth:`NativeCalls.opened`).
 """
 
 from __future__ import annotations
@@ -28,30 +34,57 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from vm_core.linux.abi import Abi
+from vm_core.memory import GuestMemory
 
 if TYPE_CHECKING:
     from vm_core.linux.files import File
+    from vm_core.linux.paths import Namespace
     from vm_core.linux.signal import Action
     from vm_core.linux.table import Entry
 
 __all__ = [
     "ACTIONS",
+    "ALONE",
+    "CWD",
     "DESCRIPTORS",
+    "ENTRY_BYTES",
     "FD_AT",
+    "FD_BELOW",
+    "FD_CHANGES",
     "FD_EPOLL",
     "FD_LIST",
+    "FD_LOCAL",
+    "FD_OPENED",
     "FD_POLL",
     "FD_READ",
     "FD_SEEK",
     "FD_SMALL",
     "FD_SOCKET",
     "FD_STAT",
+    "FD_TAKEN",
+    "FD_WAITS",
     "FD_WRITE",
     "GENERATION",
+    "HOST_UMASK",
+    "LIMIT",
+    "LONGEST",
+    "MADE",
     "MAX_DESCRIPTORS",
+    "MMAP_TOP",
+    "MODES",
+    "MOUNTS",
+    "NAMES",
     "NUMBERS",
+    "OPENED",
+    "OPENED_CLOEXEC",
+    "OPENED_FIXED",
     "OPERATIONS",
     "PATIENCE",
+    "RECENT",
+    "RECENTS",
+    "RECENT_BYTES",
+    "RESOLVE",
+    "WAITS",
     "Constant",
     "NativeCalls",
     "Operation",
@@ -75,7 +108,36 @@ FD_READ, FD_WRITE, FD_SEEK, FD_AT, FD_POLL, FD_SMALL = (1 << 32 + bit for bit in
 4096 bytes at once (a pipe writes so many entirely or not at all)."""
 FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
 """Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
-_BYTES: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
+FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN, FD_WAITS, FD_LOCAL = (1 << 32 + bit for bit in range(10, 16))
+"""A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use; a
+pipe whose reader waits for what is written; a socket of AF_UNIX."""
+OPENED: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
+"""Byte offset of what is known of what engines have opened, a word each: the guest's O_* flags and the bits OPENED_*."""
+OPENED_CLOEXEC, OPENED_FIXED = 1 << 32, 1 << 33
+"""Closed by execve; in a directory where the guest may change nothing."""
+NAMES: Final = OPENED + 8 * MAX_DESCRIPTORS
+"""Byte offset of the words for paths: the generation, and those that follow."""
+ALONE, LIMIT, MODES, HOST_UMASK, WAITS, MMAP_TOP, CWD = (NAMES + 8 * word for word in range(1, 8))
+"""Whether there is one thread; the number of descriptors; the mode bits that a new file may have, and those that the host
+would take from it; whether a call may wait; below which address new mappings go,
+or 0 if an engine makes none; bytes and text of the working directory, which is empty for / (all ones: not here)."""
+LONGEST: Final = 1024
+"""Bytes of a path, or of the working directory's."""
+MOUNTS: Final = CWD + 8 + LONGEST
+"""Byte offset of the number of entries, and then the entries: bytes of the guest path, a word, the path (empty for /). A
+path belongs to the last of the entries that are it or lie above it; an entry with bit 62 is this path only, one with bit 63
+is vm_core's. In the others' word are a host directory's descriptor and FD_CHANGES."""
+ENTRY_BYTES, _MOST_MOUNTS = 128, 48
+RECENT: Final = MOUNTS + 8 + ENTRY_BYTES * _MOST_MOUNTS
+"""Byte offset of the paths of what was opened last, by the descriptor's number modulo RECENTS: the descriptor plus 1 in the
+low half and the bytes of the path in the high half of a word, then the path."""
+RECENTS, RECENT_BYTES = 32, 256
+MADE: Final = RECENT + RECENTS * RECENT_BYTES
+"""Byte offset of what engines have mapped: :attr:`vm_core.memory.GuestMemory.made`."""
+RESOLVE: Final = 0x08 | 0x04 | 0x02
+"""RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS of openat2."""
+_EXACT, _OURS = 1 << 62, 1 << 63
+_BYTES: Final = MADE + 8 * len(GuestMemory.made)
 
 
 class Constant(enum.IntEnum):
@@ -121,6 +183,15 @@ class Operation(enum.IntEnum):
     GETDENTS64 = 39
     RECVFROM = 40
     EPOLL_PWAIT = 41
+    OPENAT = 42
+    CLOSE = 43
+    NEWFSTATAT = 44
+    STATX = 45
+    MMAP = 46
+    MUNMAP = 47
+    PPOLL = 48
+    SENDMSG = 49
+    RECVMSG = 50
 
 
 _CONSTANTS: Final = {
@@ -130,6 +201,10 @@ _CONSTANTS: Final = {
     "geteuid": Constant.EUID,
     "getgid": Constant.GID,
     "getegid": Constant.EGID,
+}
+_NAMED: Final[dict[str, int]] = {
+    **{operation.name.lower(): int(operation) for operation in Operation},
+    **{name: int(constant) for name, constant in _CONSTANTS.items()},
 }
 _WAITS: Final = frozenset({Operation.FUTEX})
 _YIELDS: Final = frozenset({Operation.SCHED_YIELD, Operation.NANOSLEEP, Operation.CLOCK_NANOSLEEP})
@@ -152,10 +227,9 @@ class NativeCalls:
     def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
         """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is
         ``hosted`` with others in one host thread, none that gives it up."""
+        self.words[WAITS // 8] = int(waits)
         for number, (_, _, row) in calls.items():
-            operation: int | None = _CONSTANTS.get(row.name)
-            if operation is None:
-                operation = Operation.__members__.get(row.name.upper())
+            operation = _NAMED.get(row.name)
             if (
                 operation is None
                 or number >= NUMBERS
@@ -169,7 +243,75 @@ class NativeCalls:
     def describe(self, number: int, file: File | None) -> None:
         """A guest descriptor now names this file, or none."""
         if number < MAX_DESCRIPTORS:
-            self.words[DESCRIPTORS // 8 + number] = 0 if file is None or file.fd < 0 else _descriptor(file)
+            word = 0 if file is None else FD_TAKEN | (_descriptor(file) if file.fd >= 0 else 0)
+            self.words[DESCRIPTORS // 8 + number] = word
+
+    def free(self, lowest: int) -> int:
+        """The lowest descriptor from a number on that is not in use."""
+        words, at = self.words, DESCRIPTORS // 8 + lowest
+        while at < OPENED // 8 and words[at]:
+            at += 1
+        return at - DESCRIPTORS // 8
+
+    def maps(self, memory: GuestMemory, top: int) -> None:
+        """Let engines map private memory below an address; with a cap, or where the host does not protect pages, none."""
+        memory.made = self.words[MADE // 8 : _BYTES // 8]
+        for at in range(len(memory.made)):
+            memory.made[at] = 0
+        self.words[MMAP_TOP // 8] = top if memory.enforced and memory.limit is None else 0
+
+    def alone(self, only: bool) -> None:
+        """Whether the process has one thread."""
+        self.words[ALONE // 8] = int(only)
+
+    def opened(self) -> list[int]:
+        """The descriptors that engines have opened, and of which no File is known."""
+        words = self.words[DESCRIPTORS // 8 : DESCRIPTORS // 8 + self.words[LIMIT // 8]]
+        return [number for number, word in enumerate(words) if word & FD_OPENED]
+
+    def opened_as(self, number: int) -> tuple[int, int, str | None] | None:
+        """The host's descriptor, the flags with the bits OPENED_*, and the path, if it is still known, of what an engine has
+        opened. None if it has not."""
+        word = self.words[DESCRIPTORS // 8 + number] if number < MAX_DESCRIPTORS else 0
+        if not word & FD_OPENED:
+            return None
+        at = RECENT + number % RECENTS * RECENT_BYTES
+        head, path = self.words[at // 8], None
+        if head & 0xFFFF_FFFF == number + 1:
+            path = os.fsdecode(bytes(self._bytes[at + 8 : at + 8 + (head >> 32)])) or "/"
+        return word & 0xFFFF_FFFF, self.words[OPENED // 8 + number], path
+
+    def adopt(self, number: int, file: File) -> None:
+        """There is a File now for what an engine has opened."""
+        kept = self.words[DESCRIPTORS // 8 + number] & (FD_BELOW | FD_CHANGES)
+        self.describe(number, file)
+        self.words[DESCRIPTORS // 8 + number] |= kept
+
+    def work_in(self, directory: str) -> None:
+        """The working directory, as a canonical guest path."""
+        raw = os.fsencode(directory) if directory != "/" else b""
+        self.words[NAMES // 8] += 1
+        if len(raw) < LONGEST:
+            self._bytes[CWD + 8 : CWD + 8 + len(raw)] = raw
+        self.words[CWD // 8] = len(raw) if len(raw) < LONGEST else (1 << 64) - 1
+        self.words[NAMES // 8] += 1
+
+    def show(self, namespace: Namespace) -> None:
+        """What a guest path belongs to. Without openat2, and if it is too much, all paths are vm_core's."""
+        entries = namespace.places() if namespace.use_openat2 else []
+        raws = [(b"" if path == "/" else os.fsencode(path), fd, kind) for path, fd, kind in entries]
+        if len(raws) > _MOST_MOUNTS or any(len(raw) > ENTRY_BYTES - 16 for raw, _, _ in raws):
+            raws = []
+        kinds = {"read": 0, "write": FD_CHANGES, "below": _OURS, "only": _OURS | _EXACT}
+        raws.sort(key=lambda entry: (len(entry[0]), entry[2] == "only"))
+        self.words[NAMES // 8] += 1
+        for index, (raw, fd, kind) in enumerate(raws):
+            at = MOUNTS + 8 + index * ENTRY_BYTES
+            self.words[at // 8] = len(raw)
+            self.words[at // 8 + 1] = kinds[kind] | max(fd, 0)
+            self._bytes[at + 16 : at + 16 + len(raw)] = raw
+        self.words[MOUNTS // 8] = len(raws)
+        self.words[NAMES // 8] += 1
 
     def act(self, number: int, action: Action) -> None:
         """The disposition of a signal. The lock of the process is held."""
@@ -179,6 +321,7 @@ class NativeCalls:
         words[GENERATION // 8] += 1
 
 
+_AF_UNIX: Final = 1
 _STEADY: Final = frozenset({(1, 3), (1, 5), (1, 7), (1, 9)})
 """Devices that are always ready: null, zero, full and urandom."""
 
@@ -199,15 +342,17 @@ def _descriptor(file: File) -> int:
     if file.kind == REGULAR:
         return file.fd | can | FD_SEEK | FD_AT | told
     if file.kind == DIRECTORY:
-        return file.fd | FD_LIST | told
+        return file.fd | FD_LIST | FD_SEEK | told
     if file.kind in (STREAM, SOCKET):
         # A socket or terminal may take a part of a small write; the rest is vm_core's to wait for.
         mode, device = _device(file.fd)
         steady = stat.S_ISCHR(mode) and device in _STEADY
         if not (stat.S_ISFIFO(mode) or steady):
             can &= ~FD_WRITE
+        if stat.S_ISFIFO(mode) and not file.flags & os.O_NONBLOCK and not file.inherited:
+            can |= FD_WAITS
         if file.kind == SOCKET:
-            can |= FD_SOCKET
+            can |= FD_SOCKET | (FD_LOCAL if getattr(file.socket, "family", None) == _AF_UNIX else 0)
         elif file.path == "anon_inode:[eventpoll]":
             can |= FD_EPOLL
         return file.fd | can | FD_SEEK | FD_SMALL | told | (FD_POLL if file.inherited and not steady else 0)

@@ -199,7 +199,7 @@ def _private(t: GuestThread) -> bytes:
     """What the guest's abstract names begin with in the host."""
     if t.process.trust:
         return b"\0"
-    return b"\0vm-" + t.process.registry.token[:6].hex().encode() + b"/"
+    return b"\0vm-" + t.process.found_family().token[:6].hex().encode() + b"/"
 
 
 def _abstract(t: GuestThread, name: bytes) -> bytes:
@@ -208,7 +208,7 @@ def _abstract(t: GuestThread, name: bytes) -> bytes:
     if len(host) > 108:
         # A long name's digest stands for it.
         digest = hashlib.blake2b(name, digest_size=10).hexdigest().encode()
-        t.process.registry.bound(digest, name, (0, 0))
+        t.process.found_family().bound(digest, name, (0, 0))
         host = _private(t) + digest
     return struct.pack("<H", _UNIX) + host
 
@@ -275,7 +275,7 @@ def _bind_unix(t: GuestThread, file: File, endpoint: Endpoint, raw: bytes) -> No
             os.close(held)
             os.unlink(short, dir_fd=place.fd)
     endpoint.name = path + b"\0"
-    t.process.registry.bound(label, path, (info.st_dev, info.st_ino))
+    t.process.found_family().bound(label, path, (info.st_dev, info.st_ino))
 
 
 def _at_unix(t: GuestThread, endpoint: Endpoint, raw: bytes, action: Callable[[bytes], int]) -> int:
@@ -293,7 +293,7 @@ def _at_unix(t: GuestThread, endpoint: Endpoint, raw: bytes, action: Callable[[b
         info = os.fstat(fd)
         if not stat.S_ISSOCK(info.st_mode):
             raise _refuse(errno.ECONNREFUSED)
-        if not t.process.net and not t.process.registry.owns((info.st_dev, info.st_ino)):
+        if not t.process.net and not t.process.found_family().owns((info.st_dev, info.st_ino)):
             raise _refuse(errno.ECONNREFUSED)  # a socket of the host
         return action(struct.pack("<H", _UNIX) + os.fsencode(f"/proc/self/fd/{fd}") + b"\0")
     finally:
@@ -310,10 +310,10 @@ def _shown(t: GuestThread, raw: bytes) -> bytes:
         if not name.startswith(prefix):
             return raw[:2]
         name = name[len(prefix) :]
-        known = t.process.registry.path_of(name) if len(name) == 20 else None
+        known = t.process.found_family().path_of(name) if len(name) == 20 else None
         return raw[:2] + b"\0" + (known or name)
     label = name.split(b"\0")[0].rpartition(b"/")[2]
-    path = t.process.registry.path_of(label)
+    path = t.process.found_family().path_of(label)
     return raw[:2] + path + b"\0" if path is not None else raw[:2]
 
 

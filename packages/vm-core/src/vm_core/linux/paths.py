@@ -228,6 +228,8 @@ class Mount:
         self.file = file
         self.temporary = temporary
         self.name = os.path.basename(host) if file else "."
+        self.opened: Callable[[], None] | None = None
+        """Called when a directory that is made at its first use has been made."""
         self._fd = -1
 
     @property
@@ -238,6 +240,13 @@ class Mount:
                     if self.temporary and not self.host:
                         self.host = _temporary_directory()
                     self._fd = os.open(os.path.dirname(self.host) if self.file else self.host, _DIRECTORY)
+                    if self.opened is not None:
+                        self.opened()
+        return self._fd
+
+    @property
+    def held(self) -> int:
+        """The descriptor, if there is one yet, else -1."""
         return self._fd
 
     def close(self) -> None:
@@ -493,6 +502,19 @@ class Namespace:
             mount.close()
         if self._first is not None:
             self._first.close()
+
+    def places(self) -> list[tuple[str, int, str]]:
+        """What paths belong to: (guest path, descriptor or -1, kind). The kinds are ``read`` and ``write``, a directory of the
+        host that is held open; ``below``, where paths are walked here; and ``only``, where this path itself is."""
+        out = [(path, -1, "below") for path in self.overlays]
+        # A mount point is what is mounted there, whatever lies below it.
+        out += [(path, -1, "only") for path in self._ancestors if path not in self.mounts]
+        covered = self._after[:1]  # looked for in the sysroot first
+        for mount in self.mounts.values():
+            plain = not mount.file and mount.held >= 0 and mount not in covered
+            kind = ("write" if mount.writable else "read") if plain else "below"
+            out.append((mount.guest, mount.held if plain else -1, kind))
+        return out
 
     def settle(self) -> None:
         """Before a fork: what is made when it is first used is made now, so that the child has the same."""

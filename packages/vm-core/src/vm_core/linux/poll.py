@@ -18,8 +18,8 @@ from vm_core.linux.abi import s32
 from vm_core.linux.files import PATH, RESTART_NO_HANDLER, STREAM, File
 from vm_core.linux.host import call as host_call
 from vm_core.linux.signal import swap_mask
-from vm_core.linux.time import read_timespec, signed_timeout
-from vm_core.memory import Access
+from vm_core.linux.time import pack_timespec, read_timespec, signed_timeout
+from vm_core.memory import Access, MemoryFault
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
@@ -29,6 +29,26 @@ __all__: list[str] = []
 _FD: Final = 0xFFFF_FFFF
 _NVAL: Final = select.POLLNVAL
 _READY: Final = select.POLLIN | select.POLLOUT | 0x40 | 0x100
+
+
+def _write_left(
+    t: GuestThread, address: int, deadline: float | None, result: int, *, micro: bool = False
+) -> int:
+    """Linux tells what is left of the time to wait, as a struct timespec, or with ``micro`` timeval; ``result``, which a place
+    that cannot be written does not change but where the call would go on waiting."""
+    if deadline is None:
+        return result
+    deadline = t.first_deadline(deadline)
+    assert deadline is not None
+    left = pack_timespec(max(deadline - time.monotonic(), 0.0))
+    if micro:
+        seconds, nanoseconds = struct.unpack("<qq", left)
+        left = struct.pack("<qq", seconds, nanoseconds // 1000)
+    try:
+        t.memory.write(address, left)
+    except MemoryFault:
+        return -errno.EINTR if result == RESTART_NO_HANDLER else result
+    return result
 
 
 def _poll_files(t: GuestThread, wanted: list[tuple[int, int]], deadline: float | None) -> list[int] | None:
@@ -85,19 +105,38 @@ def poll(t: GuestThread, address: int, count: int, timeout: int) -> int:
     return _poll(t, address, count, None if seconds is None else time.monotonic() + seconds)
 
 
+def _read_deadline(t: GuestThread, timeout: int) -> tuple[float | None, float | None]:
+    """When a wait of a struct timespec ends, and the same if Linux tells what is left of it: not of no time at all.
+
+    Raises MemoryFault and OSError.
+    """
+    if not timeout:
+        return None, None
+    seconds = read_timespec(t.memory, timeout)
+    deadline = time.monotonic() + seconds
+    return deadline, deadline if seconds else None
+
+
 def ppoll(t: GuestThread, address: int, count: int, timeout: int, mask: int, size: int) -> int:
-    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    deadline, told = _read_deadline(t, timeout)
     if mask:
         if size != 8:
             return -errno.EINVAL
         swap_mask(t, mask)
-    return _poll(t, address, count, deadline)
+    return _write_left(t, timeout, told, _poll(t, address, count, deadline))
+
+
+def _table_size(t: GuestThread) -> int:
+    """The descriptors that the kernel's table has room for; select looks at no others."""
+    highest = max(t.table, default=0)
+    return 64 if highest < 64 else 1 << max(highest, 128).bit_length()
 
 
 def _select(t: GuestThread, count: int, sets: tuple[int, int, int], deadline: float | None) -> int:
     count = s32(count)
-    if not 0 <= count <= 4096:
+    if count < 0:
         return -errno.EINVAL
+    count = min(count, _table_size(t))
     size = (count + 63) // 64 * 8
     masks = [int.from_bytes(t.memory.read(address, size), "little") if address else 0 for address in sets]
     kinds = (select.POLLIN, select.POLLOUT, select.POLLPRI)
@@ -131,14 +170,14 @@ def _select(t: GuestThread, count: int, sets: tuple[int, int, int], deadline: fl
 def pselect6(
     t: GuestThread, count: int, read: int, write: int, error: int, timeout: int, signals: int
 ) -> int:
-    deadline = time.monotonic() + read_timespec(t.memory, timeout) if timeout else None
+    deadline, told = _read_deadline(t, timeout)
     if signals:
         mask, size = struct.unpack("<QQ", t.memory.read(signals, 16))
         if mask:
             if size != 8:
                 return -errno.EINVAL
             swap_mask(t, mask)
-    return _select(t, count, (read, write, error), deadline)
+    return _write_left(t, timeout, told, _select(t, count, (read, write, error), deadline))
 
 
 def select_(t: GuestThread, count: int, read: int, write: int, error: int, timeout: int) -> int:
@@ -148,7 +187,8 @@ def select_(t: GuestThread, count: int, read: int, write: int, error: int, timeo
         if seconds < 0 or microseconds < 0:
             return -errno.EINVAL
         deadline = time.monotonic() + seconds + microseconds / 1e6
-    return _select(t, count, (read, write, error), deadline)
+    told = deadline if timeout and (seconds or microseconds) else None
+    return _write_left(t, timeout, told, _select(t, count, (read, write, error), deadline), micro=True)
 
 
 # -- epoll ------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from vm_core import isa as isas
 from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError
+from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
-from vm_core.linux import table
 from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART, File, FileSystem
 from vm_core.linux.futex import (
@@ -39,7 +39,8 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
-from vm_core.linux.native import PATIENCE, Constant, NativeCalls
+from vm_core.linux.hostthread import HostThread, in_main_thread
+from vm_core.linux.native import MMAP_TOP, PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
-    from vm_core.linux.registry import Registry
+    from vm_core.linux.ipc import Ipc
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
 
@@ -83,6 +84,8 @@ _PARKABLE: Final = frozenset(
     }
 )  # fmt: skip
 """System calls that have done nothing when they come to their wait, or can tell: they may be made again instead."""
+_FIRST_PART, _LAST_PART = 0.01, 1.28
+"""Seconds: the parts of a wait in Python's main thread."""
 _MAX_THREADS: Final = 4096
 _MAX_SAID: Final = 100
 _FUEL: Final = HEADER["fuel"] // 8
@@ -96,6 +99,7 @@ _IN_CALL: Final = HEADER["in_call"] // 8
 _MASK: Final = HEADER["signal_mask"] // 8
 _PENDING: Final = HEADER["signal_pending"] // 8
 _TID: Final = HEADER["tid"] // 8
+_WAKE_FD: Final = HEADER["wake_fd"] // 8
 _LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
 _ALTSTACK: Final = HEADER["altstack"] // 8
 _NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
@@ -107,6 +111,7 @@ _OWED_SECONDS: Final = 0.2
 """How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
+_SIGXFSZ: Final = 25
 _SIGILL, _SIGTRAP, _SIGBUS, _SIGFPE, _SIGSEGV = 4, 5, 7, 8, 11
 
 
@@ -220,7 +225,7 @@ class GuestThread:
         words = self.words = cpu.words
         words[_CALLS] = process.native.address if process.natively else 0
         words[_NATIVE_COUNT] = words[_ATTENTION] = words[_WAITING] = words[_IN_CALL] = words[_PENDING] = 0
-        words[_LONGEST_WAIT] = 0
+        words[_LONGEST_WAIT] = words[_WAKE_FD] = 0
         words[_PATIENCE] = PATIENCE
         words[_TID] = tid
         self.mask = 0
@@ -281,7 +286,7 @@ class GuestThread:
 
     def run(self) -> None:
         """Run until the thread or the process ends. Raises nothing of its own."""
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.words[_LONGEST_WAIT] = int(SLICE_SECONDS * 1e9)
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
@@ -427,6 +432,8 @@ class GuestThread:
                 result = handler(self, *arguments(words))
             except OSError as error:
                 result = -(error.errno or errno.EIO)
+                if result == -errno.EFBIG and limits.FSIZE in process.limits:
+                    self.raise_signal(_SIGXFSZ)
             except MemoryFault:
                 result = -errno.EFAULT
             except _UNFIT:
@@ -528,6 +535,7 @@ class GuestThread:
             with self._wake_lock:
                 if self._wake_fd >= 0:
                     fd, self._wake_fd = self._wake_fd, -1
+                    self.words[_WAKE_FD] = 0
                     os.close(fd)
 
     # -- waiting ------------------------------------------------------------------------------------------------
@@ -606,8 +614,20 @@ class GuestThread:
             return -errno.ETIMEDOUT
         raise Parked(deadline, [])
 
+    def _parts(self) -> tuple[float, float]:
+        """The longest that the first part of a wait may last, and any, in seconds.
+
+        A host signal that comes between Python's last look for one and the host call that waits does not end that call: Python
+        looks again when it returns. It is a window of a microsecond, and a likely one, as what a program does before it waits is
+        what others signal it for; so the first part is short, and each next one twice as long.
+        """
+        if self.words[_LONGEST_WAIT]:
+            return _FIRST_PART, _LAST_PART
+        return threading.TIMEOUT_MAX, threading.TIMEOUT_MAX  # not the thread that Python has signals in
+
     def _block(self, deadline: float | None, done: Callable[[], bool] | None) -> int:
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
@@ -615,12 +635,13 @@ class GuestThread:
                 if self.attention and self.must_return():
                     return -errno.EINTR
                 if deadline is None:
-                    self._baton.acquire()
+                    self._baton.acquire(timeout=part)
                 else:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         return -errno.ETIMEDOUT
-                    self._baton.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                    self._baton.acquire(timeout=min(left, part))
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -659,19 +680,21 @@ class GuestThread:
     ) -> list[tuple[int, int]] | None:
         if self._wake_fd < 0:
             self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.words[_WAKE_FD] = self._wake_fd + 1
         poller = select.poll()
         for fd, events in wanted:
             poller.register(fd, events)
         poller.register(self._wake_fd, select.POLLIN)
         self.waiting = True
+        part, longest = self._parts()
         try:
             while True:
                 if done is not None and done():
                     return []
                 if self.attention and self.must_return():
                     return None
-                left = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
-                ready = poller.poll(None if left is None else min(left + 0.5, 1e9))
+                left = 1e9 if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
+                ready = poller.poll(min(left + 0.5, part * 1000, 1e9))
                 if any(fd == self._wake_fd for fd, _ in ready):
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake_fd)
@@ -680,6 +703,7 @@ class GuestThread:
                     return ready
                 if deadline is not None and time.monotonic() >= deadline:
                     return []
+                part = min(2 * part, longest)
         finally:
             self.waiting = False
 
@@ -706,6 +730,7 @@ class GuestThread:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
+            self.words[_WAKE_FD] = 0
         self._wake_lock = threading.RLock()
         self.barrier = threading.RLock()
         self.pending.clear()
@@ -765,8 +790,10 @@ class Process:
         debugger: Debugger | None = None,
         stack: int | None = None,
         release: str | None = None,
+        max_processes: int | None = None,
     ) -> None:
         self.host = host
+        self.max_processes = max_processes
         self.stack_bytes = page_up(stack or _STACK_BYTES)
         if release is not None:
             self.release = release
@@ -776,6 +803,8 @@ class Process:
         self.env_bytes = [os.fsencode(f"{key}={value}") for key, value in environment.items()]
         self.net = net or trust
         self.trust = trust
+        self.shows_host = trust and root is None
+        """Whether the guest has the host's own / (with a root, it is as chroot leaves it)."""
         self.timeout = timeout
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
@@ -793,18 +822,15 @@ class Process:
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits: dict[int, tuple[int, int]] = {
-            3: (self.stack_bytes, MASK64),
-            7: (1024, 4096),
-            4: (0, MASK64),
-        }
+        self.limits = limits.first_limits(self.stack_bytes, max_processes)
         self.no_new_privileges = 0
         self.personality = 0
         self.dumpable = 1
         self.parent_death_signal = 0
         self.subreaper = 0
         self.family: Family | None = None
-        """The guest's processes; None as long as this is the only one."""
+        """What the guest's processes share; None as long as this is the only one and has shared nothing."""
+        self.ipc: Ipc | None = None
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -836,7 +862,7 @@ class Process:
         self._limbo: deque[tuple[int, dict[GuestThread, tuple[int, int]]]] = deque()
         self._dead_fd = -1
         self._all_left = threading.Condition(self.lock)
-        self._host_threads: list[threading.Thread] = []
+        self._host_threads: list[HostThread] = []
         self._runner: threading.Thread | None = None
         self._parallel = False
         self._fault_hook = fault_hook
@@ -847,12 +873,11 @@ class Process:
         self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
         self._hook = syscall_hook
         self.some_stat = os.stat("/")
-        self._registry: Registry | None = None
         self._pi_futexes: PiTable | None = None
 
         if program is None:
             program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds, trusted=trust)
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
             self._prepare(machine_of(self.program))
@@ -894,6 +919,7 @@ class Process:
         self.native.serve(free, self.abi, waits=waits, hosted=self.host is not None)
         self.main = GuestThread(self, self._first_cpu, self.pid)
         self.threads[self.pid] = self.main
+        self.native.alone(True)
         if self.tracer is not None:
             self.tracer.began(self)
         if self.debugger is not None:
@@ -906,10 +932,15 @@ class Process:
         root: str | None,
         sysroot: str | None,
         binds: Sequence[Bind | str],
-        *,
-        trusted: bool,
     ) -> Namespace:
         shown = tuple(bind if isinstance(bind, Bind) else Bind.parse(bind) for bind in binds)
+        overlays: tuple[str, ...] = ("/proc", "/sys", "/dev")
+        if (
+            self.trust
+            and root is not None
+            and os.path.exists(os.path.join(root.removesuffix(":ro"), "dev/null"))
+        ):
+            overlays = ("/proc", "/sys")  # the root has devices of its own
         if isinstance(program, bytes):
             self.executable, self.comm = (
                 "/proc/self/exe-in-memory",
@@ -920,7 +951,8 @@ class Process:
                 root=root,
                 sysroot=sysroot,
                 binds=shown,
-                trusted=trusted,
+                trusted=self.shows_host,
+                overlays=overlays,
                 hidden=(cache_directory(), temporary_parent()),
             )
         path = os.fspath(program)
@@ -932,7 +964,8 @@ class Process:
             sysroot=sysroot,
             binds=shown,
             program=path if os.path.isfile(path) else None,
-            trusted=trusted,
+            trusted=self.shows_host,
+            overlays=overlays,
             hidden=(cache_directory(), temporary_parent()),
         )
 
@@ -1016,7 +1049,7 @@ class Process:
         prot = Prot.RWX if self.image.executable_stack else Prot.RW
         memory.map(low, size, prot, name="[stack]")
         self.mmap_top = low - _GUARD_BYTES
-        self.trampoline = self.vdso = 0
+        self.trampoline = self.vdso = self.native.words[MMAP_TOP // 8] = 0
         vdso = vdso_of(self.isa.name)
         if vdso is not None:
             self.vdso = self.mmap_top = self.mmap_top - len(vdso.data)
@@ -1027,6 +1060,7 @@ class Process:
         self.interpreter: Image | None = None
         if self.image.interpreter:
             self.interpreter = self._load_interpreter(self.files.namespace, self.image.interpreter)
+        self.native.maps(memory, self.mmap_top)
         cpu = self.isa.cpu()
         cpu.pc = (self.interpreter or self.image).entry
         cpu.words[self.abi.stack_word] = self._build_stack(low)
@@ -1117,10 +1151,11 @@ class Process:
             self._start_clock()
             self._run_thread(self.main)
             self._go_on()
-        except BaseException:
+        except BaseException as error:
             self.end("stopped")
             if not self.forked:
                 raise
+            self._blame(error)
         finally:
             self._finish()
         if self.forked:
@@ -1146,8 +1181,9 @@ class Process:
             if thread is not None:
                 self._run_thread(thread)
             self._go_on()
-        except BaseException:  # noqa: BLE001 - there is nobody to tell
+        except BaseException as error:  # noqa: BLE001 - there is nobody to tell
             self.end("stopped")
+            self._blame(error)
         self._finish()
         self._exit()
 
@@ -1161,6 +1197,8 @@ class Process:
                 self._leave_parent()
             for tell in self.over:
                 tell()
+            if self.debugger is not None:
+                self.debugger.finish()
             if not self._inherited:
                 self.engine.close()
             if self.family is not None:
@@ -1215,6 +1253,7 @@ class Process:
         self._tids = itertools.count(self.pid + 1)
         self.main = thread
         self.threads = {self.pid: thread}
+        self.native.alone(True)
         self._retired = self._calls = 0
         self._all_left = threading.Condition(self.lock)
         self._host_threads, self._runner = [], None
@@ -1237,6 +1276,7 @@ class Process:
         self.timer = IntervalTimer(self)
         self.timers, self.cpu_timers = {}, {}
         self._pi_futexes = None
+        limits.forked(self)
         if self.fuel is not None:
             self.fuel = self.fuel.copy()
         if isinstance(self.futexes, HostFutexes):
@@ -1250,8 +1290,9 @@ class Process:
         thread.forked()
         assert self.family is not None
         self.family.join()
-        self.registry.forked()
-        self.enter_registry()
+        self.describe()
+        if self.ipc is not None:
+            self.ipc.forked()
         if self.tracer is not None:
             self.tracer.forked(self)
 
@@ -1291,7 +1332,7 @@ class Process:
         assert request is not None
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self._host_threads = []
         if self._parallel:
@@ -1307,6 +1348,8 @@ class Process:
         else:
             self.engine.close()
         self.memory.close()
+        if self.ipc is not None:
+            self.ipc.left(over=False)
         self._inherited = False
         for timer in [timer for _, timer in self.timers.values()]:
             timer.set(0.0, 0.0)
@@ -1321,6 +1364,7 @@ class Process:
         self.comm = os.path.basename(request.path)[:15]
         self.argv_bytes, self.env_bytes = request.argv, request.env
         self.leaving = self.stopping
+        self.stack_bytes = limits.stack_bytes(self, self.stack_bytes)
         try:
             self._prepare(machine_of(request.fd))
             self._start_state()
@@ -1334,8 +1378,7 @@ class Process:
         if self.tracer is not None:
             self.tracer.executed(self)
         self._start_main()
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
         self.main.mask = self._mask
         self.main.scheduling = self._scheduling
         self.main.pending = self._kept
@@ -1361,6 +1404,11 @@ class Process:
         self._finish()
         if self.failure is not None:
             raise self.failure
+
+    def _blame(self, error: BaseException) -> None:
+        """In a guest process of its own: an error in vm itself, and no end that was asked for, is to be told at the end."""
+        if self.failure is None and isinstance(error, Exception) and self.reason == "stopped":
+            self.failure = error
 
     def fail(self, error: BaseException) -> None:
         """A thread met an error in vm itself."""
@@ -1429,13 +1477,16 @@ class Process:
 
     def _finish(self) -> None:
         """Wait for the threads; one that is stuck in the host after 5 s is left behind with the guest's memory."""
+        limits.files_unlimited(self)
+        if self.ipc is not None:
+            self.ipc.left(over=True)
         if not self.forked:
             self.release_signals()
             if self.reason not in ("exit", "signal"):
                 self._end_family()
         deadline = time.monotonic() + 5
         for host in self._host_threads:
-            if host is not threading.current_thread():
+            if not host.current:
                 host.join(max(deadline - time.monotonic(), 0.01))
         self.clock.close()
         if self._parallel:
@@ -1453,8 +1504,6 @@ class Process:
         """Give everything back. The guest must not be running."""
         self.clock.close()
         self.files.close_all()
-        if self._registry is not None:
-            self._registry.close()
         self._sweep_limbo(everything=True)
         self._leave_family()
         if self._dead_fd >= 0:
@@ -1480,10 +1529,11 @@ class Process:
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
         with self.lock:
-            if self.leaving or len(self.threads) >= _MAX_THREADS:
+            if self.leaving or len(self.threads) >= _MAX_THREADS or not limits.may_start(self):
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
+            self.native.alone(False)
             thread.words[_PENDING] = bool(self.signals.pending)
             if self.tracer is not None:
                 self.tracer.began(self)
@@ -1499,9 +1549,7 @@ class Process:
             if not self._parallel and not self.stopping:
                 self._parallel = True
                 switching.enter()
-        host = threading.Thread(
-            target=self._run_other, args=(thread,), name=f"vm-guest-{thread.tid}", daemon=True
-        )
+        host = HostThread(f"vm-guest-{thread.tid}", lambda: self._run_other(thread))
         with self.lock:
             self._host_threads = [old for old in self._host_threads if old.is_alive()]
             self._host_threads.append(host)
@@ -1520,13 +1568,13 @@ class Process:
             if self.threads.pop(thread.tid, None) is not None:
                 self._retired += thread.retired
                 self._calls += thread.calls_made
+                self.native.alone(len(self.threads) == 1)
             self._all_left.notify_all()
 
     def renamed(self, name: bytes) -> None:
         """The process has another name now (comm)."""
         self.comm = os.fsdecode(name.rstrip(b"\0"))
-        if self.family is not None:
-            self.enter_registry()
+        self.describe()
 
     @property
     def pi_futexes(self) -> PiTable:
@@ -1536,20 +1584,23 @@ class Process:
                 self._pi_futexes = PiTable(self.memory)
             return self._pi_futexes
 
-    @property
-    def registry(self) -> Registry:
-        """What the processes of the guest know of each other."""
-        if self._registry is None:
-            from vm_core.linux.registry import Registry
+    def found_family(self) -> Family:
+        """What the processes of the guest share, from now on if it was nothing so far."""
+        with self.lock:
+            if self.family is None:
+                from vm_core.linux.family import MAX_PROCESSES, Family  # PERF: most programs have no children
 
-            self._registry = Registry()
-        return self._registry
+                self.family = Family(self.max_processes or MAX_PROCESSES)
+                self.describe()
+            return self.family
 
-    def enter_registry(self) -> None:
+    def describe(self) -> None:
         """Tell the other processes of the guest what this one is called."""
-        from vm_core.linux.registry import Member
+        if self.family is None:
+            return
+        from vm_core.linux.family import Member
 
-        self.registry.join(
+        self.family.describe(
             Member(
                 self.pid,
                 os.fsencode(self.comm),
@@ -1589,17 +1640,16 @@ class Process:
 
     def take_signals(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
+        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
         import signal
 
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread():
             # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
             self._wants_signals = True
             self.main.interrupt()
             return
         self._wants_signals = False
-        for number in signal.valid_signals() - _NOT_TAKEN:
-            if number in self._handling:
-                continue
+        for number in _signal.valid_signals() - _NOT_TAKEN - self._handling.keys():
             handler = signal.getsignal(number)
             if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
                 continue
@@ -1609,7 +1659,7 @@ class Process:
     _wants_signals = False
 
     def _take_wanted_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             self.take_signals()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -1698,6 +1748,9 @@ class Process:
         for child in self.children.values():
             child.close()
         self.children.clear()
+        if self.ipc is not None:
+            self.ipc.close()
+            self.ipc = None
         if self.family is not None:
             self.family.close()
             self.family = None
@@ -1708,7 +1761,7 @@ class Process:
 
         if not self.owns_host:
             return
-        if number == 19 or threading.current_thread() is not threading.main_thread():
+        if number == 19 or not in_main_thread():
             os.kill(os.getpid(), 19)
             return
         handler = signal.signal(number, signal.SIG_DFL)

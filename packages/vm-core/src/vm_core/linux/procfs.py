@@ -204,16 +204,16 @@ class Emulated:
         return node
 
     def _find(self, path: str) -> Node | None:
-        if self.process.trust and path in self.fixed and path not in _OF_THE_GUEST:
+        if self.process.shows_host and path in self.fixed and path not in _OF_THE_GUEST:
             return None  # the host's own is there
         made = self.fixed.get(path)
         if made is not None:
             return made()
-        if path == "/proc" and not self.process.trust:
+        if path == "/proc" and not self.process.shows_host:
             names = {*self._directories[path], *(str(pid) for pid in self._pids())}
             return Node(_DIR, names=tuple(sorted(names)))
         if path in self._directories:
-            return None if self.process.trust else self._directory(path)
+            return None if self.process.shows_host else self._directory(path)
         if path.startswith("/dev/"):
             return self.devices.find(path)
         if not path.startswith("/proc/"):
@@ -261,7 +261,8 @@ class Emulated:
 
     def _of_other(self, pid: int, rest: str) -> Node | None:
         """What another process of the guest is said to be."""
-        member = self.process.registry.member(pid)
+        family = self.process.family
+        member = None if family is None else family.member(pid)
         if member is None:
             return None
         text = self._text
@@ -430,7 +431,8 @@ class Emulated:
         return f"{pid} ({comm}) {' '.join(fields)}\n"
 
     def _comm(self, pid: int) -> str:
-        member = self.process.registry.member(pid)
+        family = self.process.family
+        member = None if family is None else family.member(pid)
         return "" if member is None else os.fsdecode(member.comm)
 
     def _statm(self, pid: int) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "ALLOWED",
     "FORBIDDEN",
     "MACHINES",
+    "SAMPLED",
     "WORKER",
     "Insn",
     "assemble",
@@ -80,6 +81,10 @@ _TEXT: Final = {
         getpeername:52:205 sendto:44:206 recvfrom:45:207 sendmsg:46:211 recvmsg:47:212 setsockopt:54:208
         getsockopt:55:209 shutdown:48:210
     """,
+    # Timers whose signals sample the process.
+    "sampling": """
+        timer_create:222:107 timer_settime:223:110 timer_delete:226:111
+    """,
     "forbidden": """
         ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 process_madvise:440:440 pidfd_getfd:438:438
         kcmp:312:272 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51 move_mount:429:429 open_tree:428:428
@@ -107,6 +112,8 @@ def _names(*groups: str) -> frozenset[str]:
 
 ALLOWED: Final = _names("python", "files", "names", "waiting", "processes", "sockets")
 """What a guest's process may call."""
+SAMPLED: Final = ALLOWED | _names("sampling")
+"""What it may call while vm profile samples it."""
 ADDRESSED: Final = frozenset({"socket", "bind", "listen", "connect"})
 """What makes a socket that strangers can be reached with."""
 FORBIDDEN: Final = _names("forbidden")

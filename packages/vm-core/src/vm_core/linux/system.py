@@ -198,39 +198,6 @@ def arch_prctl(t: GuestThread, code: int, address: int) -> int:
 
 # -- resources --------------------------------------------------------------------------------------------------
 
-_INFINITY: Final = (1 << 64) - 1
-
-
-def prlimit64(t: GuestThread, pid: int, which: int, new: int, old: int) -> int:
-    which = s32(which)
-    if s32(pid) not in (0, t.process.pid):
-        return -errno.ESRCH
-    if not 0 <= which < 16:
-        return -errno.EINVAL
-    limits = t.process.limits
-    before = limits.get(which, (_INFINITY, _INFINITY))
-    wanted = struct.unpack("<QQ", t.memory.read(new, 16)) if new else None
-    if old:
-        t.memory.write(old, struct.pack("<QQ", *before))
-    if wanted is not None:
-        if wanted[0] > wanted[1]:
-            return -errno.EINVAL
-        if wanted[1] > before[1]:
-            return -errno.EPERM
-        limits[which] = wanted
-        if which == 7:
-            t.files.limit = min(wanted[0], 4096)
-    return 0
-
-
-def getrlimit(t: GuestThread, which: int, result: int) -> int:
-    return prlimit64(t, 0, which, 0, result)
-
-
-def setrlimit(t: GuestThread, which: int, new: int) -> int:
-    return prlimit64(t, 0, which, new, 0)
-
-
 _USAGE: Final = (
     "ru_maxrss", "ru_ixrss", "ru_idrss", "ru_isrss", "ru_minflt", "ru_majflt", "ru_nswap", "ru_inblock", "ru_oublock",
     "ru_msgsnd", "ru_msgrcv", "ru_nsignals", "ru_nvcsw", "ru_nivcsw",

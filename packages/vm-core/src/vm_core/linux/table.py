@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from vm_core.linux import (
     files,
     futex,
+    limits,
     metadata,
     mmap,
     poll,
@@ -172,7 +173,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("rmdir", None, 84, metadata.rmdir, "path"),
     Row("mkdirat", 34, 258, metadata.mkdirat, "dfd path oct"),
     Row("mkdir", None, 83, metadata.mkdir, "path oct"),
-    Row("mknodat", 33, 259, metadata.mknodat, "dfd path oct hex", PARTIAL, "regular files and FIFOs only"),
+    Row("mknod", None, 133, metadata.mknod, "path oct hex", PARTIAL, "as mknodat"),
+    Row("mknodat", 33, 259, metadata.mknodat, "dfd path oct hex", PARTIAL, "devices are EPERM without --trust"),
     Row("renameat", 38, 264, metadata.renameat, "dfd path dfd path"),
     Row("renameat2", 276, 316, metadata.renameat2, "dfd path dfd path hex", PARTIAL, "no RENAME_WHITEOUT"),
     Row("rename", None, 82, metadata.rename, "path path"),
@@ -274,6 +276,25 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("ioprio_get", 31, 252, _late("identity", "ioprio_get"), "int int"),
     Row("ioprio_set", 30, 251, _late("identity", "ioprio_set"), "int int int", PARTIAL, "kept and told"),
     Row("getcpu", 168, 309, _late("identity", "getcpu"), "ptr ptr"),
+    # System V IPC and message queues
+    Row("shmget", 194, 29, _late("sysv", "shmget"), "hex uint oct", OK, "of the guest's own name space, as all of these"),
+    Row("shmat", 196, 30, _late("sysv", "shmat"), "int ptr oct"),
+    Row("shmdt", 197, 67, _late("sysv", "shmdt"), "ptr"),
+    Row("shmctl", 195, 31, _late("sysv", "shmctl"), "int int ptr"),
+    Row("semget", 190, 64, _late("sysv", "semget"), "hex int oct"),
+    Row("semop", 193, 65, _late("sysv", "semop"), "int ptr uint"),
+    Row("semtimedop", 192, 220, _late("sysv", "semtimedop"), "int ptr uint ptr"),
+    Row("semctl", 191, 66, _late("sysv", "semctl"), "int int int hex"),
+    Row("msgget", 186, 68, _late("sysv", "msgget"), "hex oct"),
+    Row("msgsnd", 189, 69, _late("sysv", "msgsnd"), "int ptr uint oct"),
+    Row("msgrcv", 188, 70, _late("sysv", "msgrcv"), "int ptr uint int oct", PARTIAL, "no MSG_COPY"),
+    Row("mq_open", 180, 240, _late("mqueue", "mq_open"), "path oflags oct ptr", PARTIAL, "cannot be polled"),
+    Row("mq_unlink", 181, 241, _late("mqueue", "mq_unlink"), "path"),
+    Row("mq_timedsend", 182, 242, _late("mqueue", "mq_timedsend"), "fd buf uint uint ptr"),
+    Row("mq_timedreceive", 183, 243, _late("mqueue", "mq_timedreceive"), "fd ptr uint ptr ptr"),
+    Row("mq_notify", 184, 244, _late("mqueue", "mq_notify"), "fd ptr", PARTIAL, "no SIGEV_THREAD"),
+    Row("mq_getsetattr", 185, 245, _late("mqueue", "mq_getsetattr"), "fd ptr ptr"),
+    Row("msgctl", 187, 71, _late("sysv", "msgctl"), "int int ptr"),
     # signals
     Row("rt_sigaction", 134, 13, signal.rt_sigaction, "sig ptr ptr uint"),
     Row("rt_sigprocmask", 135, 14, signal.rt_sigprocmask, "int ptr ptr uint"),
@@ -357,9 +378,10 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("uname", 160, 63, system.uname, "ptr"),
     Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
-    Row("prlimit64", 261, 302, system.prlimit64, "int int ptr ptr", PARTIAL, "NOFILE is enforced, others are kept"),
-    Row("getrlimit", 163, 97, system.getrlimit, "int ptr"),
-    Row("setrlimit", 164, 160, system.setrlimit, "int ptr", PARTIAL, "as prlimit64"),
+    Row("prlimit64", 261, 302, limits.prlimit64, "int int ptr ptr", PARTIAL,
+        "NOFILE, AS, DATA, STACK, NPROC, CPU and FSIZE are enforced, others kept; of the calling process"),
+    Row("getrlimit", 163, 97, limits.getrlimit, "int ptr"),
+    Row("setrlimit", 164, 160, limits.setrlimit, "int ptr", PARTIAL, "as prlimit64"),
     Row("getrusage", 165, 98, system.getrusage, "int ptr", PARTIAL, "times of the whole host process, LLVM among them"),
     Row("sysinfo", 179, 99, system.sysinfo, "ptr"),
     Row("getrandom", 278, 318, system.getrandom, "ptr uint hex"),
@@ -391,8 +413,6 @@ ROWS: Final[tuple[Row, ...]] = (
 
 _ABSENT_TEXT: Final = """
 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 60:quotactl 104:kexec_load 128:restart_syscall 171:adjtimex
-180:mq_open 181:mq_unlink 182:mq_timedsend 183:mq_timedreceive 184:mq_notify 185:mq_getsetattr 186:msgget 187:msgctl
-188:msgrcv 189:msgsnd 190:semget 191:semctl 192:semtimedop 193:semop 194:shmget 195:shmctl 196:shmat 197:shmdt
 234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime 284:mlock2 288:pkey_mprotect
 289:pkey_alloc 290:pkey_free 292:io_pgetevents 426:io_uring_enter 427:io_uring_register
 """

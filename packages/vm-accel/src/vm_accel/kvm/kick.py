@@ -1,0 +1,72 @@
+"""Getting a thread out of KVM_RUN: the signal, and which thread it goes to.
+
+The protocol, of which every step is needed (Documentation/virt/kvm/api.rst, 5, ``immediate_exit``):
+
+* who kicks sets ``immediate_exit``, then sends the signal to the thread that is inside ``run``, if any;
+* KVM looks at ``immediate_exit`` when it enters, and at signals when it is in: a kick before the ioctl and one after are both seen;
+* a signal that comes too late (the ioctl returned for another reason) does nothing: its handler is empty, and the next ioctl
+  sees ``immediate_exit``;
+* only the runner clears ``immediate_exit``, when it returns Interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any, Final
+
+from vm_accel.errors import HypervisorError
+from vm_accel.kvm.kernel import ffi
+
+__all__ = ["here", "install", "send"]
+
+_TGKILL: Final = 234 if sys.maxsize > 2**32 and os.uname().machine == "x86_64" else 131
+_number = 0
+_library: Any = None
+
+
+def install() -> int:
+    """Give the signal its handler, once in a process, and return its number.
+
+    The handler is C's ``abs``: a function of one int without effect, so that neither Python's signal machinery nor the main thread
+    hears of a kick. It is a real-time signal that nobody has a handler for.
+    """
+    global _number, _library
+    if _number:
+        return _number
+    library = ffi.dlopen(None)
+    # SAFETY: abs has the shape of a signal handler, touches nothing, and is never unloaded. C's signal() restarts other calls.
+    handler = ffi.cast("void *", ffi.addressof(library, "abs"))
+    for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
+        old = library.signal(number, handler)
+        if old == ffi.NULL:
+            _number, _library = number, library
+            return number
+        library.signal(number, old)
+    raise HypervisorError("no real-time signal is free for kicks", call="signal")
+
+
+def send(thread: int) -> None:
+    """Wake the kernel's thread of this number in this process; nothing if it has ended meanwhile."""
+    # SAFETY: tgkill takes three integers; a thread number that was given to a new thread gets an empty handler's signal.
+    _library.syscall(_TGKILL, os.getpid(), thread, _number)
+
+
+class _Here(threading.local):
+    """The calling thread. Made once for each, which then takes the signal (a new thread may have inherited a full mask)."""
+
+    def __init__(self) -> None:
+        self.number = threading.get_native_id()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [install()])
+
+
+here: _Here = _Here()
+
+
+def _forked() -> None:
+    here.number = threading.get_native_id()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,62 @@
+"""The hypervisors that this host has, opened once each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vm_accel.hvf import Hvf
+from vm_accel.interface import Feature, Hypervisor
+from vm_accel.kvm.host import flavour
+from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.testing.simulators import build, lacking
+from vm_accel.whpx import Whpx
+
+
+@pytest.fixture(scope="session")
+def kvm() -> Iterator[Kvm]:
+    found = Kvm.probe()
+    if not found.available:
+        pytest.skip(f"KVM cannot be used here: {found.reason}")
+    with Kvm() as hypervisor:
+        yield hypervisor
+
+
+class SimulatedWhpx(Whpx):
+    """What KVM's paravirtual flavour cannot do, the simulator on it cannot either."""
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        found = super().features
+        return found - {Feature.RING3_DEBUG, Feature.KERNEL_MODE} if flavour().name == "pvm" else found
+
+
+def _simulated(name: str, kind: type[Hypervisor], directory: Path) -> Iterator[Hypervisor]:
+    if lacks := lacking(name):
+        pytest.skip(f"{name}: {lacks}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"VM_{name.upper()}_LIBRARY", str(build(name, directory)))
+        opened = kind()
+    with opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def whpx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
+    """Behind the simulator of its library, on /dev/kvm."""
+    yield from _simulated("whpx", SimulatedWhpx, tmp_path_factory.mktemp("whpx"))
+
+
+@pytest.fixture(scope="session")
+def hvf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
+    """Behind the simulator of its library, on vm_core's executor."""
+    yield from _simulated("hvf", Hvf, tmp_path_factory.mktemp("hvf"))
+
+
+@pytest.fixture(params=["kvm", "whpx", "hvf"])
+def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
+    """Every vCPU back end that can run here; the conformance suite takes each."""
+    made: Hypervisor = request.getfixturevalue(request.param)
+    return made

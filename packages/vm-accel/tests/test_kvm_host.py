@@ -1,0 +1,52 @@
+"""The detection of the host's KVM, on made-up hosts and on this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vm_accel
+from vm_accel.kvm import host
+
+
+def test_a_host_without_kvm(tmp_path: Path) -> None:
+    found = vm_accel.flavour(tmp_path / "kvm")
+    assert found.name == "none"
+    assert str(tmp_path / "kvm") in found.reason
+    assert found.hint
+
+
+def test_a_device_that_is_no_kvm() -> None:
+    found = vm_accel.flavour(Path("/dev/null"))
+    assert found.name == "none"
+    assert "/dev/null" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("modules", "name"),
+    [
+        (["kvm", "kvm_intel"], "vmx"),
+        (["kvm", "kvm_amd"], "svm"),
+        (["kvm", "kvm_pvm"], "pvm"),
+        (["kvm", "ext4"], "unknown"),
+    ],
+)
+def test_the_flavour_is_the_module_that_is_there(
+    modules: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    device, listing = tmp_path / "kvm", tmp_path / "module"
+    device.touch()
+    for module in modules:
+        (listing / module).mkdir(parents=True)
+    monkeypatch.setattr(host, "_api_version", lambda _device: host.KVM_API_VERSION)
+    assert vm_accel.flavour(device, listing).name == name
+
+
+def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    device = tmp_path / "kvm"
+    device.touch()
+    monkeypatch.setattr(host, "_api_version", lambda _device: 11)
+    found = vm_accel.flavour(device)
+    assert found.name == "none"
+    assert "version 11" in found.reason

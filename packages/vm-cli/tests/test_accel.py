@@ -1,0 +1,93 @@
+"""``vm accel`` and ``vm setup``, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vm_accel.testing.simulators import build, lacking
+
+simulated = pytest.mark.skipif(bool(lacking("whpx")), reason=lacking("whpx"))
+elsewhere = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux has not")
+
+
+def vm(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("VM_", "FAKE_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "vm_cli", *words],
+        capture_output=True,
+        text=True,
+        env={**environ, "VM_CONFIG": "", "NO_COLOR": "1", **variables},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.kvm
+@simulated
+def test_the_selftest_records(tmp_path: Path) -> None:
+    library, path = build("whpx", tmp_path), tmp_path / "record.json"
+    done = vm("accel", "selftest", "--accel", "whpx", "--record", str(path), VM_WHPX_LIBRARY=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "whpx (x86_64) on a simulator of it: 17 passed" in done.stdout
+    record = json.loads(path.read_text())
+    assert record["provenance"] == "simulator"
+    assert any(check["contexts"] for check in record["checks"])
+
+
+@pytest.mark.kvm
+@simulated
+def test_a_failure_is_told_and_counted(tmp_path: Path) -> None:
+    library = build("whpx", tmp_path)
+    done = vm(
+        *("accel", "selftest", "--accel", "whpx", "--json"),
+        VM_WHPX_LIBRARY=str(library),
+        FAKE_WHPX_FAIL="WHvQueryGpaRangeDirtyBitmap",
+    )
+    assert done.returncode == 1
+    results = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert results["log of written pages"]["result"] == "failed"
+    assert "WHvQueryGpaRangeDirtyBitmap" in results["log of written pages"]["message"]
+    assert results["halt"]["result"] == "passed"
+
+
+@pytest.mark.kvm
+@simulated
+def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
+    library = build("whpx", tmp_path)
+    done = vm(
+        *("accel", "selftest", "--accel", "whpx", "--record", str(tmp_path / "no/where")),
+        VM_WHPX_LIBRARY=str(library),
+    )
+    assert done.returncode == 125
+    assert done.stderr.startswith("vm: error[VM300]: ")
+
+
+@elsewhere
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        (("accel", "selftest", "--accel", "xen"), 2, "VM001"),
+        (("accel", "selftest", "--accel", "whpx"), 125, "VM310"),
+        (("accel", "record-layout", "/dev/null"), 125, "VM300"),
+        (("setup", "macos"), 2, "VM001"),
+    ],
+)
+def test_what_is_not_here(words: tuple[str, ...], status: int, code: str) -> None:
+    done = vm(*words)
+    assert done.returncode == status
+    assert done.stderr.startswith(f"vm: error[{code}]: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_knows_a_library_in_a_platforms_place() -> None:
+    done = vm("doctor", "--json", VM_WHPX_LIBRARY="/nowhere/WinHvPlatform.dll")
+    findings = {found["check"]: found for found in json.loads(done.stdout)}
+    assert "whpx: WinHvPlatform.dll cannot be loaded" in findings["accelerators"]["message"]
+    assert findings["accelerators"]["fix"] == "VM_WHPX_LIBRARY must name a library"
+    assert findings["variables"]["level"] == "ok"

@@ -1,0 +1,62 @@
+"""The host threads of guest threads."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+
+__all__ = ["HostThread", "in_main_thread"]
+
+
+def in_main_thread() -> bool:
+    """Whether this is Python's main thread, the one that the host's signals come to."""
+    # PERF: asking for the current thread makes an object for one that threading has not started.
+    return threading.get_ident() == threading.main_thread().ident
+
+
+class HostThread:
+    """A daemon thread that runs ``work``.
+
+    PERF: the start of a threading.Thread waits until the new thread has got to run Python, and each is entered in tables;
+    that is half of what a short guest thread costs. Where somebody wants to hear of new threads (a profiler, coverage), it is
+    such a thread all the same.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._name, self._work = name, work
+        self._running = threading.Lock()
+        self._ident = 0
+
+    def start(self) -> None:
+        """Begin. Raises RuntimeError if the host has no room for another thread."""
+        self._running.acquire()
+        try:
+            if threading.getprofile() is not None or threading.gettrace() is not None:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            else:
+                _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._running.release()
+            raise
+
+    def _run(self) -> None:
+        self._ident = threading.get_ident()
+        try:
+            self._work()
+        finally:
+            self._running.release()
+
+    @property
+    def current(self) -> bool:
+        """Whether it is the calling thread."""
+        return self._ident == threading.get_ident()
+
+    def is_alive(self) -> bool:
+        """Whether it has been started and is not over."""
+        return self._running.locked()
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end, but not longer than so many seconds."""
+        if self._running.acquire(timeout=timeout):
+            self._running.release()
