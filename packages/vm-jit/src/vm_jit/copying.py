@@ -325,12 +325,12 @@ class _Builder:
             with f.when(flags.has(_ENTRY) & flags.lacks(_LOOP)):
                 cost.add(weight)
         self.set(f, "labels", label.get())
-        for i, cell in enumerate(self.carried):
+        for number, cell in enumerate(self.carried, 1):
             place = self.isa.layout.offset(*cell)
-            number = self.isa.layout.offset(*cell) - self.isa.layout.offset(cell[0], 0) >> 3
-            f.store(f["work"] + FIELDS["use"] + 8 * number, 0)
-            f.store(f["work"] + FIELDS["pins"] + number, i + 2, 8)
-            f.store(f["work"] + FIELDS["pinned"] + 8 * (i + 1), place)
+            register = place - self.isa.layout.offset(cell[0], 0) >> 3
+            f.store(f["work"] + FIELDS["use"] + 8 * register, 0)
+            f.store(f["work"] + FIELDS["pins"] + register, number + 1, 8)
+            f.store(f["work"] + FIELDS["pinned"] + 8 * number, place)
         chosen = f.variable(len(self.carried))
         with f.loop():
             f.stop_if(chosen.get() >= PINS)
@@ -863,9 +863,9 @@ class _Builder:
             f.store(out + 16, f.load(record))
             f.store(out + 8, self.get(f, "execute") + self.get(f, "at"))
             self.common(f, "enter")
-            for number, cell in enumerate(self.carried):
+            for number, cell in enumerate(self.carried, 1):
                 self.value(f, "slot0", self.isa.layout.offset(*cell))
-                self.common(f, f"load_p{number + 1}")
+                self.common(f, f"load_p{number}")
             with f.each(0, PINS) as i:
                 offset = f.load(self.element(f, "pinned", i, 8))
                 f.again_if(offset.equals(0) | ((i - 1) < len(self.carried)))

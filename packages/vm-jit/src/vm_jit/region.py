@@ -23,7 +23,6 @@ from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import EFFECTS, PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
-from vm_jit.interpreter import entry_signature, region_type
 from vm_jit.lines import MARK
 from vm_jit.lowering import (
     DECLARATIONS,
@@ -36,6 +35,8 @@ from vm_jit.lowering import (
     STATE,
     STORES,
     Emitter,
+    entry_signature,
+    region_type,
     supported,
 )
 from vm_jit.ranges import ANY, Interval, Ranges, is_near
@@ -698,9 +699,9 @@ class _Emit(Emitter):
             out[pc] = 1 << 3 * min(level, 6)
             depth -= ends.get(pc, 0)
             block = blocks[pc]
-            for to in (block.target if block.kind == "inline" else None, block.guess):
-                if to is not None:
-                    base[to // _CONTEXT] = level
+            for copy in (block.target if block.kind == "inline" else None, block.guess):
+                if copy is not None:
+                    base[copy // _CONTEXT] = level
         return out
 
     def _cell(self, insn: Decoded, file: str, index: int | str) -> Cell | None:
