@@ -128,7 +128,11 @@ def programs(names: Sequence[str], rounds: int, size: str) -> dict[str, dict[str
                     say(f"{name}: round {number + 1} of {rounds}")
                     native = _native(command, place)
                     done = subprocess.run(
-                        [sys.executable, "-c", _INSIDE, *command], cwd=place, check=True, capture_output=True, text=True
+                        [sys.executable, "-c", _INSIDE, *command],
+                        cwd=place,
+                        check=True,
+                        capture_output=True,
+                        text=True,
                     )
                     seconds, status, made = json.loads(done.stdout)
                     if status:
@@ -151,7 +155,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="how many calls (5000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each program (3)")
     parser.add_argument("--size", choices=("quick", "bench"), default="bench", help="which arguments (bench)")
-    parser.add_argument("--programs", help="names and groups, with commas between (all that are made for the host)")
+    parser.add_argument(
+        "--programs", help="names and groups, with commas between (all that are made for the host)"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: dict[str, Any] = {}
@@ -171,7 +177,13 @@ def main() -> None:
         print_table(["microseconds", "p50", "p90", "p99"], rows)
     if "programs" in found:
         rows = [
-            [name, f"{row['native']:.3f}", f"{row['kvm']:.3f}", f"{row['ratio']:.3f}", str(row["system calls"])]
+            [
+                name,
+                f"{row['native']:.3f}",
+                f"{row['kvm']:.3f}",
+                f"{row['ratio']:.3f}",
+                str(row["system calls"]),
+            ]
             for name, row in found["programs"].items()
         ]
         ratios = [row["ratio"] for row in found["programs"].values()]

@@ -299,7 +299,11 @@ def test_a_reset_undoes_memory_mappings_and_registers(service: Guest) -> None:
     with pytest.raises(UsageError, match="no snapshot"):
         service.reset()
     service.snapshot()
-    before = service.memory.view[: 1 << 20].tobytes(), bytes(service.memory.table), list(service.memory.regions())
+    before = (
+        service.memory.view[: 1 << 20].tobytes(),
+        bytes(service.memory.table),
+        list(service.memory.regions()),
+    )
     for _ in range(3):
         assert service.call("count") == 2
         assert service.call("grow", 100) == 1

@@ -6,6 +6,7 @@ A back end is a module of this package with ``probe() -> Availability`` and a cl
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
@@ -39,6 +40,8 @@ class Choice(NamedTuple):
 
 
 def _load(name: str) -> Any:
+    if name == "kvm" and platform.machine() in {"aarch64", "riscv64"}:
+        return import_module("vm_accel.kvm.one_reg").KvmOneReg
     module, _, attribute = _CLASSES[name].partition(":")
     return getattr(import_module(module), attribute)
 

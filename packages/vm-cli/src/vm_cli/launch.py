@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
-from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EngineUnavailable, LoadError, UsageError
-from vm_core.log import Log, configure
+from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
+from vm_core.log import configure
 from vm_core.record import replace
 
 if TYPE_CHECKING:
@@ -163,14 +163,11 @@ def engine_name(settings: Settings) -> str:
 
 
 def _check_accel(settings: Settings) -> None:
-    """Raises UsageError for what runs no user programs, and for a contradiction."""
-    if settings.accel in ("hvf", "whpx", "vz"):
+    """Raises UsageError for a contradiction."""
+    if settings.accel not in ("auto", "none") and settings.engine not in ("auto", "kvm"):
         raise UsageError(
-            f"{settings.accel} runs no user programs, only machines", hint="--accel kvm, auto or none"
-        )
-    if settings.accel == "kvm" and settings.engine not in ("auto", "kvm"):
-        raise UsageError(
-            f"--accel kvm and --engine {settings.engine} exclude each other", hint="give one of them"
+            f"--accel {settings.accel} and --engine {settings.engine} exclude each other",
+            hint="give one of them",
         )
 
 
@@ -181,6 +178,32 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         name, _, value = item.partition("=")
         out[name] = value
     return out
+
+
+_MACHINES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "riscv64": "riscv64"}
+"""What the host calls itself, and the guest ISA that it runs itself."""
+
+
+def accelerated(wanted: str, isa: str) -> str:
+    """The hypervisor for a program of ``isa``, or "none". ``auto`` without one says why; a named one must be there and fit."""
+    import platform
+
+    native = _MACHINES.get(platform.machine().lower()) == isa
+    if wanted == "auto" and not native:
+        return "none"  # PERF: nearly every guest; no hypervisor could run it, so none is looked for
+    from vm_accel.registry import choose
+
+    choice = choose(wanted)
+    if not native and choice.name != "none":
+        raise UsageError(
+            f"{wanted} runs programs of the host's own ISA, and this one is {isa}",
+            hint="leave --accel out: the program is translated",
+        )
+    if wanted == "auto" and choice.name == "none":
+        import logging
+
+        logging.getLogger("vm").warning("no hypervisor, the program is translated: %s", choice.reason)
+    return choice.name
 
 
 class _EngineChoice:
@@ -204,17 +227,21 @@ class _EngineChoice:
         from vm_core.engines import create
 
         name = self.name
-        native = isa.name == "x86_64" and os.uname().machine == "x86_64"
-        if self.accel == "kvm" and (native or not self.made):
-            return create("kvm", isa, memory, **self.options)  # says why not
-        if self.accel == "auto" and name == "auto" and native and not self.instructions:
-            try:
-                return create("kvm", isa, memory, **self.options)
-            except EngineUnavailable as error:
-                Log("vm").warning("%s", f"the program does not run on the processor itself: {error}")
-        return create(
-            "auto" if name == "kvm" and self.made and not native else name, isa, memory, **self.options
-        )
+        native = isa.name == "x86_64"
+        if self.made:
+            # After execve. A confined process could not look for a hypervisor; what it has, it has open.
+            if name == "kvm" or self.made == "kvm":
+                name = "kvm" if native else "auto"
+            return create(name, isa, memory, **self.options)
+        wanted = self.accel
+        if name != "auto" or (wanted == "auto" and self.instructions):
+            wanted = "none"
+        if wanted != "none" and (found := accelerated(wanted, isa.name)) != "none":
+            if found == "kvm":
+                name = "kvm"
+            elif self.accel != "auto":
+                raise UsageError(f"{found} runs machines, not programs", hint="--accel kvm, auto or none")
+        return create(name, isa, memory, **self.options)
 
     def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
         engine = self._create(isa, memory)

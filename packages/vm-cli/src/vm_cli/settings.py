@@ -35,7 +35,7 @@ class Settings:
     """Every setting with its type and default. ``None`` means: no limit, or the part's own default."""
 
     engine: str = "auto"
-    accel: str = "none"
+    accel: str = "auto"
     jit: bool = True
     cache_dir: str | None = None
     fuel: int | None = None
@@ -259,7 +259,7 @@ class Row:
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("engine", ENGINE, ("VM_ENGINE",), ("--engine",), "What runs guest code; auto takes the fastest one that works here."),
-    Row("accel", ACCEL, ("VM_ACCEL",), ("--accel",), "Run programs of the host's own kind on its processor: kvm, auto where that works, or none. Others are for vm accel."),
+    Row("accel", ACCEL, ("VM_ACCEL",), ("--accel",), "The hypervisor for guests of the host's own ISA; auto takes one that works here, and says so if none does."),
     Row("jit", BOOL, ("VM_ENABLE_JIT",), ("--jit",), "Whether auto may compile hot code; without it, it takes the interpreter."),
     Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs.", grants=True),
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),

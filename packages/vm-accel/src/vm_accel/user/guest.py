@@ -137,7 +137,8 @@ class Guest:
             found = self.process.image.symbols.by_name.get(name)
             if found is None:
                 raise UsageError(
-                    f"{self.process.image.name} has no function {name!r}", hint="link it with its symbols (no strip)"
+                    f"{self.process.image.name} has no function {name!r}",
+                    hint="link it with its symbols (no strip)",
                 )
             self._known[name] = found
         return found
@@ -175,7 +176,8 @@ class Guest:
                     return cpu["rax"]
                 if isinstance(exit_, Trap):
                     raise GuestFault(
-                        f"{function} faulted ({exit_.cause.value}) at {exit_.pc:#x}, address {exit_.address:#x}", exit_
+                        f"{function} faulted ({exit_.cause.value}) at {exit_.pc:#x}, address {exit_.address:#x}",
+                        exit_,
                     )
                 if self._late:
                     self._late = False
@@ -201,7 +203,9 @@ class Guest:
     def snapshot(self) -> None:
         """What ``reset`` goes back to from now on. UsageError if the program has other threads."""
         if len(self.process.threads) > 1:
-            raise UsageError("a program with several threads has no snapshot", hint="take it before they start")
+            raise UsageError(
+                "a program with several threads has no snapshot", hint="take it before they start"
+            )
         if self._snapshot is not None:
             self._snapshot.copy.close()
         else:
