@@ -8,9 +8,12 @@ import pytest
 
 import vm_accel
 from vm_accel import registry
+from vm_cli import launch
 from vm_cli.launch import accelerated
+from vm_core import engines, isa
 from vm_core.engine import Availability
-from vm_core.errors import UsageError
+from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.memory import GuestMemory
 
 
 @pytest.fixture
@@ -46,3 +49,65 @@ def test_a_named_one_must_be_there_and_fit(host: dict[str, Availability]) -> Non
     host["kvm"] = Availability(True)
     with pytest.raises(UsageError, match="riscv64"):
         accelerated("kvm", "riscv64")
+
+
+class _Made:
+    """Stands for an engine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the engines that are asked for; that of KVM is refused while "broken" is first."""
+    asked: list[str] = []
+
+    def create(name: str, *_: object, **__: object) -> _Made:
+        if name == "kvm" and asked[:1] == ["broken"]:
+            raise EngineUnavailable("the device went away")
+        asked.append(name)
+        return _Made("jit" if name == "auto" else name)
+
+    monkeypatch.setattr(engines, "create", create)
+    monkeypatch.setattr(launch.gc, "freeze", lambda: None)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("accel", "engine", "guest", "counted", "asked"),
+    [
+        ("auto", "auto", "x86_64", False, "kvm"),
+        ("auto", "auto", "x86_64", True, "auto"),  # fuel, a trace or a debugger
+        ("auto", "auto", "riscv64", False, "auto"),
+        ("auto", "interp", "x86_64", False, "interp"),
+        ("none", "auto", "x86_64", False, "auto"),
+        ("kvm", "auto", "x86_64", False, "kvm"),
+        ("none", "kvm", "x86_64", False, "kvm"),
+    ],
+)
+def test_which_engine_that_is(
+    host: dict[str, Availability], made: list[str], accel: str, engine: str, guest: str, counted: bool, asked: str
+) -> None:
+    host["kvm"] = Availability(True)
+    choice = launch._EngineChoice(engine, {}, None, accel, instructions=counted)
+    with GuestMemory() as memory:
+        choice(isa.get(guest), memory)
+        assert made == [asked]
+        # After execve no hypervisor is looked for again.
+        host.clear()
+        for following in ("riscv64", "x86_64"):
+            choice(isa.get(following), memory)
+    assert made[1] == ("auto" if asked == "kvm" else asked)
+
+
+def test_auto_goes_on_without_a_kvm_that_fails_later(
+    host: dict[str, Availability], made: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    host["kvm"] = Availability(True)
+    made.append("broken")
+    with GuestMemory() as memory:
+        launch._EngineChoice("auto", {}, None, "auto")(isa.get("x86_64"), memory)
+        assert made == ["broken", "auto"]
+        with pytest.raises(EngineUnavailable, match="went away"):
+            launch._EngineChoice("auto", {}, None, "kvm")(isa.get("x86_64"), memory)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
 from vm_cli.settings import Settings, apply_flags, load
-from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, LoadError, UsageError
-from vm_core.log import configure
+from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EngineUnavailable, LoadError, UsageError
+from vm_core.log import Log, configure
 from vm_core.record import replace
 
 if TYPE_CHECKING:
@@ -238,7 +238,12 @@ class _EngineChoice:
             wanted = "none"
         if wanted != "none" and (found := accelerated(wanted, isa.name)) != "none":
             if found == "kvm":
-                name = "kvm"
+                try:
+                    return create("kvm", isa, memory, **self.options)
+                except EngineUnavailable as error:
+                    if wanted != "auto":
+                        raise
+                    Log("vm").warning("%s", f"the program is translated: {error}")
             elif self.accel != "auto":
                 raise UsageError(f"{found} runs machines, not programs", hint="--accel kvm, auto or none")
         return create(name, isa, memory, **self.options)
