@@ -155,16 +155,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="how many calls (5000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each program (3)")
     parser.add_argument("--size", choices=("quick", "bench"), default="bench", help="which arguments (bench)")
-    parser.add_argument(
-        "--programs", help="names and groups, with commas between (all that are made for the host)"
-    )
+    parser.add_argument("--programs", help="names and groups, with commas between (all)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: dict[str, Any] = {}
     if options.only != "programs":
         found["calls"] = calls(options.count)
     if options.only != "calls":
-        found["programs"] = programs(choose(options.programs or "guests"), options.rounds, options.size)
+        found["programs"] = programs(choose(options.programs), options.rounds, options.size)
     if options.json:
         print(json.dumps(found, indent=1))
         return

@@ -87,7 +87,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_which_engine_that_is(
-    host: dict[str, Availability], made: list[str], accel: str, engine: str, guest: str, counted: bool, asked: str
+    host: dict[str, Availability],
+    made: list[str],
+    accel: str,
+    engine: str,
+    guest: str,
+    counted: bool,
+    asked: str,
 ) -> None:
     host["kvm"] = Availability(True)
     choice = launch._EngineChoice(engine, {}, None, accel, instructions=counted)
