@@ -26,7 +26,7 @@ from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.memory import HostMemory
 from vm_accel.user.engine import KvmEngine
 from vm_accel.user.seat import Seat
-from vm_accel.user.space import RETURN
+from vm_accel.user.space import RESTORE, RETURN
 from vm_core.engine import Breakpoint, Cause, Exit, Trap
 from vm_core.errors import UsageError
 from vm_core.linux.process import Process
@@ -50,6 +50,7 @@ class _Snapshot:
         thread, memory = guest.process.main, guest.memory
         self.words = memoryview(bytes(thread.cpu.words)).cast("Q")
         self.vectors = guest.seat.vcpu.xsave_setter(guest.seat.vcpu.xsave())
+        """Puts the vector registers back."""
         self.brk = guest.process.brk
         self.layout = memory.layout()
         self.table = bytes(memory.table)
@@ -91,7 +92,7 @@ class Guest:
         self._runs: list[tuple[int, int]] = []
         self._moved: list[tuple[int, int]] = []
         self._known: dict[str, int] = {}
-        self._late = False
+        self._late = self._in_place = self._restore = False
         self.process = Process(list(argv), engine=make, **{"program": argv[0], **options})
         self.memory = self.process.memory
         self._check = self.memory.check
@@ -163,6 +164,9 @@ class Guest:
         self.memory.store(stack, 8, RETURN)
         cpu["rsp"], cpu["rax"], cpu["df"] = stack, 0, 0
         cpu.pc = self.address(function)
+        if self._restore:
+            # PERF: the program's own thread loads its vector registers: KVM_SET_XSAVE takes as long as all else here.
+            self._restore, cpu["r11"], cpu.pc = False, cpu.pc, RESTORE
         timer = None
         if timeout is not None:
             self._late = False
@@ -212,6 +216,7 @@ class Guest:
             self.memory.check = self._checked  # type: ignore[method-assign]
             self.memory.table_changed.append(self._changed)
         self._snapshot = _Snapshot(self)
+        self._in_place = self.seat.chair.space.vectors(self.seat.save())
         self.engine.protect()
         self._hot.clear()
         self._join()
@@ -270,7 +275,10 @@ class Guest:
         process.main.words[:] = shot.words
         if process.brk != shot.brk:
             process.set_brk(shot.brk)
-        shot.vectors()
+        if self._in_place:
+            self._restore = True
+        else:
+            shot.vectors()
 
     @property
     def hot_pages(self) -> int:

@@ -1,12 +1,13 @@
 """The address space of a program under KVM: page tables, and the few bytes of ring 0 that turn a trap into an exit.
 
 Guest-physical memory has two parts. From 4 GiB on lies the arena (:mod:`vm_core.memory`), in which the program's address is the
-offset. At 0 lie our own pages, which the program cannot reach but for one:
+offset. At 0 lie our own pages, which the program cannot reach but for two, and not write:
 
     0x0000      root of the page tables, and the levels of our own half
     0x8000      the interrupt table: each vector has one gate, on the stack of the vCPU
     0x9000      segment descriptors, then one HLT for each vector
     0xa000      the entry of SYSCALL, readable for the program: on KVM's paravirtual flavour it runs there in ring 3
+    0xc000      vector registers for a function that is called, readable for the program
     0x10000     one page a vCPU: its task state segment, and the stack for one exception's frame
     0x200000    the page tables of the program, all of them in order: entry i is for page i of the arena
 
@@ -26,7 +27,19 @@ from vm_accel import x86
 from vm_accel.memory import HostMemory
 from vm_core.memory import PAGE
 
-__all__ = ["ARENA", "BASE", "ENTRY", "HANDLERS", "PORT", "RETURN", "SOURCES", "STUBS", "VCPUS", "Space"]
+__all__ = [
+    "ARENA",
+    "BASE",
+    "ENTRY",
+    "HANDLERS",
+    "PORT",
+    "RESTORE",
+    "RETURN",
+    "SOURCES",
+    "STUBS",
+    "VCPUS",
+    "Space",
+]
 
 ARENA: Final = 1 << 32
 """Guest-physical address of the program's address 0."""
@@ -42,7 +55,7 @@ _ROOT, _LOW, _DIRECTORIES, _HIGH = (
     0x2000,
     0x6000,
 )  # then 0x7000: our own directory; 0xb000: its table
-_GATES, _DESCRIPTORS, _SYSCALL, _OWN_TABLE = 0x8000, 0x9000, 0xA000, 0xB000
+_GATES, _DESCRIPTORS, _SYSCALL, _OWN_TABLE, _VECTORS = 0x8000, 0x9000, 0xA000, 0xB000, 0xC000
 _VCPU: Final = 0x1_0000
 _TABLES: Final = 0x20_0000
 _SIZE: Final = _TABLES + (8 << 20)
@@ -52,8 +65,18 @@ HANDLERS: Final = BASE + _DESCRIPTORS + 0x100
 ENTRY: Final = BASE + _SYSCALL
 RETURN: Final = ENTRY + 16
 """Where a function that vm called returns to: the same bytes once more."""
-SOURCES: Final = {"syscall": f"out {PORT}, al; ud2", "exception": "hlt; nop"}
-STUBS: Final = {"syscall": b"\xe6\x07\x0f\x0b", "exception": b"\xf4\x90"}
+RESTORE: Final = ENTRY + 32
+"""Code for ring 3 that loads the vector registers from our own page, and goes on where r11 says; r10 and rax are lost."""
+SOURCES: Final = {
+    "syscall": f"out {PORT}, al; ud2",
+    "exception": "hlt; nop",
+    "restore": "mov r10, rdx; mov eax, -1; mov edx, eax; xrstor64 [rip + 0x1fce]; mov rdx, r10; xor eax, eax; jmp r11",
+}
+STUBS: Final = {
+    "syscall": b"\xe6\x07\x0f\x0b",
+    "exception": b"\xf4\x90",
+    "restore": bytes.fromhex("4989d2 b8ffffffff 89c2 480fae2dce1f0000 4c89d2 31c0 41ffe3"),
+}
 """What the assembler makes of SOURCES."""
 
 CODE0, CODE3, DATA3 = 0x10, 0x33, 0x2B
@@ -87,12 +110,16 @@ class Space:
         own[_GATES >> 12] = _GATES | _MARKED | _NX
         own[_DESCRIPTORS >> 12] = _DESCRIPTORS | _MARKED
         own[_SYSCALL >> 12] = _SYSCALL | _MARKED | _USER
+        own[_VECTORS >> 12] = _VECTORS | _MARKED | _USER | _NX
         for i in range(VCPUS):
             at = _VCPU + i * PAGE
             own[at >> 12] = at | _MARKED | _WRITE | _NX
         write(_OWN_TABLE, array("Q", own).tobytes())
         self._gates()
-        write(_SYSCALL, STUBS["syscall"].ljust(16, b"\xcc") + STUBS["syscall"])
+        write(
+            _SYSCALL,
+            STUBS["syscall"].ljust(16, b"\xcc") + STUBS["syscall"].ljust(16, b"\xcc") + STUBS["restore"],
+        )
 
     def _gates(self) -> None:
         gates = bytearray()
@@ -160,6 +187,13 @@ class Space:
             "msr.0xc0000081": CODE0 << 32 | (CODE3 - 16) << 48, "msr.0xc0000082": ENTRY, "msr.0xc0000084": 0x4_7700,
         }  # fmt: skip
         return out
+
+    def vectors(self, area: bytes) -> bool:
+        """Put an XSAVE area where RESTORE takes it from. False: it does not fit."""
+        if len(area) > PAGE:
+            return False
+        self.memory.write(_VECTORS, area)
+        return True
 
     def frame(self, index: int) -> tuple[int, int, int, int, int]:
         """Of the vCPU's exception: error code (if its vector has one), rip, cs, rflags, rsp."""
