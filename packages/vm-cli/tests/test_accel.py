@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.testing.simulators import build, lacking
+from vm_core.linux import landlock, seccomp
 
 simulated = pytest.mark.skipif(bool(lacking("whpx")), reason=lacking("whpx"))
 elsewhere = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux has not")
@@ -157,3 +159,30 @@ def test_the_doctor_knows_a_library_in_a_platforms_place() -> None:
     assert "whpx: WinHvPlatform.dll cannot be loaded" in findings["accelerators"]["message"]
     assert findings["accelerators"]["fix"] == "VM_WHPX_LIBRARY must name a library"
     assert findings["variables"]["level"] == "ok"
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("accel", ["kvm", "auto"])
+def test_a_program_of_the_host_runs_on_its_processor_behind_all_walls(accel: str) -> None:
+    found = Kvm.probe()
+    if not found.available or not Path("/bin/sh").exists():
+        pytest.skip(f"KVM cannot be used here: {found.reason}")
+    strict = "strict" if landlock.abi() >= 2 and seccomp.available() else "auto"
+    done = vm(
+        *("run", "--accel", accel, "--sandbox", strict, "-L", "/", "--json", "/bin/sh", "-c"),
+        "echo $((6*7)); (echo child); /bin/sh -c 'echo executed $0'; exit 5",
+    )
+    assert done.stdout == "42\nchild\nexecuted /bin/sh\n", done.stderr
+    assert done.returncode == 5
+    assert json.loads(done.stderr.splitlines()[-1])["engine"] == "kvm"
+
+
+@pytest.mark.kvm
+def test_what_counts_instructions_is_not_for_the_processor() -> None:
+    if not Kvm.probe().available or not Path("/bin/sh").exists():
+        pytest.skip("KVM cannot be used here")
+    done = vm("run", "--accel", "kvm", "--fuel", "1000", "-L", "/", "/bin/sh", "-c", "true")
+    assert done.returncode == 2
+    assert "fuel counts instructions" in done.stderr
+    done = vm("run", "--accel", "kvm", "--engine", "interp", "-L", "/", "/bin/sh", "-c", "true")
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)

@@ -129,7 +129,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_a_wrong_variable_names_itself_and_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="VM_ENGINE: 'fast' is no value for engine") as caught:
         load(environ(tmp_path, VM_ENGINE="fast"))
-    assert caught.value.hint == "allowed: auto | jit | baseline | interp | reference"
+    assert caught.value.hint == "allowed: auto | jit | baseline | interp | reference | kvm"
 
 
 def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
