@@ -287,7 +287,9 @@ def service(build: Path, request: pytest.FixtureRequest) -> Iterator[Guest]:
 def test_functions_are_called_and_return(service: Guest) -> None:
     assert service.call("add", 1, 2, 3, 4, 5, 6) == 91
     assert service.call("add", -91, 0, 0, 0, 0, 0) == (1 << 64) - 91
+    stack = service.process.main.cpu["rsp"]
     assert [service.call("count") for _ in range(3)] == [1, 2, 3]
+    assert service.process.main.cpu["rsp"] == stack
     data = os.urandom(5000)
     assert service.call("total", data, len(data)) == sum(data)
     assert service.read(service.address("counter"), 4) == b"\3\0\0\0"

@@ -152,7 +152,8 @@ class Guest:
         if len(arguments) > len(_ARGUMENTS):
             raise UsageError(f"{len(arguments)} arguments, at most {len(_ARGUMENTS)} go in registers")
         cpu = self.process.main.cpu
-        stack = cpu["rsp"] - _ROOM
+        before = cpu["rsp"]
+        stack = before - _ROOM
         for register, value in zip(_ARGUMENTS, arguments, strict=False):
             if isinstance(value, bytes):
                 stack = stack - len(value) & -16
@@ -176,7 +177,7 @@ class Guest:
             while True:
                 exit_ = self._run(str(function))
                 if isinstance(exit_, Breakpoint):
-                    cpu["rsp"] = stack + 8
+                    cpu["rsp"] = before
                     return cpu["rax"]
                 if isinstance(exit_, Trap):
                     raise GuestFault(
