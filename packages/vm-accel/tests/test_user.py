@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
+import random
 import shutil
 import subprocess
 import threading
@@ -139,6 +141,51 @@ def test_a_kick_that_comes_before_the_run_is_not_lost(kvm: Kvm) -> None:
         engine.interrupt()
         assert type(engine.run(cpu, memory, 1)).__name__ == "Interrupted"  # type: ignore[arg-type]
         assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+        engine.close()
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(
+    "access", ["in al, 7", "in eax, 7", "out 7, eax", "mov edx, 7; rep insb", "mov edx, 7; rep outsb"]
+)
+def test_an_access_to_vms_port_leaves_nothing_behind(kvm: Kvm, access: str) -> None:
+    """KVM would finish it at the next entry, which may be another thread's."""
+    engine, memory, cpu = _machine(access)
+    with memory:
+        memory.map(0x50000, PAGE, Prot.RW)
+        cpu["rdi"] = cpu["rsi"] = 0x50000  # type: ignore[index]
+        cpu["rcx"] = 1 << 40  # type: ignore[index]
+        found = engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+        assert found.cause.value == "refused"  # type: ignore[union-attr]
+        memory.poke(0x10000, b"\x90" * 8 + b"\x0f\x05")
+        other = isa.get("x86_64").cpu()
+        cpu.outside = None  # type: ignore[attr-defined]
+        gc.collect()
+        for thread in (other, cpu):
+            thread.pc, thread["rax"], thread["rcx"] = 0x10000, 5, 6  # type: ignore[attr-defined, index]
+            assert type(engine.run(thread, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+            assert (thread.pc, thread["rax"]) == (0x1000A, 5)  # type: ignore[attr-defined, index]
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_random_code_is_a_trap_at_most(kvm: Kvm) -> None:
+    engine, memory, _ = _machine("nop", prot=Prot.RWX)
+    rng = random.Random(7)
+    with memory:
+        memory.map(0x50000, 16 * PAGE, Prot.RW)
+        for _ in range(1500):
+            code = rng.randbytes(rng.randrange(2, 24))
+            memory.view[0x10000 : 0x10000 + PAGE] = code.ljust(PAGE, b"\xcc")
+            thread = isa.get("x86_64").cpu()
+            thread.pc, thread["rsp"] = 0x10000, 0x58000
+            for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi"):
+                thread[name] = 0x58000 + 8 * rng.getrandbits(10)
+            timer = threading.Timer(0.2, engine.interrupt)
+            timer.start()
+            found = engine.run(thread, memory, 1)
+            timer.cancel()
+            assert type(found).__name__ in ("Trap", "Interrupted", "Syscall", "Breakpoint"), code.hex()
         engine.close()
 
 

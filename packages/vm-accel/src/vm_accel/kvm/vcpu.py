@@ -47,7 +47,7 @@ __all__ = ["DIRTY", "SYSTEM_AT", "KvmVcpu"]
 
 _FORMAT: Final = "kvm-x86_64-vcpu-1"
 _GENERAL: Final = {name: index for index, name in enumerate(GENERAL)}
-_RIP, _RFLAGS = _GENERAL["rip"], _GENERAL["rflags"]
+_RIP, _RFLAGS, _RCX = _GENERAL["rip"], _GENERAL["rflags"], _GENERAL["rcx"]
 _IF: Final = 1 << 9
 
 # Offsets in kvm_run, from the layout that the tests compare with the header.
@@ -681,6 +681,18 @@ class KvmVcpu:
         self._view[SYSTEM_AT : SYSTEM_AT + len(now)] = now
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
         return self._general, self._view
+
+    def drop_io(self) -> None:
+        """Forget the port access that ``run`` has returned: KVM would finish it at the next entry, over whatever registers it gets
+        there. Those in the shared page are lost."""
+        for _ in range(8):
+            if self._pending == _NONE:
+                return
+            self._general[_RCX] = 1  # a repeated one ends with this element
+            self._words[_DIRTY] |= _SYNC_GENERAL
+            self._settle()
+            self._queue.clear()
+        raise HypervisorError("a port access does not end", call="KVM_RUN")
 
     def xsave(self, area: bytes | None = None) -> bytes:
         """The XSAVE area, or with ``area`` replace it."""

@@ -211,7 +211,8 @@ class Seat:
             if rip - RETURN in (0, 2):
                 words[0] = RETURN + 2
                 return Breakpoint(RETURN)
-            # The program's own OUT to our port: not for it, as all others are not.
+            # The program's own access to our port: not for it, as all others are not.
+            self.vcpu.drop_io()
             return Trap(Cause.REFUSED, rip, rip)
         what = "a triple fault" if isinstance(exit_, Shutdown) else repr(exit_)
         if isinstance(exit_, FailEntry):
