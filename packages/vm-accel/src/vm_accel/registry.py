@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
 
@@ -26,6 +27,8 @@ _CLASSES: Final = {
     "whpx": "vm_accel.whpx:Whpx",
     "vz": "vm_accel.vz:Vz",
 }
+_MACHINES: Final = {"kvm": "vm_accel.pc.backend:KvmMachines", "vz": "vm_accel.vz:Vz"}
+"""Who makes whole machines. vz has no vCPUs to give."""
 _LIBRARIES: Final = {"hvf": "VM_HVF_LIBRARY", "whpx": "VM_WHPX_LIBRARY", "vz": "VM_VZ_LIBRARY"}
 """A library to load in place of the system's own, with the same entry points: the simulators of the tests."""
 
@@ -38,8 +41,8 @@ class Choice(NamedTuple):
     hint: str = ""
 
 
-def _load(name: str) -> Any:
-    module, _, attribute = _CLASSES[name].partition(":")
+def _load(name: str, classes: Mapping[str, str] = _CLASSES) -> Any:
+    module, _, attribute = classes[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
@@ -81,14 +84,14 @@ def choose(wanted: str | None = None, *, machines: bool = False) -> Choice:
     """Which back end to use. ``wanted`` is one of CHOICES; None: ``VM_ACCEL``, else ``auto``.
 
     ``auto`` takes the first that works, or none, and the reason says so: whoever composes shows it. A back end that was named and
-    does not work raises AcceleratorUnavailable; a wrong name UsageError. ``machines``: whole machines (vz), not vCPUs.
+    does not work raises AcceleratorUnavailable; a wrong name UsageError. ``machines``: whole machines (kvm, vz), not vCPUs.
     """
     name = wanted if wanted is not None else os.environ.get("VM_ACCEL") or "auto"
     if name not in CHOICES:
         raise UsageError(f"no accelerator is called {name!r}", hint=f"one of {', '.join(CHOICES)}")
     if name == "none":
         return Choice("none", "not wanted")
-    fitting = [each for each in _CLASSES if (each == "vz") == machines]
+    fitting = list(_MACHINES) if machines else [each for each in _CLASSES if each != "vz"]
     if name != "auto":
         if name not in fitting:
             what = "runs vCPUs" if machines else "runs whole machines"
@@ -121,4 +124,4 @@ def open_machines(wanted: str | None = None) -> MachineBackend:
     choice = choose(wanted, machines=True)
     if choice.name == "none":
         raise AcceleratorUnavailable(f"no machine backend: {choice.reason}", hint=choice.hint)
-    return cast("MachineBackend", _load(choice.name)())
+    return cast("MachineBackend", _load(choice.name, _MACHINES)())
