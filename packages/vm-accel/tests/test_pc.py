@@ -124,6 +124,21 @@ def test_a_kernel_finds_everything(
     assert image.read_bytes()[1536:2048] == b"D" * 512
 
 
+def test_an_interrupt_wakes_the_guest(make: Any, image: Path) -> None:
+    """From the device's thread, by irqfd and the I/O APIC inside KVM, to a CPU that sleeps in HLT."""
+    machine = make(pc_kernel.bzimage(pc_kernel.INTERRUPT_BODY), disks=(Disk(image),))
+    machine.start()
+    assert last(machine).state is MachineState.STOPPED
+    assert numbers(everything(machine.serial).decode(), "interrupt") == [[1, 0]]
+
+
+def test_a_second_cpu_starts(make: Any) -> None:
+    machine = make(pc_kernel.bzimage(pc_kernel.SECOND_CPU_BODY), cpus=2)
+    machine.start()
+    assert last(machine).state is MachineState.STOPPED
+    assert numbers(everything(machine.serial).decode(), "second") == [[0x5A]]
+
+
 def test_a_read_only_disk_is_not_written(make: Any, image: Path) -> None:
     before = image.read_bytes()
     machine = make(pc_kernel.bzimage(), disks=(Disk(image, read_only=True),))

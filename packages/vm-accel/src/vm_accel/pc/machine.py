@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Self, cast
 from vm_accel.console import Console
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import FailEntry, Interrupted, Shutdown, ShutdownKind, Unknown
-from vm_accel.interface import MachineConfig, MachineEvent, MachineState, VmConfig
+from vm_accel.interface import Feature, MachineConfig, MachineEvent, MachineState, VmConfig
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.kvm.vcpu import KvmVcpu
 from vm_accel.kvm.vm import KvmVm
@@ -236,6 +236,9 @@ class _Board:
 def _model(hypervisor: Kvm) -> X86Model:
     """What KVM supports, as a guest: the bits for a hypervisor, and the deadline timer that the local APIC inside KVM has."""
     model = hypervisor.model()
+    if Feature.KERNEL_MODE not in hypervisor.features and model.has("cx16"):
+        # Linux's allocator uses cmpxchg16b, in ring 0, where the paravirtual flavour's emulator does not know it.
+        model = model.without("cx16")
     return model.replaced(
         leaf._replace(ecx=leaf.ecx | 1 << 31 | 1 << 24) for leaf in model.leaves if leaf.function == 1
     )

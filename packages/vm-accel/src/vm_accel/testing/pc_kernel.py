@@ -9,7 +9,17 @@ import struct
 from functools import cache
 from typing import Final
 
-__all__ = ["DEVICES_BODY", "ECHO_BODY", "LOAD", "RESET_BODY", "TRIPLE_FAULT_BODY", "bzimage", "elf"]
+__all__ = [
+    "DEVICES_BODY",
+    "ECHO_BODY",
+    "INTERRUPT_BODY",
+    "LOAD",
+    "RESET_BODY",
+    "SECOND_CPU_BODY",
+    "TRIPLE_FAULT_BODY",
+    "bzimage",
+    "elf",
+]
 
 LOAD: Final = 0x20_0000
 _ENTRY: Final = LOAD + 0x200
@@ -258,6 +268,93 @@ text_read: .asciz "\\nread"
 text_written: .asciz "\\nwritten"
 """
 
+INTERRUPT_BODY: Final = """
+    # a flush of the disk, and HLT until its interrupt comes by the I/O APIC: pin 17, vector 0x40
+    lea rax, [rip + handler]
+    mov rbx, {idt}
+    mov word ptr [rbx + 0x400], ax
+    mov word ptr [rbx + 0x402], 0x10
+    mov word ptr [rbx + 0x404], 0x8E00
+    shr rax, 16
+    mov [rbx + 0x406], ax
+    mov dword ptr [rbx + 0x408], 0
+    mov dword ptr [rbx + 0x40C], 0
+    lidt [rip + idtr]
+    mov rdi, 0xFEE00000
+    mov dword ptr [rdi + 0xF0], 0x1FF
+    mov rdi, 0xFEC00000
+    mov dword ptr [rdi], 0x33
+    mov dword ptr [rdi + 0x10], 0
+    mov dword ptr [rdi], 0x32
+    mov dword ptr [rdi + 0x10], 0x40
+    mov rdi, 0xD0001000
+    mov rbx, {data}
+    xor ecx, ecx
+    call negotiate
+    lea rdx, [rbx + 0x4000]
+    mov [rbx], rdx
+    mov dword ptr [rbx + 8], 16
+    mov dword ptr [rbx + 12], 0x10001
+    lea rax, [rdx + 16]
+    mov [rbx + 16], rax
+    mov dword ptr [rbx + 24], 1
+    mov dword ptr [rbx + 28], 2
+    mov dword ptr [rdx], 4
+    mov word ptr [rbx + 0x1002], 1
+    mov dword ptr [rdi + 0x50], 0
+    sti
+asleep:
+    hlt
+    jmp asleep
+handler:
+    mov rdi, 0xD0001000
+    mov eax, [rdi + 0x60]
+    mov [rdi + 0x64], eax
+    mov ecx, [rdi + 0x60]
+    mov rdi, 0xFEE00000
+    mov dword ptr [rdi + 0xB0], 0
+    lea rsi, [rip + text_interrupt]
+    call puts
+    call puthex
+    mov eax, ecx
+    call puthex
+    lea rsi, [rip + text_end]
+    call puts
+    jmp off
+idtr: .short 0xFFF
+    .quad {idt}
+text_interrupt: .asciz "interrupt"
+"""
+
+SECOND_CPU_BODY: Final = """
+    # INIT and SIPI to the CPU with APIC number 1, which starts in real mode at 0x8000 and says so in memory
+    mov rdi, 0x8000
+    lea rsi, [rip + trampoline]
+    mov ecx, trampoline_end - trampoline
+    rep movsb
+    mov byte ptr [0x8F00], 0
+    mov rdi, 0xFEE00000
+    mov dword ptr [rdi + 0xF0], 0x1FF
+    mov dword ptr [rdi + 0x310], 0x01000000
+    mov dword ptr [rdi + 0x300], 0x4500
+    mov dword ptr [rdi + 0x310], 0x01000000
+    mov dword ptr [rdi + 0x300], 0x4608
+second_wait:
+    movzx eax, byte ptr [0x8F00]
+    test eax, eax
+    jz second_wait
+    lea rsi, [rip + text_second]
+    call puts
+    call puthex
+    lea rsi, [rip + text_end]
+    call puts
+    jmp off
+trampoline:                 # 16-bit: mov byte cs:[0x0F00], 0x5A; cli; hlt; jmp to the hlt
+    .byte 0x2E, 0xC6, 0x06, 0x00, 0x0F, 0x5A, 0xFA, 0xF4, 0xEB, 0xFD
+trampoline_end:
+text_second: .asciz "second"
+"""
+
 ECHO_BODY: Final = """
     # what comes on the serial port goes back, until a q
 echo:
@@ -344,6 +441,7 @@ page:
     mov cr0, eax
     lgdt [{gdtr}]
 """
+_IDT: Final = LOAD + 0x3_8000
 _GDT: Final = LOAD + 0x9000
 _TABLES: Final = LOAD + 0x3_0000
 
@@ -358,7 +456,7 @@ def _assemble(text: str, at: int, bits: int) -> bytes:
 
 
 def _text(start: str, body: str) -> str:
-    common = _COMMON.replace("{body}", body.replace("{data}", hex(_DATA)))
+    common = _COMMON.replace("{body}", body.replace("{data}", hex(_DATA)).replace("{idt}", hex(_IDT)))
     return start + common.replace("{stack}", hex(LOAD + 0xF000))
 
 
