@@ -26,6 +26,7 @@ from vm_accel.testing import pc_kernel
 from vm_core.errors import LoadError, UsageError
 from vm_core.loader import ProgramNotFound
 
+pytest.importorskip("keystone", reason="needs keystone-engine")
 pytestmark = [
     pytest.mark.kvm,
     pytest.mark.skipif(not Kvm.probe().available, reason=f"needs KVM: {Kvm.probe().reason}"),

@@ -335,9 +335,7 @@ def doctor(as_json: bool) -> int:
 @click.option(
     "--append",
     metavar="TEXT",
-    default="console=ttyS0 panic=-1",
-    show_default=True,
-    help="The kernel's command line.",
+    help="The kernel's command line. [default: console=ttyS0 panic=-1; under vz hvc0]",
 )
 @click.option(
     "--disk", "disks", metavar="FILE[,ro]", multiple=True, help="A raw image as a virtio disk. Repeatable."
@@ -350,7 +348,7 @@ def doctor(as_json: bool) -> int:
 def boot_machine(
     kernel: Path,
     initrd: Path | None,
-    append: str,
+    append: str | None,
     disks: tuple[str, ...],
     memory: str,
     cpus: int,
@@ -374,12 +372,11 @@ def boot_machine(
     config = MachineConfig(
         kernel=kernel,
         initrd=initrd,
-        command_line=append,
         cpus=cpus,
         memory_bytes=size,
         disks=tuple(boot.disk(text) for text in disks),
     )
-    found = boot.boot(config, accel, seconds)
+    found = boot.boot(config, append, accel, seconds)
     if as_json:
         # Standard output is the guest's.
         click.echo(json.dumps(found), err=True)

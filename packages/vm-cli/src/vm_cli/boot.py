@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,12 +32,17 @@ def disk(text: str) -> Disk:
     return Disk(Path(text))
 
 
-def boot(config: MachineConfig, accel: str | None, timeout: float | None) -> dict[str, Any]:
-    """Run the machine until it is off. Returns how it ended: ``status`` for vm, ``ended`` and ``seconds``. Raises VmError."""
+def boot(
+    config: MachineConfig, command_line: str | None, accel: str | None, timeout: float | None
+) -> dict[str, Any]:
+    """Run the machine until it is off. ``command_line``: None: the back end's console, and a panic ends it. Returns how it ended: ``status`` for vm, ``ended`` and ``seconds``. Raises VmError."""
     from vm_accel.registry import open_machines
 
     begin = time.monotonic()
-    with open_machines(accel).create(config) as machine:
+    backend = open_machines(accel)
+    if command_line is None:
+        command_line = f"console={'hvc0' if backend.name == 'vz' else 'ttyS0'} panic=-1"
+    with backend.create(replace(config, command_line=command_line)) as machine:
         machine.start()
         writers = [
             threading.Thread(target=_show, args=(stream,), daemon=True) for stream in _consoles(machine)
