@@ -457,7 +457,7 @@ def _conditions(results: Sequence[Result]) -> str:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    loads = [result.load for result in results if result.verdict != "skipped"]
+    loads = [result.load for result in results if result.load]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     who = "root" if os.geteuid() == 0 else "an ordinary user"
     busy = f"; when a row began, the load average was {min(loads):.1f} to {max(loads):.1f}" if loads else ""

@@ -90,8 +90,8 @@ RECORDS = ROOT / "packages/vm-accel/tests/recorded"
 # Back end, ISA, and what else than a record of `vm accel selftest` shows that it works, for those that have none.
 ACCELERATORS = (
     ("KVM", "x86_64", ""),
-    ("KVM", "aarch64", "layout-checked: `tests/test_layouts.py`"),
-    ("KVM", "riscv64", "layout-checked: `tests/test_layouts.py`"),
+    ("KVM", "aarch64", "layout-checked: `tests/test_layouts.py`, `tests/test_one_reg.py`"),
+    ("KVM", "riscv64", "layout-checked: `tests/test_layouts.py`, `tests/test_one_reg.py`"),
     ("WHPX", "x86_64", ""),
     ("HVF", "aarch64", ""),
     ("HVF", "x86_64", "declared from the public documentation only"),

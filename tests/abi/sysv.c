@@ -61,7 +61,8 @@ static void memory(int key) {
         again[200] = 'x';
         _exit(0);
     }
-    SHOW("%d %s %c", ended(child), a + 100, a[200]);
+    SHOW("%d", ended(child));
+    SHOW("%s %c", a + 100, a[200]);
     T(shmctl(id, IPC_RMID, 0));
     T(shmget(key, 100, 0));
     T(shmctl(id, IPC_STAT, &s));

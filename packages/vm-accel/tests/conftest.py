@@ -60,3 +60,21 @@ def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
     """Every vCPU back end that can run here; the conformance suite takes each."""
     made: Hypervisor = request.getfixturevalue(request.param)
     return made
+
+
+_ISAS = {"whpx": "x86_64", "hvf": "aarch64"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A snippet or check of another ISA than a hypervisor's guests is no test of it, so not one that skips either."""
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        backend, about = parameters.get("hypervisor"), parameters.get("snippet", parameters.get("check"))
+        isa = _ISAS.get(str(backend))
+        fits = isa is None or getattr(about, "isa", "any") in ("any", isa)
+        (kept if fits else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept

@@ -6,6 +6,7 @@ A record comes from ``vm accel selftest --record``; those in recorded/ are of re
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Whpx(WhpxVcpu):
         self._ffi.memmove(self._context, raw, len(raw))
         self._pending = pending.Pending()
         self._closed = self._hidden_step = self._step = self._running = False
-        self._kicked, self._breakpoints, self._watched = True, (), 0
+        self._kicked, self._breakpoints, self._watched, self._passing = True, (), 0, None
         self._changed = set()
         code = raw[52:67]  # the instruction's bytes, at the same place for memory and ports
         self.from_memory = code[0] == 0xF3 and code[1] in (0xA4, 0xA5, 0x6E, 0x6F)
@@ -128,6 +129,21 @@ def test_an_exit_of_whpx(context: dict[str, Any]) -> None:
 @pytest.mark.parametrize("context", contexts("hvf"))
 def test_an_exit_of_hvf(context: dict[str, Any]) -> None:
     check(Hvf(context), context["exit"])
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_nonsense_is_data(seed: int) -> None:
+    """Whatever a platform says becomes an exit, or an instruction that goes on; never an error of ours."""
+    rng = random.Random(seed)
+    record = rng.choice(contexts(rng.choice(["whpx", "hvf"]))).values[0]
+    raw = bytearray.fromhex(record["raw"])
+    for _ in range(rng.randrange(1, 12)):
+        raw[rng.randrange(len(raw))] = rng.choice([0, 0xFF, rng.randrange(256)])
+    context = {**record, "raw": raw.hex()}
+    vcpu: Any = Whpx(context) if len(raw) > 32 else Hvf(context)
+    found = vcpu._exit(None)
+    assert found is None or repr(found)
+    vcpu._pending.drop()
 
 
 def test_there_are_records() -> None:

@@ -438,6 +438,8 @@ def test_single_steps_are_not_seen_by_the_guest(vm: WhpxVm, ram: Ram) -> None:
 
 def test_breakpoints_stop_before_and_go_on(vm: WhpxVm, ram: Ram) -> None:
     vcpu = started(vm, ram, "nop; inc eax; dec ecx; jnz 0x4000", rax=0, rcx=2)
+    vcpu.debug(breakpoints=[CODE])
+    assert vcpu.run() == Debug(CODE, DebugKind.BREAKPOINT, CODE)  # where it begins, too
     vcpu.debug(breakpoints=[CODE + 1])
     for count in (0, 1):
         assert vcpu.run() == Debug(CODE + 1, DebugKind.BREAKPOINT, CODE + 1)

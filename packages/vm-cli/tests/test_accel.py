@@ -68,6 +68,72 @@ def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     assert done.stderr.startswith("vm: error[VM300]: ")
 
 
+WINDOWS = """
+import asyncio, click, click.termui, importlib.metadata, platform, rich, shutil, subprocess, tempfile
+import cffi, ctypes, mmap, os, signal, sys
+
+platform.uname()
+UNIX = {"fcntl", "resource", "termios", "pwd", "grp", "pty", "tty", "syslog"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in UNIX:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for name in UNIX:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Missing())
+real = ctypes.CDLL.__init__
+
+def load(self, name, *rest, **more):
+    if name is None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+    return real(self, name, *rest, **more)
+
+ctypes.CDLL.__init__ = load
+for module, starts in (
+    (signal, ("SIGHUP", "SIGQUIT", "SIGKILL", "SIGUSR", "SIGPIPE", "SIGCHLD", "SIGRT", "pthread_", "SIG_BLOCK", "SIG_UN")),
+    (mmap, ("MAP_", "PROT_", "MADV_")),
+    (os, ("fork", "memfd", "MFD_", "getuid", "geteuid", "sched_", "uname", "O_CLOEXEC", "O_DIRECTORY", "O_PATH", "pread")),
+):
+    for name in dir(module):
+        if name.startswith(starts):
+            delattr(module, name)
+sys.platform = "win32"
+from vm_cli.main import main
+main(sys.argv[1:])
+"""
+"""Runs ``vm`` without what a Python on Windows has not, as far as that can be taken away here."""
+
+
+@pytest.mark.kvm
+@simulated
+def test_nothing_of_unix_is_needed(tmp_path: Path) -> None:
+    library = build("whpx", tmp_path)
+    environ = {**os.environ, "VM_WHPX_LIBRARY": str(library), "VM_CONFIG": "", "VM_ACCEL": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS, "accel", "selftest", "--accel", "whpx"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "17 passed" in done.stdout
+    doctor = subprocess.run(
+        [sys.executable, "-c", WINDOWS, "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=120,
+        check=False,
+    )
+    findings = {found["check"]: found for found in json.loads(doctor.stdout)}
+    assert findings["accelerators"]["message"] == "whpx"
+    assert findings["kvm"]["message"] == findings["seccomp"]["message"] == "only on Linux"
+
+
 @elsewhere
 @pytest.mark.parametrize(
     ("words", "status", "code"),

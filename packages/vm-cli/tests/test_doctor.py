@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+import vm_accel
 from vm_cli import cached, doctor
 from vm_cli.doctor import Finding, exit_status, run_checks
 from vm_core import memory
@@ -99,3 +101,62 @@ def test_a_mistyped_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     (found,) = run_checks([doctor._variables])
     assert found.level == "note"
     assert "VM_ENGIEN" in found.message
+
+
+def _rates(monkeypatch: pytest.MonkeyPatch, ring0: float) -> Finding:
+    """What the doctor says of a KVM whose rates are these."""
+    from vm_accel.kvm import hypervisor, rates
+
+    class Opened:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("vm_accel.flavour", lambda: vm_accel.Flavour("vmx"))
+    monkeypatch.setattr(hypervisor, "Kvm", Opened)
+    monkeypatch.setattr(rates, "measure", lambda _kvm: rates.Rates(ring0, 3e9, 1e5))
+    (found,) = run_checks([doctor._kvm])
+    return found
+
+
+def test_kvm_with_its_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _rates(monkeypatch, 3e9)
+    assert found.level == "ok"
+    assert "vmx" in found.message
+    assert "3,000 M instructions/s" in found.message
+    assert "100,000 exits/s" in found.message
+
+
+def test_kvm_whose_kernel_code_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _rates(monkeypatch, 1e6)
+    assert found.level == "note"
+    assert "kernel code is emulated" in found.message
+    assert "nested" in found.fix
+
+
+def test_kvm_that_may_not_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix = "sudo usermod -aG kvm $USER"
+    monkeypatch.setattr("vm_accel.flavour", lambda: vm_accel.Flavour("none", "cannot open /dev/kvm", fix))
+    (found,) = run_checks([doctor._kvm])
+    assert (found.level, found.message, found.fix) == ("note", "cannot open /dev/kvm", fix)
+
+
+def test_kvm_that_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vm_accel.kvm import hypervisor
+
+    def broken() -> None:
+        raise vm_accel.HypervisorError("KVM_CREATE_VM failed", call="KVM_CREATE_VM", hint="more memory")
+
+    monkeypatch.setattr("vm_accel.flavour", lambda: vm_accel.Flavour("svm"))
+    monkeypatch.setattr(hypervisor, "Kvm", broken)
+    (found,) = run_checks([doctor._kvm])
+    assert (found.level, found.message, found.fix) == ("note", "KVM_CREATE_VM failed", "more memory")
+
+
+@pytest.mark.kvm
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="needs /dev/kvm")
+def test_kvm_of_this_host() -> None:
+    (found,) = run_checks([doctor._kvm])
+    assert found.level in ("ok", "note")
+    assert "exits/s" in found.message

@@ -6,8 +6,8 @@ A back end is a module of this package with ``probe() -> Availability`` and a cl
 from __future__ import annotations
 
 import os
+import platform
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, NamedTuple, cast
 
@@ -41,8 +41,15 @@ class Choice(NamedTuple):
     hint: str = ""
 
 
-def _load(name: str, classes: Mapping[str, str] = _CLASSES) -> Any:
-    module, _, attribute = classes[name].partition(":")
+def _load(name: str) -> Any:
+    if name == "kvm" and platform.machine() in {"aarch64", "riscv64"}:
+        return import_module("vm_accel.kvm.one_reg").KvmOneReg
+    module, _, attribute = _CLASSES[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _load_machines(name: str) -> Any:
+    module, _, attribute = _MACHINES[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
@@ -124,4 +131,4 @@ def open_machines(wanted: str | None = None) -> MachineBackend:
     choice = choose(wanted, machines=True)
     if choice.name == "none":
         raise AcceleratorUnavailable(f"no machine backend: {choice.reason}", hint=choice.hint)
-    return cast("MachineBackend", _load(choice.name, _MACHINES)())
+    return cast("MachineBackend", _load_machines(choice.name)())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vm_cli.main import Stopped
 from vm_cli.options import RunLine, help_text, parse_run
@@ -171,19 +171,51 @@ def guest_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return out
 
 
+_MACHINES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "riscv64": "riscv64"}
+"""What the host calls itself, and the guest ISA that it runs itself."""
+
+
+def accelerated(wanted: str, isa: str) -> str:
+    """The hypervisor for a program of ``isa``, or "none". ``auto`` without one says why; a named one must be there and fit."""
+    import platform
+
+    native = _MACHINES.get(platform.machine().lower()) == isa
+    if wanted == "auto" and not native:
+        return "none"  # PERF: nearly every guest; no hypervisor could run it, so none is looked for
+    from vm_accel.registry import choose
+
+    choice = choose(wanted)
+    if not native and choice.name != "none":
+        raise UsageError(
+            f"{wanted} runs programs of the host's own ISA, and this one is {isa}",
+            hint="leave --accel out: the program is translated",
+        )
+    if wanted == "auto" and choice.name == "none":
+        import logging
+
+        logging.getLogger("vm").warning("no hypervisor, the program is translated: %s", choice.reason)
+    return choice.name
+
+
 class _EngineChoice:
     """Makes the engine that was asked for, with ``options``, and remembers in ``made`` which one ``auto`` became; ``watch`` is
     shown it."""
 
     def __init__(
-        self, name: str, options: Mapping[str, object], watch: Callable[[Engine], Engine] | None
+        self,
+        name: str,
+        options: Mapping[str, object],
+        watch: Callable[[Engine], Engine] | None,
+        accel: str = "none",
     ) -> None:
-        self.name, self.options, self.watch = name, options, watch
+        self.name, self.options, self.watch, self.accel = name, options, watch, accel
         self.made = ""
 
     def __call__(self, isa: Isa, memory: GuestMemory) -> Engine:
         from vm_core.engines import create
 
+        if self.accel != "none":
+            accelerated(self.accel, isa.name)
         engine = create(self.name, isa, memory, **self.options)
         self.made = engine.name
         if self.watch is not None:
@@ -224,7 +256,7 @@ def run_guest(
         engine_options["isolation"] = settings.isolation
     if settings.code_memory is not None:
         engine_options["code_memory"] = settings.code_memory
-    chosen = _EngineChoice(engine_name(settings), engine_options, watch)
+    chosen = _EngineChoice(engine_name(settings), engine_options, watch, settings.accel)
     if settings.cache_dir is not None:
         # Read by vm_jit.cache. The guest's environment is a copy of its own.
         os.environ["VM_CACHE_DIR"] = settings.cache_dir

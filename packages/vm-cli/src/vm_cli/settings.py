@@ -35,6 +35,7 @@ class Settings:
     """Every setting with its type and default. ``None`` means: no limit, or the part's own default."""
 
     engine: str = "auto"
+    accel: str = "auto"
     jit: bool = True
     cache_dir: str | None = None
     fuel: int | None = None
@@ -218,6 +219,7 @@ ASSIGNMENTS: Final = Kind("assignments", "K=V", _assignment, repeated=True, meta
 NAMES: Final = Kind("names", "a variable's name", _name, repeated=True, metavar="K")
 BINDS: Final = Kind("binds", "HOST[:GUEST[:ro]]", _text, repeated=True, metavar="SPEC")
 ENGINE: Final = _choice("auto", "jit", "baseline", "interp", "reference")
+ACCEL: Final = _choice("auto", "kvm", "hvf", "whpx", "vz", "none")
 RELEASE: Final = Kind("release", "a kernel release of at most 64 bytes", _release, metavar="RELEASE")
 ISOLATION: Final = _choice("on", "off")
 SANDBOX: Final = _choice("auto", "strict", "off")
@@ -257,6 +259,7 @@ class Row:
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("engine", ENGINE, ("VM_ENGINE",), ("--engine",), "What runs guest code; auto takes the fastest one that works here."),
+    Row("accel", ACCEL, ("VM_ACCEL",), ("--accel",), "The hypervisor for guests of the host's own ISA; auto takes one that works here, and says so if none does."),
     Row("jit", BOOL, ("VM_ENABLE_JIT",), ("--jit",), "Whether auto may compile hot code; without it, it takes the interpreter."),
     Row("cache_dir", PATH, ("VM_CACHE_DIR",), ("--cache-dir",), "Where compiled code is kept between runs.", grants=True),
     Row("fuel", COUNT, ("VM_FUEL",), ("--fuel",), "Stop after exactly this many guest instructions (exit status 123)."),

@@ -25,9 +25,10 @@ import errno
 import mmap as _mmap
 import os
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from vm_core.errors import HostError
 from vm_core.record import record, replace
@@ -117,21 +118,41 @@ class Region:
     backing: Backing | None = None
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mremap.restype = ctypes.c_void_p
-_libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+def _c_library() -> Any:
+    """The C library's calls for memory. Other systems than Linux have no arena, but import this module for its types, as the
+    bindings of their hypervisors do."""
+    if sys.platform != "linux":
+        return _Elsewhere()
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_long,
+    ]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    library.mremap.restype = ctypes.c_void_p
+    library.mremap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_void_p,
+    ]
+    return library
+
+
+class _Elsewhere:
+    def __getattr__(self, name: str) -> Any:
+        raise HostError(f"no guest memory on {sys.platform}", hint="run programs of other machines on Linux")
+
+
+_libc: Final[Any] = _c_library()
 _SHARED, _PRIVATE, _FIXED, _ANONYMOUS = 1, 2, 0x10, 0x20
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0

@@ -24,6 +24,7 @@ from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
 from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
+from vm_jit.records import LINKED
 
 if TYPE_CHECKING:
     from vm_jit.engine import CodeImage, Interpreter
@@ -123,7 +124,7 @@ def build(isa: Isa, cpu: str) -> dict[str, bytes]:
         descriptors += struct.pack(
             copying.DESCRIPTOR, len(code), len(holes) // 8, len(one.code), len(one.holes), one.flags, one.a, one.b,
             one.result, one.target, *one.sizes, one.extra, *one.forms, len(patches) // 4, len(one.patches[0]),
-            len(one.patches[1]), one.refused, one.zero,
+            len(one.patches[1]), one.refused, one.zero, one.near,
         )  # fmt: skip
         code += one.code
         for hole in one.holes:
@@ -166,6 +167,7 @@ def _index(kit: Kit, interpreter: Interpreter) -> ctypes.Array[ctypes.c_uint64]:
         elif length.endswith("r"):
             number = kit.numbers.get(base + "r", number)
         known[interpreter.address[symbol]] = number
+    assert not any(address & LINKED for address in known)
     size = 1024
     while size < 3 * len(known):
         size *= 2

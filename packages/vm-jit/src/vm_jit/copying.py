@@ -4,7 +4,8 @@
 ``pc`` without calls, has been decoded, and lies in one window of guest addresses. It returns the bytes written at
 ``write`` (which run at ``execute``), or 0 if there is nothing to compile or no space.
 
-Guest registers that pay for it live in host registers (pins) within a unit: they are loaded where it is entered and
+A few guest registers live in host registers (pins) in all units, and travel from one to the other. Others that pay for it live
+in pins within a unit: they are loaded where it is entered and
 those that it writes are stored where it leaves. The unit is entered through the records of its entries, whose handler
 fields it replaces at last. A block takes its instructions off the fuel first; if that does not leave any, or an
 instruction is refused, the interpreter's handler of the record goes on.
@@ -17,15 +18,15 @@ from typing import Final
 from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
 from vm_jit.assemble import Condition, Function, Value
-from vm_jit.records import LENGTH, RECORD_BYTES
-from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag
+from vm_jit.records import LENGTH, LINKED, RECORD_BYTES
+from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
 __all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "WINDOW", "WORK_BYTES", "baseline_module"]
 
-DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxH2x"
+DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxHH"
 """Code offset, number of the first hole, code bytes, holes, flags, a, b, result, target, sizes of the immediates, extra
-flags, two forms, number of the first patch, patches for the first pin and for the second, refused, the stencil
-for an immediate of 0."""
+flags, two forms, number of the first patch, patches for the first pin and for the second, refused, the stencils
+for an immediate of 0 and for an access near what is known."""
 DESCRIPTOR_BYTES: Final = 36
 PATCH: Final = "<BBBB"
 """Offset and three masks."""
@@ -34,6 +35,8 @@ HOLE: Final = "<HBBi"
 WINDOW: Final = 1 << 15
 """Guest addresses around a hot one, in units of the ISA, that its unit can reach."""
 MAX_INSTRUCTIONS: Final = 4000
+_FAR: Final = 1 << 12
+"""Displacements below this keep an access within the guard zones around the arena, however many follow one another in a unit."""
 _SLACK: Final = 1024
 """Bytes of code that one instruction cannot need, with all that is around it."""
 _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
@@ -67,6 +70,8 @@ def _layout() -> _Layout:
         "write", "execute", "capacity", "at",
         "faults", "start",  # the table of where faults go to (vm_jit.faults), and the unit's offset in its chunk
         "cached_a", "cached_b",  # the state offsets of the registers that a and b hold
+        "falls",  # where the block in front goes on
+        "near",  # a bit for each register of the main file that points into the arena or not far from it
         "written",  # a bit for each pin that the unit writes
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
         "refusal",  # the label of what all refusals of the unit have in common
@@ -92,7 +97,8 @@ FIELDS: Final = _WORK.at
 WORK_BYTES: Final = _WORK.size
 
 _PIN_STENCILS: Final = COMMON["load_p1"] - COMMON["load_p0"]
-_VISITED, _LEADER, _ENTRY, _LOOP = 1, 2, 4, 8
+_VISITED, _LEADER, _ENTRY, _LOOP, _TARGET = 1, 2, 4, 8, 16
+"""Flags of a place: found, begins a block, is entered from outside, begins a loop, is jumped to."""
 _REFUSED, _LEAVES, _HEATS = 0, 1, 2
 """Kinds of code behind the unit: back to the interpreter's handler, on to another place, count and go by the record."""
 _NONE: Final = 0xFFFF
@@ -108,6 +114,7 @@ class _Builder:
         self.isa = isa
         self.scale = RECORD_BYTES // isa.unit
         self.unit_shift = isa.unit.bit_length() - 1
+        self.carried = carried(isa)
 
     # -- access to the work area --------------------------------------------------------------------------------
 
@@ -258,7 +265,9 @@ class _Builder:
                         target = self.target(f, record, descriptor, here, next_)
                         near = (target - here + 2048) < 4096
                         with f.when(flags.has(Flag.BRANCH) | near):
-                            loop = f.select(target <= here, _LEADER | _ENTRY | _LOOP, _LEADER)
+                            loop = f.select(
+                                target <= here, _LEADER | _TARGET | _ENTRY | _LOOP, _LEADER | _TARGET
+                            )
                             top.set(f.call(self.f_mark, f["work"], target, loop, top.get(), 1))
                             with f.when((target <= here) & (self.slot(f, target) < WINDOW)):
                                 start = self.element(f, "depth", self.slot(f, target), 4)
@@ -316,7 +325,13 @@ class _Builder:
             with f.when(flags.has(_ENTRY) & flags.lacks(_LOOP)):
                 cost.add(weight)
         self.set(f, "labels", label.get())
-        chosen = f.variable(0)
+        for number, cell in enumerate(self.carried, 1):
+            place = self.isa.layout.offset(*cell)
+            register = place - self.isa.layout.offset(cell[0], 0) >> 3
+            f.store(f["work"] + FIELDS["use"] + 8 * register, 0)
+            f.store(f["work"] + FIELDS["pins"] + register, number + 1, 8)
+            f.store(f["work"] + FIELDS["pinned"] + 8 * number, place)
+        chosen = f.variable(len(self.carried))
         with f.loop():
             f.stop_if(chosen.get() >= PINS)
             # The first is the last to be given: forms may not take it for an address.
@@ -433,9 +448,10 @@ class _Builder:
         return f
 
     def spill(self) -> Function:
-        """Store the pins that the unit writes."""
+        """Store the pins that the unit writes and no other has."""
         f = self.f_spill = Function("spill", "work", internal=True)
         with f.each(0, PINS) as i:
+            f.again_if((i - 1) < len(self.carried))
             offset = f.load(self.element(f, "pinned", i, 8))
             f.again_if(offset.equals(0))
             f.again_if((self.get(f, "written") >> i).lacks(1))
@@ -576,16 +592,46 @@ class _Builder:
         self.common(f, "store_a")
         return f
 
+    def is_near(self, f: Function, offset: Value) -> Value:
+        """1 if the register at a state offset is known to point into the arena or not far from it."""
+        inside = (offset >= self.get(f, "main")) & (offset < self.get(f, "main_end"))
+        index = f.select(inside, (offset - self.get(f, "main")) >> 3, 0)
+        return f.select(inside, (self.get(f, "near") >> index) & 1, 0)
+
+    def learn(self) -> Function:
+        """What is known of registers behind an instruction: an access that has not been refused was in the arena. ``near`` is 0 for
+        what accesses no memory, or not at a register plus an immediate."""
+        f = self.f_learn = Function("learn", "work", "record", "descriptor", "near", internal=True)
+        record, d = f["record"], f["descriptor"]
+        a, result = (self.operand(f, record, f.load(d + number, 8)) for number in (13, 15))
+        immediate = self.immediate(f, record, d, 0)
+        small = (immediate + _FAR) < 2 * _FAR
+        main, end = self.get(f, "main"), self.get(f, "main_end")
+        with f.when(f["near"].differs(0) & small & (a >= main) & (a < end)):
+            self.set(f, "near", self.get(f, "near") | (Value(f, "1") << ((a - main) >> 3)))
+        with f.when((result >= main) & (result < end)):
+            offsets = f.load(d + 19, 8).has(Flag.OFFSETS) & small
+            still = f.select(offsets, self.is_near(f, a), 0)
+            bit = (result - main) >> 3
+            self.set(f, "near", (self.get(f, "near") & ((Value(f, "1") << bit) ^ -1)) | (still << bit))
+        return f
+
     def instruction(self) -> Function:
         """One instruction; ``left`` are those of its block that are not done yet, itself included."""
         f = self.f_instruction = Function("instruction", "work", "pc", "left", internal=True)
         record = f.call(self.f_record, f["work"], f["pc"])
         described = f.variable(f.call(self.f_describe, f["work"], f.load(record)))
-        plain = f.load(described.get() + 32, 16)
-        with f.when(plain.differs(0) & self.immediate(f, record, described.get(), 0).equals(0)):
+        plain, near = f.load(described.get() + 32, 16), f.load(described.get() + 34, 16)
+        immediate = self.immediate(f, record, described.get(), 0)
+        base = self.operand(f, record, f.load(described.get() + 13, 8))
+        known = near.differs(0) & self.is_near(f, base).differs(0) & ((immediate + _FAR) < 2 * _FAR)
+        with f.when(plain.differs(0) & immediate.equals(0)):
             described.set(self.get(f, "descriptors") + plain * DESCRIPTOR_BYTES)
+        with f.when(known):
+            described.set(self.get(f, "descriptors") + near * DESCRIPTOR_BYTES)
         d = described.get()
         flags = f.load(d + 12, 8)
+        f.call(self.f_learn, f["work"], record, d, near)
         a, b = (self.operand(f, record, f.load(d + 13 + i, 8)) for i in range(2))
         result = self.operand(f, record, f.load(d + 15, 8))
         with f.when(flags.has(Flag.JUMP) & self.is_call(f, record, d).equals(0)):
@@ -699,8 +745,12 @@ class _Builder:
         entry = f.load(at, 32)
         f.store(self.element(f, "label", entry >> 8, 4), self.get(f, "at"), 32)
         f.store(self.element(f, "origin", entry >> 8, 4), f["pc"], 32)
-        self.set(f, "cached_a", _NONE)
-        self.set(f, "cached_b", _NONE)
+        # What is known behind a branch that was not taken is known where only that leads to.
+        with f.when(entry.has(_TARGET | _ENTRY) | self.get(f, "falls").differs(f["pc"])):
+            self.set(f, "cached_a", _NONE)
+            self.set(f, "cached_b", _NONE)
+            self.set(f, "near", 0)
+        self.set(f, "falls", -1)
         count, pc, last = f.variable(0), f.variable(f["pc"]), f.variable(0)
         kind = f.variable(0)
         with f.loop():
@@ -731,9 +781,8 @@ class _Builder:
             self.value(f, "record", record)
             self.value(f, "refuse", f.call(self.f_stub, f["work"], _HEATS, f["pc"], 0))
             self.common(f, "heat")
-        self.value(f, "count", count.get())
         self.value(f, "uncount", Value(f, "0") - count.get())
-        self.value(f, "refuse", f.call(self.f_stub, f["work"], _REFUSED, f["pc"], 0))
+        self.value(f, "refuse", f.call(self.f_stub, f["work"], _REFUSED, f["pc"], count.get()))
         self.common(f, "fuel")
         end = pc.get()
         pc.set(f["pc"])
@@ -749,6 +798,8 @@ class _Builder:
         jumps = f.variable(0)
         with f.when(ended.has(Flag.INDIRECT)):
             f.leave(0)
+        with f.when(ended.has(Flag.BRANCH)):
+            self.set(f, "falls", end)
         with f.when(ended.has(Flag.JUMP)):
             record = f.call(self.f_record, f["work"], last.get())
             descriptor = f.call(self.f_describe, f["work"], f.load(record))
@@ -759,7 +810,8 @@ class _Builder:
                 f.leave(0)
         with f.when(self.slot(f, where.get()) < WINDOW):
             there = f.load(self.map_of(f, where.get()), 32)
-            with f.when((there & (_VISITED | _LEADER)).equals(_VISITED | _LEADER)):
+            known = (there & (_VISITED | _LEADER)).equals(_VISITED | _LEADER)
+            with f.when(known & (there.has(_TARGET | _ENTRY) | jumps.get().equals(0))):
                 with f.when((there >> 8).differs(f["follower"])):
                     self.value(f, "taken", there >> 8)
                     self.common(f, "jump")
@@ -803,15 +855,20 @@ class _Builder:
             descriptor = f.call(self.f_describe, f["work"], f.load(record))
             # An entry that only goes back to the interpreter is none.
             f.again_if(f.load(descriptor + 12, 8).has(Flag.ESCAPE))
+            start = self.get(f, "execute") + self.get(f, "at")
+            self.set(f, "at", self.get(f, "at") + ((Value(f, str(LINKED)) - start) & 2 * LINKED - 1))
             out = self.element(f, "entry", self.get(f, "entries"), ENTRY_BYTES)
             self.set(f, "entries", self.get(f, "entries") + 1)
             f.store(out, record)
             f.store(out + 16, f.load(record))
             f.store(out + 8, self.get(f, "execute") + self.get(f, "at"))
             self.common(f, "enter")
+            for number, cell in enumerate(self.carried, 1):
+                self.value(f, "slot0", self.isa.layout.offset(*cell))
+                self.common(f, f"load_p{number}")
             with f.each(0, PINS) as i:
                 offset = f.load(self.element(f, "pinned", i, 8))
-                f.again_if(offset.equals(0))
+                f.again_if(offset.equals(0) | ((i - 1) < len(self.carried)))
                 self.value(f, "slot0", offset)
                 self.common(f, i * _PIN_STENCILS + COMMON["load_p0"])
             self.value(f, "taken", label)
@@ -844,9 +901,15 @@ class _Builder:
         self.set(f, "last", 0)
         for name in ("count", "entries", "labels", "stubs", "fixups", "failed", "at", "form"):
             self.set(f, name, 0)
+        self.set(f, "falls", -1)
         for name in ("write", "execute", "capacity"):
             self.set(f, name, f[name])
         self.value(f, "tables", self.get(f, "tables"))
+        # What is skipped of an entry by those that have the registers in their pins.
+        skipped = Value(f, "0")
+        for name in ("enter", *(f"load_p{i + 1}" for i in range(len(self.carried)))):
+            skipped = skipped + f.load(self.get(f, "descriptors") + (COMMON[name] * DESCRIPTOR_BYTES + 8), 16)
+        self.value(f, "link", skipped)
         size = f.variable(0)
         with f.when(f.call(self.f_discover, f["work"], pc).differs(0)):
             f.call(self.f_choose, f["work"])
@@ -894,7 +957,7 @@ def baseline_module(isa: Isa) -> str:
     make = _Builder(isa)
     functions = [
         make.record(), make.describe(), make.mark(), make.discover(), make.choose_pins(), make.copy(), make.stub(),
-        make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.instruction(), make.leave_for(), make.block(),
+        make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.learn(), make.instruction(), make.leave_for(), make.block(),
         make.behind(), make.compile(),
     ]  # fmt: skip
     return "\n".join(

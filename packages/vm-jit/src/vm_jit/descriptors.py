@@ -524,6 +524,7 @@ class DescriptorCalls(Emitter):
         self.emit(f"br i1 {forever}, label %{begin}, label %{timed}")
         self.place(timed)
         at = self.require_range(request, 16, READ)
+        self.require_range(request, 16, WRITE)  # where what is left of the time is told
         given = self.once(at), self.once(self.at(at, 8))
         self.require(self.compare("sge", given[0], 0))
         self.require(self.compare("ult", given[1], BILLION))
@@ -533,6 +534,7 @@ class DescriptorCalls(Emitter):
         self.emit(f"br label %{begin}")
         self.place(begin)
         seconds, nanoseconds = (self.v(f"phi i64 [ 0, %{start} ], [ {one}, %{known} ]") for one in given)
+        left = self.v(f"phi ptr [ null, %{start} ], [ {at}, %{known} ]")
         self.begin_call()
         before = self.label()
         self.emit(f"br label %{before}")
@@ -570,10 +572,22 @@ class DescriptorCalls(Emitter):
         self.emit(f"{more} = add i64 {i}, 1")
         self.emit(f"br label %{loop}")
         self.place(all_)
-        self.poll_host(place, count, forever, seconds, nanoseconds)
+        self.poll_host(place, count, forever, (seconds, nanoseconds), left)
 
-    def poll_host(self, place: str, count: str, forever: str, seconds: str, nanoseconds: str) -> None:
-        """Ask the host for the descriptors in %space, first without waiting."""
+    def poll_host(self, place: str, count: str, forever: str, given: tuple[str, str], left: str) -> None:
+        """Ask the host for the descriptors in %space, first without waiting. What is left of the time that is ``given`` is told at
+        ``left``, but of no time at all."""
+        seconds, nanoseconds = given
+        begun, asked, told, finished = (self.label() for _ in range(4))
+        timed = self.v(
+            f"and i1 {self.v(f'icmp ne ptr {left}, null')}, {self.compare('ne', self.v(f'or i64 {seconds}, {nanoseconds}'), 0)}"
+        )
+        clock = self.at("%space", 8 * _POLLED + 32)
+        self.emit(f"br i1 {timed}, label %{begun}, label %{asked}")
+        self.place(begun)
+        self.v(f"call i32 @clock_gettime(i32 1, ptr {clock})")
+        self.emit(f"br label %{asked}")
+        self.place(asked)
         time = self.at("%space", 8 * _POLLED + 16)
         self.emit(f"store i64 0, ptr {time}")
         self.emit(f"store i64 0, ptr {self.at(time, 8)}")
@@ -633,6 +647,29 @@ class DescriptorCalls(Emitter):
         self.emit(f"{more} = add i64 {i}, 1")
         self.emit(f"br label %{loop}")
         self.place(done)
+        self.emit(f"br i1 {timed}, label %{told}, label %{finished}")
+        self.place(told)
+        self.v(f"call i32 @clock_gettime(i32 1, ptr {time})")
+        rest = [
+            self.v(
+                f"sub i64 {one}, {self.v(f'sub i64 {self.once(self.at(time, at))}, {self.once(self.at(clock, at))}')}"
+            )
+            for one, at in ((seconds, 0), (nanoseconds, 8))
+        ]
+        # The nanoseconds are above -1 and below 2 seconds.
+        for condition, change in (("slt", BILLION), ("sge", -BILLION)):
+            carry = self.compare(condition, rest[1], 0 if change > 0 else BILLION)
+            rest[1] = self.v(
+                f"select i1 {carry}, i64 {self.v(f'add i64 {rest[1]}, {change}')}, i64 {rest[1]}"
+            )
+            moved = self.v(f"add i64 {rest[0]}, {-1 if change > 0 else 1}")
+            rest[0] = self.v(f"select i1 {carry}, i64 {moved}, i64 {rest[0]}")
+        spent = self.compare("slt", rest[0], 0)
+        for one, at in ((rest[0], 0), (rest[1], 8)):
+            value = self.v(f"select i1 {spent}, i64 0, i64 {one}")
+            self.emit(f"store i64 {value}, ptr {self.at(left, at)}, align 1")
+        self.emit(f"br label %{finished}")
+        self.place(finished)
         self.end_call()
         self.finish(result)
 

@@ -26,7 +26,9 @@ from vm_jit.lowering import (
     STORES,
     TABLE,
     Emitter,
+    entry_signature,
     guest_flags,
+    region_type,
     supported,
 )
 from vm_jit.records import BUSY, HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, WORDS, Plan, Reason
@@ -34,7 +36,7 @@ from vm_jit.superinstructions import ANY, Steps, kind
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
 
-__all__ = ["build", "entry_signature", "region_type"]
+__all__ = ["build"]
 
 _CC: Final = "preserve_nonecc"
 _FLOAT: Final = {32: "float", 64: "double"}
@@ -681,21 +683,6 @@ def _sequence(
     e.store_pending()
     e.finish()
     return e.text(name)
-
-
-def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
-    """The type that a compiled region returns, and the registers that travel in it: pc, nothing, fuel, then each of those. So
-    fuel and registers come back in the host registers in which they were handed over."""
-    pins = [(file, slot) for file, slot in isa.pinned][: HOST.pins]
-    return "{ " + ", ".join(["i64"] * (3 + len(pins))) + " }", pins
-
-
-def entry_signature(isa: Isa) -> str:
-    """The parameters of a compiled region."""
-    _, pins = region_type(isa)
-    return ", ".join(
-        ["ptr noalias nonnull %st", "i64 %pc", "i64 %fuel", *(f"i64 %p{i}" for i in range(len(pins)))]
-    )
 
 
 def _enter_region(isa: Isa, threshold: int | None) -> str:

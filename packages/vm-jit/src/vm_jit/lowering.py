@@ -10,18 +10,30 @@ of a guest's spin loop. Atomics are sequentially consistent.
 
 from __future__ import annotations
 
-import platform
+import os
 from typing import Final
 
 from vm_core.engine import Cause
 from vm_core.memory import MAX_BITS, TABLE_OFFSET, Prot
+from vm_core.spec.isa import Isa
 from vm_core.spec.ops import mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 from vm_jit.compiler import has_segment
 from vm_jit.faults import FIXUPS
 
-__all__ = ["DECLARATIONS", "EMULATED", "FORCE", "HOST", "METADATA", "Emitter", "Host", "supported"]
+__all__ = [
+    "DECLARATIONS",
+    "EMULATED",
+    "FORCE",
+    "HOST",
+    "METADATA",
+    "Emitter",
+    "Host",
+    "entry_signature",
+    "region_type",
+    "supported",
+]
 
 FORCE: Final = 1 << 63
 """Set in a pc that compiled code returns: the instruction there must be interpreted (it was refused)."""
@@ -51,7 +63,8 @@ class Host:
         self.load_double, self.load_float = ("vmovsd", "vmovss") if avx else ("movsd", "movss")
 
 
-HOST: Final = Host(platform.machine())
+# PERF: importing platform takes 1.5 ms. A system without uname has no native engine.
+HOST: Final = Host(os.uname().machine if hasattr(os, "uname") else "")
 LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
 STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
 """The instructions of x86 for an access of so many bits; those that extend a load with zeros, and with the sign."""
@@ -792,3 +805,18 @@ def _flag_table() -> str:
 
 
 DECLARATIONS: Final = _declarations() + _flag_table()
+
+
+def region_type(isa: Isa) -> tuple[str, list[tuple[str, int]]]:
+    """The type that a compiled region returns, and the registers that travel in it: pc, nothing, fuel, then each of those. So
+    fuel and registers come back in the host registers in which they were handed over."""
+    pins = [(file, slot) for file, slot in isa.pinned][: HOST.pins]
+    return "{ " + ", ".join(["i64"] * (3 + len(pins))) + " }", pins
+
+
+def entry_signature(isa: Isa) -> str:
+    """The parameters of a compiled region."""
+    _, pins = region_type(isa)
+    return ", ".join(
+        ["ptr noalias nonnull %st", "i64 %pc", "i64 %fuel", *(f"i64 %p{i}" for i in range(len(pins)))]
+    )

@@ -28,9 +28,9 @@ _SPACE: Final = _TEXT + 2 * native.LONGEST + 64
 _PATH, _NOFOLLOW, _CLOEXEC = 0o10000000, 0o100000 if not HOST.x86 else 0o400000, 0o2000000
 _DIRECTORY: Final = 0o200000 if HOST.x86 else 0o40000
 _NUMBERS: Final = (
-    {"fstat": 5, "close": 3, "openat": 257, "newfstatat": 262, "statx": 332, "openat2": 437}
+    {"fstat": 5, "close": 3, "lseek": 8, "openat": 257, "newfstatat": 262, "statx": 332, "openat2": 437}
     if HOST.x86
-    else {"fstat": 80, "close": 57, "openat": 56, "newfstatat": 79, "statx": 291, "openat2": 437}
+    else {"fstat": 80, "close": 57, "lseek": 62, "openat": 56, "newfstatat": 79, "statx": 291, "openat2": 437}
 )
 _MODE: Final = 24 if HOST.x86 else 16
 """Where st_mode is in the host's struct stat."""
@@ -544,12 +544,24 @@ step:
 tried:
   %fd = phi i64 [ %walked, %walk ], [ %stepped, %step ]
   %opened = icmp sge i64 %fd, 0
-  br i1 %opened, label %describe, label %failed
+  br i1 %opened, label %sort, label %failed
 failed:
   %answer = call i1 @is_answer(i64 %fd)
   br i1 %answer, label %tell, label %no
 tell:
   ret i64 %fd
+sort:
+  ; Opening a FIFO for reading waits for its writer, which is Python's.
+  %waits = and i64 %flags, {_ACCESS | _NONBLOCK | abi.O_DIRECTORY}
+  %may.wait = icmp eq i64 %waits, 0
+  br i1 %may.wait, label %tried.seek, label %describe
+tried.seek:
+  %position = {_host("lseek", "i64 %fd", "i64 0", "i64 1")}
+  %no.seek = icmp eq i64 %position, -29
+  br i1 %no.seek, label %again, label %describe
+again:
+  %closed = {_host("close", "i64 %fd")}
+  br label %no
 describe:
   ; Whether it is a regular file is not known: what is written to a pipe is written in small pieces.
   %text = getelementptr i8, ptr %out, i64 {_TEXT}

@@ -16,7 +16,7 @@ from vm_core.errors import CacheError, EngineUnavailable
 from vm_core.record import record
 from vm_jit.cache import SUFFIX, Cache, pack, unpack, warn
 from vm_jit.code_memory import CodeMemory, Image, link
-from vm_jit.compiler import LEVELS, CompileError, Compiler, host_key, host_levels
+from vm_jit.compiler import LEVELS, CompileError, Compiler, has_segment, host_key, host_levels
 from vm_jit.sources import source_digest
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _build(part: str, isa: Isa, cache: Cache | None, memory: CodeMemory) -> Code
 
 def _wheel_paths(stem: str) -> list[str]:
     """The files that would do for this processor, the best first."""
+    if stem.startswith("baseline-") and not has_segment():
+        return []  # its code finds the arena by the segment
     place = os.path.join(os.path.dirname(__file__), DIRECTORY)
     return [os.path.join(place, f"{stem}-{level}{SUFFIX}") for level in host_levels()]
 

@@ -24,6 +24,7 @@ __all__ = [
     "HOT",
     "LAST",
     "LENGTH",
+    "LINKED",
     "LONGEST",
     "LOW",
     "MAX_LENGTH",
@@ -44,6 +45,8 @@ LOW: Final = 64
 """Jumps to one place before the baseline tier compiles it; a power of two."""
 HOT: Final = 2048
 """Jumps to one place before it is handed to the optimising tier; a multiple of LOW."""
+LINKED: Final = 8
+"""The bit that the address of a unit's entry has set, and that of a handler has not."""
 LONGEST: Final = 6
 """Instructions in a sequence that one handler does, at most; up to 8."""
 BUSY: Final = 2

@@ -23,7 +23,6 @@ from vm_core.spec.isa import Decoded, Isa
 from vm_core.spec.ops import EFFECTS, PURE, mask
 from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
-from vm_jit.interpreter import entry_signature, region_type
 from vm_jit.lines import MARK
 from vm_jit.lowering import (
     DECLARATIONS,
@@ -36,6 +35,8 @@ from vm_jit.lowering import (
     STATE,
     STORES,
     Emitter,
+    entry_signature,
+    region_type,
     supported,
 )
 from vm_jit.ranges import ANY, Interval, Ranges, is_near
@@ -268,6 +269,8 @@ _LEAST_TAKEN: Final = 240
 """Instructions that those of a shorter function may take in."""
 _SPILLED: Final = 5
 """Registers beyond those of the host with which LLVM gets along."""
+_TRIPS: Final = 2
+"""Trips between the state and a host register beyond its uses that a guest register may make."""
 _DISPATCH: Final = _CONTEXT - 1
 """Label of the block, without instructions, from which jumps to computed addresses go to the region's places: LLVM's allocation of
 registers is at its worst where each of many blocks leads to each of many others."""
@@ -596,8 +599,9 @@ class _Emit(Emitter):
         self.saved: list[tuple[Cell, str]] = []
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
         self.in_state_only: set[Cell] = set()
-        """The registers that an interpreter of the guest's uses least, where there are many more than the host has: it has instructions
-        with operands in memory. LLVM would move all of them about, from each operation to each other."""
+        """Registers that stay in the state, as the host has instructions with operands in memory: those that calls would carry back and
+        fro; and those that an interpreter of the guest's uses least, where there are many more than the host has. LLVM would move all
+        of them about, from each operation to each other."""
         self.exits: dict[
             frozenset[Cell], list[tuple[str, str]]
         ] = {}  # dirty cells -> (predecessor, pc value)
@@ -638,9 +642,67 @@ class _Emit(Emitter):
                 alike = [c for c in uses if c not in self.pinned and (c[0] in _FLOAT_FILES) == floats]
                 if len(alike) > room + _SPILLED and all(self.width(c) == 64 for c in alike):
                     self.in_state_only.update(sorted(alike, key=uses.__getitem__)[:-room])
-        self.free = [cell for cell in self.used if cell not in self.pinned and cell not in self.in_state_only]
         self.dirty = self._dirty()
         self.live = self._live()
+        self._leave_in_state()
+
+    def _leave_in_state(self) -> None:
+        """Leave in the state what would be carried between it and a register more often than it is used."""
+        weights = self._weights()
+        gain: dict[Cell, int] = {}
+
+        def count(cells: Iterable[Cell], weight: int) -> None:
+            for cell in cells:
+                gain[cell] = gain.get(cell, 0) + weight
+
+        for pc in self.region.roots:
+            count(self.live[pc], 1)
+        for pc, block in self.region.blocks.items():
+            weight, now = weights[pc], set(self.dirty[pc])
+            for _, insn in block.insns:
+                writes = self._writes(insn)
+                now |= writes
+                count(writes, -weight)
+                reads = {self._cell(insn, file, index) for file, index in insn.template.reads}
+                count([cell for cell in reads if cell is not None], -weight)
+            if block.kind == "call":
+                count(now, weight)
+                count(self.live.get(block.follow, ()), weight)
+            elif block.kind in ("ret", "indirect", "leave") and not block.returns:
+                count(now, weight)
+        chosen = {
+            cell
+            for cell, more in gain.items()
+            if more > _TRIPS and cell not in self.pinned | self.in_state_only and self.width(cell) == 64
+        }
+        self.in_state_only |= chosen
+        for cells in (*self.dirty.values(), *self.live.values()):
+            cells.difference_update(chosen)
+
+    def _weights(self) -> dict[int, int]:
+        """About how often each block runs, by the loops around it."""
+        blocks = self.region.blocks
+        base = {0: 0}
+        starts: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        for pc, block in blocks.items():
+            for to in self._successors(block):
+                if to <= pc and to // _CONTEXT == pc // _CONTEXT:
+                    starts[to] = starts.get(to, 0) + 1
+                    ends[pc] = ends.get(pc, 0) + 1
+        out: dict[int, int] = {}
+        depth = 0
+        for pc in sorted(blocks):
+            context = pc // _CONTEXT
+            depth += starts.get(pc, 0)
+            level = depth + base.get(context, 0)
+            out[pc] = 1 << 3 * min(level, 6)
+            depth -= ends.get(pc, 0)
+            block = blocks[pc]
+            for copy in (block.target if block.kind == "inline" else None, block.guess):
+                if copy is not None:
+                    base[copy // _CONTEXT] = level
+        return out
 
     def _cell(self, insn: Decoded, file: str, index: int | str) -> Cell | None:
         slot = insn.fields[index] if isinstance(index, str) else index

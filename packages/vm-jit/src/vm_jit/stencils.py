@@ -4,6 +4,9 @@ The baseline tier copies stencils one behind the other and fills the holes (:mod
 address of an external symbol whose range LLVM is told, so it becomes an immediate or a displacement; a relocation in
 the object says where it lies.
 
+A unit that goes to another (by a record, whose handler the other's code then is) leaves the ``frequent`` registers of the ISA in
+their pins: the address of such code is 8 modulo 16, which no handler's is, and what takes them from the state comes first in it.
+
 A stencil has the convention of the interpreter's handlers, with other things in the host registers: ``a`` and ``b``
 hold the first and the second operand from the main register file, ``a`` the result afterwards, and ``p0`` to ``p6``
 pass through, for guest registers that live in host registers (pins). A stencil ends with a jump to ``next``, which is
@@ -26,6 +29,7 @@ from vm_core.record import record
 from vm_core.spec.isa import Isa
 from vm_core.spec.ops import PURE, mask
 from vm_core.spec.template import Op, Template
+from vm_core.state import HEADER
 from vm_jit.faults import FIXUPS
 from vm_jit.interpreter import plan
 from vm_jit.lowering import (
@@ -40,9 +44,9 @@ from vm_jit.lowering import (
     Emitter,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import HEAT, HOT, LINKED, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
 
-__all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "read_object"]
+__all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "carried", "read_object"]
 
 PINS: Final = 7
 """Guest registers that can live in host registers."""
@@ -53,19 +57,32 @@ _ARGUMENTS: Final = (
 """In the order of the convention's registers (r12 to r15, rdi, rsi, rdx, rcx, r8, r9, r11, rax): handlers have the
 state where p0 is, the record in p1, the arena in p2, the page table in p3. The pins are those with numbers above 7, which
 x86 encodes alike."""
+CARRIED: Final = 5
+"""Pins, from p1 on, in which registers travel from unit to unit."""
 PIN_NUMBERS: Final = (4, 5, 6, 7, 0, 1, 3)
 """The low three bits of each pin's register number."""
 _CC: Final = "preserve_nonecc"
 _SIGNATURE: Final = ", ".join(f"i64 %{one}" for one in _ARGUMENTS)
-_BEGIN: Final = ("  %st = inttoptr i64 %state to ptr", "  %arena = inttoptr i64 %memory to ptr")
+_BEGIN: Final = (
+    "  %st = inttoptr i64 %state to ptr",
+    *(
+        (
+            f"  %arena.at = getelementptr i8, ptr %st, i64 {HEADER['arena']}",
+            f"  %arena = load ptr, ptr %arena.at, {STATE}",
+        )
+        if HOST.segment
+        else ("  %arena = inttoptr i64 %memory to ptr",)
+    ),
+)
+"""``memory`` is the arena's address; where that is the base of the segment gs, it is the arena's size, which addresses are compared with."""
 
 SOURCES: Final = (
     "slot0", "slot1", "slot2", "slot3", "imm0", "imm1", "pc", "next_pc", "next", "taken", "refuse", "tables",
-    "count", "uncount", "record", "handler",
+    "count", "uncount", "record", "handler", "link",
 )  # fmt: skip
 """What a hole can be filled with, by number."""
 _RANGES: Final = {
-    **dict.fromkeys(("slot0", "slot1", "slot2", "slot3"), (0, 1 << 16)),
+    **dict.fromkeys(("slot0", "slot1", "slot2", "slot3", "link"), (0, 1 << 16)),
     **dict.fromkeys(("imm0", "imm1", "count", "uncount"), (-(1 << 31), 1 << 31)),
     **dict.fromkeys(("pc", "next_pc"), (0, 1 << 32)),
     **dict.fromkeys(("record", "handler"), (-1, -1)),
@@ -95,6 +112,8 @@ class Flag:
     """If one operand is 0, the result is the other."""
     COMMUTES = 1
     """(Among the extra flags.) The operands may be exchanged."""
+    OFFSETS = 2
+    """(Among the extra flags.) The result is the operand plus the immediate."""
 
 
 @record(frozen=True)
@@ -124,7 +143,8 @@ class Stencil:
 
     ``forms`` are the numbers of the stencils that have operands in pins, 0 for none (:data:`FORMS`). A form's
     ``patches`` say how its code differs with its first and with its second pin; ``refused`` has bit 0 set if the first may
-    not be p0, bit 1 if the second may not. ``zero`` is the number of the stencil for an immediate that is 0, or 0."""
+    not be p0, bit 1 if the second may not. ``zero`` is the number of the stencil for an immediate that is 0, or 0; ``near`` that of the
+    access to memory whose first operand is known to be in the arena or not far from it, which the host's page protections check."""
 
     code: bytes
     holes: tuple[Hole, ...]
@@ -139,6 +159,7 @@ class Stencil:
     patches: tuple[tuple[Patch, ...], tuple[Patch, ...]] = ((), ())
     refused: int = 0
     zero: int = 0
+    near: int = 0
 
 
 _Code = tuple[bytes, tuple[Hole, ...]]
@@ -157,10 +178,16 @@ class _Stencil(Emitter):
     """Emits one stencil."""
 
     def __init__(
-        self, isa: Isa, how: Plan, literal: int | None = None, places: tuple[str, str, str] = ("a", "b", "a")
+        self,
+        isa: Isa,
+        how: Plan,
+        literal: int | None = None,
+        places: tuple[str, str, str] = ("a", "b", "a"),
+        *,
+        near: bool = False,
     ) -> None:
         super().__init__()
-        self.isa, self.plan, self.literal, self.places = isa, how, literal, places
+        self.isa, self.plan, self.literal, self.places, self.near = isa, how, literal, places, near
         self.main = isa.pinned[0][0]
         self.slots = {(role, file, name): (offset - 8) // 2 for role, file, name, offset in how.slots}
         self.fields = {name: i for i, (name, _, _) in enumerate(how.immediates)}
@@ -229,10 +256,20 @@ class _Stencil(Emitter):
 
     def look(self, address: str) -> None:
         """Refuse an address outside of the arena."""
+        if self.near:
+            return
         proceed = self.label()
-        inside = self.v(f"icmp ult i64 {address}, {1 << self.bits}")
+        inside = self.v(f"icmp ult i64 {address}, {'%memory' if HOST.segment else 1 << self.bits}")
         self.emit(f"br i1 {inside}, label %{proceed}, label %{self.refuse()}, {LIKELY}")
         self.place(proceed)
+
+    def place_of(self, address: str) -> str:
+        return self.v(f"inttoptr i64 {address} to ptr") if HOST.segment else self.host_pointer(address)
+
+    def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
+        if HOST.segment:
+            text = text.replace("$0", "%gs:$0") if type_ == "void" else text.replace("$1", "%gs:$1")
+        return super().access(text, constraints, type_, arguments)
 
     def faulting(self) -> str:
         if self._fault is None:
@@ -243,7 +280,7 @@ class _Stencil(Emitter):
         if op.guard is not None or op.width not in LOADS or not HOST.x86:
             return super().op_load(op, address)
         self.look(address)
-        pointer = f"ptr elementtype(i{op.width}) {self.host_pointer(address)}"
+        pointer = f"ptr elementtype(i{op.width}) {self.place_of(address)}"
         if op.width == 64:
             return self.access("movq $1, $0", "=r,*m", "i64", pointer)
         plain, signed = LOADS[op.width]
@@ -262,7 +299,7 @@ class _Stencil(Emitter):
             super().op_store(op, address, value)
             return
         self.look(address)
-        pointer = f"ptr elementtype(i{width}) {self.host_pointer(address)}"
+        pointer = f"ptr elementtype(i{width}) {self.place_of(address)}"
         self.access(STORES[width], "=*m,r", "void", f"{pointer}, i{width} {value}")
 
     def _simple(self, op: Op, a: list[str]) -> str:
@@ -364,6 +401,11 @@ def _direct(template: Template, op: Op, fields: dict[str, int]) -> tuple[int, in
     return None
 
 
+def carried(isa: Isa) -> tuple[tuple[str, int], ...]:
+    """The registers that travel from unit to unit, in pins 1 to :data:`CARRIED`."""
+    return isa.frequent[:CARRIED]
+
+
 # -- what is between instructions -------------------------------------------------------------------------------------
 
 
@@ -387,16 +429,34 @@ class _Glue(_Stencil):
     def write_register(self, value: str) -> None:
         self.emit(f"store i64 {value}, ptr {self.register()}, align 8, {STATE}")
 
+    def settle(self) -> None:
+        """Write the registers that travel from unit to unit to the state."""
+        for i, cell in enumerate(carried(self.isa)):
+            place = self.field_in_state(self.isa.layout.offset(*cell))
+            self.emit(f"store i64 %p{i + 1}, ptr {place}, align 8, {STATE}")
+
     def handler(self, handler: str, ip: str, fuel: str = "%fuel") -> None:
         """Tail-call a handler of the interpreter."""
+        self.settle()
         rest = dict.fromkeys(("a", "b", "state", "memory", "p4", "p5", "p6"), "poison")
-        self.tail(handler, p0="%state", p1=ip, p2="%memory", p3=self.load_state("pages"), fuel=fuel, **rest)
+        arena = self.load_state("arena") if HOST.segment else "%memory"
+        self.tail(handler, p0="%state", p1=ip, p2=arena, p3=self.load_state("pages"), fuel=fuel, **rest)
 
     def dispatch(self, ip: str) -> None:
+        """Go to a record's handler, or on in the unit that it has become the entry of."""
         pointer = self.v(f"inttoptr i64 {ip} to ptr")
-        self.handler(self.v(f"load ptr, ptr {pointer}, {RECORD}"), ip)
+        handler = self.v(f"load i64, ptr {pointer}, {RECORD}")
+        unit, other = self.label(), self.label()
+        linked = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
+        self.emit(f"br i1 {linked}, label %{unit}, label %{other}, {LIKELY}")
+        self.place(unit)
+        inner = self.v(f"add i64 {handler}, {_hole('link')}")
+        self.tail(self.v(f"inttoptr i64 {inner} to ptr"), a="poison", b="poison")
+        self.place(other)
+        self.handler(self.v(f"inttoptr i64 {handler} to ptr"), ip)
 
     def leave(self, reason: Reason, pc: str) -> None:
+        self.settle()
         self.store_state("pc", pc)
         self.store_state("fuel", "%fuel")
         self.store_state("reason", str(int(reason)))
@@ -493,7 +553,7 @@ def _glue() -> dict[str, Callable[[_Glue], None]]:
     def _enter(e: _Glue) -> None:
         """From the registers as handlers have them."""
         rest = dict.fromkeys(("a", "b", "p0", "p1", "p2", "p3", "p4", "p5", "p6"), "poison")
-        e.tail("@next", state="%p0", memory="%p2", **rest)
+        e.tail("@next", state="%p0", memory=str(1 << e.bits) if HOST.segment else "%p2", **rest)
 
     @add("store_a")
     def _store_a(e: _Glue) -> None:
@@ -515,13 +575,13 @@ def _glue() -> dict[str, Callable[[_Glue], None]]:
     @add("fuel")
     def _fuel(e: _Glue) -> None:
         """Begin a block of ``count`` instructions, of which no stop may be asked: else the interpreter does them."""
-        enough = e.label()
-        short = e.refuse()
-        few = e.v(f"icmp sle i64 %fuel, {_hole('count')}")
-        e.emit(f"br i1 {few}, label %{short}, label %{enough}, !prof !10")
+        left = e.v(f"add nsw i64 %fuel, {_hole('uncount')}")
+        enough, short = e.label(), e.label()
+        e.emit(f"br i1 {e.v(f'icmp sle i64 {left}, 0')}, label %{short}, label %{enough}, !prof !10")
         e.place(enough)
-        e.tail("@next", fuel=e.v(f"add i64 %fuel, {_hole('uncount')}"))
-        e.end()
+        e.tail("@next", fuel=left)
+        e.place(short)
+        e.tail("@refuse", a="poison", b="poison", fuel=left)
 
     @add("heat")
     def _heat(e: _Glue) -> None:
@@ -599,6 +659,7 @@ def build(
         outlines.append(None)
     numbers: dict[str, int] = {}
     zeros: dict[int, int] = {}
+    nears: dict[int, int] = {}
     for name, template in _templates(isa):
         how = plan(isa, template, "")
         made = None if how is None else _instruction(isa, template, how)
@@ -606,19 +667,28 @@ def build(
             numbers[name] = len(outlines)
             text.append(made.text(f"s{len(outlines)}"))
             outlines.append((template, how, made))
+            access = template.codes & {"load", "store"}
             if (
-                made.write != 255
+                template.codes >= {"field", "add"}
+                if access
+                else made.write != 255
                 and (
                     template.codes >= {"field", "add", "sext"} or template.codes >= {"field", "lshr", "sext"}
                 )
-                and "load" not in template.codes
             ):
-                # Compilers extend a sign by adding 0. A shift by a literal that is not 0 needs no extension, one by 0 does.
+                # Compilers extend a sign by adding 0. A shift by a literal that is not 0 needs no extension, one by 0 does. Where a
+                # pointer points to has no displacement.
                 plain = _instruction(isa, template, how, 0)
                 if plain is not None:
-                    zeros[len(outlines) - 1] = len(outlines)
+                    zeros[numbers[name]] = len(outlines)
                     text.append(plain.text(f"s{len(outlines)}"))
                     outlines.append((template, how, plain))
+            if _is_displaced(isa, template, made):
+                short = _instruction(isa, template, how, near=True)
+                if short is not None:
+                    nears[numbers[name]] = len(outlines)
+                    text.append(short.text(f"s{len(outlines)}"))
+                    outlines.append((template, how, short))
     tables = b""
     codes: dict[str, _Code] = {}
     for data in compile_all([_module(text[i::2]) for i in range(2)]):
@@ -641,7 +711,7 @@ def build(
         template, how, e = outline
         sizes = [*(size for _, _, size in how.immediates), 0, 0]
         flags = e.flags | (Flag.ESCAPE if missing else 0) | (Flag.MOVES if _moves(template) else 0)
-        extra = Flag.COMMUTES if _commutes(template) else 0
+        extra = (Flag.COMMUTES if _commutes(template) else 0) | (Flag.OFFSETS if _offsets(template) else 0)
         out.append(
             Stencil(
                 code,
@@ -655,6 +725,7 @@ def build(
                 extra=extra,
                 forms=of.get(number, (0, 0)),
                 zero=zeros.get(number, 0),
+                near=nears.get(number, 0),
             )
         )
     return [*out, *forms], tables, numbers
@@ -680,14 +751,40 @@ def _instruction(
     how: Plan,
     literal: int | None = None,
     places: tuple[str, str, str] = ("a", "b", "a"),
+    *,
+    near: bool = False,
 ) -> _Stencil | None:
     try:
-        e = _Stencil(isa, how, literal, places)
+        e = _Stencil(isa, how, literal, places, near=near)
         e.lower(template)
         e.finish()
     except _Unfit:
         return None
     return e
+
+
+def _is_displaced(isa: Isa, template: Template, e: _Stencil) -> bool:
+    """Whether an instruction does one plain access to memory, at its first operand plus its immediate."""
+    accesses = [op for op in template.ops if op.code in ("load", "store")]
+    if not HOST.x86 or len(accesses) != 1 or template.codes & {"check", "probe", "cas", "amo", "setpc"}:
+        return False
+    access = accesses[0]
+    width = access.width if access.code == "load" else template.ops[access.args[1]].width
+    address = template.ops[access.args[0]]
+    if access.guard is not None or width not in LOADS or address.code != "add":
+        return False
+    first, second = (template.ops[arg] for arg in address.args)
+    if first.code != "reg" or second.code != "field" or first.attr[0] != e.main:
+        return False
+    return e.reads[0] == e.slots.get(("r", *first.attr))
+
+
+def _offsets(template: Template) -> bool:
+    """Whether the result is the operand plus the immediate."""
+    ops = [op.code for op in template.ops]
+    return (
+        sorted(ops[:2]) == ["field", "reg"] and ops[2:] == ["add", "setreg"] and template.ops[2].width == 64
+    )
 
 
 def _moves(template: Template) -> bool:
@@ -838,7 +935,10 @@ def _forms(
             pair = chosen.get(number, (outline[2].literal, None))
             for name, first, second, literal in _trials(kind, pair):
                 places = tuple(_place(one, first, second) for one in FORMS[kind])
-                e = _instruction(isa, outline[0], outline[1], literal, (places[0], places[1], places[2]))
+                near = outline[2].near
+                e = _instruction(
+                    isa, outline[0], outline[1], literal, (places[0], places[1], places[2]), near=near
+                )
                 if e is not None:
                     text.append(e.text(f"s{number}_{kind}_{name}"))
     found: dict[str, _Code] = {}

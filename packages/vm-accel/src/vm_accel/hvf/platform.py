@@ -322,7 +322,7 @@ class HvfVm:
         return found
 
     def _at(self, address: int) -> _Mapping | None:
-        for mapping in self._mappings.values():
+        for mapping in list(self._mappings.values()):  # others may map meanwhile
             if 0 <= address - mapping.guest < mapping.size:
                 return mapping
         return None

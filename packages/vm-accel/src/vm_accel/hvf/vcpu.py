@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Self
 
 from vm_accel import arm64_text
+from vm_accel.arm64_walk import translate
 from vm_accel.completion import Fault, Steps, Touch
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
@@ -34,7 +35,6 @@ from vm_accel.hvf import abi, psci
 from vm_accel.hvf.platform import check
 from vm_accel.hvf.syndrome import Class, DataAbort, data_abort, exception_class, system_access
 from vm_accel.hvf.vectors import setter
-from vm_accel.hvf.walk import translate
 from vm_accel.interface import Bus, State
 from vm_accel.pending import ONES, Ending, Observer, Pending
 from vm_core.errors import UsageError

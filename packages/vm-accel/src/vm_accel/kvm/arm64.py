@@ -39,6 +39,7 @@ struct kvm_vcpu_events {
     struct { uint8_t serror_pending, serror_has_esr, ext_dabt_pending, pad[5]; uint64_t serror_esr; } exception;
     uint32_t reserved[12];
 };
+struct kvm_reg_list { uint64_t n; };
 """
 """``alignment`` and the vregs, 128 bits each, are spelt so that cffi needs no 16-byte alignment."""
 
@@ -60,6 +61,7 @@ CALLS: Final[dict[str, Call]] = {
     "KVM_SET_DEVICE_ATTR": Call("W", 0xE1, "kvm_device_attr"),
     "KVM_GET_DEVICE_ATTR": Call("W", 0xE2, "kvm_device_attr"),
     "KVM_HAS_DEVICE_ATTR": Call("W", 0xE3, "kvm_device_attr"),
+    "KVM_GET_REG_LIST": Call("RW", 0xB0, "kvm_reg_list"),
 }
 KVM_CAP_ARM_VM_IPA_SIZE: Final = 165
 KVM_CAP_ARM_NISV_TO_USER: Final = 177

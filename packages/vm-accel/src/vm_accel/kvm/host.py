@@ -34,11 +34,19 @@ def flavour(device: Path = Path("/dev/kvm"), modules: Path = Path("/sys/module")
     if sys.platform != "linux":
         return Flavour("none", f"{sys.platform} has no KVM")
     if not device.exists():
-        return Flavour("none", f"there is no {device}", "load the kvm module, or allow nested virtualisation")
+        return Flavour(
+            "none",
+            f"there is no {device}",
+            "load the module (sudo modprobe kvm_intel, or kvm_amd), or allow nested virtualisation",
+        )
     try:
         version = _api_version(device)
     except OSError as error:
-        return Flavour("none", f"cannot open {device}: {error.strerror}", "add the user to the kvm group")
+        return Flavour(
+            "none",
+            f"cannot open {device}: {error.strerror}",
+            "add the user to the kvm group: sudo usermod -aG kvm $USER, then log in again",
+        )
     if version != KVM_API_VERSION:
         return Flavour("none", f"{device} speaks API version {version}, not {KVM_API_VERSION}")
     # Modules and built-in parts of the kernel alike have a directory there.

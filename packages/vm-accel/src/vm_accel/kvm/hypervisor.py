@@ -6,6 +6,7 @@ import errno
 import platform
 import weakref
 from contextlib import suppress
+from functools import cached_property
 from typing import Final, Self
 
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
@@ -41,6 +42,31 @@ _HARDWARE: Final = frozenset(
 """What the paravirtual flavour lacks: debug exceptions of ring 3 go to the guest, and its emulator knows no data breakpoints."""
 
 
+class _CpuidTable:
+    """A model as KVM takes it. Made once; only the number of the CPU changes in it from vCPU to vCPU."""
+
+    def __init__(self, model: X86Model) -> None:
+        self.model = model
+        leaves = model.leaves
+        head = ffi.sizeof("struct kvm_cpuid2")
+        self._buffer = ffi.new("uint8_t[]", head + len(leaves) * ffi.sizeof("struct kvm_cpuid_entry2"))
+        self.pointer = ffi.cast("struct kvm_cpuid2 *", self._buffer)
+        self.pointer.nent = len(leaves)
+        self._entries = ffi.cast("struct kvm_cpuid_entry2 *", self._buffer + head)
+        for i, leaf in enumerate(leaves):
+            self._entries[i] = (*leaf, [0, 0, 0])
+        self._initial = [i for i, leaf in enumerate(leaves) if leaf.function == 1]
+        self._x2apic = [i for i, leaf in enumerate(leaves) if leaf.function in (0xB, 0x1F)]
+
+    def number(self, index: int) -> None:
+        """As :meth:`X86Model.for_cpu`."""
+        for i in self._initial:
+            entry = self._entries[i]
+            entry.ebx = entry.ebx & 0x00FF_FFFF | (index & 0xFF) << 24
+        for i in self._x2apic:
+            self._entries[i].edx = index
+
+
 class Kvm:
     """See :class:`vm_accel.interface.Hypervisor`. ``kernel`` is for tests, which let its calls fail."""
 
@@ -52,6 +78,7 @@ class Kvm:
         self._capabilities: dict[int, int] = {}
         self._model: X86Model | None = None
         self._msrs: tuple[int, ...] | None = None
+        self._table: _CpuidTable | None = None
         self._vms: weakref.WeakSet[KvmVm] = weakref.WeakSet()
         if platform.machine() != "x86_64":
             raise AcceleratorUnavailable(f"KVM on {platform.machine()} hosts is not driven yet")
@@ -139,6 +166,16 @@ class Kvm:
         if self._model is None:
             self._model = X86Model(tuple(self._supported()))
         return self._model
+
+    @cached_property
+    def has_avx(self) -> bool:
+        return self.model().has("avx")
+
+    def cpuid_table(self, model: X86Model) -> _CpuidTable:
+        """The model as a structure of KVM; valid until the next call."""
+        if self._table is None or self._table.model is not model:
+            self._table = _CpuidTable(model)
+        return self._table
 
     def _supported(self) -> list[Leaf]:
         head, each = ffi.sizeof("struct kvm_cpuid2"), ffi.sizeof("struct kvm_cpuid_entry2")

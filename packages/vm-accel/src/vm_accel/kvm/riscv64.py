@@ -39,6 +39,7 @@ struct kvm_riscv_timer { uint64_t frequency, time, compare, state; };
 struct kvm_debug_exit_arch { };
 struct kvm_guest_debug_arch { };
 struct kvm_sync_regs { };
+struct kvm_reg_list { uint64_t n; };
 struct kvm_guest_debug_control { uint32_t control, pad; };
 """
 """The three that are empty have no bytes, which cffi cannot say (to it they have one): what is passed is the control alone."""
@@ -52,6 +53,7 @@ CALLS: Final[dict[str, Call]] = {
     "KVM_SET_DEVICE_ATTR": Call("W", 0xE1, "kvm_device_attr"),
     "KVM_GET_DEVICE_ATTR": Call("W", 0xE2, "kvm_device_attr"),
     "KVM_HAS_DEVICE_ATTR": Call("W", 0xE3, "kvm_device_attr"),
+    "KVM_GET_REG_LIST": Call("RW", 0xB0, "kvm_reg_list"),
     "KVM_INTERRUPT": Call("W", 0x86, "kvm_interrupt"),
     "KVM_SET_GUEST_DEBUG": Call("W", 0x9B, "kvm_guest_debug_control"),
 }

@@ -115,8 +115,7 @@ class KvmVcpu:
         self._structures = Structures(
             self._kernel, fd, xsave_bytes=vm.xsave_bytes, extended=vm.xsave_bytes > 4096
         )
-        self._loaded = False
-        self._ran = False
+        self._view[_READY] = 1  # until KVM has said something
         self._pending = _NONE
         self._answer: tuple[int, int, bool] | None = None  # offset, bytes, may be refused
         self._queue: deque[Exit] = deque()
@@ -128,6 +127,7 @@ class KvmVcpu:
         self._stepping = False
         self._resume_at: int | None = None  # the rip of the breakpoint that `run` returned last
         self._pc_at = 0  # its guest-virtual address
+        self._at_breakpoint = False  # either of these two is to be looked at
         self._without: int | None = None  # the breakpoint that is left out for one step
         self._parts: tuple[Any, ...] = (
             self._kernel.ioctl,
@@ -137,21 +137,23 @@ class KvmVcpu:
             self._words,
             self._structures.cache,
             vm.zones,
+            ffi.buffer(pointer, size),
+            self._queue,
         )
+        self._load()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
     def run(self, bus: Bus | None = None) -> Exit:
         # PERF: benchmarks/accel.py; everything that is needed at each exit is a local variable.
-        ioctl, fd, null, view, words, cache, zones = self._parts
-        if self._queue:
+        ioctl, fd, null, view, words, cache, zones, buffer, queue = self._parts
+        if queue:
             found = self._from_queue(bus)
             if found is not None:
                 return found
-        if self._resume_at is not None or self._without is not None:
+        if self._at_breakpoint:
             self._step_over()
         self._thread = kick.here.number
-        self._answer = None
         try:
             while True:
                 if cache:
@@ -161,33 +163,35 @@ class KvmVcpu:
                     found = self._failed(view)
                     if found is None:
                         continue
-                    reason = 0
-                else:
-                    found = None
-                    reason = words[2]
-                self._loaded = self._ran = True
-                self._pending = _NONE
+                    self._pending = _NONE
+                    if zones:
+                        self._drain(bus, found)
+                    return self._ordered(found) if queue else found
+                reason = words[2]
                 if zones:
-                    self._drain(bus)
-                if found is not None:
-                    return self._ordered(found)
+                    self._pending = _NONE
+                    self._drain(bus, None)
                 if reason == 2:
                     direction, size, port, times, offset = _IO(view, _UNION)
                     length = size * times
                     if direction:
                         self._pending = _WRITE
+                        data = buffer[offset : offset + length]
                         if bus is None:
-                            data = bytes(view[offset : offset + length])
-                            return self._ordered(_new(PortIo, (port, size, True, times, data)))
-                        out = bus.port_out
-                        for at in range(offset, offset + length, size):
-                            out(port, size, int.from_bytes(view[at : at + size], "little"))
+                            found = _new(PortIo, (port, size, True, times, data))
+                            return self._ordered(found) if queue else found
+                        if times == 1:
+                            bus.port_out(port, size, int.from_bytes(data, "little"))
+                        else:
+                            for at in range(0, length, size):
+                                bus.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
                     else:
                         self._pending = _READ
                         view[offset : offset + length] = b"\xff" * length
                         if bus is None:
                             self._answer = offset, length, False
-                            return self._ordered(_new(PortIo, (port, size, False, times, b"")))
+                            found = _new(PortIo, (port, size, False, times, b""))
+                            return self._ordered(found) if queue else found
                         mask = (1 << 8 * size) - 1
                         for at in range(offset, offset + length, size):
                             value = bus.port_in(port, size) & mask
@@ -198,20 +202,23 @@ class KvmVcpu:
                         self._pending = _WRITE
                         value = int.from_bytes(data[:size], "little")
                         if bus is None:
-                            return self._ordered(_new(Mmio, (address, size, True, value)))
+                            found = _new(Mmio, (address, size, True, value))
+                            return self._ordered(found) if queue else found
                         bus.write(address, size, value)
                     else:
                         self._pending = _READ
                         view[_MMIO_DATA : _MMIO_DATA + 8] = b"\xff" * 8
                         if bus is None:
                             self._answer = _MMIO_DATA, size, False
-                            return self._ordered(_new(Mmio, (address, size, False, 0)))
+                            found = _new(Mmio, (address, size, False, 0))
+                            return self._ordered(found) if queue else found
                         value = bus.read(address, size) & ((1 << 8 * size) - 1)
                         view[_MMIO_DATA : _MMIO_DATA + 8] = value.to_bytes(8, "little")
                 else:
-                    other = self._decode(reason)
-                    if other is not None:
-                        return self._ordered(other)
+                    self._pending = _NONE
+                    found = self._decode(reason)
+                    if found is not None:
+                        return self._ordered(found) if queue else found
         finally:
             self._thread = 0
 
@@ -230,8 +237,6 @@ class KvmVcpu:
 
     def _ordered(self, found: Exit) -> Exit:
         """Coalesced writes, which came before, are returned before."""
-        if not self._queue:
-            return found
         self._queue.append(found)
         return self._queue.popleft()
 
@@ -280,7 +285,7 @@ class KvmVcpu:
                 _why, number, value = _MSR(view, _UNION)
                 view[_UNION] = 0
                 if reason == 30:
-                    self._pending = _WRITE
+                    self._pending = _READ  # it may be refused
                     self._answer = _MSR_DATA, 0, True
                     return SysReg(SysRegSpace.MSR, number, True, value)
                 self._pending = _READ
@@ -320,6 +325,7 @@ class KvmVcpu:
             if dr6 >> index & 1:
                 if kind is DebugKind.BREAKPOINT:
                     self._resume_at, self._pc_at = self._general[_RIP], address
+                    self._at_breakpoint = True
                 return Debug(pc, kind, address)
         return Debug(pc, DebugKind.STEP) if self._stepping else None
 
@@ -343,27 +349,33 @@ class KvmVcpu:
         self._with_all()
 
     def _with_all(self) -> None:
+        self._at_breakpoint = False
         if self._without is not None:
             self._without = None
             self._apply_debug()
 
-    def _drain(self, bus: Bus | None) -> None:
-        """Coalesced writes, of all vCPUs, to the bus or into the queue."""
+    def _drain(self, bus: Bus | None, behind: Exit | None) -> None:
+        """Coalesced writes, of all vCPUs, to the bus or into the queue. ``behind`` comes after them; None: what KVM_RUN says."""
+        rows = deque[Mmio | PortIo]()
         for address, length, is_port, data in self._vm.coalesced(self):
             value = data[:length]
-            found: Mmio | PortIo
             if is_port:
-                found = PortIo(address, length, True, 1, value)
+                rows.append(PortIo(address, length, True, 1, value))
             else:
-                found = Mmio(address, length, True, int.from_bytes(value, "little"))
-            if bus is None:
-                self._queue.append(found)
-            else:
-                self._dispatch(found, bus)
+                rows.append(Mmio(address, length, True, int.from_bytes(value, "little")))
+        try:
+            while bus is not None and rows:
+                self._dispatch(rows.popleft(), bus)
+        except BaseException:
+            # The device's exception passes through `run`; the next one goes on here.
+            after = behind if behind is not None else self._accessed(self._words[2])
+            self._queue.extend((*rows, after) if after is not None else rows)
+            raise
+        self._queue.extend(rows)
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:
         answer = self._answer
-        if answer is None or self._queue:
+        if answer is None or self._pending != _READ or self._queue:
             raise UsageError("the last exit takes no answer")
         offset, length, refusable = answer
         if fault and not refusable:
@@ -380,7 +392,7 @@ class KvmVcpu:
 
     def _settle(self) -> None:
         """Let KVM finish the instruction of the last exit, without running another one."""
-        ioctl, fd, null, view, words, cache, _zones = self._parts
+        ioctl, fd, null, view, words, cache, *_ = self._parts
         if self._pending == _NONE:
             return
         cache.clear()
@@ -436,11 +448,12 @@ class KvmVcpu:
     def __getitem__(self, name: str) -> int:
         index = _GENERAL.get(name)
         if index is not None:
-            if not self._loaded:
-                self._load()
             if index == _RIP and self._pending == _WRITE:
                 self._settle()
-            return self._general[index]
+            try:
+                return self._general[index]
+            except ValueError:
+                _closed()
         place = PLACES.get(name)
         if place is not None:
             self._check_name(name)
@@ -454,8 +467,6 @@ class KvmVcpu:
         if index is None:
             self.set_registers({name: value})
             return
-        if not self._loaded:
-            self._load()
         if index == _RIP and self._pending:
             self._settle()
         try:
@@ -505,11 +516,9 @@ class KvmVcpu:
         return self._structures.get(name)
 
     def _load(self) -> None:
-        self._check_open()
         # SAFETY: kvm_regs has the length of these bytes of the shared page.
         pointer = ffi.cast("struct kvm_regs *", ffi.cast("uint8_t *", self._pointer) + _REGISTERS)
         call(self._kernel, self._fd, "KVM_GET_REGS", pointer)
-        self._loaded = True
 
     def _push(self) -> None:
         """Give changed general registers to KVM now, for calls that look at them."""
@@ -527,8 +536,6 @@ class KvmVcpu:
     def save(self) -> State:
         self._check_open()
         self._settle()
-        if not self._loaded:
-            self._load()
         structures = self._structures
         state: State = {
             "format": _FORMAT,
@@ -566,7 +573,6 @@ class KvmVcpu:
         structures.restore_msrs(dict(state["msrs"]))
         for name, index in _GENERAL.items():
             self._general[index] = state["registers"][name]
-        self._loaded = True
         self._words[_DIRTY] |= _SYNC_GENERAL
         self._push()
         # Last: setting registers drops pending exceptions.
@@ -593,7 +599,8 @@ class KvmVcpu:
             wanted.append((DebugKind.WATCHPOINT, address, size, 1 if writes_only else 3))
         if len(wanted) > 4:
             raise UsageError(f"{len(wanted)} breakpoints and watchpoints; the CPU has registers for 4")
-        self._settle()
+        if self._pending == _WRITE:
+            self._settle()
         self._stepping = step
         self._debug_control = (
             (_ENABLE if step or wanted or trap_break else 0)
@@ -606,7 +613,7 @@ class KvmVcpu:
             for i, (_kind, address, size, how) in enumerate(wanted)
         ]
         self._breakpoints = {i: (row[0], row[1]) for i, row in enumerate(wanted)}
-        self._without = None
+        self._without, self._at_breakpoint = None, False
         self._apply_debug()
 
     def _apply_debug(self, *, without: int | None = None) -> None:
@@ -632,10 +639,9 @@ class KvmVcpu:
                 "this VM has an interrupt controller inside KVM", hint="use KvmVm.set_irq or KvmVm.msi"
             )
         # What KVM said last holds unless the caller has changed the flags since.
-        said = self._ran and not self._words[_DIRTY] & _SYNC_GENERAL
+        said = not self._words[_DIRTY] & _SYNC_GENERAL
         if not self["rflags"] & _IF or (said and not self._view[_READY]):
             raise UsageError("the guest cannot take an interrupt now", hint="request_irq_window, then run")
-        self._settle()
         argument = ffi.new("struct kvm_interrupt *", {"irq": vector})
         call(self._kernel, self._fd, "KVM_INTERRUPT", argument)
         self._view[_READY] = 0
@@ -674,10 +680,9 @@ class KvmVcpu:
         if self._thread:
             raise UsageError("this vCPU is running", hint="kick it, and wait until run has returned")
         fd, self._fd = self._fd, -1
-        self._parts = (_closed, fd, None, None, None, {}, ())
         self._queue.clear()
+        self._parts = (_closed, fd, None, None, None, {}, (), None, self._queue)
         self._structures.forget()
-        self._loaded = False
         for view in (self._general, self._words, self._view):
             view.release()
         self._vm.forget_vcpu(self)

@@ -56,7 +56,7 @@ class KvmVm:
         self.ring_bytes = config.dirty_ring * ffi.sizeof("struct kvm_dirty_gfn")
         self.xsave_bytes = hypervisor.xsave_bytes
         self.has_xcrs = hypervisor.has(Capability.XCRS)
-        self.has_ymm = self.has_xcrs and hypervisor.model().has("avx")
+        self.has_ymm = self.has_xcrs and hypervisor.has_avx
         self._fd = -1
         self._slots: dict[int, _Slot] = {}
         self._free: list[int] = []
@@ -264,14 +264,9 @@ class KvmVm:
         return pointer
 
     def _set_model(self, vcpu: int, model: X86Model, index: int) -> None:
-        leaves = model.for_cpu(index).leaves
-        head = ffi.sizeof("struct kvm_cpuid2")
-        buffer = ffi.new("uint8_t[]", head + len(leaves) * ffi.sizeof("struct kvm_cpuid_entry2"))
-        ffi.cast("struct kvm_cpuid2 *", buffer).nent = len(leaves)
-        entries = ffi.cast("struct kvm_cpuid_entry2 *", buffer + head)
-        for i, leaf in enumerate(leaves):
-            entries[i] = (*leaf, [0, 0, 0])
-        call(self.kernel, vcpu, "KVM_SET_CPUID2", ffi.cast("struct kvm_cpuid2 *", buffer))
+        table = self.hypervisor.cpuid_table(model)
+        table.number(index)
+        call(self.kernel, vcpu, "KVM_SET_CPUID2", table.pointer)
 
     def forget_vcpu(self, vcpu: KvmVcpu) -> None:
         """``vcpu`` is being closed."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Final
 
+from vm_accel.errors import AcceleratorUnavailable
 from vm_accel.interface import MachineConfig
 from vm_accel.pc import linux
 from vm_core.engine import Availability
@@ -24,6 +26,15 @@ _MOST: Final = 1 << 40
 _MAX_CPUS: Final = 255
 
 
+def _lacking() -> str:
+    """Why this host can have none; empty if it may."""
+    if sys.platform != "linux":
+        return f"{sys.platform} has no KVM"
+    if platform.machine() != "x86_64":
+        return f"machines over KVM are of x86-64, and this host is {platform.machine()}"
+    return ""
+
+
 class KvmMachines:
     """Linux machines of x86-64. See :class:`vm_accel.interface.MachineBackend`."""
 
@@ -32,12 +43,14 @@ class KvmMachines:
 
     @staticmethod
     def probe() -> Availability:
-        if sys.platform != "linux":
-            return Availability(False, f"{sys.platform} has no KVM")
+        if reason := _lacking():
+            return Availability(False, reason)
         return Kvm.probe()
 
     def create(self, config: MachineConfig) -> PcMachine:
         """A stopped machine. Files are looked at when it starts. Raises UsageError for what these machines do not have."""
+        if reason := _lacking():
+            raise AcceleratorUnavailable(reason)
         if config.kernel is None:
             raise UsageError(
                 "machines over KVM start a kernel, and have no firmware",

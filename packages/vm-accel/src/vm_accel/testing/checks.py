@@ -211,6 +211,18 @@ def the_pc_is_behind_an_access(hypervisor: Hypervisor) -> None:
         _same(made.vcpu.run(), Halt())
 
 
+@check(_F.PORT_IO, _F.HALT, _F.BREAKPOINTS)
+def debugging_can_change_in_an_exit(hypervisor: Hypervisor) -> None:
+    with guest(hypervisor, "in al, 0x10; mov ebx, eax; hlt") as made:
+        made.vcpu.run()
+        made.vcpu.debug(breakpoints=[CODE + 2])
+        made.vcpu.complete(0x42)
+        _same(made.vcpu.run(), Debug(CODE + 2, DebugKind.BREAKPOINT, CODE + 2))
+        made.vcpu.debug()
+        _same(made.vcpu.run(), Halt())
+        _same(made.vcpu["rbx"], 0x42)
+
+
 @check(_F.PORT_IO, _F.HALT)
 def the_pc_can_be_set_in_an_exit(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "in al, 0x10; ud2; mov ebx, 9; hlt") as made:

@@ -309,7 +309,7 @@ class WhpxVm:
 
     def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
         """The host's view of guest-physical bytes, if they are memory that the guest may access so."""
-        for mapping in self._mappings.values():
+        for mapping in list(self._mappings.values()):  # others may map meanwhile
             at = address - mapping.guest
             if 0 <= at and at + size <= mapping.size:
                 if is_write and not mapping.flags & abi.Map.Write:

@@ -97,6 +97,8 @@ class WhpxVcpu:
         self._window = False
         self._step = self._trap_break = False
         self._breakpoints: tuple[int, ...] = ()
+        # The address of a breakpoint that was reported: to go on, it must be passed once.
+        self._passing: int | None = None
         self._watched = 0
         self._hidden_step = False
 
@@ -219,11 +221,12 @@ class WhpxVcpu:
         if self._step or self._breakpoints:
             flags = self._read(Part(Register.Rflags))
             wanted = flags | (_TF if self._step else 0)
-            if self._breakpoints and self._read(Part(Register.Rip)) in self._breakpoints:
-                wanted |= _RF  # it was reported already
+            if self._passing is not None and self._read(Part(Register.Rip)) == self._passing:
+                wanted |= _RF
             if wanted != flags:
                 self._write(Part(Register.Rflags), wanted)
                 self._hidden_step = self._step and not flags & _TF
+        self._passing = None
         if self._window:
             self._write(Part(Register.DeliverabilityNotifications), abi.NOTIFY_INTERRUPT)
         self._flush()
@@ -452,6 +455,8 @@ class WhpxVcpu:
         access = self._context.IoPortAccess
         info = int(access.AccessInfo)
         size = info >> abi.IO_SIZE_SHIFT & abi.IO_SIZE_MASK
+        if size not in (1, 2, 4):
+            return Unknown(int(ExitReason.X64IoPortAccess), self.raw_exit())
         port, is_write = int(access.PortNumber), bool(info & abi.IO_IS_WRITE)
         self._cache[Register.Rax] = int(access.Rax)
         if info & abi.IO_STRING:
@@ -600,6 +605,7 @@ class WhpxVcpu:
             return Unknown(int(ExitReason.Exception), self.raw_exit())
         reasons = int(found.ExceptionParameter) | self._read(Part(Register.Dr6))
         if rip in self._breakpoints and not reasons & 1 << 14:
+            self._passing = rip
             return Debug(rip, DebugKind.BREAKPOINT, rip)
         for index in range(4):
             if reasons & self._watched & 1 << index:

@@ -70,6 +70,33 @@ class Waiter:
         self.woken = False
 
 
+def _wait_in_queue(
+    thread: GuestThread,
+    waiter: Waiter,
+    lock: threading.Lock,
+    leave: Callable[[], None],
+    deadline: float | None,
+    interrupted: int,
+) -> int:
+    """Wait until the waiter is woken, 0, or the deadline, -ETIMEDOUT, or a signal, ``interrupted``. Whoever gives up leaves its queue,
+    with ``lock`` held, which every wake takes."""
+    while True:
+        try:
+            reason = thread.block(deadline, lambda: waiter.woken)
+        except Parked:
+            thread.waiter = waiter
+            raise
+        if waiter.woken:
+            return 0
+        if reason == 0:
+            continue
+        with lock:
+            if waiter.woken:
+                return 0
+            leave()
+        return reason if reason == -errno.ETIMEDOUT else interrupted
+
+
 class FutexTable:
     """All waiters of a process."""
 
@@ -134,27 +161,17 @@ class FutexTable:
                 if not same:
                     self._leave(waiter, address, queue)
                     return -errno.EAGAIN
-        while True:
-            try:
-                reason = thread.block(deadline, lambda: waiter.woken)
-            except Parked:
-                thread.waiter = waiter
-                raise
-            if waiter.woken:
-                return 0
-            if reason == 0:
-                continue
-            with self.lock:
-                if waiter.woken:
-                    return 0
-                for at, queue in list(self.queues.items()):
-                    # A requeue may have moved it.
-                    if waiter in queue:
-                        self._leave(waiter, at, queue)
-                        break
-            if reason == -errno.ETIMEDOUT:
-                return reason
-            return RESTART if deadline is None else _RESTART_TIMED
+
+        def leave() -> None:
+            for at, queue in list(self.queues.items()):
+                # A requeue may have moved it.
+                if waiter in queue:
+                    self._leave(waiter, at, queue)
+                    break
+
+        return _wait_in_queue(
+            thread, waiter, self.lock, leave, deadline, RESTART if deadline is None else _RESTART_TIMED
+        )
 
     def _leave(self, waiter: Waiter, address: int, queue: deque[Waiter]) -> None:
         """Take a waiter out of the queue of an address. The lock is held."""
@@ -557,28 +574,17 @@ class PiTable:
         return self._wait(thread, waiter, deadline, RESTART)
 
     def _wait(self, thread: GuestThread, waiter: _PiWaiter, deadline: float | None, interrupted: int) -> int:
-        while True:
-            try:
-                reason = thread.block(deadline, lambda: waiter.woken)
-            except Parked:
-                thread.waiter = waiter
-                raise
-            if waiter.woken:
-                return 0
-            if reason == 0:
-                continue
-            with self._lock:
-                if waiter.woken:
-                    return 0
-                for queues in (self._queues, self._moving):
-                    for at, queue in list(queues.items()):
-                        if waiter in queue:
-                            queue.remove(waiter)
-                            if not queue:
-                                del queues[at]
-                                if queues is self._queues:
-                                    self._mark(at, _CLEAR_WAITERS)
-            return reason if reason == -errno.ETIMEDOUT else interrupted
+        def leave() -> None:
+            for queues in (self._queues, self._moving):
+                for at, queue in list(queues.items()):
+                    if waiter in queue:
+                        queue.remove(waiter)
+                        if not queue:
+                            del queues[at]
+                            if queues is self._queues:
+                                self._mark(at, _CLEAR_WAITERS)
+
+        return _wait_in_queue(thread, waiter, self._lock, leave, deadline, interrupted)
 
     def _hand_over(self, address: int, kept: int) -> None:
         """The owner gives a lock up: the first waiter has it, or nobody. The lock is held."""

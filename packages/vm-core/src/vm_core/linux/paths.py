@@ -22,6 +22,8 @@ host holds open as a descriptor; then one call names the last component in that 
   relative to the descriptor of the one before. Links are read and resolved here, in the guest's name space, and ``..``
   goes back to the descriptor that was held open, so it cannot climb out of a directory that was moved meanwhile.
 
+Native code of an engine looks for paths by the first of these ways only, by what :meth:`Namespace.places` says.
+
 A magic link (/proc/PID/fd/N in a bound host /proc) is only text in this scheme.
 """
 

@@ -109,7 +109,8 @@ class Decoded:
 class Isa:
     """``unit`` is the alignment of instructions in bytes. ``state`` maps a parameter name to a view's factory, which
     takes the tracer. ``pinned`` lists the (file, slot) cells of 64 bits that compiled code should keep
-    in host registers across guest calls, most valuable first, ``preserved`` those that functions keep by convention.
+    in host registers across guest calls, most valuable first, ``preserved`` those that functions keep by convention,
+    ``frequent`` those of 64 bits, of the first file of ``pinned``, that instructions name most often.
     ``texts`` are the modules that define the instructions;
     they are imported, in this order, when an instruction is first asked for: a program whose code comes from the cache
     needs none."""
@@ -125,11 +126,13 @@ class Isa:
         machine: int = 0,
         pinned: tuple[tuple[str, int], ...] = (),
         preserved: tuple[tuple[str, int], ...] = (),
+        frequent: tuple[tuple[str, int], ...] = (),
         texts: tuple[str, ...] = (),
     ) -> None:
         self.name, self.unit, self.machine = name, unit, machine
         self.pinned = pinned
         self.preserved = preserved
+        self.frequent = frequent
         self.layout = StateLayout(files)
         self.kinds = fields
         self.state = state

@@ -250,6 +250,8 @@ rv = RiscV(
     # sp, ra, a0, s0 to s4: what nearly every function uses, and what it saves and gives back.
     pinned=tuple(("x", number) for number in (2, 1, 10, 8, 9, 18, 19, 20)),
     preserved=tuple((file, number) for file in ("x", "f") for number in (8, 9, *range(18, 28))),
+    # a5, sp, a0, a4, s0: most operands of compiled programs.
+    frequent=tuple(("x", number) for number in (15, 2, 10, 14, 8)),
     # The rows of rvc refer to the others.
     texts=tuple(f"vm_core.isa.riscv.{name}" for name in ("csr", "rva", "rvb", "rvfd", "rvi", "rvm", "rvc")),
 )
