@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -20,10 +21,11 @@ from vm_accel.errors import HypervisorError
 from vm_accel.exits import ShutdownKind
 from vm_accel.interface import Disk, Feature, MachineConfig, MachineEvent, MachineState, Network
 from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.kvm.kernel import Kernel, ffi, request
 from vm_accel.pc.backend import KvmMachines
 from vm_accel.pc.machine import PcMachine
 from vm_accel.testing import pc_kernel
-from vm_core.errors import LoadError, UsageError
+from vm_core.errors import LoadError, UsageError, VmError
 from vm_core.loader import ProgramNotFound
 
 pytest.importorskip("keystone", reason="needs keystone-engine")
@@ -252,6 +254,63 @@ def test_nothing_is_left(make: Any, image: Path) -> None:
     assert (open_now(), threading.active_count()) == (before, threads)
     machine.close()
     assert open_now() < before
+
+
+class FailsOnce(Kernel):
+    """The real kernel, except for call number ``at``. Keeps account of its descriptors."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._real, self.ioctl = self.ioctl, self._ioctl
+        self.at, self.calls, self.runs = at, 0, 0
+        self._here = threading.local()
+
+    def errno(self) -> int:
+        failed: bool = getattr(self._here, "failed", False)
+        return errno.EPERM if failed else super().errno()
+
+    def _fails(self) -> bool:
+        self.calls += 1
+        self._here.failed = self.calls - 1 == self.at
+        return bool(self._here.failed)
+
+    def _ioctl(self, fd: int, number: int, argument: Any) -> int:
+        self.runs += number == request("KVM_RUN")
+        return -1 if self._fails() else int(self._real(fd, number, argument))
+
+    def open(self, path: str) -> int:
+        return -1 if self._fails() else super().open(path)
+
+    def mmap(self, fd: int, size: int, offset: int) -> Any:
+        return ffi.cast("void *", -1) if self._fails() else super().mmap(fd, size, offset)
+
+
+def test_every_call_of_a_start_fails_once(make: Any, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear error each, from start or as the event, and nothing is left."""
+    machine = make(pc_kernel.bzimage(pc_kernel.RESET_BODY), disks=(Disk(image),))
+    machine.start()
+    last(machine)
+    machine._join()
+    before = len(os.listdir("/proc/self/fd"))
+    for at in range(1000):
+        kernel = FailsOnce(at)
+        monkeypatch.setattr("vm_accel.pc.machine.Kvm", lambda kernel=kernel: Kvm(kernel=kernel))
+        refused = None
+        try:
+            machine.start()
+        except VmError as error:
+            refused = error
+        event = last(machine)
+        machine._join()
+        assert event.state is MachineState.FAILED, (at, event)
+        assert "EPERM" in event.error or "cannot be opened" in event.error, (at, event)
+        if refused is not None:
+            assert (refused.code in {"VM310", "VM311"}, str(refused)) == (True, event.error)
+        assert len(os.listdir("/proc/self/fd")) == before, (at, event)
+        if kernel.runs > 3:
+            break
+    assert at > 30
+    assert "KVM_RUN" in event.error
 
 
 def test_a_machine_that_nobody_closes_in_time_is_closed(make: Any) -> None:
