@@ -524,11 +524,14 @@ class DescriptorCalls(Emitter):
         self.emit(f"br i1 {forever}, label %{begin}, label %{timed}")
         self.place(timed)
         at = self.require_range(request, 16, READ)
-        self.require_range(request, 16, WRITE)  # where what is left of the time is told
         given = self.once(at), self.once(self.at(at, 8))
         self.require(self.compare("sge", given[0], 0))
         self.require(self.compare("ult", given[1], BILLION))
-        known = self.label()
+        some, known = self.label(), self.label()
+        waits = self.compare("ne", self.v(f"or i64 {given[0]}, {given[1]}"), 0)
+        self.emit(f"br i1 {waits}, label %{some}, label %{known}")
+        self.place(some)
+        self.require_range(request, 16, WRITE)  # where what is left of the time is told
         self.emit(f"br label %{known}")
         self.place(known)
         self.emit(f"br label %{begin}")
