@@ -599,8 +599,8 @@ class _Emit(Emitter):
         self.saved: list[tuple[Cell, str]] = []
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
         self.in_state_only: set[Cell] = set()
-        """Registers that stay in the state, as the host has instructions with operands in memory: those that calls would carry back and
-        fro; and those that an interpreter of the guest's uses least, where there are many more than the host has. LLVM would move all
+        """Registers that stay in the state, as the host has instructions with operands in memory: those that calls would carry back
+        and forth; and those that an interpreter of the guest's uses least, where there are many more than the host has. LLVM would move all
         of them about, from each operation to each other."""
         self.exits: dict[
             frozenset[Cell], list[tuple[str, str]]
