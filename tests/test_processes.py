@@ -45,6 +45,17 @@ static int reap(pid_t pid) {
 
 FORK = r"""
 int global = 1;
+/* Whether /proc says of a process that it is as large as a small program: 1 for its size, 2 for what of it is there. */
+static int small(pid_t pid) {
+    char path[64], text[2048] = {0};
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY);
+    read(fd, text, sizeof text - 1);
+    close(fd);
+    unsigned long size = 0, there = 0;
+    sscanf(strrchr(text, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %lu %lu", &size, &there);
+    return (size > 0 && size < 1 << 30) | (there < 1 << 18) << 1;
+}
 int main(void) {
     int pipes[2], local = 2;
     pipe(pipes);
@@ -56,6 +67,11 @@ int main(void) {
         _exit(77);
     }
     int facts[4];
+    pid_t waits = fork();
+    if (!waits) pause(), _exit(0);
+    say("small", small(waits));
+    kill(waits, SIGKILL);
+    say("killed", reap(waits));
     say("read", read(pipes[0], facts, sizeof facts));
     say("other pid", facts[0]), say("parent", facts[1]), say("its global", facts[2]), say("its local", facts[3]);
     say("status", reap(child)), say("global", global), say("local", local);

@@ -71,7 +71,9 @@ def test_machines_and_vcpus_are_not_mixed_up(host: dict[str, Availability]) -> N
     with pytest.raises(UsageError, match="whole machines"):
         vm_accel.choose("vz")
     with pytest.raises(UsageError, match="vCPUs"):
-        vm_accel.choose("kvm", machines=True)
+        vm_accel.choose("whpx", machines=True)
+    host["kvm"] = Availability(True)
+    assert [vm_accel.choose("kvm", machines=each).name for each in (False, True)] == ["kvm", "kvm"]
 
 
 def test_a_backend_that_is_not_there_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

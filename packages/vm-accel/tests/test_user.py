@@ -394,6 +394,30 @@ def test_a_call_that_does_not_return_leaves_a_guest_that_can_be_reset(service: G
 
 
 @pytest.mark.kvm
+def test_a_guest_leaves_nothing_behind(build: Path) -> None:
+    def use(*, end: bool) -> None:
+        with Guest([str(build / "service-static")], stdio=(None, None, None)) as guest:
+            guest.snapshot()
+            guest.call("count")
+            if end:
+                with pytest.raises(GuestEnded):
+                    guest.call("leave")
+            else:
+                guest.reset()
+
+    def mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    use(end=False)
+    use(end=True)
+    descriptors, before = len(os.listdir("/proc/self/fd")), mappings()
+    for number in range(12):
+        use(end=number % 2 == 0)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert mappings() <= before + 6
+
+
+@pytest.mark.kvm
 def test_the_same_page_is_reset_each_time_it_is_written(service: Guest) -> None:
     service.snapshot()
     for _ in range(200):

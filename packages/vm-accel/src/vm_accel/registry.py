@@ -27,6 +27,8 @@ _CLASSES: Final = {
     "whpx": "vm_accel.whpx:Whpx",
     "vz": "vm_accel.vz:Vz",
 }
+_MACHINES: Final = {"kvm": "vm_accel.pc.backend:KvmMachines", "vz": "vm_accel.vz:Vz"}
+"""Who makes whole machines. vz has no vCPUs to give."""
 _LIBRARIES: Final = {"hvf": "VM_HVF_LIBRARY", "whpx": "VM_WHPX_LIBRARY", "vz": "VM_VZ_LIBRARY"}
 """A library to load in place of the system's own, with the same entry points: the simulators of the tests."""
 
@@ -43,6 +45,11 @@ def _load(name: str) -> Any:
     if name == "kvm" and platform.machine() in {"aarch64", "riscv64"}:
         return import_module("vm_accel.kvm.one_reg").KvmOneReg
     module, _, attribute = _CLASSES[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _load_machines(name: str) -> Any:
+    module, _, attribute = _MACHINES[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
@@ -84,14 +91,14 @@ def choose(wanted: str | None = None, *, machines: bool = False) -> Choice:
     """Which back end to use. ``wanted`` is one of CHOICES; None: ``VM_ACCEL``, else ``auto``.
 
     ``auto`` takes the first that works, or none, and the reason says so: whoever composes shows it. A back end that was named and
-    does not work raises AcceleratorUnavailable; a wrong name UsageError. ``machines``: whole machines (vz), not vCPUs.
+    does not work raises AcceleratorUnavailable; a wrong name UsageError. ``machines``: whole machines (kvm, vz), not vCPUs.
     """
     name = wanted if wanted is not None else os.environ.get("VM_ACCEL") or "auto"
     if name not in CHOICES:
         raise UsageError(f"no accelerator is called {name!r}", hint=f"one of {', '.join(CHOICES)}")
     if name == "none":
         return Choice("none", "not wanted")
-    fitting = [each for each in _CLASSES if (each == "vz") == machines]
+    fitting = list(_MACHINES) if machines else [each for each in _CLASSES if each != "vz"]
     if name != "auto":
         if name not in fitting:
             what = "runs vCPUs" if machines else "runs whole machines"
@@ -124,4 +131,4 @@ def open_machines(wanted: str | None = None) -> MachineBackend:
     choice = choose(wanted, machines=True)
     if choice.name == "none":
         raise AcceleratorUnavailable(f"no machine backend: {choice.reason}", hint=choice.hint)
-    return cast("MachineBackend", _load(choice.name)())
+    return cast("MachineBackend", _load_machines(choice.name)())

@@ -326,6 +326,67 @@ def doctor(as_json: bool) -> int:
     return checks.exit_status(findings)
 
 
+# -- machines --------------------------------------------------------------------------------------------------------
+
+
+@cli.command("boot")
+@click.argument("kernel", type=click.Path(path_type=Path))
+@click.option("--initrd", type=click.Path(path_type=Path), help="The first file system.")
+@click.option(
+    "--append",
+    metavar="TEXT",
+    help="The kernel's command line. [default: console=ttyS0 panic=-1; under vz hvc0]",
+)
+@click.option(
+    "--disk", "disks", metavar="FILE[,ro]", multiple=True, help="A raw image as a virtio disk. Repeatable."
+)
+@click.option("--memory", default="512M", show_default=True, metavar="SIZE", help="The machine's memory.")
+@click.option("--cpus", default=1, show_default=True, type=click.IntRange(1, 255), help="Its processors.")
+@click.option("--accel", metavar="NAME", help="kvm or vz. [default: VM_ACCEL, else the one that works]")
+@click.option("--timeout", metavar="SECONDS", help="Pull the plug after so long; exit status 124.")
+@_JSON
+def boot_machine(
+    kernel: Path,
+    initrd: Path | None,
+    append: str | None,
+    disks: tuple[str, ...],
+    memory: str,
+    cpus: int,
+    accel: str | None,
+    timeout: str | None,
+    as_json: bool,
+) -> int:
+    """Start a Linux kernel of this machine's own kind, on its hypervisor, in this terminal.
+
+    Exit status 0: the machine was switched off or restarted, 1: it crashed. Ctrl-A x switches it off.
+    """
+    from vm_accel.interface import MachineConfig
+    from vm_cli import boot
+    from vm_cli.settings import SECONDS, SIZE
+
+    try:
+        size = SIZE.parse(memory)
+        seconds = None if timeout is None else SECONDS.parse(timeout)
+    except ValueError as error:
+        raise UsageError(f"--memory {memory} or --timeout {timeout}: {error}") from None
+    config = MachineConfig(
+        kernel=kernel,
+        initrd=initrd,
+        cpus=cpus,
+        memory_bytes=size,
+        disks=tuple(boot.disk(text) for text in disks),
+    )
+    found = boot.boot(config, append, accel, seconds)
+    if as_json:
+        # Standard output is the guest's.
+        click.echo(json.dumps(found), err=True)
+    elif found["status"]:
+        from vm_cli.report import note
+
+        note(f"the machine ended: {found['ended']}")
+    return int(found["status"])
+
+
 # -- accelerators ----------------------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ class KvmVm:
         if config.irqchip:
             call(self.kernel, self._fd, "KVM_CREATE_IRQCHIP")
         if config.pit:
-            call(self.kernel, self._fd, "KVM_CREATE_PIT2", ffi.new("struct kvm_pit_config *"))
+            call(self.kernel, self._fd, "KVM_CREATE_PIT2", ffi.new("struct kvm_pit_config *", {"flags": 1}))
         if config.msr_exits:
             self._enable(Capability.X86_USER_SPACE_MSR, _MSR_REASONS)
         if config.dirty_ring:

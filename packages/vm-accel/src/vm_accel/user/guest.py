@@ -91,6 +91,7 @@ class Guest:
         self._hot: set[int] = set()
         self._runs: list[tuple[int, int]] = []
         self._moved: list[tuple[int, int]] = []
+        self._closed = False
         self._known: dict[str, int] = {}
         self._late = self._in_place = self._restore = False
         self.process = Process(list(argv), engine=make, **{"program": argv[0], **options})
@@ -288,11 +289,15 @@ class Guest:
 
     def close(self) -> None:
         """End the program. Twice is once."""
-        if self.process.stopping:
+        if self._closed:
             return
-        self.process.end("stopped")
-        self.process.main._leave()
-        self.process._finish()
+        self._closed = True
+        process = self.process
+        if process.threads:
+            process.end("stopped")
+            process.main._leave()
+        process._finish()
+        process.close()
         if self._snapshot is not None:
             self._snapshot.copy.close()
             self._snapshot = None

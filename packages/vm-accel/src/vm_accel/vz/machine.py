@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
+from vm_accel.console import Console
 from vm_accel.errors import HypervisorError
 from vm_accel.interface import MachineConfig, MachineEvent, MachineState
 from vm_accel.vz import table
 from vm_accel.vz.configuration import configure
-from vm_accel.vz.console import Console
 from vm_accel.vz.failure import raised
 from vm_accel.vz.objc import Failure, Queue, Runtime, Scope
 from vm_accel.vz.vsock import VsockListener, taken

@@ -123,6 +123,12 @@ class Family:
                 self._drop(-os.getpid())
             if pid not in self._pids():
                 self._append(pid)
+                # Until it says something of itself, it is what its parent is.
+                at, mine = self._row(pid), self._row(os.getpid())
+                if reserved and min(at, mine) >= 0:
+                    self._map[at : at + _ROW_BYTES] = self._map[mine : mine + _ROW_BYTES]
+                    _, *rest = _HEAD.unpack_from(self._map, at)
+                    _HEAD.pack_into(self._map, at, 0, *rest)
 
     def forget(self, pid: int) -> None:
         """The process is over, and nobody else has the pid yet (it has not been waited for)."""

@@ -293,8 +293,13 @@ class Emulated:
     # -- makers -------------------------------------------------------------------------------------------------
 
     def _pids(self) -> list[int]:
-        family = self.process.family
-        return [self.process.pid] if family is None else family.members()
+        process = self.process
+        # A child may not have joined the family yet.
+        return (
+            [process.pid]
+            if process.family is None
+            else [*dict.fromkeys((*process.family.members(), *process.children))]
+        )
 
     def _self(self) -> Node:
         return Node(_LINK, target=f"/proc/{self.process.pid}")
@@ -423,6 +428,8 @@ class Emulated:
         else:
             layout = (0, 0, 0)
             fields[17] = "1"
+            # Its size on the host is mostly what is reserved for its memory.
+            fields[20] = str(int(fields[21]) * PAGE)
         for at, value in zip((23, 24, 25), layout, strict=True):
             fields[at] = str(value)
         for at in range(26, len(fields)):
@@ -473,7 +480,7 @@ class Emulated:
             f"NSpid:\t{pid}",
         ]
         if state != "Z":
-            kib = process.memory.committed >> 10 if own else int(fields[20]) >> 10
+            kib = process.memory.committed >> 10 if own else int(fields[21]) * PAGE >> 10
             peak = process.memory.peak >> 10 if own else kib
             lines += [
                 f"VmPeak:\t{peak:8} kB",

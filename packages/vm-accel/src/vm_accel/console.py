@@ -1,4 +1,4 @@
-"""The serial console's ends on our side: two pipes, since that is what the framework reads and writes."""
+"""A machine's console, our side of it: two pipes, since that is what VZ reads and writes, and what ``select`` takes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ class Console(io.RawIOBase):
         for fd in theirs:
             if fd >= 0:
                 os.close(fd)
+
+    def reopen(self) -> None:
+        """After ``release``: new pipes in the place of the old, at the same descriptors of ours."""
+        self._open()
+        if self.theirs != (-1, -1):
+            return
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        os.dup2(ours_in, self._input, inheritable=False)
+        os.dup2(ours_out, self._output, inheritable=False)
+        os.close(ours_in)
+        os.close(ours_out)
+        self.theirs = (theirs_in, theirs_out)
 
     def readable(self) -> bool:
         return True

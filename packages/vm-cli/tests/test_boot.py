@@ -1,0 +1,148 @@
+"""``vm boot``, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.testing import pc_kernel
+from vm_cli.boot import disk
+
+pytest.importorskip("keystone", reason="needs keystone-engine")
+needs_kvm = pytest.mark.skipif(not Kvm.probe().available, reason=f"needs KVM: {Kvm.probe().reason}")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("VM_")}
+    return {**environ, "VM_CONFIG": "", "NO_COLOR": "1", **variables}
+
+
+def vm(*words: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vm_cli", *words],
+        capture_output=True,
+        text=True,
+        input=typed,
+        env=environment(**variables),
+        timeout=120,
+        check=False,
+    )
+
+
+def kernel(directory: Path, body: str = pc_kernel.DEVICES_BODY) -> str:
+    path = directory / "kernel"
+    path.write_bytes(pc_kernel.bzimage(body))
+    return str(path)
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_it_boots(tmp_path: Path) -> None:
+    image, initrd = tmp_path / "a,b.img", tmp_path / "initrd"
+    image.write_bytes(b"A" * 512 + b"B" * 512 + b"C" * 512)
+    initrd.write_bytes(b"initrd!!")
+    done = vm(
+        *("boot", kernel(tmp_path), "--disk", str(image), "--initrd", str(initrd), "--memory", "16M"),
+        *("--cpus", "2", "--append", "one two", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stderr)
+    assert (found["ended"], found["status"]) == ("off", 0)
+    assert "\ncommand line one two\n" in done.stdout
+    assert f"\ninitrd {int.from_bytes(b'initrd!!', 'little'):016x}\n" in done.stdout
+    # The other console's line may stand in the middle of one of these.
+    assert "hello over hvc\n" in done.stdout
+    assert image.read_bytes() == b"A" * 512 + b"B" * 1024
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_standard_input_goes_to_the_console(tmp_path: Path) -> None:
+    done = vm("boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M", typed="typed q")
+    assert done.returncode == 0
+    assert done.stdout.endswith("typed q")
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_statuses(tmp_path: Path) -> None:
+    crashed = vm("boot", kernel(tmp_path, pc_kernel.TRIPLE_FAULT_BODY), "--memory", "16M")
+    assert (crashed.returncode, crashed.stderr) == (1, "vm: note: the machine ended: triple fault\n")
+    again = vm("boot", kernel(tmp_path, pc_kernel.RESET_BODY), "--memory", "16M", "--json")
+    assert (again.returncode, json.loads(again.stderr)["ended"]) == (0, "reset")
+    late = vm("boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M", "--timeout", "500ms")
+    assert late.returncode == 124
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(b"#!/bin/sh\n")
+    assert vm("boot", str(wrong), "--memory", "16M").returncode == 126
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    path = kernel(tmp_path)
+    for words, status, text in (
+        (["boot", str(tmp_path / "none")], 127, "error[VM202]"),
+        (["boot", path, "--disk", str(tmp_path / "none")], 2, "error[VM001]: disk"),
+        (["boot", path, "--memory", "lots"], 2, "error[VM001]"),
+        (["boot", path, "--timeout", "soon"], 2, "error[VM001]"),
+        (["boot", path, "--cpus", "0"], 2, "error[VM001]"),
+        (["boot", path, "--accel", "whpx"], 2, "error[VM001]: whpx runs vCPUs only"),
+        (["boot", path, "--accel", "none"], 125, "error[VM310]"),
+    ):
+        done = vm(*words)
+        assert (done.returncode, done.stdout) == (status, ""), done.stderr
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_in_a_terminal(tmp_path: Path) -> None:
+    """Keys go through as they are, Ctrl-C too; Ctrl-A x pulls the plug, and the terminal is as it was."""
+    ours, theirs = pty.openpty()
+    import termios
+
+    before = termios.tcgetattr(theirs)
+    words = [sys.executable, "-m", "vm_cli", "boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M"]
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment()) as process:
+        try:
+            seen = b""
+
+            def until(text: bytes) -> None:
+                nonlocal seen
+                end = time.monotonic() + 60
+                while text not in seen:
+                    assert time.monotonic() < end, seen
+                    if select.select([ours], [], [], 1)[0]:
+                        seen += os.read(ours, 4096)
+
+            until(b"\nmemory 0000000000100000")
+            until(b"0000000000000001\n")
+            os.write(ours, b"\x03#\x01\x01#")
+            until(b"\x03#\x01#")
+            os.write(ours, b"\x01x")
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_disks_by_name() -> None:
+    assert [(str(d.path), d.read_only) for d in map(disk, ("a", "a,ro", "a,b", "a,b,rw"))] == [
+        ("a", False),
+        ("a", True),
+        ("a,b", False),
+        ("a,b", False),
+    ]
