@@ -186,9 +186,14 @@ _MACHINES: Final = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"
 
 def accelerated(wanted: str, isa: str) -> str:
     """The hypervisor for a program of ``isa``, or "none". ``auto`` without one says why; a named one must be there and fit."""
-    import platform
+    # PERF: importing platform takes 2 ms; where there is no uname, it is asked.
+    if hasattr(os, "uname"):
+        machine = os.uname().machine
+    else:
+        import platform
 
-    native = _MACHINES.get(platform.machine().lower()) == isa
+        machine = platform.machine()
+    native = _MACHINES.get(machine.lower()) == isa
     if wanted == "auto" and not native:
         return "none"  # PERF: nearly every guest; no hypervisor could run it, so none is looked for
     from vm_accel.registry import choose
