@@ -42,9 +42,9 @@ _PATIENCE_SECONDS: Final = 1.5
 _GRACE_SECONDS: Final = 0.3
 _SHORT_SECONDS: Final = 0.5
 _MAX_GROWTH: Final = 6
-_SHARE: Final = 0.35
+_SHARE: Final = 0.5
 """LLVM's time, over the first second of the run: no program pays much more for it than it can gain."""
-_MORE: Final = 0.15
+_MORE: Final = 0.25
 """The same for the time behind that; and for what waits when a program has ended for the first time, over the whole run."""
 _REPORTS: Final = 12
 """Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
