@@ -150,7 +150,7 @@ def test_what_json_holds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "tier"), [("jit", "llvm"), ("baseline", "baseline")])
 def test_hot_code_side_by_side(tmp_path: Path, engine: str, tier: str) -> None:
-    image = guest(tmp_path, 150_000_000 if engine == "jit" else 30_000_000)
+    image = guest(tmp_path, 1_000_000_000 if engine == "jit" else 30_000_000)
     vm(
         "run", "--engine", engine, image
     )  # what LLVM makes is kept: below it is there from the start, however slow LLVM is today
