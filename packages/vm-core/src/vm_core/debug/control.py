@@ -534,9 +534,13 @@ class Debugger:
                         control.number = action.number
             self.current = None
             for control in self.controls.values():
-                if control.event is not None and not self._holds(control, control.event):
+                if control.event is None or control.hold:
+                    # Of one that stays, it is seen when it is resumed: a client that steps another thread over a breakpoint takes
+                    # that away meanwhile.
+                    continue
+                if not self._holds(control, control.event):
                     control.event = None
-                if control.event is not None and not control.hold:
+                else:
                     self.current = control
                     self.notify()
                     return
