@@ -303,15 +303,15 @@ def test_translation_by_the_guests_tables(vm: HvfVm, ram: Ram) -> None:
             ram.put(at + 8, struct.pack("<Q", 1 << granule + step | 0x401))
             expected, address = 1 << granule + step | 0x4567, 1 << granule + step | 0x4567
         vcpu.set_registers({"sctlr_el1": 1, "tcr_el1": 64 - size | tg0 << 14 | 1 << 23, "ttbr0_el1": table})
-        assert vcpu._translate(address, is_write=True) == expected
+        assert vcpu.translate(address, is_write=True) == expected
         with pytest.raises(Fault):
-            vcpu._translate(9 << granule + (0 if granule == 12 else step), is_write=False)
+            vcpu.translate(9 << granule + (0 if granule == 12 else step), is_write=False)
         with pytest.raises(Fault):
-            vcpu._translate(0xFFFF_8000_0000_0000, is_write=False)
+            vcpu.translate(0xFFFF_8000_0000_0000, is_write=False)
         if granule == 12:
-            assert vcpu._translate(4 << 12, is_write=False) == 0x0900_1000
+            assert vcpu.translate(4 << 12, is_write=False) == 0x0900_1000
             with pytest.raises(Fault):
-                vcpu._translate(4 << 12, is_write=True)
+                vcpu.translate(4 << 12, is_write=True)
 
 
 def test_power_calls(vm: HvfVm, ram: Ram) -> None:

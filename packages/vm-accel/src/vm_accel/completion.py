@@ -22,7 +22,7 @@ from vm_core.state import CpuState
 if TYPE_CHECKING:
     from vm_core.spec.isa import Isa
 
-__all__ = ["Fault", "Guest", "Steps", "Touch", "Undecided", "by_text", "port_string", "x86_move"]
+__all__ = ["Fault", "Guest", "Steps", "Touch", "Undecided", "VcpuGuest", "by_text", "port_string", "x86_move"]
 
 
 class Touch(NamedTuple):
@@ -60,6 +60,43 @@ class Guest(Protocol):
 
     def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
         """The bytes at a guest-physical address if they are memory that may be accessed so; None for a device."""
+
+
+class _Machine(Protocol):
+    """What has a vCPU's memory."""
+
+    def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None: ...
+
+
+class _Vcpu(Protocol):
+    """A vCPU of any back end."""
+
+    @property
+    def vm(self) -> _Machine: ...
+    def __getitem__(self, name: str, /) -> int: ...
+    def __setitem__(self, name: str, value: int, /) -> None: ...
+    def translate(self, address: int, *, is_write: bool) -> int: ...
+
+
+class VcpuGuest:
+    """:class:`Guest` of a vCPU, whose registers are written at once."""
+
+    __slots__ = ("_vcpu",)
+
+    def __init__(self, vcpu: _Vcpu) -> None:
+        self._vcpu = vcpu
+
+    def get(self, name: str) -> int:
+        return self._vcpu[name]
+
+    def put(self, name: str, value: int) -> None:
+        self._vcpu[name] = value
+
+    def translate(self, address: int, *, is_write: bool) -> int:
+        return self._vcpu.translate(address, is_write=is_write)
+
+    def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
+        return self._vcpu.vm.ram(address, size, is_write=is_write)
 
 
 X86_NAMES: Final = (

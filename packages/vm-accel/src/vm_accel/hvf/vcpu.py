@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vm_accel import arm64_text
 from vm_accel.arm64_walk import translate
-from vm_accel.completion import Fault, Steps, Touch
+from vm_accel.completion import Fault, Steps, Touch, VcpuGuest
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -58,27 +58,6 @@ GENERAL: Final[dict[str, int]] = {
     "fpsr": abi.Register.FPSR,
 }
 VECTORS: Final = {f"v{i}": i for i in range(32)}
-
-
-class _View:
-    """:class:`vm_accel.completion.Guest` of one vCPU."""
-
-    __slots__ = ("vcpu",)
-
-    def __init__(self, vcpu: HvfVcpu) -> None:
-        self.vcpu = vcpu
-
-    def get(self, name: str) -> int:
-        return self.vcpu[name]
-
-    def put(self, name: str, value: int) -> None:
-        self.vcpu[name] = value
-
-    def translate(self, address: int, *, is_write: bool) -> int:
-        return self.vcpu._translate(address, is_write=is_write)
-
-    def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
-        return self.vcpu.vm.ram(address, size, is_write=is_write)
 
 
 class HvfVcpu:
@@ -364,7 +343,7 @@ class HvfVcpu:
             code = self._code(pc)
             if code is None:
                 return Unknown(reason, raw)
-            steps, commit = arm64_text.prepare(code, self, _View(self))
+            steps, commit = arm64_text.prepare(code, self, VcpuGuest(self))
 
         def undecided() -> Exit:
             return Unknown(reason, raw)
@@ -389,12 +368,14 @@ class HvfVcpu:
 
     def _code(self, pc: int) -> bytes | None:
         try:
-            found = self.vm.ram(self._translate(pc, is_write=False), 4, is_write=False)
+            found = self.vm.ram(self.translate(pc, is_write=False), 4, is_write=False)
         except Fault:
             return None
         return None if found is None else bytes(found)
 
-    def _translate(self, address: int, *, is_write: bool) -> int:
+    def translate(self, address: int, *, is_write: bool) -> int:
+        """Guest-virtual to guest-physical. Raises completion.Fault."""
+
         def read(at: int) -> int | None:
             found = self.vm.ram(at, 8, is_write=False)
             return None if found is None else int.from_bytes(found, "little")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from vm_accel import arm64_text
 from vm_accel.arm64_walk import translate
-from vm_accel.completion import Fault
+from vm_accel.completion import Fault, VcpuGuest
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.exits import (
     Exit,
@@ -356,27 +356,6 @@ class OneRegVm:
         self.close()
 
 
-class _View:
-    """:class:`vm_accel.completion.Guest` of one vCPU."""
-
-    __slots__ = ("vcpu",)
-
-    def __init__(self, vcpu: OneRegVcpu) -> None:
-        self.vcpu = vcpu
-
-    def get(self, name: str) -> int:
-        return self.vcpu[name]
-
-    def put(self, name: str, value: int) -> None:
-        self.vcpu[name] = value
-
-    def translate(self, address: int, *, is_write: bool) -> int:
-        return self.vcpu.translate(address, is_write=is_write)
-
-    def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
-        return self.vcpu.vm.ram(address, size, is_write=is_write)
-
-
 class OneRegVcpu:
     """See :class:`vm_accel.interface.Vcpu`."""
 
@@ -596,7 +575,7 @@ class OneRegVcpu:
             code = None
         if code is None:
             return undecided()
-        steps, commit = arm64_text.prepare(bytes(code), self, _View(self))
+        steps, commit = arm64_text.prepare(bytes(code), self, VcpuGuest(self))
         return self._pending.drive(steps, Ending(commit, fault, undecided), bus)
 
     def _answered(self, give: Callable[[int], None]) -> None:

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vm_accel.completion import X86_NAMES, Fault, Steps, Undecided, by_text, finished, port_string, x86_move
+from vm_accel.completion import (
+    X86_NAMES,
+    Fault,
+    Steps,
+    Undecided,
+    VcpuGuest,
+    by_text,
+    finished,
+    port_string,
+    x86_move,
+)
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -49,12 +59,13 @@ _GENERAL: Final = tuple(Register(i) for i in range(16))
 _FLAG_BITS: Final = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
 
 
-class _View:
+class _View(VcpuGuest):
     """:class:`vm_accel.completion.Guest` over the register cache; what is put is dropped unless it is committed."""
 
     __slots__ = ("changed", "vcpu")
 
     def __init__(self, vcpu: WhpxVcpu) -> None:
+        super().__init__(vcpu)
         self.vcpu = vcpu
         self.changed: dict[str, int] = {}
 
@@ -69,12 +80,6 @@ class _View:
         for name, value in self.changed.items():
             self.vcpu._write(FIXED[name], value)
         self.changed.clear()
-
-    def translate(self, address: int, *, is_write: bool) -> int:
-        return self.vcpu._translate(address, is_write=is_write)
-
-    def ram(self, address: int, size: int, *, is_write: bool) -> memoryview | None:
-        return self.vcpu.vm.ram(address, size, is_write=is_write)
 
 
 class WhpxVcpu:
@@ -333,7 +338,7 @@ class WhpxVcpu:
         """Up to ``size`` bytes of the guest's text, fewer where its page ends."""
         size = min(size, 0x1000 - (linear & 0xFFF))
         try:
-            found = self.vm.ram(self._translate(linear & ONES, is_write=False), size, is_write=False)
+            found = self.vm.ram(self.translate(linear & ONES, is_write=False), size, is_write=False)
         except Fault:
             return b""
         return bytes(found or b"")
@@ -349,7 +354,8 @@ class WhpxVcpu:
         code = self._code(linear, 15)
         return code + self._code(linear + len(code), 15 - len(code)) if len(code) < 15 else code
 
-    def _translate(self, address: int, *, is_write: bool) -> int:
+    def translate(self, address: int, *, is_write: bool) -> int:
+        """Guest-virtual to guest-physical. Raises completion.Fault."""
         result = self._ffi.new("WHV_TRANSLATE_GVA_RESULT *")
         gpa = self._ffi.new("uint64_t *")
         flags = 2 if is_write else 1  # ValidateRead, ValidateWrite
