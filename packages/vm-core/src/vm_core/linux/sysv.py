@@ -77,9 +77,16 @@ def _now() -> int:
     return int(time.time())
 
 
-def _at_index(ipc: Ipc, kind: int, index: int) -> Entry | None:
-    """For the STAT commands that take a place in the table, as ipcs does."""
-    return next((entry for entry in ipc.entries(kind) if entry.index == index), None)
+def _meant(ipc: Ipc, kind: int, command: int, number: int, stat: int, stat_any: int) -> Entry | int:
+    """What shmctl, semctl or msgctl is to work on, or minus an errno. ``stat`` and ``stat_any`` are the commands that take a place in
+    the table instead of an id, as ipcs does; the second asks for no permission to read."""
+    if command in (stat, stat_any):
+        entry = next((entry for entry in ipc.entries(kind) if entry.index == number), None)
+    else:
+        entry = ipc.find(kind, number)
+    if entry is None:
+        return -errno.EINVAL
+    return -errno.EACCES if command in (_STAT, stat) and not entry.allows(4) else entry
 
 
 def _highest(ipc: Ipc, kind: int) -> int:
@@ -216,20 +223,17 @@ def shmctl(t: GuestThread, number: int, command: int, address: int) -> int:
             pages = sum(entry.length for entry in found) // PAGE
             memory.write(address, struct.pack("<i4x5Q", len(found), pages, pages, 0, 0, 0))
             return _highest(ipc, SHM)
-        by_place = command in (_SHM_STAT, _SHM_STAT_ANY)
-        entry = _at_index(ipc, SHM, number) if by_place else ipc.find(SHM, number)
-        if entry is None:
-            return -errno.EINVAL
-        if command == _STAT or by_place:
-            if command != _SHM_STAT_ANY and not entry.allows(4):
-                return -errno.EACCES
+        entry = _meant(ipc, SHM, command, number, _SHM_STAT, _SHM_STAT_ANY)
+        if isinstance(entry, int):
+            return entry
+        if command in (_STAT, _SHM_STAT, _SHM_STAT_ANY):
             times = entry.first, entry.second, entry.third
             users = ipc.users(entry)
             memory.write(
                 address,
                 _perm(entry) + _SHMID.pack(entry.size, *times, entry.pid, entry.last_pid, users, 0, 0),
             )
-            return entry.id if by_place else 0
+            return 0 if command == _STAT else entry.id
         if command not in (_RMID, _SET, _SHM_LOCK, _SHM_UNLOCK):
             return -errno.EINVAL
         raw = memory.read(address, _PERM.size) if command == _SET else b""
@@ -453,18 +457,15 @@ def semctl(t: GuestThread, number: int, which: int, command: int, argument: int)
                 ),
             )
             return _highest(ipc, SEM)
-        by_place = command in (_SEM_STAT, _SEM_STAT_ANY)
-        entry = _at_index(ipc, SEM, number) if by_place else ipc.find(SEM, number)
-        if entry is None:
-            return -errno.EINVAL
-        if command == _STAT or by_place:
-            if command != _SEM_STAT_ANY and not entry.allows(4):
-                return -errno.EACCES
+        entry = _meant(ipc, SEM, command, number, _SEM_STAT, _SEM_STAT_ANY)
+        if isinstance(entry, int):
+            return entry
+        if command in (_STAT, _SEM_STAT, _SEM_STAT_ANY):
             words = [entry.first, 0, entry.second, 0, entry.a, 0, 0]
             if t.abi.column != "x86_64":  # which had 32-bit times in between
                 words = [entry.first, entry.second, entry.a, 0, 0]
             memory.write(argument, _perm(entry) + struct.pack(f"<{len(words)}q", *words))
-            return entry.id if by_place else 0
+            return 0 if command == _STAT else entry.id
         if command in (_RMID, _SET):
             raw = memory.read(argument, _PERM.size) if command == _SET else b""
             if not entry.owned():
@@ -645,18 +646,15 @@ def msgctl(t: GuestThread, number: int, command: int, address: int) -> int:
                 ),
             )
             return _highest(ipc, MSG)
-        by_place = command in (_MSG_STAT, _MSG_STAT_ANY)
-        entry = _at_index(ipc, MSG, number) if by_place else ipc.find(MSG, number)
-        if entry is None:
-            return -errno.EINVAL
-        if command == _STAT or by_place:
-            if command != _MSG_STAT_ANY and not entry.allows(4):
-                return -errno.EACCES
+        entry = _meant(ipc, MSG, command, number, _MSG_STAT, _MSG_STAT_ANY)
+        if isinstance(entry, int):
+            return entry
+        if command in (_STAT, _MSG_STAT, _MSG_STAT_ANY):
             words = (entry.first, entry.second, entry.third, entry.a, entry.b, entry.size)
             memory.write(
                 address, _perm(entry) + struct.pack("<6q2iQQ", *words, entry.pid, entry.last_pid, 0, 0)
             )
-            return entry.id if by_place else 0
+            return 0 if command == _STAT else entry.id
         if command not in (_RMID, _SET):
             return -errno.EINVAL
         raw = memory.read(address, _PERM.size + 48) if command == _SET else b""
