@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 import threading
 import time
+from collections import deque
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from vm_core import isa as isas
 from vm_core.linux.abi import SigInfo, abi_of, s32, s64
 from vm_core.linux.files import RESTART_NO_HANDLER
+from vm_core.linux.process import Process
 from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.runner import PIPE, run
 from vm_core.state import HEADER, CpuState
@@ -562,3 +567,48 @@ def test_a_signal_that_comes_just_before_a_wait_ends_it_soon(how):
             assert thread.poll([], begin + 60) is None
         timer.join()
         assert time.monotonic() - begin < 10
+
+
+class Arrivals(Process):
+    """Only what takes the host's signals in their order."""
+
+    def __init__(self) -> None:
+        self._arrived, self._taking, self.taken = deque(), False, []
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.taken.append(number)
+
+
+def interrupted(at: int) -> tuple[Arrivals, bool]:
+    """One signal, and another before the ``at``-th bytecode of its handler, if it has so many."""
+    process, seen = Arrivals(), 0
+
+    def step(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen
+        if frame.f_code is not Process._signalled.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        seen += event == "opcode"
+        if event == "opcode" and seen == at:
+            process._signalled(12, None)
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        process._signalled(10, None)
+    finally:
+        sys.settrace(before)
+    return process, seen >= at
+
+
+def test_a_signal_between_any_two_bytecodes_of_the_handler() -> None:
+    """Python runs a handler of signals inside one: nothing may stay, or be taken twice."""
+    for at in range(1, 1000):
+        process, came = interrupted(at)
+        assert sorted(process.taken) == ([10, 12] if came else [10]), at
+        assert not process._arrived
+        assert not process._taking
+        if not came:
+            break
+    assert at > 20

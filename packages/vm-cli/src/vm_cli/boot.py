@@ -43,20 +43,20 @@ def boot(
     if command_line is None:
         command_line = f"console={'hvc0' if backend.name == 'vz' else 'ttyS0'} panic=-1"
     with backend.create(replace(config, command_line=command_line)) as machine:
-        machine.start()
-        writers = [
-            threading.Thread(target=_show, args=(stream,), daemon=True) for stream in _consoles(machine)
-        ]
-        for each in writers:
-            each.start()
+        # Raw before the first word: what the guest writes has its own line ends.
         with _terminal() as raw:
-            reader = threading.Thread(target=_type, args=(machine, raw), daemon=True)
-            reader.start()
+            machine.start()
+            writers = [
+                threading.Thread(target=_show, args=(stream,), daemon=True) for stream in _consoles(machine)
+            ]
+            for each in writers:
+                each.start()
+            threading.Thread(target=_type, args=(machine, raw), daemon=True).start()
             event = _last(machine, timeout)
-        if event is None:
-            machine.stop()
-        for each in writers:
-            each.join(_DRAIN_SECONDS)
+            if event is None:
+                machine.stop()
+            for each in writers:
+                each.join(_DRAIN_SECONDS)
         if event is not None and event.state is MachineState.FAILED:
             raise HypervisorError(f"the machine failed: {event.error}", call="boot")
         ended = getattr(machine, "ended", None)

@@ -844,6 +844,7 @@ class Process:
         self.parent_pipe, self.parent_frames = -1, 0
         self._handling: dict[int, Any] = {}
         self._arrived: deque[int] = deque()
+        self._taking = False  # what has arrived; in Python's main thread only
         self._owed: dict[int, tuple[int, float]] = {}
         self._next: Request | None = None
         self._mask = 0  # of the thread that executes another program
@@ -1291,6 +1292,7 @@ class Process:
             self.parent_pipe = -1
         self.signals.pending.clear()
         self._arrived.clear()
+        self._taking = False
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -1684,16 +1686,16 @@ class Process:
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         """Python's handler of the host's signals."""
-        # One may come while another is being handled: they are taken in their order.
+        # Another may come between any two bytecodes here, and this function be called in itself: signals are taken in their
+        # order, by the call that is taking some, or else by the newest.
         self._arrived.append(number)
-        if len(self._arrived) > 1:
-            return
-        try:
-            while self._arrived:
-                self._take(self._arrived[0], frame)
-                self._arrived.popleft()
-        finally:
-            self._arrived.clear()
+        while self._arrived and not self._taking:
+            self._taking = True
+            try:
+                while self._arrived:
+                    self._take(self._arrived.popleft(), frame)
+            finally:
+                self._taking = False
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         import signal
