@@ -395,6 +395,128 @@ def test_job_control_as_on_the_host(tmp_path: Path) -> None:
     assert "own group 1" in wanted
 
 
+APART = r"""#include <sys/time.h>
+/* What signals a process gets of its own making, and of its children's. */
+static volatile int came, last, value;
+static volatile pid_t sender;
+static void seen(int number, siginfo_t *info, void *context) {
+    came++, last = number, sender = info->si_pid, value = info->si_value.sival_int;
+}
+static void handle(int number, int flags) {
+    struct sigaction action = {.sa_sigaction = seen, .sa_flags = SA_SIGINFO | flags};
+    sigaction(number, &action, 0);
+}
+static void until(int count) { for (int n = 0; n < 2000 && came < count; n++) usleep(5000); }
+int main(int argc, char **argv) {
+    int status, pipes[2], more[2];
+    char byte = 0;
+    pid_t child, me = getpid();
+    sigset_t set, old;
+    if (argc > 1) {  /* killed by its child */
+        if (!(child = fork())) { usleep(50000); kill(me, atoi(argv[1])); _exit(0); }
+        for (;;) pause();
+    }
+    handle(SIGALRM, 0), handle(SIGUSR1, 0), handle(SIGPIPE, 0), handle(SIGCHLD, SA_RESTART), handle(SIGRTMIN + 1, 0);
+    alarm(1), say("pause", pause()), say("alarm", last == SIGALRM);
+    struct itimerval each = {{0, 20000}, {0, 20000}};
+    came = 0, setitimer(ITIMER_REAL, &each, 0), until(3);
+    memset(&each, 0, sizeof each), setitimer(ITIMER_REAL, &each, 0), say("setitimer", came >= 3);
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1, .sigev_value.sival_int = 42};
+    struct itimerspec once = {{0, 0}, {0, 10000000}};
+    came = 0, timer_create(CLOCK_MONOTONIC, &event, &timer), timer_settime(timer, 0, &once, 0), until(1);
+    say("timer_create", last == SIGRTMIN + 1), say("value", value);
+    pipe(pipes), close(pipes[0]), came = 0;
+    say("EPIPE", write(pipes[1], "", 1) == -1 && errno == EPIPE), say("SIGPIPE", last == SIGPIPE), close(pipes[1]);
+    pipe(pipes), pipe(more), came = 0;
+    sigemptyset(&set), sigaddset(&set, SIGCHLD), sigaddset(&set, SIGUSR1), sigaddset(&set, SIGRTMIN + 1);
+    sigprocmask(SIG_BLOCK, &set, &old);
+    if (!(child = fork())) {
+        kill(me, SIGUSR1), read(pipes[0], &byte, 1);
+        kill(me, SIGUSR1), read(pipes[0], &byte, 1);
+        for (int n = 0; n < 5; n++) sigqueue(me, SIGRTMIN + 1, (union sigval){n});
+        read(pipes[0], &byte, 1), _exit(3);
+    }
+    say("sigsuspend", sigsuspend(&old)), say("from child", sender == child), say("SIGUSR1", last == SIGUSR1);
+    siginfo_t info;
+    write(pipes[1], "", 1), say("sigwaitinfo", sigwaitinfo(&set, &info) == SIGUSR1), say("its pid", info.si_pid == child);
+    struct timespec ten = {10};
+    write(pipes[1], "", 1);
+    for (int n = 0; n < 5; n++) {
+        say("queued", sigtimedwait(&set, &info, &ten) - SIGRTMIN), say("value", info.si_value.sival_int);
+        say("by sigqueue", info.si_code == SI_QUEUE);
+    }
+    write(pipes[1], "", 1), say("SIGCHLD", sigtimedwait(&set, &info, &ten) == SIGCHLD);
+    say("status", info.si_status), say("code", info.si_code == CLD_EXITED), say("reaped", WEXITSTATUS(reap(child)));
+    sigprocmask(SIG_SETMASK, &old, 0);
+    /* calls that wait: a handler ends them, or they start again after it */
+    for (int flags = 0; flags <= SA_RESTART; flags += SA_RESTART) {
+        handle(SIGUSR1, flags), came = 0;
+        if (!(child = fork())) { usleep(100000), kill(me, SIGUSR1), usleep(100000), write(more[1], "", 1), _exit(0); }
+        long got = read(more[0], &byte, 1);
+        say("read", got), say("errno", got < 0 ? errno : 0), say("came", came >= 1), reap(child);
+        if (got < 0) read(more[0], &byte, 1);
+    }
+    handle(SIGCHLD, 0), came = 0;
+    if (!(child = fork())) { raise(SIGSTOP); _exit(4); }
+    say("stopped", waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)), until(1);
+    say("SIGCHLD", last == SIGCHLD && sender == child), kill(child, SIGCONT);
+    say("continued", waitpid(child, &status, WCONTINUED) == child), reap(child), came = 0;
+    if (!(child = fork())) { for (;;) pause(); }
+    kill(child, SIGTERM), until(1), say("SIGCHLD", last == SIGCHLD && sender == child), say("by", WTERMSIG(reap(child)));
+    /* a grandchild, whose parent is another than who it signals */
+    handle(SIGUSR1, 0), came = 0;
+    if (!(child = fork())) { if (!(child = fork())) { kill(me, SIGUSR1); _exit(0); } _exit(WEXITSTATUS(reap(child))); }
+    while (reap(child) < 0) {}
+    until(2), say("from a grandchild", came >= 2);
+    signal(SIGCHLD, SIG_IGN);
+    if (!(child = fork())) _exit(0);
+    say("forgotten", wait(&status)), say("errno", errno);
+    return 0;
+}
+"""
+PROGRAMS["apart"] = APART
+"""Run by a Python program, which none of its signals may reach."""
+
+CALLER = """
+import signal, sys, threading, vm_core
+
+def run(argv):
+    result = vm_core.run(argv, timeout=60)
+    print(result.returncode, file=sys.stderr)
+
+def scheduled(argv):
+    with vm_core.Scheduler(workers=1) as scheduler:
+        print(scheduler.add(argv, stdout=None, timeout=60).result().returncode, file=sys.stderr)
+
+how, argv = sys.argv[1], sys.argv[2:]
+if how == "thread":
+    thread = threading.Thread(target=run, args=(argv,))
+    thread.start()
+    thread.join()
+elif how == "main":
+    run(argv)
+else:
+    scheduled(argv)
+print(signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("how", ["thread", "main", "scheduler"])
+def test_signals_of_a_guest_in_somebodys_program(tmp_path: Path, how: str) -> None:
+    """Those of its own processes and timers come to it wherever it runs, and none of them to the program."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    native, guest = build(here, "apart", "gcc"), build(there, "apart", "riscv64-linux-gnu-gcc", "-static")
+    for arguments in ([], ["9"], ["15"], ["10"]):
+        wanted = subprocess.run([native, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        command = [sys.executable, "-c", CALLER, how, guest, *arguments]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert found.stdout == wanted.stdout
+        assert (found.returncode, found.stderr) == (0, f"{wanted.returncode}\nTrue\n")
+
+
 def test_no_more_processes_than_are_allowed(tmp_path: Path) -> None:
     """A program that forks until it may not, twice: children that are over make room."""
     program = build(tmp_path, "many", "riscv64-linux-gnu-gcc", "-static")

@@ -16,7 +16,7 @@ import pytest
 from vm_core import isa as isas
 from vm_core.linux.abi import SigInfo, abi_of, s32, s64
 from vm_core.linux.files import RESTART_NO_HANDLER
-from vm_core.linux.process import Process
+from vm_core.linux.hostsignals import HostSignals
 from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.runner import PIPE, run
 from vm_core.state import HEADER, CpuState
@@ -569,7 +569,7 @@ def test_a_signal_that_comes_just_before_a_wait_ends_it_soon(how):
         assert time.monotonic() - begin < 10
 
 
-class Arrivals(Process):
+class Arrivals(HostSignals):
     """Only what takes the host's signals in their order."""
 
     def __init__(self) -> None:
@@ -585,7 +585,7 @@ def interrupted(at: int) -> tuple[Arrivals, bool]:
 
     def step(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal seen
-        if frame.f_code is not Process._signalled.__code__:
+        if frame.f_code is not HostSignals._signalled.__code__:
             return None
         frame.f_trace_opcodes = True
         seen += event == "opcode"

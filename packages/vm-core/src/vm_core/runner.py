@@ -196,7 +196,7 @@ def _passing(process: Process, numbers: Collection[int]) -> Iterator[None]:
     before: dict[int, Any] = {}
 
     def arrive(number: int, frame: FrameType | None) -> None:
-        if process.accept(number):
+        if process.host_signals.accept(number):
             return
         handler = before[number]
         if callable(handler):

@@ -29,6 +29,7 @@ _NOHANG, _STOPPED, _EXITED, _CONTINUED, _NOWAIT = 1, 2, 4, 8, 0x0100_0000
 _OTHERS: Final = 0x2000_0000 | 0x4000_0000 | 0x8000_0000
 """__WNOTHREAD, __WALL and __WCLONE: all threads wait for all children."""
 _P_ALL, _P_PID, _P_PGID, _P_PIDFD = range(4)
+_OVER: Final = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _IGNORE: Final = 1
 _NOCLDSTOP, _NOCLDWAIT = 1, 2
 
@@ -44,6 +45,11 @@ class Child:
         self.fd = os.pidfd_open(pid)
         self.said: tuple[int, int] | None = None
         """si_code and si_status that the last SIGCHLD was about."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the last SIGCHLD was about its end."""
+        return self.said is not None and self.said[0] in _OVER
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -71,29 +77,35 @@ def children_changed(process: Process) -> bool:
     """The host has sent SIGCHLD: tell the guest about its children. False if none of them has changed."""
     found = False
     for child in list(process.children.values()):
-        try:
-            seen = os.waitid(
-                os.P_PID, child.pid, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG | os.WNOWAIT
-            )
-        except ChildProcessError:
-            continue
-        if seen is None or child.said == (seen.si_code, seen.si_status):
-            continue
-        child.said = (seen.si_code, seen.si_status)
-        found = True
-        over = seen.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
-        if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-            process.tracer.child_over(child.pid, seen.si_status, reaped=False)
-        if not over and process.signals.action(SIGCHLD).flags & _NOCLDSTOP:
-            continue
-        number = child.signal if over else SIGCHLD
-        if number:
-            process.send(SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status))
+        found |= _changed(process, child)
     if found:
         process.child_events += 1
         for thread in process.threads_snapshot():
             thread.wake()
     return found
+
+
+def _changed(process: Process, child: Child) -> bool:
+    """Tell the guest of what has become of a child, if that is news."""
+    # Another thread may be about to reap it. A handler of Python's may come in between: the lock is reentrant.
+    with process.host_signals.looking:
+        try:
+            seen = os.waitid(
+                os.P_PID, child.pid, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG | os.WNOWAIT
+            )
+        except ChildProcessError:
+            return False
+        if seen is None or child.said == (seen.si_code, seen.si_status):
+            return False
+        child.said = (seen.si_code, seen.si_status)
+    if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+        process.tracer.child_over(child.pid, seen.si_status, reaped=False)
+    if not child.over and process.signals.action(SIGCHLD).flags & _NOCLDSTOP:
+        return True
+    number = child.signal if child.over else SIGCHLD
+    if number:
+        process.send(SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status))
+    return True
 
 
 def forget(process: Process, child: Child) -> None:
@@ -106,6 +118,8 @@ def _reap(process: Process, child: Child, options: int) -> tuple[int, object] | 
     """The host's wait status and resource usage of a child that has something to say; it is consumed."""
     family = process.family
     if options & _EXITED and family is not None and select_ready(child.fd):
+        if not child.over:
+            _changed(process, child)  # or nobody would tell the guest any more
         family.forget(child.pid)  # before the host may give the pid to somebody else
     try:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG | options & (_STOPPED | _CONTINUED))

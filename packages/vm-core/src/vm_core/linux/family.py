@@ -12,6 +12,7 @@ signals queue. Behind the rows are the unix sockets that are bound to a path, an
 
 from __future__ import annotations
 
+import enum
 import errno
 import fcntl
 import mmap
@@ -25,7 +26,7 @@ from typing import Final, NamedTuple
 
 from vm_core.linux.abi import SigInfo
 
-__all__ = ["FREE_FROM", "MAX_PROCESSES", "Family", "Member"]
+__all__ = ["FREE_FROM", "MAX_PROCESSES", "Family", "Member", "Reach"]
 
 MAX_PROCESSES: Final = 4096
 _COUNT: Final = struct.Struct("<I")
@@ -38,6 +39,8 @@ _ROWS: Final = 32 << 10
 _ROW_BYTES: Final = 8192
 _HEAD: Final = struct.Struct("<I16sHH")
 """A row: how many letters there are, comm, the lengths of the executable's path and of the arguments."""
+_REACH: Final = 28
+"""In a row: how its process is to be told of its letters, a Reach."""
 _LETTERS: Final = 32
 _LETTER: Final = struct.Struct("<iiIIQqq")
 """Signal, si_code, si_pid, si_uid, si_value, thread (0: any), unused."""
@@ -54,6 +57,17 @@ _GUARD: Final = 0
 """Offset of the byte whose lock guards the file. No process has pid 0."""
 _FLOCK: Final = struct.Struct("hhqqi4x")
 """struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid."""
+
+
+class Reach(enum.IntEnum):
+    """How a member gets the signals of the others."""
+
+    OWN = 0
+    """As signals of its host process, which is nothing but the guest."""
+    SIGNALS = 1
+    """The same, but the host process is a program of the user's: it is not killed or stopped."""
+    BELL = 2
+    """By the bell, :meth:`Family.ring`."""
 
 
 class Member(NamedTuple):
@@ -78,6 +92,8 @@ class Family:
         self.fd = os.memfd_create("vm-family", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, FREE_FROM)
         self._map = mmap.mmap(self.fd, _BYTES)
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """What the member hears that gets no signals of the host; there is one at most, the first."""
         self.first = os.getpid()
         """The pid of the process that began it."""
         self.join()
@@ -85,6 +101,7 @@ class Family:
     def close(self) -> None:
         """The calling process is no member any more, nor uses this."""
         self._map.close()
+        os.close(self.bell)
         os.close(self.fd)
 
     def join(self) -> None:
@@ -129,6 +146,7 @@ class Family:
                     self._map[at : at + _ROW_BYTES] = self._map[mine : mine + _ROW_BYTES]
                     _, *rest = _HEAD.unpack_from(self._map, at)
                     _HEAD.pack_into(self._map, at, 0, *rest)
+                    _COUNT.pack_into(self._map, at + _REACH, Reach.OWN)
 
     def forget(self, pid: int) -> None:
         """The process is over, and nobody else has the pid yet (it has not been waited for)."""
@@ -187,17 +205,40 @@ class Family:
                 return -errno.ESRCH
             if not info.number:
                 return 0
-            if info.number not in (signal.SIGKILL, signal.SIGSTOP):
-                self._post(pid, info, tid)
-            signal.pidfd_send_signal(process, info.number)
+            reach, at_once = self._reach(pid), info.number in (signal.SIGKILL, signal.SIGSTOP)
+            if reach is not Reach.OWN and info.number == signal.SIGSTOP:
+                return 0  # a program of the user's is not stopped
+            posted = (at_once and reach is Reach.OWN) or self._post(pid, info, tid)
+            if reach is Reach.BELL:
+                self.ring()
+                return 0 if posted else -errno.EAGAIN
+            # The letter is what kills; any signal that the host process handles tells of it.
+            number = info.number if not at_once or reach is Reach.OWN else signal.SIGCHLD
+            signal.pidfd_send_signal(process, number)
         except ProcessLookupError:
             return -errno.ESRCH
         finally:
             os.close(process)
         return 0
 
-    def received(self, number: int) -> list[tuple[SigInfo, int]]:
-        """The letters that came with a signal, and the thread that each is for (0: any)."""
+    def reached_by(self, reach: Reach) -> None:
+        """How the calling process gets its signals from now on."""
+        with self.held():
+            at = self._row(os.getpid())
+            if at >= 0:
+                _COUNT.pack_into(self._map, at + _REACH, reach)
+
+    def _reach(self, pid: int) -> Reach:
+        with self.held():
+            at = self._row(pid)
+            return Reach(_COUNT.unpack_from(self._map, at + _REACH)[0]) if at >= 0 else Reach.OWN
+
+    def ring(self) -> None:
+        """Have the member that listens look for letters, and at its children."""
+        os.eventfd_write(self.bell, 1)
+
+    def received(self, number: int = 0) -> list[tuple[SigInfo, int]]:
+        """The letters that came with a signal (0: all), and the thread that each is for (0: any)."""
         out = []
         with self.held():
             at = self._row(os.getpid())
@@ -208,26 +249,28 @@ class Family:
             letters = self._map[at + _LETTERS : at + _LETTERS + count * _LETTER.size]
             for start in range(0, len(letters), _LETTER.size):
                 found, code, sender, uid, value, tid, _ = _LETTER.unpack_from(letters, start)
-                if found == number:
-                    out.append((SigInfo(number, code, pid=sender, uid=uid, value=value), tid))
+                if number in (0, found):
+                    out.append((SigInfo(found, code, pid=sender, uid=uid, value=value), tid))
                 else:
                     kept += letters[start : start + _LETTER.size]
             _COUNT.pack_into(self._map, at, len(kept) // _LETTER.size)
             self._map[at + _LETTERS : at + _LETTERS + len(kept)] = bytes(kept)
         return out
 
-    def _post(self, pid: int, info: SigInfo, tid: int) -> None:
+    def _post(self, pid: int, info: SigInfo, tid: int) -> bool:
+        """Write a letter; without room for one, a signal of the host arrives all the same, as one whose sender is not known."""
         with self.held():
             at = self._row(pid)
             if at < 0:
-                return
+                return False
             (count,) = _COUNT.unpack_from(self._map, at)
             if count >= _MOST:
-                return  # it arrives all the same, as one whose sender is not known
+                return False
             value = info.value & (1 << 64) - 1
             letter = (info.number, info.code, info.pid, info.uid, value, tid, 0)
             _LETTER.pack_into(self._map, at + _LETTERS + count * _LETTER.size, *letter)
             _COUNT.pack_into(self._map, at, count + 1)
+        return True
 
     # -- unix sockets -------------------------------------------------------------------------------------------
 
@@ -275,6 +318,7 @@ class Family:
         if count < MAX_PROCESSES:
             _PID.pack_into(self._map, _PIDS + count * _PID.size, pid)
             _HEAD.pack_into(self._map, _ROWS + count * _ROW_BYTES, 0, b"", 0, 0)
+            _COUNT.pack_into(self._map, _ROWS + count * _ROW_BYTES + _REACH, Reach.OWN)
             _COUNT.pack_into(self._map, 0, count + 1)
 
     def _drop(self, pid: int) -> None:

@@ -112,7 +112,7 @@ def _fork(
     if flags & _PIDFD:
         memory.check(pidfd, 4, Access.WRITE)
     family = process.found_family()
-    process.take_signals()
+    process.host_signals.take()
     process.files.namespace.settle()
     reader = writer = -1
     if flags & _VFORK:
@@ -151,6 +151,7 @@ def _fork(
                 os.waitpid(pid, 0)
                 raise
             family.expect(pid, reserved=True)
+            process.host_signals.new_child()
     except OSError as error:
         family.release()
         if debugger is not None:
@@ -162,7 +163,7 @@ def _fork(
     finally:
         _signal.pthread_sigmask(signal.SIG_SETMASK, everything)
     if not pid:
-        process.take_signals()
+        process.host_signals.take()
         if debugger is not None:
             debugger.began()
         if process.host is not None:

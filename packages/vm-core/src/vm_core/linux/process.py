@@ -18,10 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
-from vm_core.engine import HOST_SIGNALS, Budget, Cause, Engine, Syscall, Trap
+from vm_core.engine import Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError, UsageError
 from vm_core.linux import limits, table
@@ -39,6 +39,7 @@ from vm_core.linux.futex import (
     host_wake,
     release_robust_list,
 )
+from vm_core.linux.hostsignals import HostSignals
 from vm_core.linux.hostthread import HostThread, in_main_thread
 from vm_core.linux.native import MMAP_TOP, PATIENCE, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
@@ -52,8 +53,6 @@ from vm_core.memory import GONE, PAGE, GuestMemory, MemoryFault, MemoryLimit, Pr
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from vm_core.debug.control import Debugger
     from vm_core.instructions import InstructionTrace, Recorder
     from vm_core.linux.children import Child
@@ -102,13 +101,8 @@ _TID: Final = HEADER["tid"] // 8
 _WAKE_FD: Final = HEADER["wake_fd"] // 8
 _LONGEST_WAIT: Final = HEADER["wait_nanoseconds"] // 8
 _ALTSTACK: Final = HEADER["altstack"] // 8
-_NOT_TAKEN: Final = frozenset({4, 5, 7, 8, 9, 11, 19, 27, 32, 33})
-"""Signals of the host that are vm's own: its faults, its profiler's and the C library's, and those that cannot be taken."""
-_IGNORED_BY_PYTHON: Final = frozenset({13, 25})
 _UNFIT: Final = (OverflowError, ValueError, struct.error)
 """What Python's own system call wrappers raise for a number that the C type or the kernel cannot take."""
-_OWED_SECONDS: Final = 0.2
-"""How long after a signal's letter its host signal may arrive."""
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
 _SIGXFSZ: Final = 25
@@ -286,7 +280,8 @@ class GuestThread:
 
     def run(self) -> None:
         """Run until the thread or the process ends. Raises nothing of its own."""
-        if in_main_thread():
+        self.in_main_thread = in_main_thread()
+        if self.in_main_thread:
             self.words[_LONGEST_WAIT] = int(SLICE_SECONDS * 1e9)
             if isinstance(self.process.futexes, HostFutexes):
                 self.process.futexes.main = self
@@ -491,10 +486,12 @@ class GuestThread:
         signals.force(self, info)
 
     last_trap: Trap | None = None
+    in_main_thread = False
+    """Whether its host thread is Python's main thread."""
 
     def _attend(self) -> None:
-        if self.process._wants_signals:
-            self.process._take_wanted_signals()
+        if self.process.host_signals.wanted:
+            self.process.host_signals.take_wanted()
         self.attention = False
         self.words[_ATTENTION] = 0
         if self.process.leaving:
@@ -571,8 +568,8 @@ class GuestThread:
     def must_return(self) -> bool:
         """Whether a wait has to end for a signal or for the end of the process."""
         process = self.process
-        if process._wants_signals:
-            process._take_wanted_signals()
+        if process.host_signals.wanted:
+            process.host_signals.take_wanted()
         self.attention = False
         self.words[_ATTENTION] = 0
         if process.debugger is not None:
@@ -842,10 +839,7 @@ class Process:
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
         self.parent_pipe, self.parent_frames = -1, 0
-        self._handling: dict[int, Any] = {}
-        self._arrived: deque[int] = deque()
-        self._taking = False  # what has arrived; in Python's main thread only
-        self._owed: dict[int, tuple[int, float]] = {}
+        self.host_signals = HostSignals(self)
         self._next: Request | None = None
         self._mask = 0  # of the thread that executes another program
         self._kept: list[SigInfo] = []  # what it leaves pending
@@ -1291,8 +1285,7 @@ class Process:
             os.close(self.parent_pipe)
             self.parent_pipe = -1
         self.signals.pending.clear()
-        self._arrived.clear()
-        self._taking = False
+        self.host_signals.forked()
         self.timeout = None
         self.clock = AlarmClock()
         self.timer = IntervalTimer(self)
@@ -1503,7 +1496,7 @@ class Process:
         if self.ipc is not None:
             self.ipc.left(over=True)
         if not self.forked:
-            self.release_signals()
+            self.host_signals.release()
             if self.reason not in ("exit", "signal"):
                 self._end_family()
         deadline = time.monotonic() + 5
@@ -1660,99 +1653,6 @@ class Process:
         """A signal for the process."""
         signals.send(self, info, prefer)
 
-    def take_signals(self) -> None:
-        """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
-        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
-        import signal
-
-        if not in_main_thread():
-            # Python has signals in its main thread only. If none of the guest's threads runs there, this process gets none.
-            self._wants_signals = True
-            self.main.interrupt()
-            return
-        self._wants_signals = False
-        for number in _signal.valid_signals() - _NOT_TAKEN - HOST_SIGNALS - self._handling.keys():
-            handler = signal.getsignal(number)
-            if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
-                continue
-            self._handling[number] = handler
-            signal.signal(number, self._signalled)
-
-    _wants_signals = False
-
-    def _take_wanted_signals(self) -> None:
-        if in_main_thread():
-            self.take_signals()
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        """Python's handler of the host's signals."""
-        # Another may come between any two bytecodes here, and this function be called in itself: signals are taken in their
-        # order, by the call that is taking some, or else by the newest.
-        self._arrived.append(number)
-        while self._arrived and not self._taking:
-            self._taking = True
-            try:
-                while self._arrived:
-                    self._take(self._arrived.popleft(), frame)
-            finally:
-                self._taking = False
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        import signal
-
-        if self.arrive(number) or self.forked:
-            return
-        handler = self._handling.get(number)
-        if callable(handler):
-            handler(number, frame)
-        elif number not in signals.IGNORED_BY_DEFAULT and handler is not signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            signal.signal(number, self._signalled)  # it stopped the process, and has been continued
-
-    def release_signals(self) -> None:
-        """Give the host its signals back."""
-        import signal
-
-        for number, handler in self._handling.items():
-            signal.signal(number, handler)
-        self._handling.clear()
-
-    def arrive(self, number: int) -> bool:
-        """The host has got a signal; False if it is not for the guest."""
-        if number == 17:
-            from vm_core.linux.children import children_changed  # PERF: most programs have no children
-
-            return children_changed(self)
-        letters = [] if self.family is None else self.family.received(number)
-        now = time.monotonic()
-        if len(letters) > 1:
-            # The signals that came with the other letters are still to come, unless the host has merged them.
-            owed, until = self._owed.get(number, (0, 0.0))
-            owed = owed if now < until else 0
-            self._owed[number] = (owed + len(letters) - 1, now + _OWED_SECONDS)
-        elif not letters:
-            owed, until = self._owed.pop(number, (0, 0.0))
-            if owed and now < until:
-                self._owed[number] = (owed - 1, until)
-                return True
-        for info, tid in letters:
-            thread = self.threads.get(tid) if tid else None
-            if thread is None:
-                self.send(info)
-            else:
-                self.send_to(thread, info)
-        if letters:
-            return True
-        if self.forked and number not in _IGNORED_BY_PYTHON:
-            if number in signals.STOPPING and self.signals.action(number).handler == 0:
-                # Here, or a read in the background would be tried again and again.
-                self.suspend(number)
-            else:
-                self.send(SigInfo(number, 0x80))
-            return True
-        return self.accept(number)
-
     def _end_family(self) -> None:
         """The guest has been stopped from outside, and so are all its processes."""
         if self.family is not None:
@@ -1776,42 +1676,6 @@ class Process:
         if self.family is not None:
             self.family.close()
             self.family = None
-
-    def suspend(self, number: int) -> None:
-        """The default action of a stop signal: the host process stops until somebody continues it."""
-        import signal
-
-        if not self.owns_host:
-            return
-        if number == 19 or not in_main_thread():
-            os.kill(os.getpid(), 19)
-            return
-        handler = signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        signal.signal(number, handler)
-
-    def accept(self, number: int) -> bool:
-        """Give the guest a signal that the host got; False if the guest leaves it to its default.
-
-        One that is handled, ignored or blocked is the guest's. Callable from a signal handler of Python, which may
-        interrupt this thread anywhere: the lock is reentrant, and what it guards is whole between two bytecodes.
-        """
-        bit = signals.bit(number)
-        with self.lock:
-            threads = list(self.threads.values())
-            if self.stopping or not threads:
-                return False
-            default = self.signals.action(number).handler == 0
-            if self.debugger is not None and self.debugger.attached:
-                default = False  # the client sees it first
-            if (
-                default
-                and not any(t.awaited & bit for t in threads)
-                and not all(t.mask & bit for t in threads)
-            ):
-                return False
-        self.send(SigInfo(number, 0x80))  # SI_KERNEL: who sent it is not known here
-        return True
 
     def send_to(self, thread: GuestThread, info: SigInfo) -> None:
         """A signal for one thread."""

@@ -152,7 +152,7 @@ def deliver(t: GuestThread) -> None:
         if info.number in STOPPING and (action.handler == _DEFAULT or info.number == SIGSTOP):
             if process.tracer is not None:
                 process.tracer.stopped(t, info.number)
-            process.suspend(info.number)
+            process.host_signals.suspend(info.number)
             continue
         if action.handler == _DEFAULT or info.number == SIGKILL:
             process.die(t, info)
