@@ -184,6 +184,15 @@ static void messages(int key) {
     SHOW("%ld %ld %ld %d %d %d", (long)s.msg_qnum, (long)s.__msg_cbytes, (long)s.msg_qbytes, s.msg_lspid == getpid(),
          s.msg_lrpid, s.msg_rtime == 0);
     T(msgrcv(id, &got, 5, 2, 0));
+    for (int n = -1; n < 6; n++) {
+        memset(&got, 0, sizeof got);
+        T(msgrcv(id, &got, 100, n, MSG_COPY | IPC_NOWAIT));
+        SHOW("%ld %.20s", got.type, got.text);
+    }
+    T(msgrcv(id, &got, 100, 0, MSG_COPY));
+    T(msgrcv(id, &got, 100, 0, MSG_COPY | MSG_EXCEPT | IPC_NOWAIT));
+    T(msgrcv(id, &got, 1, 0, MSG_COPY | IPC_NOWAIT));
+    T(msgrcv(id, &got, 1, 0, MSG_COPY | MSG_NOERROR | IPC_NOWAIT));
     T(msgrcv(id, &got, 100, 2, 0));
     SHOW("%ld %s", got.type, got.text);
     T(msgrcv(id, &got, 100, -3, 0));

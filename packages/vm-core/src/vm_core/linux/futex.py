@@ -485,6 +485,11 @@ def shared_wake(place: int) -> None:
     _host_futex(place, _WAKE, _MOST, shared=True)
 
 
+def wait_here(place: int, value: int) -> None:
+    """Wait in the host, where nothing but a wake ends it, while a word that processes share is ``value``."""
+    _host_futex(place, _WAIT, value, shared=True)
+
+
 def wait_for_shared(
     thread: GuestThread, place: int, value: int, done: Callable[[], bool], deadline: float | None
 ) -> int:

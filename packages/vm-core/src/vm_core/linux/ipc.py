@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Final
 from vm_core.linux import futex
 from vm_core.linux.family import FREE_FROM, Family
 from vm_core.linux.host import call as host_call
+from vm_core.linux.hostthread import HostThread
 from vm_core.memory import page_up
 
 if TYPE_CHECKING:
+    from vm_core.linux.mqueue import Queue
     from vm_core.linux.process import GuestThread, Process
 
 __all__ = ["MSG", "QUEUE", "SEM", "SHM", "Entry", "Ipc", "wait"]
@@ -37,6 +39,8 @@ _NAME: Final = 256
 _CHANGE: Final = 128
 """Offset of the counter of changes in an entry. Not one of the fields that :meth:`Entry.save` writes."""
 _USES: Final = _MOST * _ENTRY_BYTES
+_QUEUES_CHANGE: Final = (512 << 10) - 64
+"""Offset of the counter of all changes of message queues."""
 _MOST_USES: Final = 8192
 _USE: Final = struct.Struct("<HHiI")
 """Who uses an entry: its number, unused, the process, how often."""
@@ -135,6 +139,8 @@ class Entry:
         (count,) = struct.unpack_from("<I", self._ipc.table, at)
         struct.pack_into("<I", self._ipc.table, at, (count + 1) & 0xFFFF_FFFF)
         futex.shared_wake(self._ipc.address + at)
+        if self.kind == QUEUE:
+            self._ipc.queues_changed()
 
     def changes(self) -> int:
         """How many there have been."""
@@ -159,6 +165,9 @@ class Ipc:
         self.undoes = False
         """Whether it has ever asked for SEM_UNDO."""
         self._pid = os.getpid()
+        self.queues: list[Queue] = []
+        """The open message queues."""
+        self._watcher: HostThread | None = None
 
     @classmethod
     def of(cls, process: Process) -> Ipc:
@@ -269,6 +278,9 @@ class Ipc:
     def forked(self) -> None:
         """In the child of a fork: it uses what its parent does."""
         parent, self._pid, self.undoes = self._pid, os.getpid(), False
+        self._watcher = None
+        for queue in self.queues:
+            queue.notice = None
         with self.held():
             mine = [(index, count) for _, index, pid, count in self._uses() if pid == parent and count]
             for index, count in mine:
@@ -277,6 +289,8 @@ class Ipc:
     def left(self, *, over: bool) -> None:
         """The process executes another program, or is over: it uses nothing any more."""
         self.attached.clear()
+        if over:
+            self._unwatch()
         with self.held():
             for at, index, pid, count in list(self._uses()):
                 if pid == os.getpid() and count and (over or self.table[index * _ENTRY_BYTES] == SHM):
@@ -292,7 +306,43 @@ class Ipc:
                 for entry in self.entries(SEM):
                     undo(self, entry, {os.getpid()})
 
+    # -- message queues whose descriptors are polled ------------------------------------------------------------
+
+    def queues_changed(self) -> None:
+        """Some message queue has changed."""
+        (count,) = struct.unpack_from("<I", self.table, _QUEUES_CHANGE)
+        struct.pack_into("<I", self.table, _QUEUES_CHANGE, (count + 1) & 0xFFFF_FFFF)
+        futex.shared_wake(self.address + _QUEUES_CHANGE)
+
+    def watch(self) -> None:
+        """Have the descriptors of queues that are polled, and those who asked for notices, told of what other processes do, from
+        now on."""
+        if self._watcher is None and any(queue.watched for queue in self.queues):
+            with self.family.held():
+                if self._watcher is None:
+                    self._watcher = HostThread("vm-queues", self._watch)
+                    self._watcher.start()
+
+    def _watch(self) -> None:
+        me = self._watcher
+        while self._watcher is me and me is not None:
+            (seen,) = struct.unpack_from("<I", self.table, _QUEUES_CHANGE)
+            with self.held():
+                for queue in self.queues:
+                    queue.look()
+            if self._watcher is me:
+                futex.wait_here(self.address + _QUEUES_CHANGE, seen)
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            # As often as it takes: it may be about to wait.
+            while watcher.is_alive() and not watcher.current:
+                self.queues_changed()
+                watcher.join(0.01)
+
     def close(self) -> None:
+        self._unwatch()
         # SAFETY: nothing uses `address` any more.
         self.address = 0
         self.table.close()

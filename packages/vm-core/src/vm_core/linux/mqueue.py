@@ -1,13 +1,18 @@
 """POSIX message queues of the guest's own name space (:mod:`vm_core.linux.ipc`).
 
-mq_open(3), mq_unlink(3), mq_send(3), mq_receive(3), mq_notify(3), mq_getattr(3), mq_overview(7). A queue's descriptor cannot be
-polled, which POSIX does not ask for.
+A queue's descriptor can be polled, as on Linux: its host descriptor is an eventfd that the process keeps as ready as the queue is,
+from the first time that somebody waits for it on. What other processes do it hears of from a thread (:meth:`Ipc.watch`).
+
+mq_open(3), mq_unlink(3), mq_send(3), mq_receive(3), mq_notify(3), mq_getattr(3), mq_overview(7).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import mmap
 import os
+import stat
 import struct
 import time
 from collections.abc import Sequence
@@ -15,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from vm_core.linux import limits
 from vm_core.linux.abi import SigInfo, s32, s64
-from vm_core.linux.files import RESTART, SPECIAL, File
+from vm_core.linux.files import RESTART, SOCKET, SPECIAL, File
 from vm_core.linux.ipc import QUEUE, Entry, Ipc, wait
 from vm_core.linux.time import read_timespec
 
 if TYPE_CHECKING:
+    from vm_core.linux.net import Endpoint
     from vm_core.linux.process import GuestThread
 
 __all__ = ["Queue"]
@@ -34,13 +40,20 @@ _ATTRIBUTES: Final = struct.Struct("<4q32x")
 """struct mq_attr: flags, maxmsg, msgsize, curmsgs."""
 _EVENT: Final = struct.Struct("<Qii")
 """struct sigevent: sigev_value, sigev_signo, sigev_notify."""
-_BY_SIGNAL, _NONE = 0, 1
+_BY_SIGNAL, _NONE, _BY_THREAD = 0, 1, 2
+_NOTICE_BYTES, _COME, _REMOVED = 32, 1, 2
+"""NOTIFY_COOKIE_LEN, NOTIFY_WOKENUP and NOTIFY_REMOVED of linux/mqueue.h: what mq_notify(3) makes a thread of."""
+_BY_NOTICE: Final = -1
+_FULL: Final = (1 << 64) - 2
+"""The most that an eventfd counts to: nothing can be written then."""
 _SI_MESGQ: Final = -3
+_SHOWN: Final = struct.Struct("<q")
 _GONE: Final = 0o10000
 """In an entry's mode: it has no name any more."""
 
 # In an entry: ``size`` is the size of a message, ``a`` how many there may be, ``b`` how many there are, in ``c`` bytes; ``pid`` is to be
-# told of the next one by signal ``last_pid`` (0: not at all) with value ``d``.
+# told of the next one by signal ``last_pid`` (0: not at all, -1: by a notice to a socket) with value ``d``; ``second`` counts what was
+# sent and received.
 
 
 class Queue:
@@ -48,6 +61,50 @@ class Queue:
 
     def __init__(self, ipc: Ipc, entry: Entry) -> None:
         self._ipc, self.index, self.id = ipc, entry.index, entry.id
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._polled = False
+        self._shown = mmap.mmap(-1, _SHOWN.size)
+        """Shared with the children of forks, as the eventfd is: which change of the queue it shows, counted from 1."""
+        self.notice: tuple[File, Endpoint, bytes] | None = None
+        """Whom this process has asked to tell of a message, and how."""
+        ipc.queues.append(self)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to know what other processes do to it."""
+        return self._polled or self.notice is not None
+
+    def polled(self) -> None:
+        """Somebody is about to wait for the descriptor."""
+        if not self._polled:
+            self._polled = True
+            with self._ipc.held():
+                self.look()
+        self._ipc.watch()
+
+    def look(self) -> None:
+        """Make the descriptor as ready as the queue, and give notice of a message that has come. The family's lock is held."""
+        entry = self.entry()
+        if entry.kind != QUEUE or entry.id != self.id:
+            return
+        if self._polled and _SHOWN.unpack_from(self._shown)[0] != entry.second + 1:
+            # Once for each change, or epoll would tell of more edges than there are.
+            _SHOWN.pack_into(self._shown, 0, entry.second + 1)
+            with contextlib.suppress(OSError):
+                os.eventfd_read(self.fd)
+            if entry.b:
+                with contextlib.suppress(OSError):
+                    os.eventfd_write(self.fd, _FULL if entry.b == entry.a else 1)
+        if self.notice is not None and (entry.pid, entry.last_pid) != (os.getpid(), _BY_NOTICE):
+            self.give_notice(_COME)
+
+    def give_notice(self, what: int) -> None:
+        """Send what was asked for, which is over then."""
+        notice, self.notice = self.notice, None
+        if notice is not None:
+            file, endpoint, cookie = notice
+            if file.refs:
+                endpoint.notify(cookie[:-1] + bytes([what]))
 
     def entry(self) -> Entry:
         return Entry(self._ipc, self.index)
@@ -64,15 +121,32 @@ class Queue:
         if not ipc.address:
             return  # and so is the process
         with ipc.held():
+            ipc.queues.remove(self)
             entry = self.entry()
             if entry.kind != QUEUE or entry.id != self.id:
                 return
             ipc.use(entry, -1)
             if entry.pid == os.getpid():
-                entry.pid = 0
-                entry.save()
+                _unregister(ipc, entry)
+                self.give_notice(_REMOVED)
             if entry.mode & _GONE and not ipc.users(entry):
                 ipc.remove(entry)
+
+
+def _unregister(ipc: Ipc, entry: Entry) -> None:
+    """This process is not told of a message. The family's lock is held."""
+    entry.pid = 0
+    entry.save()
+    for queue in ipc.queues:
+        if (queue.index, queue.id) == (entry.index, entry.id):
+            queue.give_notice(_REMOVED)
+
+
+def _look(ipc: Ipc, entry: Entry) -> None:
+    """This process has changed a queue. The family's lock is held."""
+    for queue in ipc.queues:
+        if queue.index == entry.index and queue.watched:
+            queue.look()
 
 
 def _name(t: GuestThread, address: int) -> bytes:
@@ -122,13 +196,9 @@ def mq_open(t: GuestThread, address: int, flags: int, mode: int, attributes: int
             entry.save()
         if not ipc.use(entry):
             return -errno.ENOSPC
-        file = File(
-            os.memfd_create("vm-mqueue", os.MFD_CLOEXEC),
-            flags & (_ACCESS | _NONBLOCK),
-            path=f"/{os.fsdecode(name)}",
-            kind=SPECIAL,
-        )
-        file.socket = Queue(ipc, entry)
+        queue = Queue(ipc, entry)
+        file = File(queue.fd, flags & (_ACCESS | _NONBLOCK), path=f"/{os.fsdecode(name)}", kind=SPECIAL)
+        file.socket, file.mode = queue, stat.S_IFREG | entry.mode & 0o777
     return t.files.add(file, cloexec=True)
 
 
@@ -183,9 +253,11 @@ def mq_timedsend(t: GuestThread, fd: int, address: int, size: int, priority: int
                     at += _MESSAGE.size + length
                 entry.write(_MESSAGE.pack(priority, size) + data + raw[at:], at)
                 entry.b, entry.c = entry.b + 1, entry.c + _MESSAGE.size + size
+                entry.second += 1
                 told = _tell(t, entry) if entry.b == 1 else None
                 entry.save()
                 entry.changed()
+                _look(ipc, entry)
                 break
             if file.flags & _NONBLOCK:
                 return -errno.EAGAIN
@@ -206,8 +278,8 @@ def _tell(t: GuestThread, entry: Entry) -> tuple[int, SigInfo] | None:
     if not entry.pid or entry.first:
         return None  # nobody, or somebody waits for the message
     pid, entry.pid = entry.pid, 0
-    if not entry.last_pid:
-        return None
+    if entry.last_pid <= 0:
+        return None  # or the process sees for itself that this has been done
     return pid, SigInfo(entry.last_pid, _SI_MESGQ, pid=t.process.pid, uid=os.getuid(), value=entry.d)
 
 
@@ -231,8 +303,10 @@ def mq_timedreceive(t: GuestThread, fd: int, address: int, size: int, priority: 
                 data = raw[_MESSAGE.size : end]
                 entry.write(raw[end:])
                 entry.b, entry.c = entry.b - 1, entry.c - end
+                entry.second += 1
                 entry.save()
                 entry.changed()
+                _look(ipc, entry)
                 break
             if file.flags & _NONBLOCK:
                 return -errno.EAGAIN
@@ -255,24 +329,46 @@ def mq_timedreceive(t: GuestThread, fd: int, address: int, size: int, priority: 
 
 def mq_notify(t: GuestThread, fd: int, event: int) -> int:
     value, number, how = _EVENT.unpack(t.memory.read(event, _EVENT.size)) if event else (0, 0, _NONE)
+    told: tuple[File, Endpoint, bytes] | None = None
     if event:
-        if how not in (_BY_SIGNAL, _NONE):
+        if how not in (_BY_SIGNAL, _NONE, _BY_THREAD):
             return -errno.EINVAL
         if how == _BY_SIGNAL and not 0 < number <= 64:
             return -errno.EINVAL
+        if how == _BY_THREAD:
+            told = _noticed(t, number, t.memory.read(value, _NOTICE_BYTES))
     _, queue = _opened(t, fd)
     ipc = Ipc.of(t.process)
     with ipc.held():
         entry = queue.entry()
+        _look(ipc, entry)
         if not event:
             if entry.pid == os.getpid():
-                entry.pid = 0
-        elif entry.pid and ipc.family.has(entry.pid):
+                _unregister(ipc, entry)
+            return 0
+        if entry.pid and ipc.family.has(entry.pid):
             return -errno.EBUSY
-        else:
-            entry.pid, entry.last_pid, entry.d = os.getpid(), number if how == _BY_SIGNAL else 0, s64(value)
+        queue.notice = told
+        by = number if how == _BY_SIGNAL else _BY_NOTICE if told is not None else 0
+        entry.pid, entry.last_pid, entry.d = os.getpid(), by, s64(value)
         entry.save()
+    ipc.watch()
     return 0
+
+
+def _noticed(t: GuestThread, fd: int, cookie: bytes) -> tuple[File, Endpoint, bytes]:
+    """Whom to tell by a socket, as mq_notify(3) of the C library asks for a thread. Raises OSError."""
+    from vm_core.linux.net import Endpoint
+
+    file = t.table.get(fd & 0xFFFF_FFFF)
+    if file is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if file.kind != SOCKET:
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    if not isinstance(file.socket, Endpoint) or file.socket.mate < 0:
+        # Also for one that has been used for anything else, as no C library's is.
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return file, file.socket, cookie
 
 
 def mq_getsetattr(t: GuestThread, fd: int, new: int, old: int) -> int:

@@ -63,15 +63,25 @@ _LONGEST_NAME: Final = 107
 
 
 class Endpoint:
-    """What File.socket of a socket is: its kind, and for AF_UNIX what its own address is for the guest."""
+    """What File.socket of a socket is: its kind, and for AF_UNIX what its own address is for the guest.
 
-    __slots__ = ("family", "kind", "name", "protocol")
+    ``mate`` is the other end of what stands in for a socket of NETLINK_ROUTE until the guest asks it something; -1 for all others.
+    By it come the notices of a message queue, for which mq_notify(3) takes such a socket, and nothing needs a network.
+    """
 
-    def __init__(self, family: int, kind: int, protocol: int) -> None:
+    __slots__ = ("family", "kind", "mate", "name", "protocol")
+
+    def __init__(self, family: int, kind: int, protocol: int, mate: int = -1) -> None:
         self.family = family
         self.kind = kind
         self.protocol = protocol
         self.name: bytes | None = None
+        self.mate = mate
+
+    def notify(self, notice: bytes) -> None:
+        """Have the socket receive this."""
+        with contextlib.suppress(OSError):
+            os.write(self.mate, notice)
 
 
 def _file(t: GuestThread, fd: int) -> File:
@@ -146,20 +156,47 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
             kind = _DGRAM  # as Linux has it
         if kind not in (_STREAM, _DGRAM, _SEQPACKET):
             return -errno.ESOCKTNOSUPPORT
+    elif family == _NETLINK and kind in (_RAW, _DGRAM) and not protocol:
+        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for made in (first, second):
+            made.setblocking(False)
+        number = _adopt(t, first.detach(), Endpoint(family, kind, protocol, second.fileno()), flags)
+        if number < 0:
+            second.close()
+        else:
+            t.table[number].extras.append(second.detach())
+        return number
     elif not t.process.net:
-        t.process.explain("net", "the guest has no network: socket() returns EACCES (allow it with --net)")
+        _explain(t, "socket")
         return -errno.EACCES
     elif family == _NETLINK:
-        if kind not in (_RAW, _DGRAM):
-            return -errno.ESOCKTNOSUPPORT
-        if protocol:
-            return -errno.EPROTONOSUPPORT
+        return -errno.ESOCKTNOSUPPORT if kind not in (_RAW, _DGRAM) else -errno.EPROTONOSUPPORT
     elif family not in (_INET, _INET6):
         return -errno.EAFNOSUPPORT
     elif kind not in (_STREAM, _DGRAM):
         return -errno.EPERM
     fd = host_call("socket", family, kind | _NONBLOCK | _CLOEXEC, protocol)
     return _adopt(t, fd, Endpoint(family, kind, protocol), flags)
+
+
+def _explain(t: GuestThread, call: str) -> None:
+    t.process.explain("net", f"the guest has no network: {call}() returns EACCES (allow it with --net)")
+
+
+def _in_use(t: GuestThread, file: File, call: str) -> Endpoint:
+    """The endpoint of a socket that is about to be used for what only the host's kernel can do. Raises OSError."""
+    endpoint = _endpoint(file)
+    if endpoint.mate >= 0:
+        if not t.process.net:
+            _explain(t, call)
+            raise _refuse(errno.EACCES)
+        fd = host_call("socket", endpoint.family, endpoint.kind | _NONBLOCK | _CLOEXEC, endpoint.protocol)
+        os.dup2(fd, file.fd, inheritable=False)
+        os.close(fd)
+        mate, endpoint.mate = endpoint.mate, -1
+        file.extras.remove(mate)
+        os.close(mate)
+    return endpoint
 
 
 def socketpair(t: GuestThread, family: int, kind: int, protocol: int, result: int) -> int:
@@ -344,7 +381,7 @@ class _Name:
 
 def bind(t: GuestThread, fd: int, address: int, size: int) -> int:
     file = _file(t, fd)
-    endpoint, raw = _endpoint(file), _address(t, address, size)
+    endpoint, raw = _in_use(t, file, "bind"), _address(t, address, size)
     _check_family(t, endpoint, raw)
     if endpoint.family == _UNIX:
         _bind_unix(t, file, endpoint, raw)
@@ -354,7 +391,7 @@ def bind(t: GuestThread, fd: int, address: int, size: int) -> int:
 
 def listen(t: GuestThread, fd: int, backlog: int) -> int:
     file = _file(t, fd)
-    if _endpoint(file).family != _UNIX and not t.process.net:
+    if _in_use(t, file, "listen").family != _UNIX and not t.process.net:
         return -errno.EACCES
     return host_call("listen", file.fd, max(s32(backlog), 0))
 
@@ -389,7 +426,7 @@ def accept(t: GuestThread, fd: int, result: int, size: int) -> int:
 
 def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
     file = _file(t, fd)
-    endpoint, raw = _endpoint(file), _address(t, address, size)
+    endpoint, raw = _in_use(t, file, "connect"), _address(t, address, size)
     if raw[:2] == b"\0\0" and endpoint.family == _UNIX and endpoint.kind == _DGRAM:
         return host_call("connect", file.fd, raw, len(raw))  # AF_UNSPEC: no peer any more
     _check_family(t, endpoint, raw)
@@ -427,7 +464,7 @@ def shutdown(t: GuestThread, fd: int, how: int) -> int:
 
 def getsockname(t: GuestThread, fd: int, result: int, size: int) -> int:
     file = _file(t, fd)
-    endpoint = _endpoint(file)
+    endpoint = _in_use(t, file, "getsockname")
     if endpoint.name is not None:
         _give_address(t, struct.pack("<H", _UNIX) + endpoint.name, result, size)
         return 0
@@ -435,7 +472,9 @@ def getsockname(t: GuestThread, fd: int, result: int, size: int) -> int:
 
 
 def getpeername(t: GuestThread, fd: int, result: int, size: int) -> int:
-    return _name(t, "getpeername", _file(t, fd), result, size)
+    file = _file(t, fd)
+    _in_use(t, file, "getpeername")
+    return _name(t, "getpeername", file, result, size)
 
 
 def _name(t: GuestThread, call: str, file: File, result: int, size: int) -> int:
@@ -620,7 +659,7 @@ def _transmit(
     control: bytes,
 ) -> int:
     """The common part of everything that sends."""
-    endpoint = _endpoint(file)
+    endpoint = _in_use(t, file, "sendmsg")
     host_flags = flags & _SEND_FLAGS | _DONTWAIT | _NOSIGNAL
     if endpoint.family == _NETLINK:
         # Copied first: another thread of the guest could change what was looked at.
@@ -872,6 +911,7 @@ def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, si
         return -errno.EINVAL
     if option not in _OPTIONS.get(level, ()):
         return -errno.ENOPROTOOPT
+    _in_use(t, file, "getsockopt")
     room = min(room, 1 << 16)
     out = ctypes.create_string_buffer(max(room, 1))
     length = ctypes.create_string_buffer(struct.pack("<I", room), 4)
@@ -890,6 +930,7 @@ def setsockopt(t: GuestThread, fd: int, level: int, option: int, value: int, siz
         return -errno.EINVAL
     if option not in _OPTIONS.get(level, ()):
         return -errno.EPERM if level in _OPTIONS else -errno.ENOPROTOOPT
+    _in_use(t, file, "setsockopt")
     count = min(size & _FD, 1024)
     place = host_address(t.memory, value, count, Access.READ) if count else 0
     return host_call("setsockopt", file.fd, level, option, place, count)

@@ -51,6 +51,13 @@ def _write_left(
     return result
 
 
+def _about_to_wait(file: File) -> None:
+    """Whoever makes the descriptor ready may do so from the first wait on (message queues)."""
+    polled = getattr(file.socket, "polled", None)
+    if polled is not None:
+        polled()
+
+
 def _poll_files(t: GuestThread, wanted: list[tuple[int, int]], deadline: float | None) -> list[int] | None:
     """Ready events of each (guest descriptor, events); None if a signal ended the wait."""
     host: dict[int, int] = {}
@@ -68,6 +75,7 @@ def _poll_files(t: GuestThread, wanted: list[tuple[int, int]], deadline: float |
             ready_now = True
         else:
             known.append(None)
+            _about_to_wait(file)
             host[file.fd] = host.get(file.fd, 0) | events
     got = t.poll(list(host.items()), 0.0 if ready_now else deadline)
     if got is None:
@@ -276,6 +284,7 @@ def epoll_ctl(t: GuestThread, epfd: int, operation: int, fd: int, event: int) ->
         return -errno.EINVAL
     number = fd & _FD
     if operation == _ADD:
+        _about_to_wait(target)
         new = watched.find(number, target) is None
         host = watched.add(number, target)
         try:
@@ -301,6 +310,8 @@ def _epoll(t: GuestThread, epfd: int, result: int, count: int, deadline: float |
     layout = _event_layout(t)
     width = struct.calcsize(layout)
     room = ctypes.create_string_buffer(_HOST_EVENT.size * min(count, _MOST_EVENTS))
+    if t.process.ipc is not None:
+        t.process.ipc.watch()  # a child of a fork has what its parent watched
     while True:
         got = t.poll([(file.fd, select.POLLIN)], deadline)
         if got is None:

@@ -574,6 +574,8 @@ def msgsnd(t: GuestThread, number: int, address: int, size: int, flags: int) -> 
 
 def _wanted(messages: list[tuple[int, int, int]], kind: int, flags: int) -> int:
     """The place of the message that msgrcv takes, -1 for none; (type, offset, size) each."""
+    if flags & _COPY:
+        return kind if 0 <= kind < len(messages) else -1
     if kind < 0:
         low = -kind
         found = [(of, place) for place, (of, _, _) in enumerate(messages) if of <= low]
@@ -588,8 +590,8 @@ def msgrcv(t: GuestThread, number: int, address: int, size: int, kind: int, flag
     number, size, kind = s32(number), s64(size), s64(kind)
     if number < 0 or size < 0:
         return -errno.EINVAL
-    if flags & _COPY:
-        return -errno.ENOSYS
+    if flags & _COPY and (not flags & _NOWAIT or flags & _EXCEPT):
+        return -errno.EINVAL
     ipc, waited = Ipc.of(t.process), False
     while True:
         with ipc.held():
@@ -611,6 +613,10 @@ def msgrcv(t: GuestThread, number: int, address: int, size: int, kind: int, flag
                     return -errno.E2BIG
                 start = at + _MESSAGE.size
                 data = raw[start : start + min(length, size)]
+                if flags & _COPY:
+                    if length > size:
+                        return -errno.EINVAL
+                    break  # it stays
                 entry.write(raw[start + length :], at)
                 entry.a, entry.b = entry.a - length, entry.b - 1
                 entry.second, entry.last_pid = _now(), os.getpid()
