@@ -25,37 +25,68 @@ def compiled(compiler: str, program: str, tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.needs_cc
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_as_on_this_kernel(program: str, tmp_path: Path) -> None:
+def printed(command: list[str | Path], where: Path) -> tuple[int, str, str]:
+    where.mkdir()
+    done = subprocess.run(
+        command, capture_output=True, cwd=where, env={**os.environ, **ENV}, stdin=subprocess.DEVNULL, timeout=120, check=False
+    )  # fmt: skip
+    assert not list(where.iterdir()), "files are left behind"
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def compilers() -> tuple[str, str]:
     native = shutil.which("gcc") or shutil.which("cc")
     if native is None or shutil.which(CROSS) is None:
         pytest.skip(f"needs gcc and {CROSS}")
-    outputs = []
-    for name in ("native", "vm"):
-        where = tmp_path / name
-        where.mkdir()
-        if name == "native":
-            path = compiled(native.rpartition("/")[2], program, tmp_path)
-            done = subprocess.run(
-                [path],
-                capture_output=True,
-                cwd=where,
-                env={**os.environ, **ENV},
-                stdin=subprocess.DEVNULL,
-                timeout=60,
-                check=False,
-            )
-            outputs.append((done.returncode, done.stdout.decode()))
-        else:
-            done = subprocess.run(
-                [sys.executable, "-m", "vm_cli", "run", "--", compiled(CROSS, program, tmp_path)],
-                capture_output=True, cwd=where, env={**os.environ, **ENV}, stdin=subprocess.DEVNULL, timeout=120,
-                check=False,
-            )  # fmt: skip
-            assert not done.stderr
-            outputs.append((done.returncode, done.stdout.decode()))
-        assert not list(where.iterdir()), "files are left behind"
-    (want_status, want), (status, got_text) = outputs
-    assert got_text.splitlines() == want.splitlines()
+    return native.rpartition("/")[2], CROSS
+
+
+VM = [sys.executable, "-m", "vm_cli", "run"]
+CASES = [(program, "") for program in PROGRAMS]
+CASES += [(program, "--trust") for program in ("sysv", "mqueue")]  # which then are the host's own
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize(("program", "option"), CASES)
+def test_as_on_this_kernel(program: str, option: str, tmp_path: Path) -> None:
+    native, cross = compilers()
+    want_status, want, _ = printed([compiled(native, program, tmp_path)], tmp_path / "native")
+    guest = compiled(cross, program, tmp_path)
+    status, got, said = printed([*VM, *option.split(), "--", guest], tmp_path / "vm")
+    assert not said
+    assert got.splitlines() == want.splitlines()
     assert status == want_status == 0
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("first", ["native", "guest"])
+def test_a_trusted_guest_shares_the_hosts_ipc(first: str, tmp_path: Path) -> None:
+    """A native program and a guest exchange memory, semaphores and messages; the host sees them; one that is confined does not."""
+    made = {}
+    for name, compiler in zip(("native", "guest"), compilers(), strict=True):
+        made[name] = tmp_path / name
+        source = SOURCES.parent / "exchange.c"
+        subprocess.run([compiler, *FLAGS, "-o", made[name], source], check=True, timeout=120)
+    commands = {"native": [made["native"]], "guest": [*VM, "--trust", "--", made["guest"]]}
+    second = "guest" if first == "native" else "native"
+    key = 0x564D0000 | os.getpid() & 0xFFFF
+    with subprocess.Popen([*commands[first], "first", hex(key)], stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+        for kind in ("msg", "sem", "shm"):
+            assert str(key) in Path(f"/proc/sysvipc/{kind}").read_text().split()
+        confined = subprocess.run(
+            [*VM, "--", made["guest"], "second", hex(key)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (confined.returncode, confined.stdout) == (3, "No such file or directory\n")
+        two = subprocess.run(
+            [*commands[second], "second", hex(key)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (two.returncode, two.stdout, two.stderr) == (0, "from the first\n1 one\n", "")
+        assert one.stdout.read() == "from the second\n2 two\nposix 7\n"
+    assert one.returncode == 0
+    assert str(key) not in Path("/proc/sysvipc/msg").read_text().split()

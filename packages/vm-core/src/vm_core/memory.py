@@ -405,33 +405,58 @@ class GuestMemory:
         ``writable`` says whether it may be written through a shared mapping. ``catches_bus`` must be set, or nobody able
         to truncate the file. Raises as :meth:`map`, and OSError, with nothing changed, if the host refuses.
         """
-        start, end = self._range(address, length)
         info = os.fstat(fd)
+        may_write = writable or not shared
+        flags = (_SHARED if shared else _PRIVATE) | _FIXED | _NORESERVE
+
+        def put(host: int, wanted: int) -> None:
+            # SAFETY: the range lies inside the arena (map_by), whose memory it replaces; what may go wrong with it later
+            # is SIGBUS, which native code takes (catches_bus). The host never executes it.
+            if _libc.mmap(host, page_up(length), wanted, flags, fd, offset) == _FAILED:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+
+        backing = Backing(info.st_dev, info.st_ino, may_write, real=True)
+        with self.lock:
+            self.map_by(address, length, prot, put, name=name, shared=shared, offset=offset, backing=backing)
+            end = address + page_up(length)
+            behind = address + page_up(max(info.st_size - offset, 0))
+            if behind < end and prot:
+                self._set_table(behind, end, MAPPED | GONE)
+
+    def map_by(
+        self,
+        address: int,
+        length: int,
+        prot: Prot,
+        put: Callable[[int, int], None],
+        *,
+        name: str,
+        shared: bool,
+        backing: Backing,
+        offset: int = 0,
+    ) -> None:
+        """Map what ``put`` maps there: it gets a host address and a protection of the host's, and replaces ``length`` bytes of the
+        arena in one step. Raises what it raises, with nothing changed, and as :meth:`map`."""
+        start, end = self._range(address, length)
         with self.lock:
             self._settle()
             before = self._committed
             self._account(start, end, prot)
             old = self._cut(start, end, prot)
-            may_write = writable or not shared
-            wanted = self._host_prot(int(prot)) if self.enforced else (3 if may_write else 1)
-            flags = (_SHARED if shared else _PRIVATE) | _FIXED | _NORESERVE
-            # SAFETY: the range lies inside the arena (_range), whose memory it replaces; what may go wrong with it later
-            # is SIGBUS, which native code takes (catches_bus). The host never executes it.
-            if _libc.mmap(self.host_address + start, end - start, wanted, flags, fd, offset) == _FAILED:
-                number = ctypes.get_errno()
+            wanted = self._host_prot(int(prot)) if self.enforced else (3 if backing.writable else 1)
+            try:
+                put(self.host_address + start, wanted)
+            except BaseException:
                 for piece in old:
                     self._insert(piece)
                 self._committed = before
-                raise OSError(number, os.strerror(number))
-            backing = Backing(info.st_dev, info.st_ino, may_write, real=True)
+                raise
             region = Region(start, end, prot, name, shared, offset, backing)
             self._insert(region)
             if prot & Prot.EXEC and len(self.code_files) < _MOST_CODE_FILES:
                 self.code_files.append(region)
             self._set_table(start, end, MAPPED | int(prot))
-            behind = start + page_up(max(info.st_size - offset, 0))
-            if behind < end and prot:
-                self._set_table(behind, end, MAPPED | GONE)
 
     def map_shared(self, address: int, length: int, prot: Prot) -> None:
         """Map zeroed pages that stay shared with the processes that fork from this one. Raises as :meth:`map`, and OSError."""

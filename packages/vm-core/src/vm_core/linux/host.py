@@ -31,6 +31,9 @@ _X86_64: Final = {
     "sync_file_range": 277, "fallocate": 285, "accept4": 288, "inotify_init1": 294, "preadv": 295, "pwritev": 296,
     "epoll_pwait": 281, "syncfs": 306, "getcpu": 309, "sched_setattr": 314, "sched_getattr": 315, "renameat2": 316, "memfd_create": 319,
     "preadv2": 327, "pwritev2": 328, "statx": 332, "pidfd_open": 434, "openat2": 437, "faccessat2": 439,
+    "shmget": 29, "shmat": 30, "shmctl": 31, "semget": 64, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
+    "semtimedop": 220, "tgkill": 234, "mq_open": 240, "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "mq_notify": 244,
+    "mq_getsetattr": 245,
 }
 _GENERIC: Final = {
     "getxattr": 8, "fgetxattr": 10, "listxattr": 11, "epoll_ctl": 21, "epoll_pwait": 22, "fcntl": 25,
@@ -44,6 +47,9 @@ _GENERIC: Final = {
     "sendmsg": 211, "recvmsg": 212, "readahead": 213, "fadvise64": 223, "accept4": 242, "syncfs": 267,
     "sched_setattr": 274, "sched_getattr": 275, "renameat2": 276, "memfd_create": 279, "preadv2": 286, "pwritev2": 287,
     "statx": 291, "pidfd_open": 434, "openat2": 437, "faccessat2": 439,
+    "tgkill": 131, "mq_open": 180, "mq_unlink": 181, "mq_timedsend": 182, "mq_timedreceive": 183, "mq_notify": 184,
+    "mq_getsetattr": 185, "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189, "semget": 190, "semctl": 191, "semtimedop": 192,
+    "shmget": 194, "shmctl": 195, "shmat": 196,
 }
 # fmt: on
 _NUMBERS: Final[dict[str, int | None]] = dict(

@@ -21,7 +21,7 @@ from vm_core.engine import HOST_SIGNALS
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import SigInfo
 from vm_core.linux.family import Reach
-from vm_core.linux.hostthread import HostThread, in_main_thread
+from vm_core.linux.hostthread import HostThread, in_main_thread, kick_signal
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -63,6 +63,8 @@ class HostSignals:
         import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
 
         process = self._process
+        if process.trust:
+            kick_signal()  # before all are handled
         if not in_main_thread():
             if process.main.in_main_thread and process.threads.get(process.main.tid) is process.main:
                 if not self._handling:

@@ -6,13 +6,46 @@ import _thread
 import threading
 from collections.abc import Callable
 
-__all__ = ["HostThread", "in_main_thread"]
+from vm_core.engine import HOST_SIGNALS
+from vm_core.errors import HostError
+
+__all__ = ["HostThread", "in_main_thread", "kick_signal"]
 
 
 def in_main_thread() -> bool:
     """Whether this is Python's main thread, the one that the host's signals come to."""
     # PERF: asking for the current thread makes an object for one that threading has not started.
     return threading.get_ident() == threading.main_thread().ident
+
+
+_kick = 0
+
+
+def kick_signal() -> int:
+    """A real-time signal without effect but to end a call of the host in the thread that it is sent to. Its handler is C's ``abs``, so
+    that Python hears nothing of it; nobody else has one for it. Raises HostError."""
+    global _kick
+    if not _kick:
+        import ctypes
+        import signal
+
+        library = ctypes.CDLL(None)
+        library.signal.restype = ctypes.c_void_p
+        library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+        # SAFETY: abs has the shape of a signal handler, touches nothing, and is never unloaded.
+        handler = ctypes.cast(library.abs, ctypes.c_void_p)
+        for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
+            old = library.signal(number, handler)
+            if old is None:
+                HOST_SIGNALS.add(number)
+                _kick = number
+                break
+            library.signal(number, old)
+        else:
+            raise HostError(
+                "no real-time signal is free", hint="something in this process handles all of them"
+            )
+    return _kick
 
 
 class HostThread:

@@ -174,6 +174,7 @@ class Ipc:
         with process.lock:
             if process.ipc is None:
                 process.ipc = cls(process.found_family())
+            assert isinstance(process.ipc, Ipc)
             return process.ipc
 
     def entries(self, kind: int) -> Iterator[Entry]:

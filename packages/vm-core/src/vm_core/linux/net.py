@@ -156,7 +156,7 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
             kind = _DGRAM  # as Linux has it
         if kind not in (_STREAM, _DGRAM, _SEQPACKET):
             return -errno.ESOCKTNOSUPPORT
-    elif family == _NETLINK and kind in (_RAW, _DGRAM) and not protocol:
+    elif family == _NETLINK and kind in (_RAW, _DGRAM) and not protocol and not t.process.trust:
         first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for made in (first, second):
             made.setblocking(False)
@@ -170,7 +170,10 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
         _explain(t, "socket")
         return -errno.EACCES
     elif family == _NETLINK:
-        return -errno.ESOCKTNOSUPPORT if kind not in (_RAW, _DGRAM) else -errno.EPROTONOSUPPORT
+        if kind not in (_RAW, _DGRAM):
+            return -errno.ESOCKTNOSUPPORT
+        if protocol:
+            return -errno.EPROTONOSUPPORT
     elif family not in (_INET, _INET6):
         return -errno.EAFNOSUPPORT
     elif kind not in (_STREAM, _DGRAM):

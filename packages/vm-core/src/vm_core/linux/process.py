@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vm_core.linux.children import Child
     from vm_core.linux.execve import Request
     from vm_core.linux.family import Family
+    from vm_core.linux.hostipc import HostIpc
     from vm_core.linux.ipc import Ipc
     from vm_core.linux.strace import Strace, Tracer
     from vm_core.spec.isa import Isa
@@ -831,7 +832,7 @@ class Process:
         self.subreaper = 0
         self.family: Family | None = None
         """What the guest's processes share; None as long as this is the only one and has shared nothing."""
-        self.ipc: Ipc | None = None
+        self.ipc: Ipc | HostIpc | None = None
         self.children: dict[int, Child] = {}
         self.child_events = 0
         self.forked = False
@@ -903,7 +904,7 @@ class Process:
         """Empty memory for a program of an ISA."""
         self.isa = isas.get(isa_name)
         self.abi: Abi
-        self.abi, self._table = table.bound(isa_name, self.isa.layout)
+        self.abi, self._table = table.bound(isa_name, self.isa.layout, trusted=self.trust)
         self.memory = GuestMemory(limit=self._memory_limit)
         self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
         self._pi_futexes = None

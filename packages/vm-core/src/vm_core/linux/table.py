@@ -277,7 +277,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("ioprio_set", 30, 251, _late("identity", "ioprio_set"), "int int int", PARTIAL, "kept and told"),
     Row("getcpu", 168, 309, _late("identity", "getcpu"), "ptr ptr"),
     # System V IPC and message queues
-    Row("shmget", 194, 29, _late("sysv", "shmget"), "hex uint oct", OK, "of the guest's own name space, as all of these"),
+    Row("shmget", 194, 29, _late("sysv", "shmget"), "hex uint oct", OK, "of the guest's own name space, as all of these; the host's with --trust"),
     Row("shmat", 196, 30, _late("sysv", "shmat"), "int ptr oct"),
     Row("shmdt", 197, 67, _late("sysv", "shmdt"), "ptr"),
     Row("shmctl", 195, 31, _late("sysv", "shmctl"), "int int ptr"),
@@ -432,14 +432,23 @@ def _getter(words: tuple[int, ...]) -> Callable[..., tuple[int, ...]]:
     return lambda _registers: ()
 
 
+_OF_THE_HOST: Final = frozenset(
+    {
+        "shmget", "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget", "msgsnd", "msgrcv", "msgctl",
+        "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
+    }
+)  # fmt: skip
+"""Calls that are about objects of the host for a trusted guest, and of its own name space for others."""
+
+
 @cache
-def bound(isa: str, layout: StateLayout) -> tuple[Abi, Mapping[int, Entry]]:
+def bound(isa: str, layout: StateLayout, *, trusted: bool = False) -> tuple[Abi, Mapping[int, Entry]]:
     """The ABI of an ISA, and :func:`bind` of it: all processes share them."""
     abi = abi_of(isa, layout)
-    return abi, bind(abi)
+    return abi, bind(abi, trusted=trusted)
 
 
-def bind(abi: Abi) -> dict[int, Entry]:
+def bind(abi: Abi, *, trusted: bool = False) -> dict[int, Entry]:
     """Number to (handler, argument reader, row) for an ABI."""
     out: dict[int, Entry] = {}
     for row in ROWS:
@@ -447,7 +456,8 @@ def bind(abi: Abi) -> dict[int, Entry]:
         if number is None or row.handler is None:
             continue
         assert number not in out, row.name
-        out[number] = (row.handler, _getter(abi.argument_words[: row.arity]), row)
+        handler = _late("hostipc", row.name) if trusted and row.name in _OF_THE_HOST else row.handler
+        out[number] = (handler, _getter(abi.argument_words[: row.arity]), row)
     return out
 
 
