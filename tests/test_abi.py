@@ -41,6 +41,16 @@ def compilers() -> tuple[str, str]:
     return native.rpartition("/")[2], CROSS
 
 
+def both(program: str, where: Path) -> dict[str, Path]:
+    """A program below tests, for this machine and as a guest."""
+    made = {}
+    for name, compiler in zip(("native", "guest"), compilers(), strict=True):
+        made[name] = where / name
+        source = SOURCES.parent / f"{program}.c"
+        subprocess.run([compiler, *FLAGS, "-o", made[name], source], check=True, timeout=120)
+    return made
+
+
 VM = [sys.executable, "-m", "vm_cli", "run"]
 CASES = [(program, "") for program in PROGRAMS]
 CASES += [(program, "--trust") for program in ("sysv", "mqueue")]  # which then are the host's own
@@ -62,11 +72,7 @@ def test_as_on_this_kernel(program: str, option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", ["native", "guest"])
 def test_a_trusted_guest_shares_the_hosts_ipc(first: str, tmp_path: Path) -> None:
     """A native program and a guest exchange memory, semaphores and messages; the host sees them; one that is confined does not."""
-    made = {}
-    for name, compiler in zip(("native", "guest"), compilers(), strict=True):
-        made[name] = tmp_path / name
-        source = SOURCES.parent / "exchange.c"
-        subprocess.run([compiler, *FLAGS, "-o", made[name], source], check=True, timeout=120)
+    made = both("exchange", tmp_path)
     commands = {"native": [made["native"]], "guest": [*VM, "--trust", "--", made["guest"]]}
     second = "guest" if first == "native" else "native"
     key = 0x564D0000 | os.getpid() & 0xFFFF
@@ -90,3 +96,27 @@ def test_a_trusted_guest_shares_the_hosts_ipc(first: str, tmp_path: Path) -> Non
         assert one.stdout.read() == "from the second\n2 two\nposix 7\n"
     assert one.returncode == 0
     assert str(key) not in Path("/proc/sysvipc/msg").read_text().split()
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("side", ["reads", "writes"])
+def test_a_fifo_that_a_guest_opens_is_opened_once(side: str, tmp_path: Path) -> None:
+    """Or the native program at its other end would write what nobody reads any more."""
+    made = both("fifos", tmp_path)
+    for name in ("one", "two"):
+        os.mkfifo(tmp_path / name)
+    other = "writes" if side == "reads" else "reads"
+    with subprocess.Popen([made["native"], other], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as native:
+        try:
+            guest = subprocess.run(
+                [*VM, "--", made["guest"], side],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert (guest.returncode, guest.stdout, guest.stderr) == (0, "0\n", "")
+            assert native.communicate(timeout=60)[0] == "0\n"
+        finally:
+            native.kill()

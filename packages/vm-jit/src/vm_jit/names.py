@@ -560,7 +560,12 @@ tried.seek:
   %no.seek = icmp eq i64 %position, -29
   br i1 %no.seek, label %again, label %describe
 again:
-  %closed = {_host("close", "i64 %fd")}
+  ; Not to be closed and opened again: who waits for the other side has been let in.
+  %half = add i64 %fd, 1
+  %half.fixed = select i1 %fixed, i64 {native.OPENED_FIXED}, i64 0
+  %half.word = or i64 %half, %half.fixed
+  %half.at = getelementptr i8, ptr %calls, i64 {native.HALF_OPENED}
+  store i64 %half.word, ptr %half.at
   br label %no
 describe:
   ; Whether it is a regular file is not known: what is written to a pipe is written in small pieces.

@@ -147,7 +147,7 @@ def _wait(
     t: GuestThread, wanted: Callable[[Child], bool], options: int, look: Callable[[Child], bool]
 ) -> int:
     """Wait until ``look`` has done what there is to do with a child: its pid; 0 for none with WNOHANG; a negative errno."""
-    process = t.process
+    process, interrupted = t.process, False
     while True:
         seen = process.child_events
         mine = [child for child in list(process.children.values()) if wanted(child)]
@@ -163,9 +163,12 @@ def _wait(
         else:
             if options & _NOHANG:
                 return 0
-            events = [(child.fd, select.POLLIN) for child in mine] if options & _EXITED else []
-            if t.poll(events, None, lambda: process.child_events != seen) is None:  # noqa: B023 - called before the next round
+            if interrupted:
                 return RESTART
+            events = [(child.fd, select.POLLIN) for child in mine] if options & _EXITED else []
+            # As on Linux: what the signal tells of, its handler need not end the wait for.
+            ready = t.poll(events, None, lambda: process.child_events != seen)  # noqa: B023 - called before the next round
+            interrupted = ready is None
 
 
 def _selector(t: GuestThread, pid: int) -> Callable[[Child], bool]:

@@ -280,6 +280,7 @@ class FileSystem:
         self.locked: set[tuple[int, int]] = set()
         """Device and number of the files on which the process has locks of fcntl(2)."""
         self._close_host = close_host
+        self.half_opened = native.half_opened
         for mount in namespace.mounts.values():
             mount.opened = self._show
         self._show()
@@ -858,8 +859,13 @@ def _file_of(fd: int, flags: int, path: str, *, fixed: bool) -> File:
 def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     flags &= 0xFFFF_FFFF
     files = t.files
-    follow = not flags & t.abi.O_NOFOLLOW and flags & (_O_CREAT | _O_EXCL) != _O_CREAT | _O_EXCL
     file: File | int | None
+    half = files.half_opened()
+    if half is not None:
+        fd, fixed = half
+        file = _opened_file(t, fd, flags, files.namespace.guest_path(fd) or "/", fixed=fixed)
+        return file if isinstance(file, int) else files.add(file, cloexec=bool(flags & _O_CLOEXEC))
+    follow = not flags & t.abi.O_NOFOLLOW and flags & (_O_CREAT | _O_EXCL) != _O_CREAT | _O_EXCL
     name = t.path(path)
     # With O_PATH, a link opens as itself: it has to be looked for first.
     with files.walk(dfd, name, follow=follow, late=not flags & _O_PATH) as place:

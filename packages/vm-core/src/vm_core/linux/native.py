@@ -65,6 +65,7 @@ __all__ = [
     "FD_WAITS",
     "FD_WRITE",
     "GENERATION",
+    "HALF_OPENED",
     "HOST_UMASK",
     "LIMIT",
     "LONGEST",
@@ -95,6 +96,9 @@ PATIENCE: Final = 4096
 OPERATIONS: Final = 256
 """Byte offset of the operations: one byte for each call number below NUMBERS, 0 for one that is vm_core's."""
 NUMBERS: Final = 512
+HALF_OPENED: Final = 80
+"""Byte offset of a word for what an engine has opened for a call that it then leaves to vm_core, which is not to open it again (a FIFO,
+whose other side would see somebody come and go): the host's descriptor plus 1, and OPENED_FIXED. 0 for nothing."""
 GENERATION: Final = 128
 """Byte offset of a word that is odd while a disposition changes, and different afterwards."""
 ACTIONS: Final = 1024
@@ -268,6 +272,15 @@ class NativeCalls:
         """The descriptors that engines have opened, and of which no File is known."""
         words = self.words[DESCRIPTORS // 8 : DESCRIPTORS // 8 + self.words[LIMIT // 8]]
         return [number for number, word in enumerate(words) if word & FD_OPENED]
+
+    def half_opened(self) -> tuple[int, bool] | None:
+        """The host's descriptor of what an engine has opened for the call that is being made, which is the caller's from now on, and
+        whether it is in a directory where the guest may change nothing. None if it has opened nothing."""
+        word = self.words[HALF_OPENED // 8]
+        if not word:
+            return None
+        self.words[HALF_OPENED // 8] = 0
+        return (word & 0xFFFF_FFFF) - 1, bool(word & OPENED_FIXED)
 
     def opened_as(self, number: int) -> tuple[int, int, str | None] | None:
         """The host's descriptor, the flags with the bits OPENED_*, and the path, if it is still known, of what an engine has
