@@ -39,12 +39,20 @@ _CHILD_CLEARTID, _CHILD_SETTID = 0x200000, 0x1000000
 _NAMESPACES: Final = 0x7E02_0080 | 0x0002_0000
 """CLONE_NEW*: only a privileged process may."""
 _CLEAR_SIGHAND, _INTO_CGROUP = 1 << 32, 1 << 33
+_NOT_SHARED: Final = {
+    0x200: "CLONE_FS",
+    0x400: "CLONE_FILES",
+    _SIGHAND: "CLONE_SIGHAND",
+    0x8000: "CLONE_PARENT",
+}
+"""What a child that is no thread has of its own all the same: the host's processes are not made so."""
 _EXCLUSIVE: Final = 1 << 56
 _OF_FILE: Final = 1 << 61
 _PRESENT: Final = 1 << 63
 """Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is a file's; it is in memory."""
 _FRAMES: Final = 256 << 10
 """Bytes of the stack above the stack pointer that belong to the functions that called vfork."""
+_NOTHING: Final = -1
 _PAGE_AT: Final = struct.Struct("<Q")
 _ALL_SIGNALS: Final = _signal.valid_signals()
 
@@ -68,8 +76,8 @@ def clone3(t: GuestThread, address: int, size: int) -> int:
         return -errno.EPERM  # set_tid: needs a privilege
     if flags & 0xFF or number > 64 or bool(stack) != bool(length):
         return -errno.EINVAL
-    if flags & (_CLEAR_SIGHAND | _INTO_CGROUP):
-        return -errno.EINVAL if flags & _INTO_CGROUP else -errno.ENOSYS
+    if flags & _INTO_CGROUP or flags & (_CLEAR_SIGHAND | _SIGHAND) == _CLEAR_SIGHAND | _SIGHAND:
+        return -errno.EINVAL
     return _clone(t, flags, number, stack + length, parent_tid, child_tid, tls, pidfd)
 
 
@@ -95,11 +103,15 @@ def _clone(
 
         return new_thread(t, flags, stack, parent_tid, child_tid, tls)
     if flags & _VM and not flags & _VFORK:
+        # The arena could be shared with another host process, but not what Python and the engine know of it: what is mapped, and
+        # what has been compiled of it. And a thread of this one could not execute a program with the pid that it has.
         t.process.explain(
             "clone",
             "clone with CLONE_VM, but neither as a thread nor as vfork, is not supported: it returns ENOSYS",
         )
         return -errno.ENOSYS
+    if own := [name for flag, name in _NOT_SHARED.items() if flags & flag]:
+        t.process.explain("cloned", f"clone with {', '.join(own)}: the child has its own all the same")
     return _fork(t, flags, number, stack, parent_tid, child_tid, tls, pidfd)
 
 
@@ -124,6 +136,8 @@ def _fork(
         return -errno.EAGAIN
     # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
+    if not flags & _VM:
+        frames = _NOTHING
     everything = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
@@ -206,6 +220,8 @@ def _begin(t: GuestThread, flags: int, stack: int, child_tid: int, tls: int) -> 
     if flags & _CHILD_SETTID:
         with contextlib.suppress(MemoryFault):  # as on Linux, nobody is told
             t.memory.store(child_tid, 4, t.tid)
+    if flags & _CLEAR_SIGHAND:
+        t.process.signals.executed()
     if not flags & _VM:
         t.altstack = t.altstack if not stack else (0, 2, 0)
 
@@ -242,7 +258,7 @@ def _await_vfork(t: GuestThread, reader: int) -> None:
 
 def leave_parent(memory: GuestMemory, writer: int, frames: int) -> None:
     """In the child of a vfork: let the parent go on, with the pages that this process has changed; only with those of the
-    stack around ``frames``, if that is not 0."""
+    stack around ``frames``, if that is not 0, and with none if it is _NOTHING (CLONE_VFORK without CLONE_VM)."""
     try:
         for address in _changed(memory, frames):
             with memory.opened(address, PAGE) as page:
@@ -257,6 +273,8 @@ def leave_parent(memory: GuestMemory, writer: int, frames: int) -> None:
 
 def _changed(memory: GuestMemory, frames: int) -> list[int]:
     """The addresses of private pages that this process has to itself: what it wrote since it was forked."""
+    if frames == _NOTHING:
+        return []
     low, high = (page_down(frames), frames + _FRAMES) if frames else (0, memory.size)
     out = []
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)

@@ -239,8 +239,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("timer_getoverrun", 109, 225, time.timer_getoverrun, "int"),
     Row("timer_delete", 111, 226, time.timer_delete, "int"),
     # threads
-    Row("clone", 220, 56, _late("fork", "clone"), "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; no namespaces"),
-    Row("clone3", 435, 435, _late("fork", "clone3"), "ptr uint", PARTIAL, "as clone; no CLONE_CLEAR_SIGHAND"),
+    Row("clone", 220, 56, _late("fork", "clone"), "hex ptr ptr ptr ptr", PARTIAL, "threads, fork and vfork; CLONE_VM alone is ENOSYS; no namespaces"),
+    Row("clone3", 435, 435, _late("fork", "clone3"), "ptr uint", PARTIAL, "as clone"),
     Row("fork", None, 57, _late("fork", "fork")),
     Row("vfork", None, 58, _late("fork", "vfork")),
     Row("execve", 221, 59, _late("execve", "execve"), "path ptr ptr", PARTIAL, "set-ID bits are ignored"),
