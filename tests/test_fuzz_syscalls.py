@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from vm_core.testing.outside import Scene
+
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "fuzz_syscalls.py"
 CALLS = int(os.environ.get("VM_FUZZ_CALLS", "6000"))
 
@@ -54,16 +56,17 @@ def test_what_grows_is_found(tool: ModuleType) -> None:
     assert "not closed" in tool.flat([(100 << 20, 20 + n // 10) for n in range(80)])[0]
 
 
-def test_what_is_touched_is_found(tool: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    before = tool.snapshot(tmp_path)
-    assert tool.snapshot(tmp_path) == before
+def test_what_is_touched_is_found(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    assert not scene.touched
+    secret = scene.outside / "secret"
     for change in (
-        (tmp_path / "new").touch,
-        lambda: (tmp_path / "file").chmod(0o600),
-        lambda: (tmp_path / "file").write_text("y"),
-        lambda: os.utime(tmp_path / "file", (0, 0)),
+        (scene.outside / "new").touch,
+        lambda: secret.chmod(0o600),
+        lambda: secret.write_text("y"),
+        lambda: os.utime(secret, (0, 0)),
     ):
-        before = tool.snapshot(tmp_path)
+        scene.accept()
+        assert not scene.touched
         change()
-        assert tool.snapshot(tmp_path) != before
+        assert scene.touched

@@ -22,7 +22,6 @@ import random
 import shutil
 import signal
 import socket
-import stat
 import struct
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from vm_core.linux.paths import Namespace, _remove_tree
 from vm_core.linux.process import GuestThread, Process
 from vm_core.linux.system import ThreadEnd
 from vm_core.testing.guests import Caller, elf, program
+from vm_core.testing.outside import Scene
 
 KINDS = ("riscv64", "aarch64", "x86_64", "native")
 MACHINES = {"riscv64": 243, "aarch64": 183, "x86_64": 62}
@@ -356,25 +356,6 @@ class Worker:
             return process.system_calls
 
 
-def snapshot(path: Path) -> dict[str, object]:
-    """Everything about what lies below a directory."""
-    out: dict[str, object] = {}
-    for base, directories, files in os.walk(path):
-        for name in (".", *directories, *files):
-            full = os.path.join(base, name)
-            info = os.lstat(full)
-            content = Path(full).read_bytes() if stat.S_ISREG(info.st_mode) else b""
-            out[full] = (
-                info.st_mode,
-                info.st_uid,
-                info.st_nlink,
-                info.st_mtime_ns,
-                info.st_ctime_ns,
-                content,
-            )
-    return out
-
-
 def serve(spec: dict[str, Any]) -> None:
     """The worker's process: confine it, make the calls, and print what came of it."""
     import resource
@@ -403,13 +384,11 @@ def serve(spec: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Iterator[tuple[Path, Scene]]:
     place = Path(tempfile.mkdtemp(prefix="vm-fuzz-"))
     try:
-        for name in ("inside", "outside", "tmp"):
-            (place / name).mkdir()
-        (place / "outside" / "secret").write_text("secret")
-        yield place
+        (place / "tmp").mkdir()
+        yield place, Scene(place)
     finally:
         subprocess.run(["chmod", "-R", "u+rwx", str(place)], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(place, ignore_errors=True)
@@ -417,8 +396,7 @@ def scratch() -> Iterator[Path]:
 
 def fuzz(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """One worker to its end: its report, and what is wrong."""
-    with scratch() as place:
-        before = snapshot(place / "outside")
+    with scratch() as (place, scene):
         spec = {
             "kind": kind, "place": str(place), "seed": options.seed, "calls": options.calls, "threads": options.threads,
             "round": options.round, "sandbox": options.sandbox,
@@ -439,7 +417,7 @@ def fuzz(kind: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[s
         else:
             report = json.loads(done.stdout.splitlines()[-1])
             findings += flat(report.pop("levels"))
-        if snapshot(place / "outside") != before:
+        if scene.touched:
             findings.append("something outside was touched")
         left = sorted(entry.name for entry in place.iterdir())
         if left != ["inside", "log", "outside", "round", "tmp"]:

@@ -21,10 +21,9 @@ from vm_core.linux.paths import Bind, _remove_tree
 from vm_core.linux.system import ThreadEnd
 from vm_core.linux.table import ROWS
 from vm_core.testing.guests import Caller, elf
+from vm_core.testing.outside import ENTRY, SECRET, Scene, snapshot
 
 AT = -100
-SECRET = b"what-the-guest-must-not-see"
-ENTRY = "entry-the-guest-must-not-see"
 WAYS = ["openat2", "walk"]
 FLAGS = (0, 1, 2, 4, 0x100, 0x200, 0x400, 0x1000, 0x1100, 0o644, 0o777)
 OPEN_FLAGS = (
@@ -33,39 +32,12 @@ OPEN_FLAGS = (
 ROWS_WITH_PATHS = [row for row in ROWS if row.handler is not None and "path" in row.args.split()]
 
 
-def tree(path):
-    """Everything about a directory but the times of reading."""
-    out = {}
-    for base, directories, files in os.walk(path):
-        for name in (".", *directories, *files):
-            full = os.path.join(base, name)
-            info = os.lstat(full)
-            content = b""
-            if os.path.isfile(full) and not os.path.islink(full):
-                with open(full, "rb") as file:
-                    content = file.read()
-            out[full] = (
-                info.st_mode,
-                info.st_uid,
-                info.st_nlink,
-                info.st_mtime_ns,
-                info.st_ctime_ns,
-                content,
-            )
-    return out
-
-
-class Attempt:
-    """A guest in ``inside``; ``outside`` lies beside it."""
+class Attempt(Scene):
+    """A guest in ``inside``."""
 
     def __init__(self, tmp_path, machine, way, **options):
-        self.inside, self.outside = tmp_path / "inside", tmp_path / "outside"
-        (self.inside / "sub").mkdir(parents=True)
-        self.outside.mkdir()
-        (self.outside / ENTRY).write_bytes(SECRET)
-        (self.outside / "secret").write_bytes(SECRET)
-        (self.outside / "secret").chmod(0o755)
-        (self.outside / "empty").mkdir()
+        super().__init__(tmp_path)
+        (self.inside / "sub").mkdir()
         self.held = os.open(self.outside, os.O_RDONLY | os.O_DIRECTORY)
         self.held_file = os.open(self.outside / "secret", os.O_RDWR)
         self.marks = [SECRET, ENTRY.encode()]
@@ -82,7 +54,7 @@ class Attempt:
         elif not self.guest.process.files.namespace.use_openat2:
             pytest.skip("this host has no openat2")
         self.links()
-        self.before = tree(self.outside)
+        self.accept()
         self.numbers = self.guest.numbers
         self.where = self.guest.put(str(self.inside))
 
@@ -260,7 +232,7 @@ class Attempt:
         return args
 
     def finish(self):
-        assert tree(self.outside) == self.before
+        assert snapshot(self.outside) == self.before
         self.guest.close()
         os.close(self.held)
         os.close(self.held_file)
@@ -369,11 +341,11 @@ def test_what_changes_under_the_guest_leads_nowhere(attempt):
             thread.join()
     with contextlib.suppress(OSError):
         os.rename(outside / "moving", inside / "moving")
-    after = tree(outside)
+    after = snapshot(outside)
     for state in (before, after):
         state[f"{outside}/."] = None  # its times have changed: things were moved through it
     assert after == before
-    attempt.before = tree(outside)
+    attempt.accept()
 
 
 def test_sockets_do_not_connect_outside(attempt):
@@ -382,7 +354,7 @@ def test_sockets_do_not_connect_outside(attempt):
     listener.bind(place)
     listener.listen()
     listener.setblocking(False)
-    attempt.before = tree(attempt.outside)
+    attempt.accept()
     guest = attempt.guest
     for number, path in enumerate(attempt.paths()[0]):
         address = b"\1\0" + path.replace("secret", "socket").encode()[:106]

@@ -9,7 +9,7 @@ from typing import Final
 from vm_core.linux.abi import s32
 from vm_core.linux.strace.names import ENUMS, FLAGS, Names, enumerated, flagged
 from vm_core.linux.strace.structs import iovec
-from vm_core.linux.strace.values import Call, decoder, elements, pointer, quote
+from vm_core.linux.strace.values import Call, decoder, elements, pointer, quote, structure
 
 __all__ = ["address_text"]
 
@@ -80,11 +80,9 @@ def keeplen(call: Call, value: int, _: str) -> str | None:
     return None
 
 
-@decoder
+@structure
 def addrlen(call: Call, value: int, _: str) -> str:
     """The length before and after the call, if they differ."""
-    if not value:
-        return "NULL"
     now = call.memory.load(value, 4)
     if call.failed or now == call.kept:
         return f"[{s32(now)}]"
@@ -103,11 +101,9 @@ def sockopt(call: Call, value: int, _: str) -> str:
     return f"{s32(value):#x}" if names is None else enumerated(names, s32(value))
 
 
-@decoder
+@structure
 def optval(call: Call, value: int, where: str) -> str:
     """An option's value; ``where`` is the argument that has its length, with a * if that is behind a pointer."""
-    if not value:
-        return "NULL"
     length = call.args[int(where[-1])]
     if where[0] == "*":
         if call.failed or not length:
@@ -211,7 +207,7 @@ def keepname(call: Call, value: int, _: str) -> str | None:
 def received(call: Call, value: int, _: str) -> str:
     """A message that has come; a failed call shows what it asked for."""
     if call.failed:
-        name, length = struct.unpack("<QI", call.memory.read(value, 12))
+        name, length = call.fields(value, "<QI")
         return f"{{msg_namelen={length}}}" if name or length == 0 else pointer(value)
     return _message(call, call.memory.read(value, 56), received=call.count("ret"), asked=call.kept)
 

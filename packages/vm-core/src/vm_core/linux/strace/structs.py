@@ -8,18 +8,21 @@ from typing import Final
 from vm_core.linux.abi import SigInfo, s32
 from vm_core.linux.strace.names import ENUMS, FLAGS, enumerated, flagged
 from vm_core.linux.strace.values import (
+    DECODERS,
     Call,
     decoder,
     device,
     elements,
     mode,
     open_flags,
+    pint,
     pointer,
     quote,
     result_of,
     signal_number,
     signal_set,
     stamp,
+    structure,
     text_of,
 )
 
@@ -39,14 +42,14 @@ def _pair(raw: bytes, unit: str) -> str:
     return f"{{tv_sec={seconds}, tv_{unit}={fraction}}}"
 
 
-@decoder
+@structure
 def timespec(call: Call, value: int, _: str) -> str:
-    return _pair(call.memory.read(value, 16), "nsec") if value else "NULL"
+    return _pair(call.memory.read(value, 16), "nsec")
 
 
-@decoder
+@structure
 def timeval(call: Call, value: int, _: str) -> str:
-    return _pair(call.memory.read(value, 16), "usec") if value else "NULL"
+    return _pair(call.memory.read(value, 16), "usec")
 
 
 @decoder
@@ -61,21 +64,19 @@ def _two(raw: bytes, unit: str) -> str:
     return f"{{it_interval={_pair(raw[:16], unit)}, it_value={_pair(raw[16:], unit)}}}"
 
 
-@decoder
+@structure
 def itimerspec(call: Call, value: int, _: str) -> str:
-    return _two(call.memory.read(value, 32), "nsec") if value else "NULL"
+    return _two(call.memory.read(value, 32), "nsec")
 
 
-@decoder
+@structure
 def itimerval(call: Call, value: int, _: str) -> str:
-    return _two(call.memory.read(value, 32), "usec") if value else "NULL"
+    return _two(call.memory.read(value, 32), "usec")
 
 
-@decoder
+@structure
 def utimes(call: Call, value: int, _: str) -> str:
     """utimensat's two times."""
-    if not value:
-        return "NULL"
     raw = call.memory.read(value, 32)
     out = []
     for at in (0, 16):
@@ -90,27 +91,21 @@ def utimes(call: Call, value: int, _: str) -> str:
     return f"[{', '.join(out)}]"
 
 
-@decoder
+@structure
 def timezone(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
-    west, dst = struct.unpack("<ii", call.memory.read(value, 8))
+    west, dst = call.fields(value, "<ii")
     return f"{{tz_minuteswest={west}, tz_dsttime={dst}}}"
 
 
-@decoder
+@structure
 def tms(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
-    user, system, of_user, of_system = struct.unpack("<4q", call.memory.read(value, 32))
+    user, system, of_user, of_system = call.fields(value, "<4q")
     return f"{{tms_utime={user}, tms_stime={system}, tms_cutime={of_user}, tms_cstime={of_system}}}"
 
 
-@decoder
+@structure
 def sigevent(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
-    data, number, notify, tid = struct.unpack("<Qiii", call.memory.read(value, 20))
+    data, number, notify, tid = call.fields(value, "<Qiii")
     # sigev_value is the program's own, and only meant for a signal or a thread.
     head = f"sigev_value={{sival_int={s32(data)}, sival_ptr={pointer(data)}}}, " if data else ""
     signal = signal_number(number) if number or notify != 1 else "0"
@@ -169,7 +164,7 @@ def _hex(value: int) -> str:
 
 @decoder
 def openhow(call: Call, value: int, _: str) -> str:
-    flags, permissions, resolve = struct.unpack("<QQQ", call.memory.read(value, 24))
+    flags, permissions, resolve = call.fields(value, "<QQQ")
     made = (
         f", mode={mode(permissions & 0xFFFF, kind=False)}"
         if flags & 0o20000100 & ~0o200000 or permissions
@@ -190,11 +185,9 @@ def dirents(call: Call, value: int, _: str) -> str:
     return f"{value:#x} /* {count} entr{'y' if count == 1 else 'ies'} */"
 
 
-@decoder
+@structure
 def iovec(call: Call, value: int, where: str) -> str:
     """Buffers; after a read (``ret,N``), as much of them as was read."""
-    if not value:
-        return "NULL"
     limits = where.split(",")
     left = call.count("ret") if limits[0] == "ret" else None
 
@@ -243,9 +236,9 @@ def _pollfd(raw: bytes) -> str:
     return f"{{fd={fd}, events={flagged(FLAGS['poll'], events)}}}" if fd >= 0 else f"{{fd={fd}}}"
 
 
-@decoder
+@structure
 def pollfds(call: Call, value: int, where: str) -> str:
-    return elements(call, value, call.count(where), 8, _pollfd) if value else "NULL"
+    return elements(call, value, call.count(where), 8, _pollfd)
 
 
 def _ready(call: Call) -> list[str]:
@@ -274,17 +267,15 @@ def _set_of(call: Call, address: int) -> list[int]:
     return [n for n in range(count) if mask >> n & 1]
 
 
-@decoder
+@structure
 def fdset(call: Call, value: int, _: str) -> str:
-    return "[" + " ".join(map(str, _set_of(call, value))) + "]" if value else "NULL"
+    return "[" + " ".join(map(str, _set_of(call, value))) + "]"
 
 
-@decoder
+@structure
 def maskptr(call: Call, value: int, _: str) -> str:
     """pselect6's last argument: a pointer to a mask and its size."""
-    if not value:
-        return "NULL"
-    mask, size = struct.unpack("<QQ", call.memory.read(value, 16))
+    mask, size = call.fields(value, "<QQ")
     return f"{{sigmask={sigset(call, mask, '')}, sigsetsize={size}}}"
 
 
@@ -308,10 +299,10 @@ def _epoll(call: Call, raw: bytes) -> str:
     return f"{{events={flagged(FLAGS['epoll'], events)}, data={{u32={data & 0xFFFF_FFFF}, u64={data}}}}}"
 
 
-@decoder
+@structure
 def epollevent(call: Call, value: int, _: str) -> str:
     size = 12 if call.abi.column == "x86_64" else 16
-    return _epoll(call, call.memory.read(value, size)) if value else "NULL"
+    return _epoll(call, call.memory.read(value, size))
 
 
 @decoder
@@ -323,20 +314,18 @@ def epollevents(call: Call, value: int, where: str) -> str:
 # -- signals ------------------------------------------------------------------------------------------------------
 
 
-@decoder
+@structure
 def sigset(call: Call, value: int, _: str) -> str:
-    return signal_set(call.memory.load(value, 8)) if value else "NULL"
+    return signal_set(call.memory.load(value, 8))
 
 
-@decoder
+@structure
 def sigaction(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
     restorer = None
     if call.abi.has_restorer:
-        handler, flags, restorer, mask = struct.unpack("<QQQQ", call.memory.read(value, 32))
+        handler, flags, restorer, mask = call.fields(value, "<QQQQ")
     else:
-        handler, flags, mask = struct.unpack("<QQQ", call.memory.read(value, 24))
+        handler, flags, mask = call.fields(value, "<QQQ")
     shown = ("SIG_DFL", "SIG_IGN")[handler] if handler < 2 else f"{handler:#x}"
     tail = f", sa_restorer={pointer(restorer)}" if restorer is not None and flags & 0x0400_0000 else ""
     return (
@@ -345,11 +334,9 @@ def sigaction(call: Call, value: int, _: str) -> str:
     )
 
 
-@decoder
+@structure
 def stack(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
-    base, flags, size = struct.unpack("<QIxxxxQ", call.memory.read(value, 24))
+    base, flags, size = call.fields(value, "<QIxxxxQ")
     return f"{{ss_sp={pointer(base)}, ss_flags={flagged(FLAGS['ss'], flags)}, ss_size={size}}}"
 
 
@@ -385,10 +372,8 @@ def _sival(value: int) -> list[str]:
     return [f"si_int={s32(value)}", f"si_ptr={pointer(value & (1 << 64) - 1)}"]
 
 
-@decoder
+@structure
 def siginfo(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
     raw = call.memory.read(value, 128)
     number, _errno, code = struct.unpack_from("<iii", raw)
     if not number and not code:
@@ -426,19 +411,15 @@ def wait_status(status: int) -> str:
     return f"WIFEXITED(s) && WEXITSTATUS(s) == {status >> 8 & 0xFF}"
 
 
-@decoder
+@structure
 def waitstatus(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
     if call.failed or not call.result:
         return pointer(value)
     return f"[{{{wait_status(call.memory.load(value, 4))}}}]"
 
 
-@decoder
+@structure
 def rusage(call: Call, value: int, _: str) -> str:
-    if not value:
-        return "NULL"
     if call.name == "wait4" and not call.result:
         return pointer(value)
     raw = call.memory.read(value, 144)
@@ -451,11 +432,9 @@ def _limit(value: int, infinity: str) -> str:
     return f"{value // 1024}*1024" if value > 1024 and value % 1024 == 0 else str(value)
 
 
-@decoder
+@structure
 def rlimit(call: Call, value: int, infinity: str) -> str:
-    if not value:
-        return "NULL"
-    now, most = struct.unpack("<QQ", call.memory.read(value, 16))
+    now, most = call.fields(value, "<QQ")
     return f"{{rlim_cur={_limit(now, infinity)}, rlim_max={_limit(most, infinity)}}}"
 
 
@@ -468,7 +447,7 @@ def utsname(call: Call, value: int, _: str) -> str:
 
 @decoder
 def sysinfo(call: Call, value: int, _: str) -> str:
-    numbers = struct.unpack("<q3Q6QHxxxxxxQQI", call.memory.read(value, 108))
+    numbers = call.fields(value, "<q3Q6QHxxxxxxQQI")
     uptime, one, five, fifteen, *sizes = numbers
     names = (
         "totalram", "freeram", "sharedram", "bufferram", "totalswap", "freeswap", "procs", "totalhigh", "freehigh",
@@ -554,9 +533,7 @@ def cloneafter(call: Call, _value: int, _: str) -> str | None:
     return f" => {{{', '.join(out)}}}" if out else None
 
 
-@decoder
-def schedparam(call: Call, value: int, _: str) -> str:
-    return f"[{s32(call.memory.load(value, 4))}]" if value else "NULL"
+DECODERS["schedparam"] = pint
 
 
 @decoder
@@ -612,7 +589,7 @@ def ioctlarg(call: Call, value: int, _: str) -> str | None:
     if request in (0x5401, 0x5402, 0x5403, 0x5404):
         return _termios(call.memory.read(value, 36))
     if request in (0x5413, 0x5414):
-        rows, columns, x, y = struct.unpack("<4H", call.memory.read(value, 8))
+        rows, columns, x, y = call.fields(value, "<4H")
         return f"{{ws_row={rows}, ws_col={columns}, ws_xpixel={x}, ws_ypixel={y}}}"
     if request in _INTEGERS:
         return f"[{s32(call.memory.load(value, 4))}]"

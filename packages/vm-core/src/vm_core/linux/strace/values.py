@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from vm_core.linux.abi import SIGNAL_NAMES, s32, s64
 from vm_core.linux.strace.names import ENUMS, FLAGS, Names, enumerated, flagged, ioctl_name, open_names
@@ -32,6 +33,7 @@ __all__ = [
     "quote",
     "signal_number",
     "signal_set",
+    "structure",
 ]
 
 MOST: Final = 32
@@ -68,6 +70,10 @@ class Call:
             return max(self.result or 0, 0)
         return int(where[1:]) if where[0] == "#" else self.args[int(where)]
 
+    def fields(self, address: int, layout: str) -> tuple[Any, ...]:
+        """What a struct of the module struct finds in the guest's memory."""
+        return struct.unpack(layout, self.memory.read(address, struct.calcsize(layout)))
+
 
 Decoder = Callable[[Call, int, str], "str | None"]
 D = TypeVar("D", bound=Decoder)
@@ -80,6 +86,16 @@ def decoder(function: D) -> D:
     named: Any = function
     DECODERS[named.__name__.rstrip("_")] = function
     return function
+
+
+def structure(function: D) -> D:
+    """Register a decoder of what a pointer leads to: one that is NULL is shown as that."""
+
+    @wraps(function)
+    def shown(call: Call, value: int, parameter: str) -> str | None:
+        return function(call, value, parameter) if value else "NULL"
+
+    return cast("D", decoder(shown))
 
 
 # -- text -------------------------------------------------------------------------------------------------------
@@ -279,11 +295,9 @@ def sig(_call: Call, value: int, _: str) -> str:
 # -- strings ----------------------------------------------------------------------------------------------------
 
 
-@decoder
+@structure
 def path(call: Call, value: int, _: str) -> str:
     """All of it."""
-    if not value:
-        return "NULL"
     return _string(call, value, 4096)
 
 
@@ -302,10 +316,10 @@ def _string(call: Call, address: int, limit: int) -> str:
     return quote(out[:limit], cut=True)
 
 
-@decoder
+@structure
 def str_(call: Call, value: int, _: str) -> str:
     """As much as strings are shown of."""
-    return _string(call, value, call.strings) if value else "NULL"
+    return _string(call, value, call.strings)
 
 
 @decoder
@@ -328,11 +342,9 @@ def bytes_(call: Call, value: int, where: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in raw) + '"' + ("..." if length > call.strings else "")
 
 
-@decoder
+@structure
 def words(call: Call, value: int, _: str) -> str:
     """execve's arguments."""
-    if not value:
-        return "NULL"
     out: list[str] = []
     memory = call.memory
     while True:
@@ -354,11 +366,9 @@ def words(call: Call, value: int, _: str) -> str:
     return "[" + ", ".join(out) + "]"
 
 
-@decoder
+@structure
 def environment(call: Call, value: int, _: str) -> str:
     """execve's variables: how many."""
-    if not value:
-        return "NULL"
     count, at = 0, value
     while count < 1 << 16 and call.memory.load(at, 8):
         count, at = count + 1, at + 8
@@ -368,31 +378,31 @@ def environment(call: Call, value: int, _: str) -> str:
 # -- pointers to numbers ----------------------------------------------------------------------------------------
 
 
-@decoder
+@structure
 def pint(call: Call, value: int, _: str) -> str:
     """A pointer to an int."""
-    return f"[{s32(call.memory.load(value, 4))}]" if value else "NULL"
+    return f"[{s32(call.memory.load(value, 4))}]"
 
 
-@decoder
+@structure
 def puint(call: Call, value: int, _: str) -> str:
-    return f"[{call.memory.load(value, 4)}]" if value else "NULL"
+    return f"[{call.memory.load(value, 4)}]"
 
 
-@decoder
+@structure
 def plong(call: Call, value: int, _: str) -> str:
-    return f"[{s64(call.memory.load(value, 8))}]" if value else "NULL"
+    return f"[{s64(call.memory.load(value, 8))}]"
 
 
-@decoder
+@structure
 def phex(call: Call, value: int, _: str) -> str:
-    return f"[{call.memory.load(value, 8):#x}]" if value else "NULL"
+    return f"[{call.memory.load(value, 8):#x}]"
 
 
 @decoder
 def pair(call: Call, value: int, _: str) -> str:
     """Two descriptors."""
-    first, second = struct.unpack("<ii", call.memory.read(value, 8))
+    first, second = call.fields(value, "<ii")
     return f"[{first}, {second}]"
 
 
@@ -549,14 +559,14 @@ def fcntlarg(call: Call, value: int, _: str) -> str | None:
     if command == 1033:
         return flagged(FLAGS["seals"], value)
     if command in _FCNTL_LOCK:
-        kind, whence, start, length, pid = struct.unpack("<hhxxxxqqi", call.memory.read(value, 28))
+        kind, whence, start, length, pid = call.fields(value, "<hhxxxxqqi")
         text = (
             f"{{l_type={enumerated(ENUMS['lock'], kind)}, l_whence={enumerated(ENUMS['whence'], whence)}, "
             f"l_start={start}, l_len={length}"
         )
         return text + (f", l_pid={pid}}}" if command in (5, 36) else "}")
     if command in (15, 16):
-        kind, pid = struct.unpack("<ii", call.memory.read(value, 8))
+        kind, pid = call.fields(value, "<ii")
         return f"{{type={enumerated(ENUMS['owner'], kind)}, pid={pid}}}"
     return str(s32(value)) if command in (0, 1030, 1031, 8) else f"{value:#x}"
 
