@@ -15,7 +15,8 @@ import time
 import pytest
 
 from vm_core.errors import LoadError, UsageError
-from vm_core.linux.process import FuelPool, Process
+from vm_core.linux.process import Process
+from vm_core.linux.thread import FuelPool
 from vm_core.runner import DEVNULL, PIPE, STDOUT, GuestFailed, run
 from vm_core.testing.guests import elf, program
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from vm_core.engine import Budget, Exit, Interrupted
 from vm_core.errors import UsageError
-from vm_core.linux.process import switching
+from vm_core.linux.hostthread import switching
 from vm_core.linux.system import Parked, ThreadEnd
 from vm_core.linux.time import AlarmClock
 from vm_core.runner import ProgramRun, RunResult
