@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 
 from vm_core import isa as isas
 from vm_core.linux.abi import SigInfo, abi_of, s32, s64
+from vm_core.linux.family import Family
 from vm_core.linux.files import RESTART_NO_HANDLER
 from vm_core.linux.hostsignals import HostSignals
+from vm_core.linux.ipc import Ipc
 from vm_core.memory import GuestMemory, MemoryFault, Prot
 from vm_core.runner import PIPE, run
 from vm_core.state import HEADER, CpuState
@@ -612,3 +616,27 @@ def test_a_signal_between_any_two_bytecodes_of_the_handler() -> None:
         if not came:
             break
     assert at > 20
+
+
+def test_the_family_is_not_waited_for_with_what_signal_handlers_take() -> None:
+    """A handler that comes while its thread has the family's lock takes the process's: whoever has that one must not want the other."""
+    with Caller(max_processes=9) as guest:
+        process = guest.process
+        held = Family.held
+
+        @contextmanager
+        def watched(family: Family) -> Iterator[None]:
+            # Its making is nobody else's to wait for.
+            assert process.family is not family or not process.lock._is_owned()
+            with held(family):
+                yield
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Family, "held", watched)
+            assert process.found_family()
+            assert Ipc.of(process)
+            assert process.new_thread(process.isa.cpu()) is not None
+            host = threading.Thread(target=process.host_signals.take)
+            host.start()
+            host.join()
+            process.host_signals.release()

@@ -346,7 +346,7 @@ class Family:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside, no other process changes the file. A signal handler of Python may come in between: the lock is the process's,
-        so it is given back by the outermost only."""
+        so it is given back by the outermost only. And it takes :attr:`Process.lock`, so nobody who has that one may want this."""
         with self._lock:
             self._depth += 1
             try:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 from vm_core.engine import HOST_SIGNALS
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import SigInfo
-from vm_core.linux.family import Reach
 from vm_core.linux.hostthread import HostThread, in_main_thread, kick_signal
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from vm_core.linux.family import Reach
     from vm_core.linux.process import Process
 
 __all__ = ["HostSignals"]
@@ -55,8 +55,10 @@ class HostSignals:
         self._owed: dict[int, tuple[int, float]] = {}
         self.looking = threading.RLock()
         """Held while a child's state is compared with what the guest was told."""
+        self._reach: Reach | None = None
         self._listener: HostThread | None = None
         self._listening = False
+        self._beginning = threading.Lock()
 
     def take(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
@@ -79,8 +81,16 @@ class HostSignals:
                 continue
             self._handling[number] = handler
             signal.signal(number, self._signalled)
-        if process.family is not None:
-            process.family.reached_by(Reach.OWN if process.forked or process.owns_host else Reach.SIGNALS)
+        if not process.forked and not process.owns_host:
+            self._reached_by("SIGNALS")
+
+    def _reached_by(self, how: str) -> None:
+        """Tell the family, in which a process is reached as its own host process is until it says otherwise."""
+        from vm_core.linux.family import Reach  # PERF: most programs have no children
+
+        if self._process.family is not None and self._reach is not Reach[how]:
+            self._reach = Reach[how]
+            self._process.family.reached_by(self._reach)
 
     def _have_taken(self) -> None:
         """Wait until the first guest thread has done it: a signal that comes before would do to the host process what it does."""
@@ -136,8 +146,8 @@ class HostSignals:
         """In the child of a fork."""
         self._arrived.clear()
         self._taking = False
-        self._listener, self._listening = None, False
-        self.looking = threading.RLock()
+        self._listener, self._listening, self._reach = None, False, None
+        self.looking, self._beginning = threading.RLock(), threading.Lock()
 
     # -- what arrives -------------------------------------------------------------------------------------------
 
@@ -220,13 +230,14 @@ class HostSignals:
     # -- the bell -----------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        with self._process.lock:
-            if self._listener is not None or self._process.family is None:
-                return
-            self._process.family.reached_by(Reach.BELL)
-            self._listening = True
-            self._listener = HostThread("vm-bell", self._hear)
-            self._listener.start()
+        if self._process.family is None:
+            return
+        with self._beginning:
+            if self._listener is None:
+                self._reached_by("BELL")
+                self._listening = True
+                self._listener = HostThread("vm-bell", self._hear)
+                self._listener.start()
 
     def new_child(self) -> None:
         """There is another child to be watched."""

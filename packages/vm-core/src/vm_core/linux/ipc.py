@@ -171,11 +171,15 @@ class Ipc:
 
     @classmethod
     def of(cls, process: Process) -> Ipc:
-        with process.lock:
-            if process.ipc is None:
-                process.ipc = cls(process.found_family())
-            assert isinstance(process.ipc, Ipc)
-            return process.ipc
+        if process.ipc is None:
+            made = cls(process.found_family())  # not with the process's lock held, see Family.held
+            with process.lock:
+                if process.ipc is None:
+                    process.ipc = made
+            if process.ipc is not made:
+                made.close()
+        assert isinstance(process.ipc, Ipc)
+        return process.ipc
 
     def entries(self, kind: int) -> Iterator[Entry]:
         for index in range(_MOST):

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import itertools
 import os
-import struct
 import sys
 import threading
 import time
@@ -19,9 +18,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from vm_core import isa as isas
-from vm_core.engine import Cause, Engine
+from vm_core.engine import Engine
 from vm_core.engines import cache_directory
-from vm_core.errors import DecodeError, LoadError, UsageError
+from vm_core.errors import LoadError, UsageError
 from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals
@@ -38,13 +37,14 @@ from vm_core.linux.hostthread import HostThread, switching
 from vm_core.linux.native import MMAP_TOP, Constant, NativeCalls
 from vm_core.linux.paths import Bind, Namespace, temporary_parent
 from vm_core.linux.procfs import Emulated
+from vm_core.linux.stack import build_stack
 from vm_core.linux.system import ThreadEnd
 from vm_core.linux.thread import FuelPool, GuestThread, Host
 from vm_core.linux.time import AlarmClock, IntervalTimer
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, interpreter_of, load, load_interpreter, machine_of
 from vm_core.log import Log
-from vm_core.memory import PAGE, GuestMemory, MemoryFault, MemoryLimit, Prot, page_down, page_up
+from vm_core.memory import PAGE, GuestMemory, MemoryLimit, Prot, page_down, page_up
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ _IN_CALL: Final = HEADER["in_call"] // 8
 _PENDING: Final = HEADER["signal_pending"] // 8
 _STATUS: Final = {"fuel": 123, "timeout": 124, "memory": 122}
 """Exit statuses of guest processes that vm has ended, as ``vm run`` has them."""
-_SIGBUS: Final = 7
 
 
 class Process:
@@ -387,7 +386,7 @@ class Process:
         self.native.maps(memory, self.mmap_top)
         cpu = self.isa.cpu()
         cpu.pc = (self.interpreter or self.image).entry
-        cpu.words[self.abi.stack_word] = self._build_stack(low)
+        cpu.words[self.abi.stack_word], self.auxv = build_stack(self, low)
         self._first_cpu = cpu
 
     def _check_uncounted(self) -> None:
@@ -407,47 +406,6 @@ class Process:
     def set_brk(self, address: int) -> None:
         """The heap ends here now."""
         self.brk = self.native.words[Constant.BRK] = address
-
-    def _build_stack(self, low: int) -> int:
-        """argc, argv, envp and the auxiliary vector below their strings, as the kernel leaves them. Returns sp."""
-        memory, image = self.memory, self.image
-        top = self.stack_top
-        strings = bytearray()
-
-        def put(data: bytes) -> int:
-            nonlocal top
-            top -= len(data)
-            strings[:0] = data
-            return top
-
-        put(bytes(8))
-        execfn = put(os.fsencode(self.executable) + b"\0")
-        env = [put(word + b"\0") for word in reversed(self.env_bytes)][::-1]
-        argv = [put(word + b"\0") for word in reversed(self.argv_bytes)][::-1]
-        platform = put(self.abi.platform.encode() + b"\0") if self.abi.platform else 0
-        put(bytes((top - 16) % 16))
-        random = put(os.urandom(16))
-        uid, gid = os.getuid(), os.getgid()
-        pairs = [
-            (33, self.vdso), (51, self.abi.signal_frame or self.abi.min_signal_stack), (3, image.phdr), (4, image.phent), (5, image.phnum), (6, PAGE),
-            (7, self.interpreter.base if self.interpreter is not None else 0), (8, 0), (9, image.entry),
-            (11, uid), (12, uid), (13, gid), (14, gid), (16, self.abi.hwcap), (17, 100), (23, 0), (25, random),
-            (26, 0), (31, execfn),
-        ]  # fmt: skip
-        if platform:
-            pairs.append((15, platform))
-        pairs.append((0, 0))
-        self.auxv = b"".join(struct.pack("<QQ", *pair) for pair in pairs)
-        words = [len(argv), *argv, 0, *env, 0]
-        block = struct.pack(f"<{len(words)}Q", *words) + self.auxv
-        sp = (top - len(block)) & -16
-        if sp < low + 4 * PAGE:
-            raise LoadError(
-                f"{image.name}: the arguments and environment do not fit on the stack of {self.stack_top - low:,} bytes"
-            )
-        memory.poke(top, bytes(strings))
-        memory.poke(sp, block)
-        return sp
 
     def _open_stdio(self, stdio: tuple[int | None, int | None, int | None]) -> None:
         import fcntl
@@ -866,8 +824,9 @@ class Process:
 
     def new_thread(self, cpu: CpuState) -> GuestThread | None:
         """Register a thread; None at the limit or at the end of the process."""
+        room = limits.may_start(self)
         with self.lock:
-            if self.leaving or len(self.threads) >= _MAX_THREADS or not limits.may_start(self):
+            if self.leaving or len(self.threads) >= _MAX_THREADS or not room:
                 return None
             thread = GuestThread(self, cpu, next(self._tids))
             self.threads[thread.tid] = thread
@@ -925,12 +884,14 @@ class Process:
     def found_family(self) -> Family:
         """What the processes of the guest share, from now on if it was nothing so far."""
         with self.lock:
-            if self.family is None:
+            family, new = self.family, self.family is None
+            if family is None:
                 from vm_core.linux.family import MAX_PROCESSES, Family  # PERF: most programs have no children
 
-                self.family = Family(self.max_processes or MAX_PROCESSES)
-                self.describe()
-            return self.family
+                family = self.family = Family(self.max_processes or MAX_PROCESSES)
+        if new:
+            self.describe()  # not with the lock held, see Family.held
+        return family
 
     def describe(self) -> None:
         """Tell the other processes of the guest what this one is called."""
@@ -1008,29 +969,10 @@ class Process:
         """The guest is killed by a signal."""
         if self._fault_hook is not None:
             self._fault_hook(thread, info)
-        self.end("signal", signal=info.number, message=self._obituary(thread, info))
-        thread.attention = True
+        from vm_core.linux.obituary import obituary  # PERF: most programs die otherwise
 
-    def _obituary(self, thread: GuestThread, info: SigInfo) -> str:
-        pc = thread.cpu.pc
-        out = [f"killed by {signals.signal_name(info.number)}"]
-        trap = thread.last_trap
-        if trap is not None and trap.pc == pc and info.code > 0:
-            if trap.cause in (Cause.LOAD, Cause.STORE, Cause.FETCH):
-                what = {Cause.LOAD: "load from", Cause.STORE: "store to", Cause.FETCH: "jump to"}[trap.cause]
-                why = "protected" if trap.mapped else "not mapped"
-                if info.number == _SIGBUS:
-                    why = "behind the end of the file"
-                out.append(f"{what} {trap.address:#x} ({why})")
-            elif trap.cause is Cause.ILLEGAL:
-                out.append("illegal instruction")
-            else:
-                out.append(trap.cause.value)
-        symbol = self.symbol(pc)
-        out.append(f"pc {pc:#x}" + (f" <{symbol}>" if symbol else ""))
-        if trap is not None and trap.pc == pc and info.code > 0:
-            out.append(self._instruction_text(pc))
-        return ": ".join(part for part in out if part)
+        self.end("signal", signal=info.number, message=obituary(self, thread, info))
+        thread.attention = True
 
     def symbol(self, address: int) -> str:
         """``main+0x12`` or ``strlen+0x4 in libc.so.6`` for a guest address, or an empty string."""
@@ -1042,20 +984,6 @@ class Process:
         from vm_core.linux.objects import Objects
 
         return Objects(self.files.namespace, self.isa.name).name(region, address)
-
-    def _instruction_text(self, pc: int) -> str:
-        """The bytes at a pc and what they mean, for a message."""
-        try:
-            data = self.memory.fetch(pc, 15 if self.isa.unit == 1 else 4)
-        except MemoryFault:
-            return ""
-        try:
-            insn = self.isa.decode(data, pc)
-            return f"{data[: insn.length].hex(' ')}: {insn.text()}"
-        except DecodeError:
-            length = min(self.isa.length(data), len(data)) if self.isa.unit > 1 else len(data)
-            few = "" if self.isa.name == "riscv64" else f", which has few of {self.isa.name} so far"
-            return f"{data[:length].hex(' ')}: no instruction that vm knows{few}"
 
     # -- messages -----------------------------------------------------------------------------------------------
 
