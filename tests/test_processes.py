@@ -517,6 +517,24 @@ def test_signals_of_a_guest_in_somebodys_program(tmp_path: Path, how: str) -> No
         assert (found.returncode, found.stderr) == (0, f"{wanted.returncode}\nTrue\n")
 
 
+TRACED = """
+import os, subprocess, sys, vm_core
+
+def descriptors():
+    vm_core.run(sys.argv[1:], strace=lambda line: None, timeout=60, stdout=subprocess.DEVNULL)
+    return len(os.listdir("/proc/self/fd"))
+
+print(descriptors() == descriptors())
+"""
+
+
+def test_a_traced_guest_that_forks_leaves_no_descriptors(tmp_path: Path) -> None:
+    guest = build(tmp_path, "fork", "riscv64-linux-gnu-gcc", "-static")
+    command = [sys.executable, "-c", TRACED, guest]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_no_more_processes_than_are_allowed(tmp_path: Path) -> None:
     """A program that forks until it may not, twice: children that are over make room."""
     program = build(tmp_path, "many", "riscv64-linux-gnu-gcc", "-static")

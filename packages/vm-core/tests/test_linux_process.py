@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.process import Process
+from vm_core.linux.system import ThreadEnd
 from vm_core.linux.thread import FuelPool
 from vm_core.runner import DEVNULL, PIPE, STDOUT, GuestFailed, run
-from vm_core.testing.guests import elf, program
+from vm_core.testing.guests import Caller, elf, program
 
 EXIT = """
 exit:   li a7, 94
@@ -659,3 +661,15 @@ print(wanted - set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_a_program_that_is_not_executed_any_more_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "prog").write_bytes(program("ebreak"))
+    (tmp_path / "prog").chmod(0o755)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with Caller(cwd=str(tmp_path)) as guest:
+        path = guest.put("prog")
+        words = guest.put(struct.pack("<QQ", path, 0))
+        with pytest.raises(ThreadEnd):
+            guest.call("execve", path, words, 0)
+    assert sorted(os.listdir("/proc/self/fd")) == before

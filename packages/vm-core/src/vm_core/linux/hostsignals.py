@@ -134,6 +134,10 @@ class HostSignals:
         for number, handler in self._handling.items():
             signal.signal(number, handler)
         self._handling.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Hear no bell any more. To be called before the family is left."""
         listener, self._listener = self._listener, None
         if listener is not None:
             self._listening = False

@@ -365,7 +365,7 @@ def _noticed(t: GuestThread, fd: int, cookie: bytes) -> tuple[File, Endpoint, by
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if file.kind != SOCKET:
         raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
-    if not isinstance(file.socket, Endpoint) or file.socket.mate < 0:
+    if not isinstance(file.socket, Endpoint) or file.socket.mate is None:
         # Also for one that has been used for anything else, as no C library's is.
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return file, file.socket, cookie

@@ -62,16 +62,28 @@ _MAX_CONTROL: Final = 20480
 _LONGEST_NAME: Final = 107
 
 
+class Mate:
+    """A descriptor that is closed with the last endpoint that has it: descriptions of one socket may share that."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class Endpoint:
     """What File.socket of a socket is: its kind, and for AF_UNIX what its own address is for the guest.
 
-    ``mate`` is the other end of what stands in for a socket of NETLINK_ROUTE until the guest asks it something; -1 for all others.
-    By it come the notices of a message queue, for which mq_notify(3) takes such a socket, and nothing needs a network.
+    ``mate`` is the other end of what stands in for a socket of NETLINK_ROUTE until the guest asks it something; None for all
+    others. By it come the notices of a message queue, for which mq_notify(3) takes such a socket, and nothing needs a network.
     """
 
     __slots__ = ("family", "kind", "mate", "name", "protocol")
 
-    def __init__(self, family: int, kind: int, protocol: int, mate: int = -1) -> None:
+    def __init__(self, family: int, kind: int, protocol: int, mate: Mate | None = None) -> None:
         self.family = family
         self.kind = kind
         self.protocol = protocol
@@ -80,8 +92,9 @@ class Endpoint:
 
     def notify(self, notice: bytes) -> None:
         """Have the socket receive this."""
-        with contextlib.suppress(OSError):
-            os.write(self.mate, notice)
+        if self.mate is not None:
+            with contextlib.suppress(OSError):
+                os.write(self.mate.fd, notice)
 
 
 def _file(t: GuestThread, fd: int) -> File:
@@ -160,12 +173,7 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
         first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for made in (first, second):
             made.setblocking(False)
-        number = _adopt(t, first.detach(), Endpoint(family, kind, protocol, second.fileno()), flags)
-        if number < 0:
-            second.close()
-        else:
-            t.table[number].extras.append(second.detach())
-        return number
+        return _adopt(t, first.detach(), Endpoint(family, kind, protocol, Mate(second.detach())), flags)
     elif not t.process.net:
         _explain(t, "socket")
         return -errno.EACCES
@@ -189,16 +197,14 @@ def _explain(t: GuestThread, call: str) -> None:
 def _in_use(t: GuestThread, file: File, call: str) -> Endpoint:
     """The endpoint of a socket that is about to be used for what only the host's kernel can do. Raises OSError."""
     endpoint = _endpoint(file)
-    if endpoint.mate >= 0:
+    if endpoint.mate is not None:
         if not t.process.net:
             _explain(t, call)
             raise _refuse(errno.EACCES)
         fd = host_call("socket", endpoint.family, endpoint.kind | _NONBLOCK | _CLOEXEC, endpoint.protocol)
         os.dup2(fd, file.fd, inheritable=False)
         os.close(fd)
-        mate, endpoint.mate = endpoint.mate, -1
-        file.extras.remove(mate)
-        os.close(mate)
+        endpoint.mate = None
     return endpoint
 
 

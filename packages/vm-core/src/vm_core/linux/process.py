@@ -799,6 +799,11 @@ class Process:
     def close(self) -> None:
         """Give everything back. The guest must not be running."""
         self.clock.close()
+        if self._next is not None:
+            os.close(self._next.fd)  # it ended before it came to execute the program
+            self._next = None
+        if self.tracer is not None:
+            self.tracer.close()
         self.files.close_all()
         self._sweep_limbo(everything=True)
         self._leave_family()
@@ -951,6 +956,7 @@ class Process:
 
     def _leave_family(self) -> None:
         """Close what this process knows its relatives by; they live on."""
+        self.host_signals.close()
         for child in self.children.values():
             child.close()
         self.children.clear()

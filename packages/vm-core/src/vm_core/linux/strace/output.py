@@ -48,6 +48,12 @@ class Shared:
             self._file = os.memfd_create("vm-strace", os.MFD_CLOEXEC)
             self.alone = False
 
+    def close(self) -> None:
+        """This process is the only one left, or none."""
+        fd, self._file, self.alone = self._file, -1, True
+        if fd >= 0:
+            os.close(fd)
+
     def forked(self) -> None:
         """In the child of a fork."""
         self._lock = threading.RLock()

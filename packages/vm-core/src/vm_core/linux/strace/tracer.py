@@ -298,6 +298,13 @@ class Tracer:
                 assert lines is not None
                 lines.close()
 
+    def close(self) -> None:
+        """Nothing comes any more."""
+        self.shared.close()
+        if self.post is not None:
+            self.post.close()
+            self.post = None
+
     def _table(self) -> None:
         assert self._summary is not None
         assert self._table_lines is not None
