@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import HOST_SIGNALS
+from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import SigInfo
 from vm_core.linux.hostthread import HostThread, in_main_thread, kick_signal
@@ -63,6 +62,7 @@ class HostSignals:
     def take(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
         import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
+        import signal  # PERF: most programs have no children
 
         process = self._process
         if process.trust:
@@ -119,6 +119,8 @@ class HostSignals:
                 self._taking = False
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        import signal
+
         if self.arrive(number) or self._process.forked:
             return
         handler = self._handling.get(number)
@@ -131,6 +133,8 @@ class HostSignals:
 
     def release(self) -> None:
         """Give the host its signals back, and hear no bell any more."""
+        import signal
+
         for number, handler in self._handling.items():
             signal.signal(number, handler)
         self._handling.clear()
@@ -222,6 +226,8 @@ class HostSignals:
 
     def suspend(self, number: int) -> None:
         """The default action of a stop signal: the host process stops until somebody continues it."""
+        import signal
+
         if not self._process.owns_host:
             return
         if number == _SIGSTOP or not in_main_thread():

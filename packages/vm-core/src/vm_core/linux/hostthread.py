@@ -6,10 +6,10 @@ import _thread
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
 
 from vm_core.engine import HOST_SIGNALS
 from vm_core.errors import HostError
+from vm_core.hints import Final
 
 __all__ = ["HostThread", "in_main_thread", "kick_signal", "switching"]
 

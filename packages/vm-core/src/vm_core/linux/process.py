@@ -15,12 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from vm_core import isa as isas
 from vm_core.engine import Engine
 from vm_core.engines import cache_directory
 from vm_core.errors import LoadError, UsageError
+from vm_core.hints import TYPE_CHECKING, Final, NoReturn, Self
 from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from vm_core.errors import LoadError
+from vm_core.hints import TYPE_CHECKING
 from vm_core.memory import PAGE
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
 
 from vm_core.engine import Budget, Cause, Syscall, Trap
+from vm_core.hints import TYPE_CHECKING, Final, Protocol
 from vm_core.linux import limits
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import MASK64, SigInfo
