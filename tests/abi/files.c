@@ -204,6 +204,14 @@ int main(void) {
     value = 1;
     T(ioctl(pipes[0], FIONBIO, &value));
     T(fcntl(pipes[0], F_GETFL));
+    T(ioctl(pipes[0], FIOASYNC, &value));
+    T(fcntl(pipes[0], F_GETFL));
+    T(ioctl(file, FIOASYNC, &value));
+    T(ioctl(pipes[0], FIOASYNC, (void *)8));
+    value = 0;
+    T(ioctl(file, FIOASYNC, &value));
+    T(ioctl(pipes[0], FIOASYNC, &value));
+    T(fcntl(pipes[0], F_GETFL));
 
     mkdir("dir", 0755);
     mkdir("dir/sub", 0755);

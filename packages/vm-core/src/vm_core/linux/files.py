@@ -54,6 +54,7 @@ _WRITE: Final = Access.WRITE
 _MAX_IO: Final = 0x7FFF_F000
 _AT_FDCWD: Final = -100
 _O_APPEND, _O_NONBLOCK, _O_CLOEXEC, _O_PATH = 0o2000, 0o4000, 0o2000000, 0o10000000
+_O_ASYNC: Final = 0o20000
 _SPLICE_NONBLOCK: Final = 2
 _O_CREAT, _O_EXCL, _O_TRUNC = 0o100, 0o200, 0o1000
 _PIPE_BUF: Final = 4096
@@ -1273,7 +1274,7 @@ def flock(t: GuestThread, fd: int, operation: int) -> int:
 # -- terminals --------------------------------------------------------------------------------------------------
 
 _FICLONE: Final = 0x4004_9409
-_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX = 0x541B, 0x5421, 0x5451, 0x5450
+_FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX, _FIOASYNC = 0x541B, 0x5421, 0x5451, 0x5450, 0x5452
 
 
 def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
@@ -1293,6 +1294,13 @@ def ioctl(t: GuestThread, fd: int, request: int, argument: int) -> int:
         return 0
     if file.fd < 0:
         return -errno.ENOTTY
+    if request == _FIOASYNC:
+        on = t.memory.load(argument, 4)
+        if on and file.kind not in (STREAM, SOCKET):
+            return -errno.ENOTTY
+        # Kept, see _ownership: nginx has it for the sockets by which it tells its workers something, and does without.
+        file.flags = file.flags | _O_ASYNC if on else file.flags & ~_O_ASYNC
+        return 0
     if request == _FIONREAD:
         out = fcntl.ioctl(file.fd, termios.FIONREAD, b"\0\0\0\0")
         t.memory.write(argument, out)
