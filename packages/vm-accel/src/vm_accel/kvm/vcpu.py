@@ -53,6 +53,7 @@ _IF: Final = 1 << 9
 # Offsets in kvm_run, from the layout that the tests compare with the header.
 _UNION: Final = 32
 _MMIO_DATA: Final = 40
+_MMIO_QUAD: Final = _MMIO_DATA // 8
 _MSR_DATA: Final = 48
 _HYPERCALL_RESULT: Final = 88
 _UNION_END: Final = 288
@@ -68,7 +69,7 @@ _IMMEDIATE_EXIT: Final = 1
 _READY: Final = 12
 
 _IO: Final = struct.Struct("<BBHIQ").unpack_from
-_MMIO: Final = struct.Struct("<Q8sIB").unpack_from
+_MMIO: Final = struct.Struct("<QQIB").unpack_from
 _MSR: Final = struct.Struct("<8xIIQ").unpack_from
 _DEBUG: Final = struct.Struct("<IIQQQ").unpack_from
 _PAIR: Final = struct.Struct("<II").unpack_from
@@ -78,6 +79,10 @@ _NONE, _WRITE, _READ = 0, 1, 2
 """What KVM has still to finish: nothing, an instruction whose result is known, or one that waits for an answer."""
 
 _ONES: Final = (1 << 64) - 1
+_MASK: Final = tuple((1 << 8 * size) - 1 for size in range(9))
+"""Of the values that have so many bytes."""
+_UNANSWERED: Final = b"\xff" * PAGE
+"""What a string of reads gives that nobody answers; KVM asks for at most a page of them at once."""
 _RUN: Final = request("KVM_RUN")
 _new: Final = tuple.__new__
 """PERF: a named tuple's own constructor takes twice as long."""
@@ -115,6 +120,7 @@ class KvmVcpu:
         # SAFETY: `pointer` is the whole mapping of `size` bytes, and is unmapped by `close`, which releases these views first.
         self._view: memoryview = memoryview(ffi.buffer(pointer, size))
         self._words = self._view.cast("I")
+        self._quads = self._view.cast("Q")
         self._general = self._view[_REGISTERS : _REGISTERS + 8 * len(GENERAL)].cast("Q")
         self._words[_VALID] = _SYNC_GENERAL
         self._structures = Structures(
@@ -135,11 +141,11 @@ class KvmVcpu:
         self._at_breakpoint = False  # either of these two is to be looked at
         self._without: int | None = None  # the breakpoint that is left out for one step
         self._parts: tuple[Any, ...] = (
-            self._kernel.ioctl,
+            self._kernel.enter,
             fd,
-            ffi.NULL,
             self._view,
             self._words,
+            self._quads,
             self._structures.cache,
             vm.zones,
             ffi.buffer(pointer, size),
@@ -151,7 +157,7 @@ class KvmVcpu:
 
     def run(self, bus: Bus | None = None) -> Exit:
         # PERF: benchmarks/accel.py; everything that is needed at each exit is a local variable.
-        ioctl, fd, null, view, words, cache, zones, buffer, queue = self._parts
+        enter, fd, view, words, quads, cache, zones, buffer, queue = self._parts
         if queue:
             found = self._from_queue(bus)
             if found is not None:
@@ -163,9 +169,11 @@ class KvmVcpu:
             while True:
                 if cache:
                     cache.clear()
-                # SAFETY: KVM writes into its own mapping, which `view` keeps alive, and into the guest's memory.
-                if ioctl(fd, _RUN, null) < 0:
-                    found = self._failed(view)
+                try:
+                    # SAFETY: KVM writes into its own mapping, which `view` keeps alive, and into the guest's memory.
+                    enter(fd, _RUN)
+                except OSError as error:
+                    found = self._failed(view, error.errno or 0)
                     if found is None:
                         continue
                     self._pending = _NONE
@@ -178,47 +186,49 @@ class KvmVcpu:
                     self._drain(bus, None)
                 if reason == 2:
                     direction, size, port, times, offset = _IO(view, _UNION)
-                    length = size * times
                     if direction:
                         self._pending = _WRITE
-                        data = buffer[offset : offset + length]
                         if bus is None:
+                            data = buffer[offset : offset + size * times]
                             found = _new(PortIo, (port, size, True, times, data))
                             return self._ordered(found) if queue else found
                         if times == 1:
-                            bus.port_out(port, size, int.from_bytes(data, "little"))
+                            bus.port_out(port, size, words[offset >> 2] & _MASK[size])
                         else:
-                            for at in range(0, length, size):
-                                bus.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
+                            for at in range(offset, offset + size * times, size):
+                                value = int.from_bytes(view[at : at + size], "little")
+                                bus.port_out(port, size, value)
                     else:
                         self._pending = _READ
-                        view[offset : offset + length] = b"\xff" * length
+                        length = size * times
+                        view[offset : offset + length] = _UNANSWERED[:length]
                         if bus is None:
                             self._answer = offset, length, False
                             found = _new(PortIo, (port, size, False, times, b""))
                             return self._ordered(found) if queue else found
-                        mask = (1 << 8 * size) - 1
-                        for at in range(offset, offset + length, size):
-                            value = bus.port_in(port, size) & mask
-                            view[at : at + size] = value.to_bytes(size, "little")
+                        if times == 1:
+                            words[offset >> 2] = bus.port_in(port, size) & _MASK[size]
+                        else:
+                            for at in range(offset, offset + length, size):
+                                value = bus.port_in(port, size) & _MASK[size]
+                                view[at : at + size] = value.to_bytes(size, "little")
                 elif reason == 6:
-                    address, data, size, is_write = _MMIO(view, _UNION)
+                    address, value, size, is_write = _MMIO(view, _UNION)
                     if is_write:
                         self._pending = _WRITE
-                        value = int.from_bytes(data[:size], "little")
+                        value &= _MASK[size]
                         if bus is None:
                             found = _new(Mmio, (address, size, True, value))
                             return self._ordered(found) if queue else found
                         bus.write(address, size, value)
                     else:
                         self._pending = _READ
-                        view[_MMIO_DATA : _MMIO_DATA + 8] = b"\xff" * 8
+                        quads[_MMIO_QUAD] = _ONES
                         if bus is None:
                             self._answer = _MMIO_DATA, size, False
                             found = _new(Mmio, (address, size, False, 0))
                             return self._ordered(found) if queue else found
-                        value = bus.read(address, size) & ((1 << 8 * size) - 1)
-                        view[_MMIO_DATA : _MMIO_DATA + 8] = value.to_bytes(8, "little")
+                        quads[_MMIO_QUAD] = bus.read(address, size) & _MASK[size]
                 else:
                     self._pending = _NONE
                     found = self._decode(reason)
@@ -227,9 +237,8 @@ class KvmVcpu:
         finally:
             self._thread = 0
 
-    def _failed(self, view: memoryview) -> Exit | None:
-        """KVM_RUN returned -1. None: call it again."""
-        number = self._kernel.errno()
+    def _failed(self, view: memoryview, number: int) -> Exit | None:
+        """KVM_RUN failed with this errno. None: call it again."""
         if number == errno.EINTR:
             if not view[_IMMEDIATE_EXIT]:
                 return None  # a signal of somebody else's
@@ -397,14 +406,16 @@ class KvmVcpu:
 
     def _settle(self) -> None:
         """Let KVM finish the instruction of the last exit, without running another one."""
-        ioctl, fd, null, view, words, cache, *_ = self._parts
+        enter, fd, view, words, _quads, cache, *_ = self._parts
         if self._pending == _NONE:
             return
         cache.clear()
         view[_IMMEDIATE_EXIT] = 1
+        number = 0
         try:
-            result = ioctl(fd, _RUN, null)
-            number = self._kernel.errno() if result < 0 else 0
+            enter(fd, _RUN)
+        except OSError as error:
+            number = error.errno or 0
         finally:
             view[_IMMEDIATE_EXIT] = 0
             if self._kicked:
@@ -412,7 +423,7 @@ class KvmVcpu:
         self._pending, self._answer = _NONE, None
         if number not in (0, errno.EINTR, errno.EAGAIN):
             raise failure("KVM_RUN", number, f"vCPU {self.index}")
-        if not result:
+        if not number:
             # The instruction goes on (a wide or repeated access); `run` returns this one next.
             found = self._accessed(words[2])
             if found is not None:
@@ -427,15 +438,15 @@ class KvmVcpu:
                 self._pending = _WRITE
                 return PortIo(port, size, True, times, bytes(view[offset : offset + length]))
             self._pending, self._answer = _READ, (offset, length, False)
-            view[offset : offset + length] = b"\xff" * length
+            view[offset : offset + length] = _UNANSWERED[:length]
             return PortIo(port, size, False, times)
         if reason == 6:
-            address, data, size, is_write = _MMIO(view, _UNION)
+            address, value, size, is_write = _MMIO(view, _UNION)
             if is_write:
                 self._pending = _WRITE
-                return Mmio(address, size, True, int.from_bytes(data[:size], "little"))
+                return Mmio(address, size, True, value & _MASK[size])
             self._pending, self._answer = _READ, (_MMIO_DATA, size, False)
-            view[_MMIO_DATA : _MMIO_DATA + 8] = b"\xff" * 8
+            self._quads[_MMIO_QUAD] = _ONES
             return Mmio(address, size, False)
         return self._decode(reason)
 
@@ -744,7 +755,7 @@ class KvmVcpu:
         self._queue.clear()
         self._parts = (_closed, fd, None, None, None, {}, (), None, self._queue)
         self._structures.forget()
-        for view in (self._general, self._words, self._view):
+        for view in (self._general, self._quads, self._words, self._view):
             view.release()
         self._vm.forget_vcpu(self)
         if self._ring is not None:
