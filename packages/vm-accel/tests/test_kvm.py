@@ -45,6 +45,48 @@ def test_it_is_what_the_protocol_says(kvm: Kvm) -> None:
     assert checked.name == "kvm"
 
 
+# -- exits that come again ---------------------------------------------------------------------------------------------
+
+
+def test_of_a_port_only_the_bytes_that_were_written_are_told(kvm: Kvm) -> None:
+    """KVM's page of port data still holds what a wider access left there."""
+    code = "mov eax, 0x44332211; out 0x10, eax; out 0x10, al; out 0x10, ax; out 0x10, al; hlt"
+    expected = [(4, 0x44332211), (1, 0x11), (2, 0x2211), (1, 0x11)]
+    with guest(kvm, code) as made:
+        for size, value in expected:
+            assert made.vcpu.run() == PortIo(0x10, size, True, 1, value.to_bytes(size, "little"))
+        assert made.vcpu.run() == Halt()
+    told: list[tuple[int, int]] = []
+
+    class Told:
+        def port_out(self, _port: int, size: int, value: int) -> None:
+            told.append((size, value))
+
+    with guest(kvm, code) as made:
+        bus: Any = Told()
+        assert made.vcpu.run(bus) == Halt()
+    assert told == expected
+
+
+def test_what_is_remembered_of_exits_has_a_bound(kvm: Kvm) -> None:
+    """A guest that uses every port and many values gets the same exits as one that uses one, and takes no more memory."""
+    code = "again: mov dx, cx; mov eax, ecx; out dx, eax; in al, dx; inc ecx; jmp again"
+    with guest(kvm, code, before={"rcx": 0}) as made:
+        vcpu: Any = made.vcpu
+        for turn in range(1000):
+            assert vcpu.run() == PortIo(turn, 4, True, 1, turn.to_bytes(4, "little"))
+            assert vcpu.run() == PortIo(turn, 1, False)
+            vcpu.complete(turn & 0xFF)
+        assert len(vcpu._shapes) == 256
+    code = "again: out 0x10, ax; inc eax; jmp again"
+    with guest(kvm, code, before={"rax": 0}) as made:
+        vcpu = made.vcpu
+        for turn in range(1000):
+            assert vcpu.run() == PortIo(0x10, 2, True, 1, turn.to_bytes(2, "little"))
+        (shape,) = vcpu._shapes.values()
+        assert len(shape[-1]) == 256
+
+
 # -- without exits ---------------------------------------------------------------------------------------------------------
 
 

@@ -262,6 +262,7 @@ class FailsOnce(Kernel):
     def __init__(self, at: int) -> None:
         super().__init__()
         self._real, self.ioctl = self.ioctl, self._ioctl
+        self._really, self.enter = self.enter, self._enter
         self.at, self.calls, self.runs = at, 0, 0
         self._here = threading.local()
 
@@ -275,8 +276,13 @@ class FailsOnce(Kernel):
         return bool(self._here.failed)
 
     def _ioctl(self, fd: int, number: int, argument: Any) -> int:
-        self.runs += number == request("KVM_RUN")
         return -1 if self._fails() else int(self._real(fd, number, argument))
+
+    def _enter(self, fd: int, number: int) -> int:
+        self.runs += number == request("KVM_RUN")
+        if self._fails():
+            raise OSError(errno.EPERM, "KVM_RUN")
+        return self._really(fd, number)
 
     def open(self, path: str) -> int:
         return -1 if self._fails() else super().open(path)

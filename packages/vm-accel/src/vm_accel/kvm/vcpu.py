@@ -53,7 +53,11 @@ _IF: Final = 1 << 9
 # Offsets in kvm_run, from the layout that the tests compare with the header.
 _UNION: Final = 32
 _MMIO_DATA: Final = 40
+_UNION_QUAD: Final = _UNION // 8
+_IO_OFFSET_QUAD: Final = 40 // 8
 _MMIO_QUAD: Final = _MMIO_DATA // 8
+_MMIO_SIZE_WORD: Final = 48 // 4
+_MMIO_IS_WRITE: Final = 52
 _MSR_DATA: Final = 48
 _HYPERCALL_RESULT: Final = 88
 _UNION_END: Final = 288
@@ -83,6 +87,16 @@ _MASK: Final = tuple((1 << 8 * size) - 1 for size in range(9))
 """Of the values that have so many bytes."""
 _UNANSWERED: Final = b"\xff" * PAGE
 """What a string of reads gives that nobody answers; KVM asks for at most a page of them at once."""
+_Shape = tuple[bool, int, int, int, int, dict[int, Exit]]
+"""A port access without its data: is it a write, port, bytes of an element, how many, the mask of an element, and the exits that
+have been made of it, by the value that is written (0 for a read)."""
+_SHAPES, _VALUES = 256, 256
+"""How many of them a vCPU remembers, and how many values of each.
+
+PERF: an exit is a value, so the same one can be returned again. What a guest does with its ports repeats itself; finding it costs
+half of making it, and touches few pages of Python's code. Those count where KVM's switch of address spaces has emptied the
+processor's buffers: `a page of code` in benchmarks/accel.py.
+"""
 _RUN: Final = request("KVM_RUN")
 _new: Final = tuple.__new__
 """PERF: a named tuple's own constructor takes twice as long."""
@@ -112,6 +126,13 @@ def _closed(*_: object) -> NoReturn:
 class KvmVcpu:
     """See :class:`vm_accel.interface.Vcpu`. Made by ``KvmVm.create_vcpu``."""
 
+    # PERF: more attributes than Python lets the instances of a class share the names of.
+    __slots__ = (
+        "__weakref__", "_answer", "_at_breakpoint", "_breakpoints", "_debug_control", "_debugged", "_fd", "_general", "_kernel", "_kicked",
+        "_parts", "_pc_at", "_pending", "_pointer", "_quads", "_queue", "_resume_at", "_ring", "_shapes", "_size", "_stepping",
+        "_structures", "_thread", "_view", "_vm", "_without", "_words", "index",
+    )  # fmt: skip
+
     def __init__(self, vm: KvmVm, index: int, fd: int, pointer: Any, size: int, ring: Any) -> None:
         self.index = index
         self._vm, self._kernel, self._fd = vm, vm.kernel, fd
@@ -140,6 +161,7 @@ class KvmVcpu:
         self._pc_at = 0  # its guest-virtual address
         self._at_breakpoint = False  # either of these two is to be looked at
         self._without: int | None = None  # the breakpoint that is left out for one step
+        self._shapes: dict[int, _Shape] = {}
         self._parts: tuple[Any, ...] = (
             self._kernel.enter,
             fd,
@@ -148,7 +170,7 @@ class KvmVcpu:
             self._quads,
             self._structures.cache,
             vm.zones,
-            ffi.buffer(pointer, size),
+            self._shapes,
             self._queue,
         )
         self._load()
@@ -157,7 +179,7 @@ class KvmVcpu:
 
     def run(self, bus: Bus | None = None) -> Exit:
         # PERF: benchmarks/accel.py; everything that is needed at each exit is a local variable.
-        enter, fd, view, words, quads, cache, zones, buffer, queue = self._parts
+        enter, fd, view, words, quads, cache, zones, shapes, queue = self._parts
         if queue:
             found = self._from_queue(bus)
             if found is not None:
@@ -185,50 +207,55 @@ class KvmVcpu:
                     self._pending = _NONE
                     self._drain(bus, None)
                 if reason == 2:
-                    direction, size, port, times, offset = _IO(view, _UNION)
-                    if direction:
+                    shape = shapes.get(quads[_UNION_QUAD]) or self._shape()
+                    is_write, port, size, times, mask, known = shape
+                    if is_write:
                         self._pending = _WRITE
-                        if bus is None:
-                            data = buffer[offset : offset + size * times]
-                            found = _new(PortIo, (port, size, True, times, data))
-                            return self._ordered(found) if queue else found
                         if times == 1:
-                            bus.port_out(port, size, words[offset >> 2] & _MASK[size])
+                            value = words[quads[_IO_OFFSET_QUAD] >> 2] & mask
+                            if bus is None:
+                                found = known.get(value) or self._port_write(shape, value)
+                                return self._ordered(found) if queue else found
+                            bus.port_out(port, size, value)
                         else:
-                            for at in range(offset, offset + size * times, size):
-                                value = int.from_bytes(view[at : at + size], "little")
-                                bus.port_out(port, size, value)
+                            offset = quads[_IO_OFFSET_QUAD]
+                            data = bytes(view[offset : offset + size * times])
+                            if bus is None:
+                                found = PortIo(port, size, True, times, data)
+                                return self._ordered(found) if queue else found
+                            for at in range(0, len(data), size):
+                                bus.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
                     else:
                         self._pending = _READ
-                        length = size * times
+                        offset, length = quads[_IO_OFFSET_QUAD], size * times
                         view[offset : offset + length] = _UNANSWERED[:length]
                         if bus is None:
                             self._answer = offset, length, False
-                            found = _new(PortIo, (port, size, False, times, b""))
+                            found = known[0]
                             return self._ordered(found) if queue else found
                         if times == 1:
-                            words[offset >> 2] = bus.port_in(port, size) & _MASK[size]
+                            words[offset >> 2] = bus.port_in(port, size) & mask
                         else:
                             for at in range(offset, offset + length, size):
-                                value = bus.port_in(port, size) & _MASK[size]
+                                value = bus.port_in(port, size) & mask
                                 view[at : at + size] = value.to_bytes(size, "little")
                 elif reason == 6:
-                    address, value, size, is_write = _MMIO(view, _UNION)
-                    if is_write:
+                    size = words[_MMIO_SIZE_WORD]
+                    if view[_MMIO_IS_WRITE]:
                         self._pending = _WRITE
-                        value &= _MASK[size]
+                        value = quads[_MMIO_QUAD] & _MASK[size]
                         if bus is None:
-                            found = _new(Mmio, (address, size, True, value))
+                            found = _new(Mmio, (quads[_UNION_QUAD], size, True, value))
                             return self._ordered(found) if queue else found
-                        bus.write(address, size, value)
+                        bus.write(quads[_UNION_QUAD], size, value)
                     else:
                         self._pending = _READ
                         quads[_MMIO_QUAD] = _ONES
                         if bus is None:
                             self._answer = _MMIO_DATA, size, False
-                            found = _new(Mmio, (address, size, False, 0))
+                            found = _new(Mmio, (quads[_UNION_QUAD], size, False, 0))
                             return self._ordered(found) if queue else found
-                        quads[_MMIO_QUAD] = bus.read(address, size) & _MASK[size]
+                        quads[_MMIO_QUAD] = bus.read(quads[_UNION_QUAD], size) & _MASK[size]
                 else:
                     self._pending = _NONE
                     found = self._decode(reason)
@@ -236,6 +263,24 @@ class KvmVcpu:
                         return self._ordered(found) if queue else found
         finally:
             self._thread = 0
+
+    def _shape(self) -> _Shape:
+        """What kvm_run says of a port access without its data, which is remembered."""
+        direction, size, port, times, _offset = _IO(self._view, _UNION)
+        known: dict[int, Exit] = {}
+        if not direction:
+            known[0] = PortIo(port, size, False, times)
+        shape = bool(direction), port, size, times, _MASK[size], known
+        if len(self._shapes) < _SHAPES:
+            self._shapes[self._quads[_UNION_QUAD]] = shape
+        return shape
+
+    def _port_write(self, shape: _Shape, value: int) -> PortIo:
+        _is_write, port, size, _times, _mask, known = shape
+        found = PortIo(port, size, True, 1, value.to_bytes(size, "little"))
+        if len(known) < _VALUES:
+            known[value] = found
+        return found
 
     def _failed(self, view: memoryview, number: int) -> Exit | None:
         """KVM_RUN failed with this errno. None: call it again."""
