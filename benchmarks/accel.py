@@ -63,7 +63,7 @@ static struct guest create(void *memory, size_t size) {
     return g;
 }
 /* Pages of code that run after each exit, one jump each: what Python has, for its interpreter, and a small C program has not. */
-enum { PAGES = 64, STEP = 4096 + 64 };
+enum { SMALL = 1 << 16, PAGES = 64, STEP = 4096 + 64 };
 static unsigned char *pages(void) {
     unsigned char *code = mmap(0, PAGES * STEP, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     need(code != MAP_FAILED, "code");
@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
     struct guest g = create(memory, size);
     need(!ioctl(g.vcpu, KVM_SET_SREGS, &sregs), "sregs"); need(!ioctl(g.vcpu, KVM_SET_REGS, &regs), "regs");
     void (*code)(void) = (void (*)(void))pages();
-    char line[64];
+    char line[64], **memories = 0;
     while (fgets(line, sizeof line, stdin)) {
         int n = atoi(line + 1); double t;
         if (line[0] == 'e' || line[0] == 'p') {
@@ -102,6 +102,22 @@ int main(int argc, char **argv) {
             }
             t = now() - t;
             need(seen >= 16ul * n, "port");
+        } else if (line[0] == 'a') {
+            memories = calloc(n, sizeof *memories); t = 0;
+            for (int i = 0; i < n; i++) {
+                memories[i] = mmap(0, SMALL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                need(memories[i] != MAP_FAILED, "memories"); memcpy(memories[i], memory, SMALL);
+            }
+        } else if (line[0] == 'm') {
+            t = now();
+            for (int i = 0; i < n; i++) {
+                struct guest o = create(memories[i], SMALL);
+                need(!ioctl(o.vcpu, KVM_SET_SREGS, &sregs), "sregs"); need(!ioctl(o.vcpu, KVM_SET_REGS, &regs), "regs");
+                for (int k = 0; k < 2; k++)
+                    need(!ioctl(o.vcpu, KVM_RUN, 0) && o.run->exit_reason == KVM_EXIT_IO
+                         && !*((unsigned char *)o.run + o.run->io.data_offset), "run");
+            }
+            t = now() - t;
         } else {
             t = 0;
             for (int i = 0; i < n; i++) {
@@ -122,6 +138,7 @@ class Native:
         self._process = subprocess.Popen(
             [program, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.pid = self._process.pid
 
     def seconds(self, what: str, count: int) -> float:
         assert self._process.stdin is not None
@@ -240,8 +257,8 @@ def kicks(kvm: Kvm, count: int) -> dict[str, float]:
     return {"p50": times[count // 2], "p99": times[count * 99 // 100], "max": times[-1]}
 
 
-def _resident() -> int:
-    with open("/proc/self/statm") as statm:
+def _resident(process: int | str = "self") -> int:
+    with open(f"/proc/{process}/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
 
@@ -285,27 +302,33 @@ def cycles(kvm: Kvm, count: int) -> dict[str, Any]:
     }
 
 
-def many(kvm: Kvm, count: int) -> dict[str, Any]:
-    """``count`` VMs alive at once; each counts in its memory and says so through a port, twice."""
+def many(kvm: Kvm, program: Path, where: Path, count: int) -> dict[str, Any]:
+    """``count`` VMs alive at once; each counts in its memory and says so through a port, twice. Then the same by the C program."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * count + 100
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    size, code = (
-        1 << 16,
-        bytes.fromhex("ff060020e610ebf8"),
-    )  # inc word [0x2000]; out 0x10, al; jmp to the start
+    # inc word [0x2000]; out 0x10, al; jmp to the start
+    size, code = 1 << 16, bytes.fromhex("ff060020e610ebf8")
+    start = {"cs.base": 0, "cs.selector": 0, "rip": CODE, "rflags": 2}
     memories = [HostMemory(size) for _ in range(count)]
     for memory in memories:
         memory.write(0, bytes(size))  # now it is the guest's memory, and not counted below
         memory.write(CODE, code)
+    files = [where / f"small.{kind}" for kind in ("memory", "regs", "sregs")]
+    files[0].write_bytes(memories[0].read(0, size).ljust(2 << 20, b"\0"))
+    with kvm.create_vm() as vm:
+        first: Any = vm.create_vcpu()
+        first.set_registers(start)
+        files[1].write_bytes(bytes(first._general))
+        files[2].write_bytes(first._structures.raw("sregs"))
     resident, kernel, begin = _resident(), _kernel(), time.perf_counter()
     vcpus = []
     for memory in memories:
         vm = kvm.create_vm()
         vm.map(0, memory)
         vcpu = vm.create_vcpu()
-        vcpu.set_registers({"cs.base": 0, "cs.selector": 0, "rip": CODE, "rflags": 2})
+        vcpu.set_registers(start)
         vcpus.append((vm, vcpu))
     created = time.perf_counter() - begin
     begin = time.perf_counter()
@@ -319,12 +342,22 @@ def many(kvm: Kvm, count: int) -> dict[str, Any]:
         vm.close()
     for memory in memories:
         memory.close()
+    time.sleep(2)  # the kernel gives some of it back later
+    native = Native(program, files)
+    native.seconds("a", count)
+    c, c_kernel = _resident(native.pid), _kernel()
+    native.seconds("m", count)
+    c, c_kernel = _resident(native.pid) - c, _kernel() - c_kernel
+    native.close()
     return {
         "alive": count,
         "made progress": progress,
         "created a second": count / created,
         "process KiB each": more / count / 1024,
         "kernel KiB each": kernel_more / count / 1024,
+        "in C, process KiB each": c / count / 1024,
+        "in C, kernel KiB each": c_kernel / count / 1024,
+        "more than C, KiB each": (more + kernel_more - c - c_kernel) / count / 1024,
         "us a run": ran / count / 2 * 1e6,
     }
 
@@ -343,7 +376,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory, Kvm() as kvm:
         where = Path(directory)
         program = where / "native"
-        if wanted & {"exits", "creation"}:
+        if wanted & {"exits", "creation", "many"}:
             (where / "native.c").write_text(C)
             subprocess.run(["cc", "-O2", "-o", program, where / "native.c"], check=True)
         found["flavour"] = kvm.flavour
@@ -360,7 +393,7 @@ def main() -> int:
         if "cycles" in wanted:
             found["cycles"] = cycles(kvm, given.cycles)
         if "many" in wanted:
-            found["many"] = many(kvm, given.vms)
+            found["many"] = many(kvm, program, where, given.vms)
     if given.json:
         json.dump(found, sys.stdout, indent=1)
         print()

@@ -150,7 +150,7 @@ class KvmVcpu:
         self._view[_READY] = 1  # until KVM has said something
         self._pending = _NONE
         self._answer: tuple[int, int, bool] | None = None  # offset, bytes, may be refused
-        self._queue: deque[Exit] = deque()
+        self._queue: list[Exit] = []  # a deque takes 700 bytes
         self._thread = 0
         self._kicked = False
         self._breakpoints: dict[int, tuple[DebugKind, int]] = {}
@@ -297,11 +297,11 @@ class KvmVcpu:
     def _ordered(self, found: Exit) -> Exit:
         """Coalesced writes, which came before, are returned before."""
         self._queue.append(found)
-        return self._queue.popleft()
+        return self._queue.pop(0)
 
     def _from_queue(self, bus: Bus | None) -> Exit | None:
         while self._queue:
-            found = self._queue.popleft()
+            found = self._queue.pop(0)
             if bus is None or not isinstance(found, Mmio | PortIo):
                 return found
             self._dispatch(found, bus)
