@@ -256,6 +256,27 @@ def test_nothing_is_left(make: Any, image: Path) -> None:
     assert open_now() < before
 
 
+def test_who_confines_the_process_may_refuse(make: Any, image: Path) -> None:
+    """All is open by then, and none of the machine's threads are there; what it raises ends the start, and nothing is left."""
+    machine = make(pc_kernel.bzimage(pc_kernel.RESET_BODY), disks=(Disk(image),))
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    seen = []
+
+    def refuse() -> None:
+        seen.append((len(os.listdir("/proc/self/fd")) > before, threading.active_count() == threads))
+        raise UsageError("not so")
+
+    with pytest.raises(UsageError, match="not so"):
+        machine.start(refuse)
+    assert seen == [(True, True)]
+    assert machine.state is MachineState.FAILED
+    machine._join()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    machine.start(lambda: seen.append((False, False)))
+    last(machine)
+    assert len(seen) == 2
+
+
 class FailsOnce(Kernel):
     """The real kernel, except for call number ``at``. Keeps account of its descriptors."""
 
