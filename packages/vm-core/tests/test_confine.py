@@ -233,6 +233,30 @@ def test_the_process_of_a_machine_has_what_is_open(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_filter_leaves_speculation_as_it_is(monkeypatch):
+    """Where the kernel knows the flag; else the filter alone."""
+    asked = []
+
+    def answers(*results):
+        left = list(results)
+
+        def seccomp_(operation, flags, _argument):
+            asked.append((operation, flags))
+            return left.pop(0)
+
+        monkeypatch.setattr(seccomp, "_seccomp", seccomp_)
+        asked.clear()
+        return seccomp.install([(6, 0, 0, ALLOW)])
+
+    tsync, allow = 1, 4  # SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    assert answers(0) == 0
+    assert asked == [(1, tsync | allow)]
+    assert answers(-errno.EINVAL, 0) == 0
+    assert asked == [(1, tsync | allow), (1, tsync)]
+    assert answers(-errno.EACCES) == -errno.EACCES
+    assert answers(77) == -errno.EBUSY
+
+
 def test_large_filters_jump_far():
     verdicts = dict.fromkeys(range(0, 2000, 2), ALLOW)
     program = [(0x20, 0, 0, 0), *seccomp._search(seccomp._ranges(verdicts))]
