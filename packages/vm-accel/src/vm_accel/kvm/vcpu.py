@@ -35,6 +35,7 @@ from vm_accel.exits import (
 from vm_accel.interface import Bus, State
 from vm_accel.kvm import kick
 from vm_accel.kvm.kernel import call, failure, ffi, request
+from vm_accel.kvm.kick import here
 from vm_accel.kvm.registers import PLACES, Structures, msr_number
 from vm_accel.kvm.x86 import GENERAL
 from vm_accel.memory import PAGE
@@ -54,7 +55,6 @@ _IF: Final = 1 << 9
 _UNION: Final = 32
 _MMIO_DATA: Final = 40
 _UNION_QUAD: Final = _UNION // 8
-_IO_OFFSET_QUAD: Final = 40 // 8
 _MMIO_QUAD: Final = _MMIO_DATA // 8
 _MMIO_SIZE_WORD: Final = 48 // 4
 _MMIO_IS_WRITE: Final = 52
@@ -87,9 +87,10 @@ _MASK: Final = tuple((1 << 8 * size) - 1 for size in range(9))
 """Of the values that have so many bytes."""
 _UNANSWERED: Final = b"\xff" * PAGE
 """What a string of reads gives that nobody answers; KVM asks for at most a page of them at once."""
-_Shape = tuple[bool, int, int, int, int, dict[int, Exit]]
-"""A port access without its data: is it a write, port, bytes of an element, how many, the mask of an element, and the exits that
-have been made of it, by the value that is written (0 for a read)."""
+_Shape = tuple[bool, int, int, int, memoryview, int, dict[int, Exit]]
+"""A port access without its data: is it a write, port, bytes of an element, how many, where the data is (a view of elements and the
+index of the first; KVM's page for it is always the same), and the exits that have been made of it, by the value that is written (0
+for a read)."""
 _SHAPES, _VALUES = 256, 256
 """How many of them a vCPU remembers, and how many values of each.
 
@@ -128,7 +129,7 @@ class KvmVcpu:
 
     # PERF: more attributes than Python lets the instances of a class share the names of.
     __slots__ = (
-        "__weakref__", "_answer", "_at_breakpoint", "_breakpoints", "_debug_control", "_debugged", "_fd", "_general", "_kernel", "_kicked",
+        "__weakref__", "_answer", "_at_breakpoint", "_breakpoints", "_debug_control", "_debugged", "_fd", "_general", "_halves", "_kernel", "_kicked",
         "_parts", "_pc_at", "_pending", "_pointer", "_quads", "_queue", "_resume_at", "_ring", "_shapes", "_size", "_stepping",
         "_structures", "_thread", "_view", "_vm", "_without", "_words", "index",
     )  # fmt: skip
@@ -141,6 +142,7 @@ class KvmVcpu:
         # SAFETY: `pointer` is the whole mapping of `size` bytes, and is unmapped by `close`, which releases these views first.
         self._view: memoryview = memoryview(ffi.buffer(pointer, size))
         self._words = self._view.cast("I")
+        self._halves = self._view.cast("H")
         self._quads = self._view.cast("Q")
         self._general = self._view[_REGISTERS : _REGISTERS + 8 * len(GENERAL)].cast("Q")
         self._words[_VALID] = _SYNC_GENERAL
@@ -186,7 +188,10 @@ class KvmVcpu:
                 return found
         if self._at_breakpoint:
             self._step_over()
-        self._thread = kick.here.number
+        try:
+            self._thread = here.number
+        except AttributeError:
+            self._thread = kick.enter()
         try:
             while True:
                 if cache:
@@ -207,38 +212,48 @@ class KvmVcpu:
                     self._pending = _NONE
                     self._drain(bus, None)
                 if reason == 2:
-                    shape = shapes.get(quads[_UNION_QUAD]) or self._shape()
-                    is_write, port, size, times, mask, known = shape
+                    try:
+                        shape = shapes[quads[_UNION_QUAD]]
+                    except KeyError:
+                        shape = self._shape()
+                    is_write, port, size, times, data, at, known = shape
                     if is_write:
                         self._pending = _WRITE
                         if times == 1:
-                            value = words[quads[_IO_OFFSET_QUAD] >> 2] & mask
+                            value = data[at]
                             if bus is None:
-                                found = known.get(value) or self._port_write(shape, value)
+                                try:
+                                    found = known[value]
+                                except KeyError:
+                                    found = self._port_write(shape, value)
                                 return self._ordered(found) if queue else found
                             bus.port_out(port, size, value)
                         else:
-                            offset = quads[_IO_OFFSET_QUAD]
-                            data = bytes(view[offset : offset + size * times])
+                            several = bytes(view[at : at + size * times])
                             if bus is None:
-                                found = PortIo(port, size, True, times, data)
+                                found = PortIo(port, size, True, times, several)
                                 return self._ordered(found) if queue else found
-                            for at in range(0, len(data), size):
-                                bus.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
-                    else:
+                            for i in range(0, len(several), size):
+                                bus.port_out(port, size, int.from_bytes(several[i : i + size], "little"))
+                    elif times == 1:
                         self._pending = _READ
-                        offset, length = quads[_IO_OFFSET_QUAD], size * times
-                        view[offset : offset + length] = _UNANSWERED[:length]
+                        data[at] = _MASK[size]
                         if bus is None:
-                            self._answer = offset, length, False
+                            self._answer = at * size, size, False
                             found = known[0]
                             return self._ordered(found) if queue else found
-                        if times == 1:
-                            words[offset >> 2] = bus.port_in(port, size) & mask
-                        else:
-                            for at in range(offset, offset + length, size):
-                                value = bus.port_in(port, size) & mask
-                                view[at : at + size] = value.to_bytes(size, "little")
+                        data[at] = bus.port_in(port, size) & _MASK[size]
+                    else:
+                        self._pending = _READ
+                        length = size * times
+                        view[at : at + length] = _UNANSWERED[:length]
+                        if bus is None:
+                            self._answer = at, length, False
+                            found = known[0]
+                            return self._ordered(found) if queue else found
+                        for i in range(at, at + length, size):
+                            value = bus.port_in(port, size) & _MASK[size]
+                            view[i : i + size] = value.to_bytes(size, "little")
                 elif reason == 6:
                     size = words[_MMIO_SIZE_WORD]
                     if view[_MMIO_IS_WRITE]:
@@ -266,17 +281,18 @@ class KvmVcpu:
 
     def _shape(self) -> _Shape:
         """What kvm_run says of a port access without its data, which is remembered."""
-        direction, size, port, times, _offset = _IO(self._view, _UNION)
+        direction, size, port, times, offset = _IO(self._view, _UNION)
         known: dict[int, Exit] = {}
         if not direction:
             known[0] = PortIo(port, size, False, times)
-        shape = bool(direction), port, size, times, _MASK[size], known
+        data = {1: self._view, 2: self._halves, 4: self._words}[size] if times == 1 else self._view
+        shape = bool(direction), port, size, times, data, offset // data.itemsize, known
         if len(self._shapes) < _SHAPES:
             self._shapes[self._quads[_UNION_QUAD]] = shape
         return shape
 
     def _port_write(self, shape: _Shape, value: int) -> PortIo:
-        _is_write, port, size, _times, _mask, known = shape
+        _is_write, port, size, _times, _data, _at, known = shape
         found = PortIo(port, size, True, 1, value.to_bytes(size, "little"))
         if len(known) < _VALUES:
             known[value] = found
@@ -800,7 +816,7 @@ class KvmVcpu:
         self._queue.clear()
         self._parts = (_closed, fd, None, None, None, {}, (), None, self._queue)
         self._structures.forget()
-        for view in (self._general, self._quads, self._words, self._view):
+        for view in (self._general, self._halves, self._quads, self._words, self._view):
             view.release()
         self._vm.forget_vcpu(self)
         if self._ring is not None:
