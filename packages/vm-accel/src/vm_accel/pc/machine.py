@@ -96,7 +96,7 @@ class _Board:
         self._closing = contextlib.ExitStack()
         self.parked = 0
         with contextlib.ExitStack() as stack:
-            memory = stack.enter_context(HostMemory(machine.memory_bytes))
+            memory = stack.enter_context(HostMemory(machine.memory_bytes, huge=True))
             self._ram = Ram(memory)
             self.poll = select.epoll()
             stack.callback(self.poll.close)
