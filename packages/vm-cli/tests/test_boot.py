@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vm_accel.interface import Feature
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.testing import pc_kernel
 from vm_cli.boot import disk
@@ -80,6 +81,11 @@ def test_statuses(tmp_path: Path) -> None:
     assert (crashed.returncode, crashed.stderr) == (1, "vm: note: the machine ended: triple fault\n")
     again = vm("boot", kernel(tmp_path, pc_kernel.RESET_BODY), "--memory", "16M", "--json")
     assert (again.returncode, json.loads(again.stderr)["ended"]) == (0, "reset")
+    if Feature.KERNEL_MODE not in Kvm().features:
+        strange = vm("boot", kernel(tmp_path, "int 0x80"), "--memory", "16M")
+        assert strange.returncode == 125
+        assert "an instruction that KVM cannot emulate: cd 80" in strange.stderr
+        assert "hint: vm doctor" in strange.stderr
     late = vm("boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M", "--timeout", "500ms")
     assert late.returncode == 124
     wrong = tmp_path / "wrong"

@@ -66,7 +66,12 @@ def boot(
             for each in writers:
                 each.join(_DRAIN_SECONDS)
         if event is not None and event.state is MachineState.FAILED:
-            raise HypervisorError(f"the machine failed: {event.error}", call="boot")
+            hint = (
+                "vm doctor says of which kind this host's KVM is: pvm emulates the kernels of guests, and does not know every instruction"
+                if "cannot emulate" in event.error
+                else ""
+            )
+            raise HypervisorError(f"the machine failed: {event.error}", call="boot", hint=hint)
         ended = getattr(machine, "ended", None)
         word = "timeout" if event is None else ended.value if ended is not None else "stopped"
     status = {"timeout": EXIT_TIMEOUT, "triple fault": EXIT_CRASHED, "crash": EXIT_CRASHED}.get(word, 0)

@@ -109,6 +109,9 @@ _EVENTS: Final = {
     3: ShutdownKind.CRASH,
     5: ShutdownKind.SUSPEND,
 }
+_EMULATION, _EMULATION_FLAGS, _EMULATION_BYTES = 1, 40, 48
+"""The suberror, and where in kvm_run its flags (bit 0: the instruction's bytes follow) and these are, their number first (api.rst,
+KVM_EXIT_INTERNAL_ERROR)."""
 _SUBERRORS: Final = {
     1: "an instruction that KVM cannot emulate",
     2: "two exceptions at once",
@@ -382,8 +385,13 @@ class KvmVcpu:
                 code = int.from_bytes(view[_UNION : _UNION + 8], "little")
                 return FailEntry(code, "the processor refuses the guest's state", self._raw())
             case 17:
-                code, _count = _PAIR(view, _UNION)
-                return FailEntry(code, _SUBERRORS.get(code, "KVM internal error"), self._raw())
+                code, count = _PAIR(view, _UNION)
+                reason_text = _SUBERRORS.get(code, "KVM internal error")
+                if code == _EMULATION and count > 2 and view[_EMULATION_FLAGS] & 1:
+                    size = min(view[_EMULATION_BYTES], 15)
+                    code_bytes = view[_EMULATION_BYTES + 1 : _EMULATION_BYTES + 1 + size]
+                    reason_text += f": {code_bytes.hex(' ')}"
+                return FailEntry(code, reason_text, self._raw())
             case 10:
                 return None
         return Unknown(reason, self._raw())
