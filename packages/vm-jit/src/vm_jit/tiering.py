@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
+from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE
 from vm_core.record import record, replace

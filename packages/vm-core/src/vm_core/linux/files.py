@@ -22,8 +22,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call

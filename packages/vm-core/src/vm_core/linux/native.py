@@ -31,8 +31,8 @@ import enum
 import os
 import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import Abi
 from vm_core.memory import GuestMemory
 

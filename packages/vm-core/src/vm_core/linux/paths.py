@@ -37,9 +37,9 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, Self
 
 from vm_core.errors import UsageError
+from vm_core.hints import Final, Self
 from vm_core.record import record
 
 __all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents", "temporary_parent"]
