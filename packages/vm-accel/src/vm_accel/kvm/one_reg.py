@@ -480,7 +480,7 @@ class OneRegVcpu:
         while True:
             if pending.queue:
                 return pending.queue.popleft()
-            self._thread = kick.here.number
+            self._thread = getattr(kick.here, "number", 0) or kick.enter()
             # SAFETY: KVM_RUN takes no argument; the mapping of kvm_run lives until close().
             result = self.kernel.ioctl(self.fd, request, null)
             error = self.kernel.errno() if result < 0 else 0
