@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,21 @@ def kvm() -> Iterator[Kvm]:
         pytest.skip(f"KVM cannot be used here: {found.reason}")
     with Kvm() as hypervisor:
         yield hypervisor
+
+
+@pytest.fixture(scope="session")
+def programs(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs, static and dynamic, made with the host's compiler."""
+    if platform.machine() != "x86_64" or (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
+        pytest.skip("needs a C compiler on an x86-64 host")
+    out = tmp_path_factory.mktemp("programs")
+    for source in sorted(Path(__file__).with_name("programs").glob("*.c")):
+        for kind, flags in (("dynamic", ()), ("static", ("-static",))):
+            target = out / f"{source.stem}-{kind}"
+            subprocess.run(
+                [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
+            )
+    return out
 
 
 class SimulatedWhpx(Whpx):

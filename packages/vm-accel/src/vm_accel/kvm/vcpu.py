@@ -43,7 +43,7 @@ from vm_core.errors import UsageError
 if TYPE_CHECKING:
     from vm_accel.kvm.vm import KvmVm
 
-__all__ = ["DIRTY", "SYSTEM_AT", "KvmVcpu"]
+__all__ = ["DIRTY", "SYSTEM_AT", "SYSTEM_END", "KvmVcpu"]
 
 _FORMAT: Final = "kvm-x86_64-vcpu-1"
 _GENERAL: Final = {name: index for index, name in enumerate(GENERAL)}
@@ -62,6 +62,7 @@ _SYNC_GENERAL: Final = 1
 _SYNC_SYSTEM: Final = 2
 SYSTEM_AT: Final = 304 + 144
 """Of kvm_sregs in kvm_run."""
+SYSTEM_END: Final = SYSTEM_AT + int(ffi.sizeof("struct kvm_sregs"))
 DIRTY: Final = 296
 """Of the word in kvm_run that says what KVM is to take at the next entry: 1 general, 2 system registers."""
 _IMMEDIATE_EXIT: Final = 1
@@ -668,17 +669,16 @@ class KvmVcpu:
         call(self._kernel, self._fd, "KVM_TRANSLATE", argument)
         return int(argument.physical_address) if argument.valid else None
 
-    def shared_registers(self) -> tuple[memoryview, memoryview]:
+    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview]:
         """The general registers in the order of kvm_regs, as words, and all of kvm_run, for an owner that moves both itself: from now
         on KVM also leaves the system registers there after each exit, at :data:`SYSTEM_AT`, and takes both before each
-        entry for which ``DIRTY`` says so.
+        entry for which ``DIRTY`` says so. ``system``: what the owner will give KVM with the first entry.
 
         Not to be mixed with registers by name once the vCPU has run.
         """
         self._check_open()
         self._structures.forget()
-        now = self._structures.raw("sregs")
-        self._view[SYSTEM_AT : SYSTEM_AT + len(now)] = now
+        self._view[SYSTEM_AT:SYSTEM_END] = self._structures.raw("sregs") if system is None else system
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
         return self._general, self._view
 
