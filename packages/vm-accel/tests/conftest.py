@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from vm_accel.hvf import Hvf
 from vm_accel.interface import Feature, Hypervisor
 from vm_accel.kvm.host import flavour
 from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.software import Software
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx
 
@@ -73,14 +74,40 @@ def hvf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
     yield from _simulated("hvf", Hvf, tmp_path_factory.mktemp("hvf"))
 
 
-@pytest.fixture(params=["kvm", "whpx", "hvf"])
-def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
+_SOFTWARE = (
+    "none-x86_64-jit", "none-x86_64-interp",
+    "none-aarch64-jit", "none-aarch64-reference",
+    "none-riscv64-jit", "none-riscv64-reference",
+)  # fmt: skip
+"""vm's own engines. The reference executor takes minutes for all snippets of x86-64."""
+
+
+@pytest.fixture(scope="session")
+def software() -> Iterator[Callable[[str], Software]]:
+    """By name, each opened once."""
+    opened: dict[str, Software] = {}
+
+    def get(name: str) -> Software:
+        if name not in opened:
+            _, isa, engine = name.split("-")
+            opened[name] = Software(isa=isa, engine=engine)
+        return opened[name]
+
+    yield get
+    for each in opened.values():
+        each.close()
+
+
+@pytest.fixture(params=["kvm", "whpx", "hvf", *_SOFTWARE])
+def hypervisor(request: pytest.FixtureRequest, software: Callable[[str], Software]) -> Hypervisor:
     """Every vCPU back end that can run here; the conformance suite takes each."""
+    if request.param in _SOFTWARE:
+        return software(request.param)
     made: Hypervisor = request.getfixturevalue(request.param)
     return made
 
 
-_ISAS = {"whpx": "x86_64", "hvf": "aarch64"}
+_ISAS = {"whpx": "x86_64", "hvf": "aarch64", **{name: name.split("-")[1] for name in _SOFTWARE}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

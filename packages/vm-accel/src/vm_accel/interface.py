@@ -82,6 +82,8 @@ class Feature(enum.Enum):
     MANY_VMS = "several VMs in one process"
     REAL_MODE = "16-bit guests"
     LONG_MODE = "64-bit guests"
+    COHERENT_CODE = "code that runs as it was just written, without a fence"
+    """As x86 promises it (SDM volume 3, 11.6). vm's own engines see it from the next ``run`` on."""
     KERNEL_MODE = "all of ring 0, in hardware"
     """Not with KVM's paravirtual flavour, whose emulator lacks software interrupts outside of real mode, and debugging."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 import sys
 from typing import Any, Self
 
@@ -13,6 +15,8 @@ __all__ = ["PAGE", "HostMemory"]
 
 PAGE = mmap.PAGESIZE
 """The host's page in bytes; on Apple silicon 16 KiB."""
+_CHUNK = 1 << 20
+_FIXED = 0x10
 
 
 class HostMemory:
@@ -27,6 +31,8 @@ class HostMemory:
             raise UsageError(f"memory of {size} bytes")
         self.size = -(-size // PAGE) * PAGE
         self._holds = 0
+        self._file = (-1, 0) if private or fd < 0 else (fd, offset)
+        self._own_fd = -1
         try:
             if sys.platform == "win32":
                 self._map = mmap.mmap(-1, self.size)
@@ -48,6 +54,35 @@ class HostMemory:
         if self._map.closed:
             raise HypervisorError("the guest's memory is closed")
         return self._address
+
+    def file(self) -> tuple[int, int]:
+        """A descriptor of the file that holds these bytes, and the offset in it: for a second mapping in this process. It stays this
+        object's, or who made it with a descriptor. Memory of its own moves to a file at the first call, so that nobody may
+        write it meanwhile. Raises HostError, on Windows always."""
+        if self._file[0] < 0:
+            if sys.platform != "linux":
+                raise HostError(f"memory has one mapping only on {sys.platform}", hint="use Linux")
+            fd = os.memfd_create("vm-memory", os.MFD_CLOEXEC)
+            try:
+                os.ftruncate(fd, self.size)
+                zeros = bytes(_CHUNK)
+                with mmap.mmap(fd, self.size) as copy:
+                    for at in range(0, self.size, _CHUNK):
+                        piece = self.view[at : at + _CHUNK]
+                        if piece != zeros[: len(piece)]:
+                            copy[at : at + len(piece)] = piece
+                # SAFETY: the range is this object's own mapping, which keeps its address and its size; the views of it see the
+                # same bytes afterwards.
+                if _c_mmap()(self.address, self.size, 3, mmap.MAP_SHARED | _FIXED, fd, 0) != self.address:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            except OSError as error:
+                os.close(fd)
+                raise HostError(
+                    f"no memory for a guest: {error.strerror}", hint="give vm more memory"
+                ) from error
+            self._own_fd, self._file = fd, (fd, 0)
+        return self._file
 
     def hold(self) -> None:
         self._holds += 1
@@ -79,12 +114,22 @@ class HostMemory:
             )
         self.view.release()
         self._map.close()
+        if self._own_fd >= 0:
+            os.close(self._own_fd)
+            self._own_fd = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _c_mmap() -> Any:
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    return function
 
 
 def _address(view: memoryview) -> int:

@@ -121,7 +121,7 @@ class Whpx:
         found = {
             *(Can.PORT_IO, Can.STRING_IO, Can.MMIO, Can.HALT, Can.KICK, Can.READ_ONLY, Can.SAVE),
             *(Can.SYSTEM_REGISTERS, Can.VECTOR_REGISTERS, Can.MSR, Can.DEBUG_REGISTERS, Can.INTERRUPT),
-            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE, Can.KERNEL_MODE),
+            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE, Can.KERNEL_MODE, Can.COHERENT_CODE),
         }
         if self._capabilities & abi.Feature.DirtyPageTracking:
             found.add(Can.DIRTY_LOG)
