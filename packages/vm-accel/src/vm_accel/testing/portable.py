@@ -28,7 +28,7 @@ class Program(NamedTuple):
 
     number: str
     pointer: str
-    count: str
+    turns: str
     page: str
     three: str
     length: int
@@ -77,7 +77,7 @@ def _check(*needs: Feature) -> Callable[[Test], Test]:
 def registers_round_trip(hypervisor: Hypervisor) -> None:
     p = PROGRAMS[hypervisor.isa]
     with guest(hypervisor, p.three) as made:
-        values = {p.number: (1 << 64) - 3, p.pointer: 0x0123_4567_89AB_CDEF, p.count: 1 << 63}
+        values = {p.number: (1 << 64) - 3, p.pointer: 0x0123_4567_89AB_CDEF, p.turns: 1 << 63}
         made.vcpu.set_registers(values)
         same(made.vcpu.registers(values), values)
         same(made.vcpu.run(), Halt())
@@ -149,7 +149,7 @@ def breakpoints_stop_before_their_instruction(hypervisor: Hypervisor) -> None:
 @_check(_F.DIRTY_LOG, _F.HALT)
 def each_written_page_is_logged_once(hypervisor: Hypervisor) -> None:
     p = PROGRAMS[hypervisor.isa]
-    before = {p.pointer: _HIGH + 2 * PAGE, p.count: 40} | ({p.page: PAGE} if p.page else {})
+    before = {p.pointer: _HIGH + 2 * PAGE, p.turns: 40} | ({p.page: PAGE} if p.page else {})
     with guest(hypervisor, p.pages, before=before, log_dirty=True) as made:
         made.vm.dirty(_HIGH)
         same(made.vcpu.run(), Halt())
@@ -161,7 +161,7 @@ def each_written_page_is_logged_once(hypervisor: Hypervisor) -> None:
         )
         same(made.vm.dirty(_HIGH), [])
         # What was reported is logged again when it is written again.
-        made.vcpu.set_registers({**before, p.count: 3, "rip" if hypervisor.isa == "x86_64" else "pc": CODE})
+        made.vcpu.set_registers({**before, p.turns: 3, "rip" if hypervisor.isa == "x86_64" else "pc": CODE})
         same(made.vcpu.run(), Halt())
         same(made.vm.dirty(_HIGH), sorted({_HIGH + n * PAGE & -grain for n in (2, 3, 4)}))
         refused(lambda: made.vm.dirty(_HIGH + PAGE))
@@ -183,7 +183,7 @@ def read_only_memory_is_not_written(hypervisor: Hypervisor) -> None:
 @_check(_F.SAVE, _F.MMIO, _F.HALT, _F.MANY_VMS)
 def a_saved_vcpu_goes_on_in_another_machine(hypervisor: Hypervisor) -> None:
     p = PROGRAMS[hypervisor.isa]
-    with guest(hypervisor, p.gather, before={p.pointer: MMIO, p.count: 5}) as first:
+    with guest(hypervisor, p.gather, before={p.pointer: MMIO, p.turns: 5}) as first:
         for value in (1, 2, 3):
             same(first.vcpu.run(), Mmio(MMIO, 8, False))
             first.vcpu.complete(value)
@@ -232,7 +232,7 @@ def eight_vcpus_add_to_one_number(hypervisor: Hypervisor) -> None:
                         prepare_x86(vcpu, memory, mode)
                     else:
                         vcpu["pc"] = CODE
-                    vcpu.set_registers({p.pointer: DATA, p.count: rounds})
+                    vcpu.set_registers({p.pointer: DATA, p.turns: rounds})
                 together.wait(60)
                 if (found := vcpu.run()) != Halt():
                     problems.append(found)
