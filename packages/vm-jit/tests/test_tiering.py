@@ -280,3 +280,60 @@ def test_what_a_region_may_be_made_of_has_run_and_no_breakpoint(cache: Cache) ->
         image = engine.tiering.engine
         run_to = image.executed(range(CODE, CODE + 16))
         assert CODE + 8 not in run_to
+
+
+def test_what_llvm_may_cost_depends_on_what_it_has_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.thread_time", lambda: now)
+    account = tiering.Account()
+
+    def note(seconds: float, retired: int, optimised: int, vcpu: int = 7) -> None:
+        nonlocal now
+        now = seconds
+        account.note(vcpu, retired, optimised)
+
+    assert account.affords(tiering._DEBT)
+    assert not account.affords(1.0)
+    note(1.0, 100, 0)  # still decoding
+    note(2.0, 1_100, 0)  # the baseline tier: a millisecond each
+    note(2.01, 1_100, 0)  # too short to measure
+    note(9.0, 9_000, 0, vcpu=8)  # another one
+    note(3.0, 1_600, 100)  # another part of the program, where it is slower
+    assert account.saved == 0.0
+    note(4.0, 4_600, 3_000)
+    assert account.saved == pytest.approx(2.0)
+    note(5.0, 5_100, 3_500)  # slower again
+    assert account.saved == pytest.approx(2.0)
+    may = tiering._FIRST + tiering._ALWAYS * 5 + tiering._REINVESTED * 2
+    account.spent = may - 0.01
+    assert account.affords(0.1)
+    account.spent = may + 0.01
+    assert not account.affords(0.0)
+    account.compiled = 100
+    assert account.price(1_000) == pytest.approx(account.spent * 10)
+    again = tiering.Account(*account.balance())
+    assert again.balance() == account.balance()
+    assert not again.affords(0.0)
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_so_many_turns_of_a_place_are_one_report(
+    cache: Cache, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiering, "_REPORTS", 1 << 20)  # LLVM is never asked
+    reports: list[int] = []
+
+    def request(_: tiering.Tiering, pc: int, times: int = 1) -> None:
+        reports.append(times)
+
+    monkeypatch.setattr(tiering.Tiering, "request", request)
+    with machine(cache, synchronous=False) as (engine, cpu):
+        while "baseline_units" not in engine.stats.extra:
+            run(engine, cpu, 10_000)
+        here = engine.tiering
+        assert here is not None
+        here.engine.be_patient(turns)
+        run(engine, cpu, 4 << 16)  # until all else has been said
+        reports.clear()
+        run(engine, cpu, 16 << 16)
+        assert reports == [turns] * (16 // turns)

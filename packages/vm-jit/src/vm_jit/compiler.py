@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from functools import cache
 from importlib.machinery import PathFinder
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -150,8 +151,8 @@ def _unframe(stream: IO[bytes]) -> bytes | None:
 
 
 def serve() -> None:
-    """The worker: answers each frame (pass set, NUL, processor, NUL, IR text) with a frame of ``+`` and an object, or ``-`` and an
-    error, until standard input ends."""
+    """The worker: answers each frame (pass set, NUL, processor, NUL, IR text) with a frame of the nanoseconds of processor time that
+    it took (64 bits), ``+`` and an object, or ``-`` and an error, until standard input ends."""
     from vm_core.linux.confine import confine_worker
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
@@ -160,12 +161,13 @@ def serve() -> None:
         _machine("")  # PERF: LLVM is loaded while the first text is still being written
     confine_worker()  # what comes may be made to attack LLVM: from here on, it can but compute
     while (request := _unframe(source)) is not None:
+        begin = time.process_time_ns()
         passes, cpu, text = request.decode().split("\0", 2)
         try:
             answer = b"+" + compile_text(text, passes=passes, cpu=cpu)
         except VmError as error:
             answer = b"-" + str(error).encode()
-        _frame(sink, answer)
+        _frame(sink, (time.process_time_ns() - begin).to_bytes(8, "little") + answer)
 
 
 class Compiler:
@@ -174,6 +176,8 @@ class Compiler:
 
     def __init__(self, cpu: str = "") -> None:
         self.cpu = cpu
+        self.seconds = 0.0
+        """Processor time that it has worked, not counting its start."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -197,9 +201,10 @@ class Compiler:
             if answer is None:
                 self._stop()
                 raise CompileError("the compiler died" if not self._closed else "the compiler was closed")
-        if answer[:1] != b"+":
-            raise CompileError(answer[1:].decode())
-        return answer[1:]
+        self.seconds += int.from_bytes(answer[:8], "little") / 1e9
+        if answer[8:9] != b"+":
+            raise CompileError(answer[9:].decode())
+        return answer[9:]
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._closed:

@@ -19,7 +19,7 @@ from vm_core.memory import PAGE, Prot
 from vm_core.record import field, record, replace
 from vm_core.spec.isa import Decoded, Instruction, Isa
 from vm_core.spec.pattern import Kind, Pattern
-from vm_jit.records import HEAT, LENGTH, LONGEST, RECORD_BYTES, Plan, handler_key
+from vm_jit.records import HEAT, LENGTH, LONGEST, RECORD_BYTES, TURNS, Plan, handler_key
 from vm_jit.superinstructions import GENERAL, NEAR, ZERO, Steps, code, kind, zero_offsets
 
 __all__ = ["BLOCK", "NEEDS_PYTHON", "TRACE", "function", "sections"]
@@ -688,6 +688,8 @@ write:
   %lp = getelementptr i8, ptr %record, i64 {LENGTH}
   %length8 = trunc i64 %length to i8
   store i8 %length8, ptr %lp
+  %tp = getelementptr i8, ptr %record, i64 {TURNS}
+  store i8 0, ptr %tp
   %h64 = zext i32 %handler to i64
   %hs = getelementptr i64, ptr %handlers, i64 %h64
   %address = load i64, ptr %hs

@@ -58,6 +58,7 @@ from vm_jit.records import (
     LOW,
     MAX_LENGTH,
     RECORD_BYTES,
+    TURNS,
     WORDS,
     Plan,
     Reason,
@@ -98,7 +99,7 @@ CODE_MEMORY: Final = 256 << 20
 _EXEC: Final = int(Prot.EXEC)
 _WX: Final = int(Prot.WRITE | Prot.EXEC)
 _PAGES_COUNT: Final = 1 << MAX_BITS >> 12
-_FENCES, _MISSES, _DECODE, _BLOCKS, _WATCHES, _CONTEXT, _LOOKED = WORDS.values()
+_FENCES, _MISSES, _DECODE, _BLOCKS, _WATCHES, _CONTEXT, _PATIENCE, _LOOKED = WORDS.values()
 _MOST_LOOKED: Final = 254
 """Pages of changing code that one vCPU uses between two fences; when they are more, all are compared once more."""
 
@@ -409,7 +410,9 @@ class NativeEngine:
                     if self.options.eager and image.baseline is not None and image is self._image:
                         image.baseline.request(cpu.pc)
                 elif reason == 5:
-                    image.hot(cpu.pc)
+                    image.hot(
+                        cpu.pc, vcpu, stats.retired + limit - words[_FUEL] - held_back, words[_JIT_RETIRED]
+                    )
                 else:
                     if reason == 6 and self._stopped_at.pop(vcpu, None) != cpu.pc:
                         self._stopped_at[vcpu] = cpu.pc
@@ -1018,6 +1021,13 @@ class CodeImage:
         count = int.from_bytes(self._bytes[at + HEAT : at + HEAT + 2], "little")
         return max(count - int.from_bytes(self._heat, "little"), 0)
 
+    def warm(self, near: range, least: int) -> Iterator[int]:
+        """The decoded addresses in a range to which at least so many jumps have gone."""
+        cold = int.from_bytes(self._heat, "little")
+        for pc, at in self._places(near):
+            if (self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8) - cold >= least:
+                yield pc
+
     def _places(self, near: range) -> Iterator[tuple[int, int]]:
         """(address, offset of its record) of what is decoded in a range."""
         for number in range(near.start >> 12, (near.stop >> 12) + 1):
@@ -1182,7 +1192,7 @@ class CodeImage:
                 if decode is not None:
                     self.slow.add(pc)
                 handler, operands, ends = self._operands(insn, bytes(memory.view[pc : pc + insn.length]))
-                self._bytes[at + 8 : at + 27] = operands + self._heat + insn.length.to_bytes(1, "little")
+                self._bytes[at + 8 : at + 28] = operands + self._heat + insn.length.to_bytes(2, "little")
                 self._words[at >> 3] = (
                     self.interpreter.address["h_breakpoint"] if pc in self.breakpoints else handler
                 )
@@ -1199,7 +1209,7 @@ class CodeImage:
             tables, handlers = self.interpreter.tables
             native = self._native
             native[_DECODE] = self.interpreter.address["decode"]
-            native[_CONTEXT + 3 : _LOOKED] = [
+            native[_CONTEXT + 3 : _PATIENCE] = [
                 ctypes.addressof(tables), ctypes.addressof(handlers), _BLOCK_LIMIT, int.from_bytes(self._heat, "little"), BLOCK,
             ]  # fmt: skip
             native[_MISSES] = 0
@@ -1246,14 +1256,22 @@ class CodeImage:
         known = self._memo[key] = handler, bytes(packed), ends
         return known
 
-    def hot(self, pc: int) -> None:
-        """Native code reports that ``pc`` is warm, for the baseline tier, or hot, for the optimising one."""
+    def hot(self, pc: int, vcpu: int, retired: int, optimised: int) -> None:
+        """Native code reports that ``pc`` is warm, for the baseline tier, or hot, for the optimising one. ``retired`` are the
+        instructions of the ``vcpu`` so far, ``optimised`` those in regions."""
         if self.baseline is not None and self.baseline.request(pc) and not self.options.eager:
             at = self.record(pc)
             if at is None or self._bytes[at + HEAT] | self._bytes[at + HEAT + 1] << 8 < HOT:
                 return
         if self.tiering is not None:
-            self.tiering.request(pc)
+            at = self.record(pc)
+            turned = at is not None and self._bytes[at + TURNS]
+            self.tiering.account.note(vcpu, retired, optimised)
+            self.tiering.request(pc, self._native[_PATIENCE] + 1 if turned else 1)
+
+    def be_patient(self, turns: int) -> None:
+        """Native code shall report a place only after so many turns of its heat, a power of two up to 128, each of 65,536 jumps."""
+        self._native[_PATIENCE] = turns - 1
 
     # -- what the cache keeps ------------------------------------------------------------------------------------
 
@@ -1493,6 +1511,7 @@ class CodeImage:
         self._made[one](one)
         for at in one.records(self):
             self._bytes[at + HEAT : at + HEAT + 2] = self._heat
+            self._bytes[at + TURNS] = 0
         extra = self.stats.extra
         extra["evicted"] = extra.get("evicted", 0) + 1
 

@@ -490,16 +490,21 @@ class _Handler(Emitter):
             self.place(go)
         self.dispatch(ip, left)
 
-    def heat(self, ip: str, target: str, left: str, go: str) -> None:
-        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``."""
+    def heat(self, ip: str, target: str, left: str, go: str, *, patiently: bool = False) -> None:
+        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. If ``patiently``, leave only at those
+        of its turns that are to be reported."""
         hot = self.label()
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
         count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
         self.emit(f"store i16 {count}, ptr {spot}, {RECORD}")
         self.leave(hot, Reason.HOT, target, left)
+        turned = self.label() if patiently else hot
         self.emit(
-            f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{hot}, label %{go}, !prof !10"
+            f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{turned}, label %{go}, !prof !10"
         )
+        if patiently:
+            self.place(turned)
+            self.turn(ip, hot, go)
 
     def lookup(self, target: str, left: str) -> str:
         """The record of a guest address, or leave with MISS."""
@@ -733,7 +738,7 @@ def _enter_region(isa: Isa, threshold: int | None) -> str:
     if threshold is None:
         e.emit(f"br label %{go}")
     else:
-        e.heat(ip, target, left, go)
+        e.heat(ip, target, left, go, patiently=True)
     e.place(go)
     e.tail(handler, ip, left)
     return e.text("h_region")

@@ -21,6 +21,7 @@ from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 from vm_jit.compiler import has_segment
 from vm_jit.faults import FIXUPS
+from vm_jit.records import TURNS, WORDS
 
 __all__ = [
     "DECLARATIONS",
@@ -203,6 +204,17 @@ class Emitter:
 
     def store_state(self, name: str, value: str) -> None:
         self.emit(f"store i64 {value}, ptr {self.field_in_state(HEADER[name])}, {STATE}")
+
+    def turn(self, ip: str, report: str, proceed: str) -> None:
+        """A place's heat has turned: go to ``report`` each time that the image has the patience for, else to ``proceed``. ``ip`` is a
+        pointer to its record."""
+        spot = self.v(f"getelementptr i8, ptr {ip}, i64 {TURNS}")
+        turns = self.v(f"add i8 {self.v(f'load i8, ptr {spot}, {RECORD}')}, 1")
+        self.emit(f"store i8 {turns}, ptr {spot}, {RECORD}")
+        word = self.v(f"getelementptr i64, ptr {self.load_state('image', 'ptr')}, i64 {WORDS['patience']}")
+        patience = self.v(f"trunc i64 {self.v(f'load i64, ptr {word}, {RECORD}')} to i8")
+        due = self.v(f"icmp eq i8 {self.v(f'and i8 {turns}, {patience}')}, 0")
+        self.emit(f"br i1 {due}, label %{report}, label %{proceed}")
 
     # -- to be given by subclasses ------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ _PAGE: Final = struct.Struct("<II16s")
 _REGION: Final = struct.Struct("<7Q16s")
 """How many roots, entries, exits, spans and own spans follow as 64-bit words, instructions, bytes of code, the digest of the
 spans."""
+_ACCOUNT: Final = struct.Struct("<4d")
+"""See :meth:`vm_jit.tiering.Account.balance`."""
 _WHOLE: Final = 256 << 10
 _SAMPLED: Final = 8
 """Of a range of code, so many bytes at its start and then one page in so many name the program."""
@@ -140,7 +142,7 @@ class Program:
                 self._restore_blocks(sections, memory)
                 self._kept = self._decoded()
                 if engine.tiering is not None:
-                    engine.tiering.restore(unpack_regions(sections))
+                    engine.tiering.restore(unpack_regions(sections), *_ACCOUNT.unpack(sections["account"]))
         except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
             warn("what is cached of the program is not used", error)
 
@@ -192,6 +194,7 @@ class Program:
             optimising = engine.tiering is not None and engine.tiering.optimising
             if engine.tiering is not None and optimising:
                 sections |= pack_regions(engine.tiering.saved())
+                sections["account"] = _ACCOUNT.pack(*engine.tiering.account.balance())
         try:
             if not optimising:
                 sections |= self._regions_of_others()
@@ -205,9 +208,9 @@ class Program:
             before = self.cache.read(self.name)
         except CacheError:
             before = None
-        if before is None or not {"regions", "code"} <= before.keys():
-            return pack_regions([])
-        return {name: bytes(before[name]) for name in ("regions", "code")}
+        if before is None or not {"regions", "code", "account"} <= before.keys():
+            return {**pack_regions([]), "account": bytes(_ACCOUNT.size)}
+        return {name: bytes(before[name]) for name in ("regions", "code", "account")}
 
     def _decoded(self) -> int:
         """Blocks that Python decoded, or instructions where it helped the native decoder. What that does alone is done

@@ -7,6 +7,7 @@ Guest code is predecoded, page by page, into records of 32 bytes, one for each p
     20  for a jump to a computed address: where it went last (32 bits)
     24  heat (16 bits): how often a jump came here
     26  length of the instruction in bytes (8 bits)
+    27  turns of the heat: how often it has become a multiple of 65,536, or that and HOT (8 bits)
     28  guest pc (32 bits)
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_LENGTH",
     "RECORD_BYTES",
     "RECORD_PC",
+    "TURNS",
     "WORDS",
     "Plan",
     "Reason",
@@ -40,6 +42,7 @@ RECORD_BYTES: Final = 32
 LAST: Final = 20
 HEAT: Final = 24
 LENGTH: Final = 26
+TURNS: Final = 27
 RECORD_PC: Final = 28
 LOW: Final = 64
 """Jumps to one place before the baseline tier compiles it; a power of two."""
@@ -58,7 +61,8 @@ WORDS: Final = {
     "blocks": 3,  # how many blocks native code has decoded by itself
     "watches": 4,  # the host address of the ranges that are watched: their number, then first byte and end of each; or 0
     "context": 5,  # the decoder's context (vm_jit.decoder.function), of which native code fills in what is the page's
-    "looked": 13,  # how many pages a fence takes out of the table, and their numbers
+    "patience": 13,  # of the turns of a record's heat, those with all these bits clear are reported
+    "looked": 14,  # how many pages a fence takes out of the table, and their numbers
 }
 """Where in the words of a code image that native code knows (64 bits each) is what."""
 MAX_LENGTH: Final = {1: 15, 2: 4, 4: 4}

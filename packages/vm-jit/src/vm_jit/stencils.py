@@ -44,7 +44,17 @@ from vm_jit.lowering import (
     Emitter,
     supported,
 )
-from vm_jit.records import HEAT, HOT, LINKED, LOW, RECORD_BYTES, RECORD_PC, Plan, Reason
+from vm_jit.records import (
+    HEAT,
+    HOT,
+    LINKED,
+    LOW,
+    RECORD_BYTES,
+    RECORD_PC,
+    TURNS,
+    Plan,
+    Reason,
+)
 
 __all__ = ["COMMON", "PINS", "SOURCES", "Flag", "Hole", "Stencil", "build", "carried", "read_object"]
 
@@ -478,9 +488,16 @@ class _Glue(_Stencil):
         hot, on = self.label(), self.label()
         spot = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {HEAT}')} to ptr")
         count = self.v(f"load i16, ptr {spot}, {RECORD}")
-        levels = (LOW,) if returns else (0, LOW, HOT)
-        cases = " ".join(f"i16 {level}, label %{hot}" for level in levels)
-        self.emit(f"switch i16 {count}, label %{on} [ {cases} ]")
+        first, turned = self.label(), self.label()
+        levels = (LOW,) if returns else (LOW, HOT)
+        cases = " ".join(f"i16 {level}, label %{first}" for level in levels)
+        self.emit(f"switch i16 {count}, label %{on} [ {cases} i16 0, label %{turned} ]")
+        self.place(first)
+        turns = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {TURNS}')} to ptr")
+        again = self.v(f"icmp ne i8 {self.v(f'load i8, ptr {turns}, {RECORD}')}, 0")
+        self.emit(f"br i1 {again}, label %{on}, label %{hot}")
+        self.place(turned)
+        self.turn(self.v(f"inttoptr i64 {ip} to ptr"), hot, on)
         self.place(on)
         self.dispatch(ip)
         self.place(hot)

@@ -46,8 +46,26 @@ _SHARE: Final = 0.5
 """LLVM's time, over the first second of the run: no program pays much more for it than it can gain."""
 _MORE: Final = 0.25
 """The same for the time behind that; and for what waits when a program has ended for the first time, over the whole run."""
-_REPORTS: Final = 12
-"""Reports, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
+_FIRST: Final = 0.2
+"""What LLVM may take at first, in seconds,"""
+_ALWAYS: Final = 0.05
+"""this part of the run's time, and"""
+_REINVESTED: Final = 0.3
+"""this part of the time that its code has saved."""
+_DEBT: Final = 0.4
+"""So many seconds more for one region."""
+_LEAST_PRICE: Final = 4e-4
+"""What an instruction costs, in seconds."""
+_WINDOW: Final = 0.03
+"""The least seconds in which speed is measured."""
+_FEW: Final = 0.2
+"""Up to this part of the instructions in regions, it is the baseline tier's speed."""
+_REPORTS: Final = 4
+"""Turns of a place's heat, each of 65,536 jumps, before LLVM is asked: about as much time as it will take."""
+_PATIENCE: Final = 4
+"""So many of them are one report."""
+_NO_HURRY: Final = 128
+"""The same where nobody wants to know."""
 _LATER: Final = 8
 """So many times that, if an earlier run has compiled what it found worth it: later runs then compile nothing, or what pays at once."""
 _MOST_DOUBLINGS: Final = 8
@@ -134,6 +152,55 @@ def _joined(ranges: Iterable[range]) -> list[range]:
     return out
 
 
+class Account:
+    """What LLVM costs and what its code gains, in seconds of processor time; what it may cost depends on both.
+
+    The gain is what the guest's thread would have needed in the baseline tier for what it does. Where several vCPUs report, the
+    one that reported first is measured."""
+
+    __slots__ = ("_base", "_last", "_vcpu", "compiled", "saved", "spent")
+
+    def __init__(
+        self, spent: float = 0.0, saved: float = 0.0, compiled: float = 0.0, base: float = 0.0
+    ) -> None:
+        self.spent, self.saved = spent, saved
+        self.compiled = compiled  # instructions
+        self._base = base  # of an instruction in the baseline tier; 0 until that is known
+        self._vcpu = 0
+        self._last = (0.0, 0, 0)  # processor time, instructions, and how many of them in regions
+
+    def balance(self) -> tuple[float, float, float, float]:
+        """What the next run's account begins with."""
+        return self.spent, self.saved, self.compiled, self._base
+
+    def note(self, vcpu: int, retired: int, optimised: int) -> None:
+        """A vCPU, which runs in this thread, has done so many instructions in all, and in regions."""
+        if self._vcpu not in (0, vcpu):
+            return
+        self._vcpu = vcpu
+        now, last = (time.thread_time(), retired, optimised), self._last
+        seconds, instructions, fast = (one - other for one, other in zip(now, last, strict=True))
+        if seconds < _WINDOW:
+            return
+        self._last = now
+        if fast < _FEW * instructions:
+            # The fastest of these: what is slower is still being compiled, or decoded.
+            one = seconds / max(instructions, 1)
+            self._base = min(self._base or one, one)
+        else:
+            # What takes longer than that is another part of the program, not slower code.
+            self.saved += max(instructions * self._base - seconds, 0.0)
+
+    def price(self, instructions: int) -> float:
+        """What a region of so many instructions may cost."""
+        return instructions * max(self.spent / self.compiled if self.compiled else 0.0, _LEAST_PRICE)
+
+    def affords(self, price: float) -> bool:
+        """Whether LLVM may have that as well. It may go into debt with one region."""
+        balance = _FIRST + _ALWAYS * self._last[0] + _REINVESTED * self.saved - self.spent
+        return balance >= 0 and balance + _DEBT >= price
+
+
 class Tiering:
     """The JIT of one code image, its ``engine``. ``synchronous`` compiles in the requesting thread (for tests); without ``optimising`` there
     are no regions, and this only knows which retired code is in use."""
@@ -163,20 +230,25 @@ class Tiering:
         self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
         self._begin = time.perf_counter()
+        self.account = Account()
+        self._prices: dict[int, float] = {}  # of what was too dear when its turn came
         self._closed = False
         self._hurry = False
         self._warm = False  # an earlier run left regions in the cache
         self._compiler: Compiler | None = None  # the one that works for us now
+        if engine.options.baseline and not synchronous:
+            engine.be_patient(_PATIENCE if optimising else _NO_HURRY)
         with _pool_lock:
             _pool_users.add(self)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def restore(self, saved: list[Saved]) -> None:
+    def restore(self, saved: list[Saved], *balance: float) -> None:
         """Called before the guest's first instruction: put in use what earlier runs compiled. What is of code that is not there
-        yet, in shared objects that the guest will map, waits for :meth:`arrive`."""
+        yet, in shared objects that the guest will map, waits for :meth:`arrive`. ``balance`` is the account's."""
         if not self.optimising:
             return
+        self.account = Account(*balance)
         for one in saved:
             if all(self.engine.is_code(start, end) for start, end in one.spans):
                 self._put_in_use(one)
@@ -217,6 +289,8 @@ class Tiering:
                 one.instructions,
             ):
                 self.engine.stats.regions_cached += 1
+                if not self._warm and self.engine.options.baseline and not self.synchronous:
+                    self.engine.be_patient(_PATIENCE * _LATER)
                 self._warm = True
         except (CacheError, KeyError) as error:
             warn("a cached region is not used", error)
@@ -321,13 +395,13 @@ class Tiering:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    def request(self, pc: int) -> None:
+    def request(self, pc: int, times: int = 1) -> None:
         """The guest address ``pc`` is hot, or still hot: make a region for it, or let the one that it belongs to
-        grow. The interpreter reports a place at first after HOT jumps, then every 65,536."""
+        grow. Native code reports a place at first after HOT jumps, then after each ``times`` 65,536."""
         with self._work_to_do:
             if not self.optimising or pc in self._at or self._closed or self._failures >= _MAX_FAILURES:
                 return
-            self._pending[pc] = self._pending.get(pc, 0) + 1
+            self._pending[pc] = self._pending.get(pc, 0) + times
             if not self.synchronous:
                 # PERF: reports are frequent, so only what this one changes is looked at. Another address that waits for its
                 # turn is reported again as well.
@@ -354,10 +428,11 @@ class Tiering:
 
     def _spent(self) -> bool:
         """Whether LLVM has had its share of the time. What waits at the end has a limit of its own (:meth:`close`)."""
-        if self.engine.baseline is None or self.synchronous or self._closed:
+        if self.engine.baseline is None or self.synchronous:
             return False
         elapsed = time.perf_counter() - self._begin
-        return self.engine.stats.compile_seconds > _SHARE * min(elapsed, 1) + _MORE * max(elapsed - 1, 0)
+        most = _SHARE * min(elapsed, 1) + _MORE * max(elapsed - 1, 0)
+        return not self.account.affords(0) or (self.account.spent > most and not self._closed)
 
     def _worth(self, pc: int) -> tuple[bool, int] | None:
         """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
@@ -369,7 +444,14 @@ class Tiering:
         owner = self._owner(pc)
         if owner is not None and count < max(least, owner.instructions // _GROWTH_INSTRUCTIONS):
             return None
+        if not self.account.affords(max(self._prices.get(at, 0.0) for at in self._priced(pc, owner))):
+            return None
         return owner is None, count
+
+    @staticmethod
+    def _priced(pc: int, owner: _Compiled | None) -> tuple[int, ...]:
+        """The places whose price is that of a region for ``pc``."""
+        return (pc,) if owner is None else (pc, owner.roots[0])
 
     def _owner(self, pc: int) -> _Compiled | None:
         """The region that should grow to hold ``pc``, or to be entered there: one that leaves for it, has it, or lies around it."""
@@ -439,9 +521,13 @@ class Tiering:
                         if abs(target - pc) < _FAR:
                             inner.setdefault(pc, {pc}).add(target)
             parts = _joined(range(min(places), max(places) + 1) for places in inner.values())
+            if inner:
+                # The guest may not have run while it was looked at. What its jumps have counted shows all the same.
+                whole = range(min(start for start, _ in region.own), max(end for _, end in region.own))
+                parts = _joined([*parts, whole])
         for near in parts:
-            for pc in self._unexplained(near) - region.blocks.keys():
-                if self._is_warm(pc):
+            for pc in self._unexplained(near) | self._counted(near):
+                if pc not in region.blocks and self._is_warm(pc):
                     seen.setdefault(pc, 0)
         return sorted(seen, key=lambda pc: (-seen[pc], -self._jumps_to(pc), pc))[:_MAX_PLACES]
 
@@ -457,6 +543,10 @@ class Tiering:
             if not jumps or jumps[-1].guard is not None or self.engine.isa.flow(insn) == "call":
                 places.discard(pc + insn.length)
         return places
+
+    def _counted(self, near: range) -> set[int]:
+        """The places in a range to which jumps were counted."""
+        return set(self.engine.warm(near, _WARM)) | (self._pending.keys() & set(near))
 
     def _jumps_to(self, pc: int) -> int:
         """About how many jumps have gone to a place."""
@@ -541,7 +631,7 @@ class Tiering:
         engine = self.engine
         from vm_jit.region import emit
 
-        begin = time.perf_counter()
+        begin, cost = time.perf_counter(), time.thread_time()
         with engine.lock:
             if pc in self._at:
                 return
@@ -549,11 +639,18 @@ class Tiering:
             region, old = self._region_around(pc)
             if region is None:
                 return
+            price = self.account.price(region.size)
+            if engine.options.baseline and not self.synchronous and not self.account.affords(price):
+                self._prices.update(dict.fromkeys(self._priced(pc, self._owner(pc)), price))
+                self.account.spent += time.thread_time() - cost
+                return
             digest = self._digest(region.spans)
         image = self._image(emit(engine.isa, region, isolated=engine.options.isolated))
         with engine.lock, engine.held():
             self._latencies.append(time.perf_counter() - begin)
             engine.stats.compile_seconds += self._latencies[-1]
+            self.account.spent += time.thread_time() - cost
+            self.account.compiled += region.size
             self._say_latencies()
             engine.follow(_pages_of(region.spans))
             if generation != self._generation and self._digest(region.spans) != digest:
@@ -613,9 +710,11 @@ class Tiering:
                 if self not in _pool_users:
                     raise CompileError("the compiler was closed")
                 compiler = self._compiler = _pool.pop() if _pool else Compiler()
+            before = compiler.seconds
             try:
                 return compiler.compile(text, passes="region")
             finally:
+                self.account.spent += compiler.seconds - before
                 with _pool_lock:
                     self._compiler = None
                     if self in _pool_users:
@@ -665,6 +764,7 @@ class Tiering:
                 roots, entries, exits, spans, own, loaded.block, address, self._digest(spans), image, size
             )
             self._all.append(one)
+            self._prices.clear()
             self.code.tell(one.block, "llvm", lambda: places_of(image, roots[0]))
             for pc in (*roots, *(pc for pc in entries if pc not in roots)):
                 if pc in self._at and pc not in roots:
