@@ -138,7 +138,8 @@ class Vcpu(Protocol):
         """Run until something needs the caller. With ``bus``, MMIO and port I/O are done there and are no exits.
 
         A read that was not completed before the next ``run`` gives all ones, as an empty bus does. While an exit waits for its
-        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first.
+        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first. No other
+        register is to be set before the answer: the processor's emulator may have read it already.
         """
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:

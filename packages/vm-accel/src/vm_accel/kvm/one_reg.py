@@ -366,6 +366,8 @@ class OneRegVcpu:
         self._thread = 0
         self._kicked = False
         self._pending = Pending()
+        self._unfinished = False
+        """Whether KVM has still to finish an access that needs nothing more from us: its registers and the pc come with that."""
         self._mapping: Any = None
         try:
             mapping = self.kernel.mmap(self.fd, vm.hypervisor.run_bytes, 0)
@@ -429,11 +431,15 @@ class OneRegVcpu:
         self._one("KVM_SET_ONE_REG", number, self.ffi.new("uint8_t[]", list(value.to_bytes(size, "little"))))
 
     def __getitem__(self, name: str) -> int:
+        if self._unfinished:
+            self._complete_in_kernel()
         if name == "x0" and self.host.isa == "riscv64":
             return 0
         return self.read(self._number(name))
 
     def __setitem__(self, name: str, value: int) -> None:
+        if self._unfinished:
+            self._complete_in_kernel()
         self.write(self._number(name), value)
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -480,7 +486,7 @@ class OneRegVcpu:
         while True:
             if pending.queue:
                 return pending.queue.popleft()
-            self._thread = kick.here.number
+            self._thread, self._unfinished = kick.here.number, False
             # SAFETY: KVM_RUN takes no argument; the mapping of kvm_run lives until close().
             result = self.kernel.ioctl(self.fd, request, null)
             error = self.kernel.errno() if result < 0 else 0
@@ -498,6 +504,7 @@ class OneRegVcpu:
 
     def _complete_in_kernel(self) -> None:
         """KVM finishes an access when it is run again, which it does first even if it must not enter the guest."""
+        self._unfinished = False
         self._run.immediate_exit = 1
         self.kernel.ioctl(self.fd, self.vm.hypervisor.requests["KVM_RUN"], self.ffi.NULL)
         self._run.immediate_exit = int(self._kicked)
@@ -544,11 +551,13 @@ class OneRegVcpu:
         if access.is_write:
             value = int.from_bytes(bytes(self.ffi.buffer(access.data))[:size], "little")
             if bus is None:
+                self._unfinished = True
                 return Mmio(address, size, True, value)
             bus.write(address, size, value)
             return None
 
         def answer(value: int | bytes, _fault: bool) -> None:
+            self._unfinished = True
             number = value if isinstance(value, int) else int.from_bytes(value, "little")
             self.ffi.buffer(access.data)[:] = (number & (1 << 8 * size) - 1).to_bytes(8, "little")
 
@@ -580,6 +589,7 @@ class OneRegVcpu:
 
     def _answered(self, give: Callable[[int], None]) -> None:
         def answer(value: int | bytes, _fault: bool) -> None:
+            self._unfinished = True
             give((value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES)
 
         self._pending.expect(answer)
@@ -651,7 +661,7 @@ class OneRegVcpu:
             return [int(words[1 + at]) for at in range(words[0])]
 
     def save(self) -> State:
-        if self._pending:
+        if self._pending or self._unfinished:
             self._pending.drop()
             self._complete_in_kernel()
         state = self.ffi.new("struct kvm_mp_state *")

@@ -75,8 +75,9 @@ _DEBUG: Final = struct.Struct("<IIQQQ").unpack_from
 _PAIR: Final = struct.Struct("<II").unpack_from
 _COALESCED: Final = struct.Struct("<QII8s")
 
-_NONE, _WRITE, _READ = 0, 1, 2
-"""What KVM has still to finish: nothing, an instruction whose result is known, or one that waits for an answer."""
+_NONE, _WRITE, _READ, _ANSWERED = 0, 1, 2, 3
+"""What KVM has still to finish: nothing, an instruction that has written, one that waits for what it reads, or one that has got
+it: its registers are written when KVM finishes it."""
 
 _ONES: Final = (1 << 64) - 1
 _RUN: Final = request("KVM_RUN")
@@ -394,7 +395,7 @@ class KvmVcpu:
         self._view[offset : offset + length] = value
         if fault:
             self._view[_UNION] = 1
-        self._answer, self._pending = None, _WRITE
+        self._answer, self._pending = None, _ANSWERED
 
     def _settle(self) -> None:
         """Let KVM finish the instruction of the last exit, without running another one."""
@@ -454,7 +455,7 @@ class KvmVcpu:
     def __getitem__(self, name: str) -> int:
         index = _GENERAL.get(name)
         if index is not None:
-            if index == _RIP and self._pending == _WRITE:
+            if self._pending == _ANSWERED or (index == _RIP and self._pending == _WRITE):
                 self._settle()
             try:
                 return self._general[index]
@@ -466,6 +467,8 @@ class KvmVcpu:
             return place.get(self._structure(place.structure))
         number = msr_number(name)
         self._check_open()
+        if self._pending == _ANSWERED:
+            self._settle()
         return self._structures.msrs([number])[number]
 
     def __setitem__(self, name: str, value: int) -> None:
@@ -473,7 +476,7 @@ class KvmVcpu:
         if index is None:
             self.set_registers({name: value})
             return
-        if index == _RIP and self._pending:
+        if self._pending == _ANSWERED or (index == _RIP and self._pending):
             self._settle()
         try:
             self._general[index] = value
@@ -519,6 +522,8 @@ class KvmVcpu:
 
     def _structure(self, name: str) -> Any:
         self._check_open()
+        if self._pending == _ANSWERED:
+            self._settle()
         return self._structures.get(name)
 
     def _load(self) -> None:

@@ -16,7 +16,7 @@ from vm_accel.memory import PAGE, HostMemory
 from vm_accel.testing.check import Check, Test, check, lacking, must, refused, same
 from vm_accel.testing.conformance import assemble, guest, prepare_x86
 from vm_accel.testing.portable import PORTABLE
-from vm_accel.testing.snippets import CODE, DATA, VECTOR_PORT
+from vm_accel.testing.snippets import CODE, DATA, MMIO, VECTOR_PORT
 from vm_accel.x86 import FEATURES
 
 __all__ = ["CHECKS", "Check", "lacking"]
@@ -171,6 +171,28 @@ def the_pc_is_behind_an_access(hypervisor: Hypervisor) -> None:
         same(made.vcpu["rip"], CODE + 4)
         same(made.vcpu["rax"], 3)
         same(made.vcpu.run(), Halt())
+
+
+@_check(_F.PORT_IO, _F.MMIO, _F.HALT)
+def all_registers_are_those_behind_an_answered_read(hypervisor: Hypervisor) -> None:
+    """Of ports and with arithmetic, in flags and vectors too."""
+    with guest(hypervisor, "in al, 0x10; hlt", before={"rax": 0x1234}) as made:
+        same(made.vcpu.run(), PortIo(0x10, 1, False))
+        made.vcpu.complete(0x77)
+        same(made.vcpu["rax"], 0x1277)
+        made.vcpu["rax"] = 3
+        same((made.vcpu.run(), made.vcpu["rax"]), (Halt(), 3))
+    with guest(hypervisor, "add [rsi], ebx; hlt", before={"rsi": MMIO, "rbx": 1}) as made:
+        same(made.vcpu.run(), Mmio(MMIO, 4, False))
+        made.vcpu.complete(0xFFFF_FFFF)
+        same(made.vcpu.run(), Mmio(MMIO, 4, True, 0))
+        same(made.vcpu["rflags"] & 0x41, 0x41)
+        same(made.vcpu.run(), Halt())
+    if _F.VECTOR_REGISTERS in hypervisor.features:
+        with guest(hypervisor, "movq xmm1, [rsi]; hlt", before={"rsi": MMIO, "xmm1": 1}) as made:
+            if made.vcpu.run() == Mmio(MMIO, 8, False):
+                made.vcpu.complete(0x99)
+                same(made.vcpu["xmm1"], 0x99)
 
 
 @_check(_F.PORT_IO, _F.HALT, _F.BREAKPOINTS)

@@ -37,6 +37,7 @@ class Program(NamedTuple):
     pages: str
     add: str
     gather: str
+    load: str
 
 
 PROGRAMS: Final = {
@@ -47,6 +48,7 @@ PROGRAMS: Final = {
         "again: mov byte ptr [rsi], 1; add rsi, 0x1000; dec rcx; jnz again; hlt",
         "again: lock inc qword ptr [rsi]; dec rcx; jnz again; hlt",
         "again: mov rax, [rsi]; add rbx, rax; dec rcx; jnz again; hlt",
+        "mov rbx, [rsi]; hlt",
     ),
     "aarch64": Program(
         "x1", "x2", "x3", "", "add x1, x1, #1; add x1, x1, #1; add x1, x1, #1; wfi", 4,
@@ -55,6 +57,7 @@ PROGRAMS: Final = {
         "again: strb w1, [x2]; add x2, x2, #1, lsl #12; subs x3, x3, #1; b.ne again; wfi",
         "again: ldxr x1, [x2]; add x1, x1, #1; stxr w4, x1, [x2]; cbnz w4, again; subs x3, x3, #1; b.ne again; wfi",
         "again: ldr x5, [x2]; add x1, x1, x5; subs x3, x3, #1; b.ne again; wfi",
+        "ldr x1, [x2]; wfi",
     ),
     "riscv64": Program(
         "x5", "x6", "x28", "x7", "addi t0, t0, 1; addi t0, t0, 1; addi t0, t0, 1; wfi", 4,
@@ -63,6 +66,7 @@ PROGRAMS: Final = {
         "sb t0, 0(t1); add t1, t1, t2; addi t3, t3, -1; bne t3, zero, -12; wfi",
         "addi t4, zero, 1; amoadd.d zero, t4, (t1); addi t3, t3, -1; bne t3, zero, -8; wfi",
         "ld t4, 0(t1); add t0, t0, t4; addi t3, t3, -1; bne t3, zero, -12; wfi",
+        "ld t0, 0(t1); wfi",
     ),
 }  # fmt: skip
 
@@ -114,6 +118,31 @@ def kicks_are_never_lost(hypervisor: Hypervisor) -> None:
             same(made.vcpu.run(), Interrupted())
             thread.join()
         same(progress, [True] * 10)
+
+
+@_check(_F.MMIO, _F.HALT)
+def registers_are_those_behind_an_answered_read(hypervisor: Hypervisor) -> None:
+    """Before the answer those of before; after it the result, also where nobody has looked at the pc; and what is set then stays."""
+    p = PROGRAMS[hypervisor.isa]
+    pc = "rip" if hypervisor.isa == "x86_64" else "pc"
+    for turn in range(20):
+        with guest(hypervisor, p.load, before={p.pointer: MMIO, p.number: 5}) as made:
+            same(made.vcpu.run(), Mmio(MMIO, 8, False))
+            same(made.vcpu[p.number], 5)
+            made.vcpu.complete(0x1122_3344_5566_7788 + turn)
+            if turn % 3 == 0:
+                same(made.vcpu[p.number], 0x1122_3344_5566_7788 + turn)
+                must(made.vcpu[pc] > CODE, "the pc is not behind the access")
+            elif turn % 3 == 1:
+                same(
+                    made.vcpu.registers([p.number, p.pointer]),
+                    {p.number: 0x1122_3344_5566_7788 + turn, p.pointer: MMIO},
+                )
+                made.vcpu[p.number] = 9
+            else:
+                made.vcpu.set_registers({p.number: 9})
+            same(made.vcpu.run(), Halt())
+            same(made.vcpu[p.number], 9 if turn % 3 else 0x1122_3344_5566_7788 + turn)
 
 
 @_check(_F.SINGLE_STEP, _F.HALT)
