@@ -6,12 +6,16 @@ import ctypes
 import mmap
 import os
 import sys
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 from vm_accel.errors import HypervisorError
 from vm_core.errors import HostError, UsageError
 
-__all__ = ["PAGE", "HostMemory"]
+if TYPE_CHECKING:
+    from vm_accel.interface import Memory
+
+__all__ = ["PAGE", "HostMemory", "placed"]
 
 PAGE = mmap.PAGESIZE
 """The host's page in bytes; on Apple silicon 16 KiB."""
@@ -123,6 +127,28 @@ class HostMemory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def placed(
+    guest: int,
+    memory: Memory,
+    offset: int,
+    size: int | None,
+    taken: Iterable[tuple[int, int]],
+    *,
+    page: int = PAGE,
+) -> int:
+    """The bytes of ``memory[offset:]`` (None: all of them) that are to be shown at ``guest``. Raises UsageError for what
+    :meth:`vm_accel.interface.Vm.map` forbids; ``taken`` are (start, end) of what is there."""
+    size = memory.size - offset if size is None else size
+    if (guest | size | memory.address + offset) % page or guest < 0 or size <= 0 or offset < 0:
+        raise UsageError(f"guest memory of {size:#x} bytes at {guest:#x}: whole pages of {page} bytes")
+    if offset + size > memory.size:
+        raise UsageError(f"{size:#x} bytes at {offset:#x} of {memory.size:#x} bytes of memory")
+    for start, end in taken:
+        if guest < end and start < guest + size:
+            raise UsageError(f"there is memory at {start:#x} already")
+    return size
 
 
 def _c_mmap() -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 from vm_accel import arm64_text
+from vm_accel.arm64_registers import encoding_of
 from vm_accel.arm64_walk import translate
 from vm_accel.completion import Fault, VcpuGuest
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
@@ -32,7 +33,7 @@ from vm_accel.interface import Bus, Feature, Memory, State, VmConfig
 from vm_accel.kvm import abi, arm64, kick, riscv64
 from vm_accel.kvm.host import KVM_API_VERSION
 from vm_accel.kvm.kernel import Kernel, failure, unavailable
-from vm_accel.memory import PAGE
+from vm_accel.memory import PAGE, placed
 from vm_accel.pending import ONES, Ending, Pending
 from vm_core.engine import Availability
 from vm_core.errors import UsageError
@@ -262,14 +263,8 @@ class OneRegVm:
         writable: bool = True,
         log_dirty: bool = False,
     ) -> None:
-        size = memory.size - offset if size is None else size
-        if (guest | offset | size) % PAGE or guest < 0 or size <= 0 or offset < 0:
-            raise UsageError(f"guest memory of {size:#x} bytes at {guest:#x}: whole pages of {PAGE} bytes")
-        if offset + size > memory.size:
-            raise UsageError(f"{size:#x} bytes at {offset:#x} of {memory.size:#x} bytes of memory")
-        for other in self._slots.values():
-            if guest < other.guest + other.size and other.guest < guest + size:
-                raise UsageError(f"there is memory at {other.guest:#x} already")
+        taken = [(slot.guest, slot.guest + slot.size) for slot in self._slots.values()]
+        size = placed(guest, memory, offset, size, taken)
         used = {slot.number for slot in self._slots.values()}
         number = next(i for i in range(len(used) + 1) if i not in used)
         flags = (_LOG_DIRTY if log_dirty else 0) | (0 if writable else _READ_ONLY)
@@ -403,12 +398,8 @@ class OneRegVcpu:
             name = "sp_el1" if state & 1 and state >> 2 & 3 else "sp_el0"
         if name in self.host.registers:
             return self.host.registers[name]
-        if name.startswith("sys.") and self.host.isa == "aarch64":
-            try:
-                op0, op1, crn, crm, op2 = map(int, name.split(".")[1:])
-            except ValueError:
-                raise KeyError(name) from None
-            return arm64.system_register(op0, op1, crn, crm, op2)
+        if self.host.isa == "aarch64":
+            return arm64.system_register(*encoding_of(name))
         raise KeyError(name)
 
     def _one(self, name: str, number: int, data: Any) -> None:

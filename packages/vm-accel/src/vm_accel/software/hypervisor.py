@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature, Memory, State, VmConfig
-from vm_accel.memory import PAGE
+from vm_accel.memory import PAGE, placed
 from vm_accel.software.aarch64 import Aarch64
 from vm_accel.software.architecture import Architecture
 from vm_accel.software.riscv64 import Riscv64
@@ -113,11 +113,8 @@ class SoftwareVm:
         log_dirty: bool = False,
     ) -> None:
         self.open()
-        size = memory.size - offset if size is None else size
-        if (guest | offset | size) & (PAGE - 1) or guest < 0 or size <= 0 or offset < 0:
-            raise UsageError(f"guest memory of {size:#x} bytes at {guest:#x}: whole pages of {PAGE} bytes")
-        if offset + size > memory.size:
-            raise UsageError(f"{size:#x} bytes at {offset:#x} of {memory.size:#x} bytes of memory")
+        taken = [(slot.guest, slot.end) for slot in self._slots.values()]
+        size = placed(guest, memory, offset, size, taken)
         if guest + size > self.arena.size:
             raise UsageError(f"guest memory at {guest:#x}: beyond {self.arena.bits} bits")
         if not isinstance(memory, _Filed):
@@ -126,9 +123,6 @@ class SoftwareVm:
                 hint="take vm_accel.memory.HostMemory",
             )
         with self.lock:
-            for slot in self._slots.values():
-                if guest < slot.end and slot.guest < guest + size:
-                    raise UsageError(f"there is memory at {slot.guest:#x} already")
             fd, base = memory.file()
             prot = Prot.RWX if writable and not log_dirty else Prot.RX
             try:

@@ -484,10 +484,7 @@ class WhpxVcpu:
                 value = int.from_bytes(value, "little") if value else ONES
             value &= mask
             self._jump(after)
-            # What is there now: it may have been set while the exit waited.
-            self._write(
-                Part(Register.Rax), value if size == 4 else self._read(Part(Register.Rax)) & ~mask | value
-            )
+            self._write(Part(Register.Rax), value if size == 4 else rax & ~mask | value)
 
         if bus is not None:
             answer(ONES, False)
