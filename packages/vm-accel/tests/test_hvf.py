@@ -426,7 +426,7 @@ def test_read_only_memory(vm: HvfVm, ram: Ram) -> None:
     vm.unmap(0x8000_0000)
     vcpu["pc"] = CODE
     assert vcpu.run() == Mmio(0x8000_0000, 1, False)
-    with pytest.raises(UsageError, match="16 KiB"):
+    with pytest.raises(UsageError, match="pages of 16384 bytes"):
         vm.map(0x8000_1000, rom)
 
 
