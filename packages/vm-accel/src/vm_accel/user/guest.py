@@ -9,6 +9,8 @@
 The program runs, as under ``vm run``, until it comes to the function ``ready``: its libraries are loaded and initialised then. Calls
 follow the System V ABI: at most six integers; bytes go to the stack, and the function gets their address.
 
+``fork`` makes another guest of a snapshot, in a machine of its own, which shares the snapshot's pages until it writes them.
+
 ``reset`` undoes what was written to memory, and mapped, and the registers; not what the program did to files. It copies the pages
 that were ever written since the snapshot: KVM's ring of written pages names each one once, and what system calls write
 is seen where they check the address. A page is not protected again, so that the next call does not fault on it.
@@ -270,7 +272,8 @@ class Guest:
 
         It shares the snapshot's pages until it writes them, costs nothing else, and lives on when this one is closed. What
         either writes the other does not see; open files are the same, as after fork(2). It has the same snapshot to be
-        reset to and forked from, until it takes its own. Different guests may be used by different threads at the same time.
+        reset to and forked from, until it takes its own. Different guests may be used by different threads at the same time, and
+        several threads may fork one that does not run.
 
         UsageError if there is no snapshot, if the program has started threads or processes or has ended, and for open files that
         cannot have two owners (epoll, inotify, signalfd); HostError and EngineUnavailable if the host has no more room.
