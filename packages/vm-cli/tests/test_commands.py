@@ -223,7 +223,7 @@ def test_the_run_path_does_not_import_what_it_does_not_use() -> None:
     code = (
         "import sys\nfrom vm_cli.main import main\n"
         "try:\n    main(['run', '/absent'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('click', 'rich', 'tomllib', 'llvmlite', 'cffi', 'asyncio') if name in sys.modules])"
+        "print([name for name in ('click', 'rich', 'tomllib', 'llvmlite', 'cffi', 'asyncio', 'typing', 're') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -301,16 +301,18 @@ def test_what_llvm_may_cost_depends_on_what_it_has_saved(monkeypatch: pytest.Mon
     note(3.0, 1_600, 100)  # another part of the program, where it is slower
     assert account.saved == 0.0
     note(4.0, 4_600, 3_000)
-    assert account.saved == pytest.approx(2.0)
+    saved = 3.0 * tiering._CAUTION - 1.0
+    assert account.saved == pytest.approx(saved)
     note(5.0, 5_100, 3_500)  # slower again
-    assert account.saved == pytest.approx(2.0)
-    may = tiering._FIRST + tiering._ALWAYS * 5 + tiering._REINVESTED * 2
+    assert account.saved == pytest.approx(saved)
+    may = tiering._FIRST + tiering._ALWAYS * 5 + tiering._REINVESTED * saved
     account.spent = may - 0.01
     assert account.affords(0.1)
     account.spent = may + 0.01
     assert not account.affords(0.0)
     account.compiled = 100
-    assert account.price(1_000) == pytest.approx(account.spent * 10)
+    assert account.price(500) == pytest.approx(account.spent * 2)
+    assert tiering.Account().price(100) == pytest.approx(100 * tiering._LEAST_PRICE)
     again = tiering.Account(*account.balance())
     assert again.balance() == account.balance()
     assert not again.affords(0.0)

@@ -6,9 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from vm_core.errors import UsageError, VmError
+from vm_core.hints import NoReturn
 
 __all__ = ["Stopped", "main", "main_aarch64", "main_binfmt", "main_riscv64", "main_x86_64"]
 

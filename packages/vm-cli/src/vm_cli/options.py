@@ -7,10 +7,10 @@ One grammar serves both: long options (``--engine jit``, ``--engine=jit``, ``--n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from vm_cli.settings import ROWS, Row
 from vm_core.errors import UsageError
+from vm_core.hints import Final
 from vm_core.record import field, record
 
 __all__ = ["BENCH_OPTIONS", "EXTRAS", "PROFILE_OPTIONS", "Extra", "RunLine", "help_text", "parse_run"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
 
 from vm_core.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_VM, VmError
+from vm_core.hints import TextIO
 
 __all__ = ["colour", "error_line", "note", "printable", "show_error", "show_unexpected"]
 

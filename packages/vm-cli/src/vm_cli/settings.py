@@ -9,12 +9,11 @@ Later layers win: /etc/vm/config.toml, the user's config.toml, ./vm.toml, the en
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
 
 from vm_core.errors import ConfigError, UsageError, VmError
+from vm_core.hints import Any, Final
 from vm_core.record import field, names, record, replace
 
 __all__ = [
@@ -102,6 +101,8 @@ class Kind:
 
 
 def _quantity(text: str, units: Mapping[str, float]) -> float:
+    import re  # PERF: most runs name no quantity
+
     match = re.fullmatch(_NUMBER, text.strip())
     if match is None:
         raise ValueError(text)
@@ -168,6 +169,8 @@ def _url(text: str) -> str:
         from urllib.parse import quote  # PERF: most have none
 
         text = f"file://{quote(text)}"
+    import re
+
     # PERF: not urllib.parse, which takes 5 ms to load, of every run.
     if not text.isprintable() or re.fullmatch(_URL, text) is None:
         raise ValueError(text)

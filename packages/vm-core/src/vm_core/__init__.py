@@ -11,9 +11,12 @@ The names below are loaded when first used: importing this package costs nothing
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # PERF: see vm_core.hints
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from vm_core.errors import VmError
     from vm_core.instructions import InstructionTrace, Step
     from vm_core.linux.strace import Strace, TraceEvent

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final, Protocol, runtime_checkable
 
+from vm_core.hints import Final, Protocol, runtime_checkable
 from vm_core.memory import Access, GuestMemory
 from vm_core.record import field, record
 from vm_core.state import CpuState

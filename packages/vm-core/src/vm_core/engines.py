@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any, Final
 
 from vm_core.engine import Availability, Engine
 from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.hints import Any, Final
 from vm_core.memory import GuestMemory
 from vm_core.spec.isa import Isa
 
@@ -105,14 +105,13 @@ def create(name: str, isa: Isa, memory: GuestMemory, **options: object) -> Engin
             make = _load(name)
         except KeyError:
             raise UsageError(f"no engine is called {name!r}", hint=f"known: {', '.join(ENGINES)}") from None
-        made = make(isa, memory, **options)
+        engine: Engine = make(isa, memory, **options)
     except ImportError as error:
         raise EngineUnavailable(
             f"the engine {name!r} cannot be loaded: {error}",
             hint=f"install it: python -m pip install {_PACKAGES.get(name, 'vm-jit')}",
         ) from error
-    assert isinstance(made, Engine)
-    return made
+    return engine
 
 
 def available() -> dict[str, Availability]:

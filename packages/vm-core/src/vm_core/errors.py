@@ -6,7 +6,7 @@ Guest traps are not errors: they are :mod:`vm_core.engine` exits. Exit statuses 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from vm_core.hints import ClassVar
 
 __all__ = [
     "EXIT_FUEL",

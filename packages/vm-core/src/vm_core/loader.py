@@ -14,9 +14,9 @@ import os
 import stat
 import struct
 from itertools import pairwise
-from typing import ClassVar, Final, NamedTuple
 
 from vm_core.errors import EXIT_NOT_FOUND, LoadError
+from vm_core.hints import ClassVar, Final, NamedTuple
 from vm_core.memory import PAGE, GuestMemory, Prot, page_down, page_up
 from vm_core.record import field, record
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from vm_core.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging

@@ -28,9 +28,9 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
 
 from vm_core.errors import HostError
+from vm_core.hints import Any, Final, Self
 from vm_core.record import record, replace
 
 __all__ = ["PAGE", "Access", "Backing", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Final, TypeVar, cast, dataclass_transform
+
+from vm_core.hints import Any, Final, TypeVar, cast, dataclass_transform
 
 __all__ = ["field", "names", "record", "replace"]
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from vm_core.engine import EngineStats
 from vm_core.errors import EXIT_FUEL, EXIT_MEMORY, EXIT_TIMEOUT, EXIT_VM, GuestError, UsageError
+from vm_core.hints import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 from vm_core.linux.paths import Bind
 from vm_core.linux.process import EngineMaker, Process, SyscallHook
 from vm_core.linux.signal import IGNORED_BY_DEFAULT

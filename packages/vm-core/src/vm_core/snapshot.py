@@ -12,9 +12,9 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from vm_core.errors import HostError, UsageError
+from vm_core.hints import Final
 from vm_core.memory import PAGE, GuestMemory
 
 __all__ = ["MemorySnapshot", "sealed"]

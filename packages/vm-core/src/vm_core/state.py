@@ -8,8 +8,8 @@ extra slots its ISA declares (a sink for writes to a zero register, an alternati
 from __future__ import annotations
 
 import ctypes
-from typing import Final, Protocol
 
+from vm_core.hints import Final, Protocol
 from vm_core.record import record
 
 __all__ = ["HEADER", "HEADER_BYTES", "CpuState", "Outside", "RegisterFile", "StateLayout"]

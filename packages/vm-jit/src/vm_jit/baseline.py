@@ -13,9 +13,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import VmError
+from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.log import Log
 from vm_core.memory import TABLE_BYTES
 from vm_core.record import record

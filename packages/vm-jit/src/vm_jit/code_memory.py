@@ -17,9 +17,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from vm_core.errors import CacheError, HostError
+from vm_core.hints import Final
 from vm_core.record import record
 from vm_jit import faults
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
 
 from vm_core.errors import SpecError, VmError
+from vm_core.hints import Final
 from vm_core.memory import PAGE, Prot
 from vm_core.record import field, record, replace
 from vm_core.spec.isa import Decoded, Instruction, Isa

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+
+from vm_core.hints import Final
 
 __all__ = ["rows", "section"]
 

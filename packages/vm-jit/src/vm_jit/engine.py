@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.engine import (
     Availability,
@@ -36,6 +35,7 @@ from vm_core.engine import (
     Trap,
 )
 from vm_core.errors import DecodeError, HostError, VmError
+from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.record import record
 from vm_core.spec.isa import Decoded, Isa

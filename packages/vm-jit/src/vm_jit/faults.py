@@ -21,9 +21,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from vm_core.errors import HostError
+from vm_core.hints import Final
 from vm_core.memory import GONE, LOST, MAPPED, TABLE_OFFSET, GuestMemory
 
 __all__ = [

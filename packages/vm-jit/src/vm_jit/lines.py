@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import bisect
 import struct
-from typing import Final
 
 from vm_core.errors import CacheError
+from vm_core.hints import Final
 from vm_core.record import replace
 from vm_jit import dwarf
 from vm_jit.code_memory import Image, Places

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import CacheError, EngineUnavailable
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.record import record
 from vm_jit.cache import SUFFIX, Cache, pack, unpack, warn
 from vm_jit.code_memory import CodeMemory, Image, link

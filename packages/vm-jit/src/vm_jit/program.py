@@ -8,9 +8,9 @@ cache can run as another's code.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import CacheError
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.memory import PAGE, Prot
 from vm_core.record import record
 from vm_jit.cache import warn

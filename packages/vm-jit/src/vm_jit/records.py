@@ -14,8 +14,8 @@ Guest code is predecoded, page by page, into records of 32 bytes, one for each p
 from __future__ import annotations
 
 import enum
-from typing import Final
 
+from vm_core.hints import Final
 from vm_core.record import record
 from vm_core.spec.isa import Decoded
 

@@ -6,9 +6,9 @@ import contextlib
 import os
 import struct
 import time
-from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import CacheError
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:

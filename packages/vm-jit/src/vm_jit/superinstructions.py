@@ -20,9 +20,9 @@ overwritten within the sequence is not stored. A step with the relation ``?`` is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from vm_core.errors import SpecError
+from vm_core.hints import Final
 from vm_core.record import record
 from vm_core.spec.isa import Isa
 from vm_core.spec.template import Template

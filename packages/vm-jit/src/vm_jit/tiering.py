@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.engine import Trap
 from vm_core.errors import CacheError, VmError
+from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.log import Log
 from vm_core.memory import MAX_BITS, PAGE
 from vm_core.record import record, replace
@@ -56,8 +56,12 @@ _DEBT: Final = 0.4
 """So many seconds more for one region."""
 _LEAST_PRICE: Final = 4e-4
 """What an instruction costs, in seconds."""
+_SMALL: Final = 150
+"""What is done once costs as much as so many instructions."""
 _WINDOW: Final = 0.03
 """The least seconds in which speed is measured."""
+_CAUTION: Final = 0.85
+"""The baseline tier is faster than it is at first, when its units are being made."""
 _FEW: Final = 0.2
 """Up to this part of the instructions in regions, it is the baseline tier's speed."""
 _REPORTS: Final = 4
@@ -189,11 +193,11 @@ class Account:
             self._base = min(self._base or one, one)
         else:
             # What takes longer than that is another part of the program, not slower code.
-            self.saved += max(instructions * self._base - seconds, 0.0)
+            self.saved += max(_CAUTION * instructions * self._base - seconds, 0.0)
 
     def price(self, instructions: int) -> float:
         """What a region of so many instructions may cost."""
-        return instructions * max(self.spent / self.compiled if self.compiled else 0.0, _LEAST_PRICE)
+        return instructions * max(self.spent / (self.compiled + _SMALL), _LEAST_PRICE)
 
     def affords(self, price: float) -> bool:
         """Whether LLVM may have that as well. It may go into debt with one region."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
 
 from vm_core.errors import UsageError
+from vm_core.hints import Final
 from vm_core.spec.isa import Isa
 
 __all__ = ["NAMES", "get"]

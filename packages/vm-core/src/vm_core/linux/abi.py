@@ -10,8 +10,8 @@ import errno
 import os
 import struct
 from collections.abc import Mapping
-from typing import ClassVar, Final, NamedTuple
 
+from vm_core.hints import ClassVar, Final, NamedTuple
 from vm_core.memory import Access, GuestMemory
 from vm_core.state import HEADER, CpuState, Outside, StateLayout
 

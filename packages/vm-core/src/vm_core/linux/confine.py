@@ -17,10 +17,10 @@ import struct
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
 
 from vm_core.engines import ZONE, cache_directory, enter_cache_zone
 from vm_core.errors import HostError
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import landlock, seccomp
 from vm_core.record import record
 

@@ -15,8 +15,8 @@ import stat
 import struct
 from collections.abc import Callable
 from fcntl import ioctl
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.files import STREAM, File
 from vm_core.linux.paths import Node
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
 
 from vm_core.errors import HostError, UsageError
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.native import Constant
 from vm_core.linux.procfs import emulated
 from vm_core.state import HEADER, HEADER_BYTES, CpuState

@@ -11,7 +11,6 @@ Linux 6.x, man-pages 6.x section 2.
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import fcntl
 import os
@@ -23,9 +22,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm_core.errors import UsageError
+from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call
@@ -172,6 +171,8 @@ class File:
     def duplicate(self) -> File:
         """The same open file description for another guest process in this host process. Raises OSError, and UsageError for what
         is tied to the process that made it."""
+        import copy  # PERF: few guests have clones
+
         if self.kind == SPECIAL or self.path in _TIED:
             raise UsageError(
                 f"{self.path}: cannot be given to another guest of the same process",
@@ -409,6 +410,8 @@ class FileSystem:
     ) -> FileSystem:
         """For another guest process in this host process, the same descriptors of the same open files. ``native`` is told what is in
         use, no more. Raises OSError and UsageError, with nothing left open."""
+        import copy
+
         made = copy.copy(self)
         made.namespace, made._close_host, made._native = namespace, close_host, native
         made.lock, made.locked = threading.Lock(), set()

@@ -27,8 +27,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.linux.files import RESTART
 from vm_core.linux.system import Parked

@@ -15,7 +15,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Final
+
+from vm_core.hints import Final
 
 __all__ = ["DEVICE_IOCTL", "EXECUTE", "READ", "READ_FILE", "WRITE", "WRITE_FILE", "Ruleset", "abi"]
 

@@ -13,8 +13,8 @@ import os
 import resource
 import struct
 import time
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import MASK64, SigInfo, s32
 from vm_core.linux.time import IntervalTimer
 from vm_core.memory import PAGE, Prot, page_up

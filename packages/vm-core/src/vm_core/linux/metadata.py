@@ -14,8 +14,8 @@ import os
 import stat
 import struct
 import time
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32, s64
 from vm_core.linux.files import EMULATED, PATH, File, host_umask, open_place
 from vm_core.linux.host import call as host_call

@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.limits import has_room
 from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up

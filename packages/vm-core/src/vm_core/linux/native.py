@@ -32,8 +32,8 @@ import mmap
 import os
 import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import Abi
 from vm_core.memory import GuestMemory
 

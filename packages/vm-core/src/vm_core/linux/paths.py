@@ -30,7 +30,6 @@ A magic link (/proc/PID/fd/N in a bound host /proc) is only text in this scheme.
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import errno
 import os
@@ -38,9 +37,9 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, Self
 
 from vm_core.errors import UsageError
+from vm_core.hints import Final, Self
 from vm_core.record import record
 
 __all__ = ["Bind", "Mount", "Namespace", "Node", "Place", "getdents", "temporary_parent"]
@@ -505,6 +504,8 @@ class Namespace:
 
     def share(self) -> Namespace:
         """Another one with the same mounts, temporary ones included. ``emulated`` is to be set in it."""
+        import copy  # PERF: few guests have clones
+
         self.settle()
         with _opening:
             self._users[0] += 1

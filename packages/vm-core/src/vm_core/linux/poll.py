@@ -12,8 +12,8 @@ import os
 import select
 import struct
 import time
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.linux.files import PATH, RESTART_NO_HANDLER, STREAM, File
 from vm_core.linux.host import call as host_call

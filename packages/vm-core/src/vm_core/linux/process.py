@@ -18,12 +18,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from vm_core import isa as isas
 from vm_core.engine import HOST_SIGNALS, Budget, Cause, Engine, Syscall, Trap
 from vm_core.engines import cache_directory
 from vm_core.errors import DecodeError, LoadError, UsageError
+from vm_core.hints import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 from vm_core.linux import limits, table
 from vm_core.linux import mmap as mapping
 from vm_core.linux import signal as signals

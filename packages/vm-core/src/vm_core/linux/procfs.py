@@ -13,8 +13,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.devices import Devices
 from vm_core.linux.files import SPECIAL, File, text_file
 from vm_core.linux.paths import Node

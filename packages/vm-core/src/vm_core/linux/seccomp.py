@@ -18,7 +18,8 @@ import errno
 import os
 import struct
 from collections.abc import Iterable
-from typing import Final
+
+from vm_core.hints import Final
 
 __all__ = [
     "ALLOWED",

@@ -13,8 +13,8 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
 
+from vm_core.hints import TYPE_CHECKING, Final, NamedTuple
 from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
 from vm_core.linux.files import RESTART, RESTART_NO_HANDLER
 from vm_core.linux.native import NativeCalls

@@ -8,8 +8,8 @@ import os
 import resource
 import struct
 import time
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.memory import Access
 

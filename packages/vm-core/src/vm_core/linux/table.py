@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
 
+from vm_core.hints import TYPE_CHECKING, Final, NamedTuple
 from vm_core.linux import (
     files,
     futex,

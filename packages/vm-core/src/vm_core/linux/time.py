@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import SigInfo, s32, s64
 from vm_core.memory import Access, GuestMemory
 

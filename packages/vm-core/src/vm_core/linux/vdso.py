@@ -13,8 +13,8 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple
 
+from vm_core.hints import Final, NamedTuple
 from vm_core.memory import PAGE
 
 __all__ = ["SIGRETURN", "Vdso", "vdso_of"]

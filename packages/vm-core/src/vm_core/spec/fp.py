@@ -7,8 +7,7 @@ ties away, 7 the dynamic mode (an invalid dynamic mode is an illegal instruction
 
 from __future__ import annotations
 
-from typing import Final
-
+from vm_core.hints import Final
 from vm_core.spec.trace import Bits, tracer
 
 __all__ = [

@@ -7,15 +7,14 @@ state. So the signature is the effect summary: no ``mem``, no memory fault; no `
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
 
 from vm_core.errors import DecodeError, SpecError
+from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.record import field, record
 from vm_core.spec.pattern import Constraint, Kind, Pattern, parameters
 from vm_core.spec.template import Template
@@ -209,6 +208,8 @@ class Isa:
     def expand(self, text: str) -> None:
         """Define short encodings. A row is ``mnemonic | bits | target field=value ... | constraints | syntax``; a value is a
         constant or a field of the row's own pattern."""
+        import re  # PERF: most runs define no instruction
+
         caller = sys._getframe(1)
         for number, line in enumerate(text.splitlines(), caller.f_lineno):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -447,6 +448,8 @@ class Isa:
 
     def format(self, insn: Instruction, fields: dict[str, int]) -> str:
         """The assembly text of an encoding with these field values."""
+        import re
+
         text = re.sub(
             r"[A-Za-z_]\w*",
             lambda found: self.operand(insn, found[0], fields[found[0]]) if found[0] in fields else found[0],
@@ -465,6 +468,8 @@ class Isa:
 
     def operands(self, insn: Instruction, rest: str) -> list[tuple[str, str]]:
         """What is written for each field, in the order of the syntax. Raises ValueError."""
+        import re
+
         names = re.findall(r"[A-Za-z_]\w*", insn.syntax)
         shape = re.escape(re.sub(r"[A-Za-z_]\w*", "\0", insn.syntax.replace(" ", "")))
         found = re.fullmatch(shape.replace(re.escape("\0"), r"([^,()]+)"), rest.replace(" ", ""))

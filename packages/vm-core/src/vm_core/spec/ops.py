@@ -8,8 +8,8 @@ op's definition: the reference executor calls it, and every other back end is te
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
+from vm_core.hints import Final
 from vm_core.record import record
 
 __all__ = ["AMO", "EFFECTS", "MAX_WIDTH", "PURE", "EffectOp", "PureOp", "signed"]

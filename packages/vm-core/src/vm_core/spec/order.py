@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from vm_core.hints import Final
 
 __all__ = ["ACQUIRE", "ACQ_REL", "PLAIN", "RELEASE", "SEQ_CST", "Order"]
 

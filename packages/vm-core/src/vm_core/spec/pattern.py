@@ -6,7 +6,6 @@ width, ``imm[12|10:5]`` the listed bits of a scattered immediate. A pattern is 1
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cached_property
 
@@ -96,6 +95,8 @@ class Constraint:
     @staticmethod
     def parse(text: str) -> tuple[Constraint, ...]:
         """``rd!=0,2 imm==0``: constraints separated by spaces, all of which must hold."""
+        import re  # PERF: most runs define no instruction
+
         out = []
         for word in text.split():
             found = re.fullmatch(_CONSTRAINT, word)
@@ -141,6 +142,8 @@ class Pattern:
         constraints: tuple[Constraint, ...] = (),
         undefined: Callable[..., object] | None = None,
     ) -> None:
+        import re
+
         self.text, self.constraints, self.undefined = text, constraints, undefined
         pieces: list[tuple[str, list[tuple[int, int]] | None, int]] = []
         for token in text.split():

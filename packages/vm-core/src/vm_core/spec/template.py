@@ -12,11 +12,10 @@ happens only where that 1-bit value is 1.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
-from typing import Any, Final, cast
 
 from vm_core.errors import SpecError
+from vm_core.hints import Any, Final, cast
 from vm_core.record import record
 from vm_core.spec.ops import AMO, EFFECTS, MAX_WIDTH, PURE
 
@@ -232,6 +231,8 @@ def parse(text: str) -> Template:
     words = head.split()
     if len(words) < 2 or words[0] != "template" or not all(":" in word for word in words[2:]):
         raise SpecError(f"line 1: not a template head: {head!r}")
+    import re  # PERF: most runs read no text
+
     ops: list[Op] = []
     for number, line in enumerate(lines):
         found = re.fullmatch(_LINE, line)

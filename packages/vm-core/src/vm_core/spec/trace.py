@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn
 
 from vm_core.errors import SpecError
+from vm_core.hints import Any, NoReturn
 from vm_core.spec.ops import EFFECTS, MAX_WIDTH, PURE
 from vm_core.spec.template import Op, Template
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from vm_core.hints import Any
 from vm_core.spec.order import PLAIN
 from vm_core.spec.trace import Bits, Tracer, select
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
+from vm_core.hints import Final
 from vm_core.spec import (
     Bits,
     Decoded,
