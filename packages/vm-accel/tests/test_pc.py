@@ -25,8 +25,11 @@ from vm_accel.kvm.kernel import Kernel, ffi, request
 from vm_accel.pc.backend import KvmMachines
 from vm_accel.pc.machine import PcMachine
 from vm_accel.testing import pc_kernel
+from vm_accel.testing.conformance import assemble
 from vm_core.errors import LoadError, UsageError, VmError
 from vm_core.loader import ProgramNotFound
+from vm_core.runner import run
+from vm_core.testing import guests
 
 pytest.importorskip("keystone", reason="needs keystone-engine")
 pytestmark = [
@@ -256,12 +259,34 @@ def test_nothing_is_left(make: Any, image: Path) -> None:
     assert open_now() < before
 
 
+def test_who_confines_the_process_may_refuse(make: Any, image: Path) -> None:
+    """All is open by then, and none of the machine's threads are there; what it raises ends the start, and nothing is left."""
+    machine = make(pc_kernel.bzimage(pc_kernel.RESET_BODY), disks=(Disk(image),))
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    seen = []
+
+    def refuse() -> None:
+        seen.append((len(os.listdir("/proc/self/fd")) > before, threading.active_count() == threads))
+        raise UsageError("not so")
+
+    with pytest.raises(UsageError, match="not so"):
+        machine.start(refuse)
+    assert seen == [(True, True)]
+    assert machine.state is MachineState.FAILED
+    machine._join()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    machine.start(lambda: seen.append((False, False)))
+    last(machine)
+    assert len(seen) == 2
+
+
 class FailsOnce(Kernel):
     """The real kernel, except for call number ``at``. Keeps account of its descriptors."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
         self._real, self.ioctl = self.ioctl, self._ioctl
+        self._really, self.enter = self.enter, self._enter
         self.at, self.calls, self.runs = at, 0, 0
         self._here = threading.local()
 
@@ -275,8 +300,13 @@ class FailsOnce(Kernel):
         return bool(self._here.failed)
 
     def _ioctl(self, fd: int, number: int, argument: Any) -> int:
-        self.runs += number == request("KVM_RUN")
         return -1 if self._fails() else int(self._real(fd, number, argument))
+
+    def _enter(self, fd: int, number: int) -> int:
+        self.runs += number == request("KVM_RUN")
+        if self._fails():
+            raise OSError(errno.EPERM, "KVM_RUN")
+        return self._really(fd, number)
 
     def open(self, path: str) -> int:
         return -1 if self._fails() else super().open(path)
@@ -375,9 +405,13 @@ def test_the_registry_makes_them() -> None:
 
 
 def _debian_kernel(directory: Path) -> Path:
-    """Debian's kernel for virtual machines, by apt; skips where that cannot be."""
+    """VM_TEST_KERNEL, the newest of Debian's kernels for virtual machines in /boot, or by apt; skips where that cannot be."""
+    if named := os.environ.get("VM_TEST_KERNEL"):
+        return Path(named)
+    if there := sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64"), key=lambda path: path.stat().st_mtime):
+        return there[-1]
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        pytest.skip("no apt to get Debian's kernel with")
+        pytest.skip("no apt to get Debian's kernel with, no VM_TEST_KERNEL, and none in /boot")
     found = subprocess.run(
         ["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True, check=False
     )
@@ -394,12 +428,64 @@ def _debian_kernel(directory: Path) -> Path:
     return next((directory / "tree" / "boot").glob("vmlinuz-*"))
 
 
-def test_debian_boots(kvm: Kvm, tmp_path: Path) -> None:
-    """To the point where it looks for its root: all of the kernel's own start, with two processors, then a reset."""
+_SAID = b"init: up\n"
+_INIT = f"""
+    mov eax, 1; mov edi, 1; mov esi, 0x400100; mov edx, {len(_SAID)}; syscall
+    mov eax, 169; mov edi, 0xfee1dead; mov esi, 0x28121969; mov edx, 0x4321fedc; syscall
+    mov eax, 60; mov edi, 7; syscall
+"""
+"""write, then reboot(LINUX_REBOOT_CMD_POWER_OFF), then exit, which is not reached."""
+
+
+def _first_program() -> bytes:
+    code = assemble(_INIT, "x86_64", "long").ljust(0x100, b"\0") + _SAID
+    return guests.elf(code, machine=62, entry=0x400000, base=0x400000, flags=5)
+
+
+def _initrd() -> bytes:
+    """A first file system (cpio, newc) with a console and an /init that says so and switches the machine off."""
+    init = _first_program()
+    out = b""
+    for number, (name, mode, device, data) in enumerate(
+        (
+            (b"dev", 0o40755, (0, 0), b""),
+            (b"dev/console", 0o20600, (5, 1), b""),
+            (b"init", 0o100755, (0, 0), init),
+            (b"TRAILER!!!", 0, (0, 0), b""),
+        ),
+        1,
+    ):
+        head = b"070701" + b"".join(
+            b"%08X" % word for word in (number, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
+        )
+        for part in (head + name + b"\0", data):
+            out += part + bytes(-len(part) % 4)
+    return out
+
+
+def test_the_first_program_is_one(tmp_path: Path) -> None:
+    """What Debian's kernel gets to run, here as a guest's program, which may not switch anything off."""
+    path = tmp_path / "init"
+    path.write_bytes(_first_program())
+    path.chmod(0o755)
+    done = run([str(path)], engine="reference", sysroot="/", cwd=str(tmp_path), stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (7, _SAID)
+    assert _initrd().count(_first_program()) == 1
+
+
+@pytest.mark.parametrize("initrd", [True, False])
+def test_debian_boots(kvm: Kvm, tmp_path: Path, initrd: bool) -> None:
+    """All of a stock kernel's own start, with two processors, to its first program, which switches the machine off; without one to the
+    point where it looks for its root, then a reset."""
     if Feature.KERNEL_MODE not in kvm.features:
-        pytest.skip(f"ring 0 is not native ({kvm.flavour}): a stock kernel takes too long")
+        pytest.skip(
+            f"ring 0 is not native ({kvm.flavour}): a stock kernel ends at an instruction that KVM does not know"
+        )
+    first = tmp_path / "initrd"
+    first.write_bytes(_initrd())
     config = MachineConfig(
         kernel=_debian_kernel(tmp_path),
+        initrd=first if initrd else None,
         command_line="console=ttyS0 panic=-1",
         cpus=2,
         memory_bytes=512 * _MIB,
@@ -413,7 +499,11 @@ def test_debian_boots(kvm: Kvm, tmp_path: Path) -> None:
         reader.join(10)
     text = words[0].decode(errors="replace")
     assert event.state is MachineState.STOPPED, text[-2000:]
-    assert machine.ended in (ShutdownKind.RESET, ShutdownKind.TRIPLE_FAULT)
     assert "Hypervisor detected: KVM" in text
     assert "smp: Brought up 1 node, 2 CPUs" in text
-    assert "Unable to mount root fs" in text
+    if initrd:
+        assert _SAID.decode().strip() in text
+        assert machine.ended is ShutdownKind.OFF
+    else:
+        assert "Unable to mount root fs" in text
+        assert machine.ended in (ShutdownKind.RESET, ShutdownKind.TRIPLE_FAULT)

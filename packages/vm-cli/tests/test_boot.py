@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from vm_accel.interface import Feature
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.testing import pc_kernel
 from vm_cli.boot import disk
+from vm_core.linux.confine import walls
 
 pytest.importorskip("keystone", reason="needs keystone-engine")
 needs_kvm = pytest.mark.skipif(not Kvm.probe().available, reason=f"needs KVM: {Kvm.probe().reason}")
@@ -79,6 +81,11 @@ def test_statuses(tmp_path: Path) -> None:
     assert (crashed.returncode, crashed.stderr) == (1, "vm: note: the machine ended: triple fault\n")
     again = vm("boot", kernel(tmp_path, pc_kernel.RESET_BODY), "--memory", "16M", "--json")
     assert (again.returncode, json.loads(again.stderr)["ended"]) == (0, "reset")
+    if Feature.KERNEL_MODE not in Kvm().features:
+        strange = vm("boot", kernel(tmp_path, "int 0x80"), "--memory", "16M")
+        assert strange.returncode == 125
+        assert "an instruction that KVM cannot emulate: cd 80" in strange.stderr
+        assert "hint: vm doctor" in strange.stderr
     late = vm("boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M", "--timeout", "500ms")
     assert late.returncode == 124
     wrong = tmp_path / "wrong"
@@ -137,6 +144,62 @@ def test_in_a_terminal(tmp_path: Path) -> None:
     assert termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_what_stands_around_a_machine(tmp_path: Path) -> None:
+    """Seen from outside while the guest runs, in every thread."""
+    have = {wall.name for wall in walls() if wall.have}
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    words = [sys.executable, "-m", "vm_cli", "boot", kernel(tmp_path, pc_kernel.ECHO_BODY), "--memory", "16M"]
+    words += ["--cpus", "2", "--disk", str(image)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"#")
+        process.stdin.flush()
+        seen = b""
+        while b"#" not in seen:
+            data = os.read(process.stdout.fileno(), 4096)
+            assert data
+            seen += data
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            lines = (line.partition(":") for line in (thread / "status").read_text().splitlines())
+            status = {name: value.strip() for name, _, value in lines}
+            if "seccomp" in have:
+                assert status["Seccomp"] == "2"
+            if "no-new-privs" in have:
+                assert status["NoNewPrivs"] == "1"
+            assert not int(status["CapEff"], 16) & ~0b10
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        assert not [line for line in maps if "w" in line.split()[1] and "x" in line.split()[1]]
+        process.stdin.write(b"q")
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_the_levels(tmp_path: Path) -> None:
+    have = [wall.name for wall in walls() if wall.have]
+    expected = [name for name in ("no-new-privs", "mdwe", "landlock", "seccomp") if name in have]
+    words = ("boot", kernel(tmp_path, pc_kernel.RESET_BODY), "--memory", "16M", "--json")
+
+    def stood(*more: str, **variables: str) -> list[str]:
+        done = vm(*words, *more, **variables)
+        assert done.returncode == 0, done.stderr
+        found: list[str] = json.loads(done.stderr)["walls"]
+        return found
+
+    assert stood() == expected
+    assert stood("--sandbox", "off") == stood(VM_SANDBOX="off") == []
+    if all(wall.have for wall in walls() if wall.needed):
+        assert stood("--sandbox", "strict", VM_SANDBOX="off") == expected
+    done = vm(*words, "--sandbox", "some")
+    assert done.returncode == 2
+    assert "auto | strict | off" in done.stderr
 
 
 def test_disks_by_name() -> None:

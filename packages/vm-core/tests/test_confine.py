@@ -121,6 +121,142 @@ def test_a_worker_computes_and_no_more():
         assert verdict(program, numbers[name]) == ENOSYS
 
 
+@pytest.mark.parametrize("machine", list(seccomp.MACHINES))
+def test_a_machine_has_its_threads_and_reads_and_no_more(machine):
+    audit = seccomp.MACHINES[machine][0]
+    program = seccomp.assemble(seccomp.MACHINE, machine, unix=False, ioctls=(0xAE80,), alone=77)
+    numbers = seccomp.numbers(seccomp.ALLOWED | seccomp.MACHINE, machine)
+
+    def says(name, *arguments):
+        return verdict(program, numbers[name], *arguments, audit=audit)
+
+    for name in ("preadv", "pwritev", "fdatasync", "epoll_ctl", "read", "write", "mmap", "futex", "close"):
+        assert says(name) == ALLOW, name
+    for name in (
+        "execve",
+        "openat2",
+        "unlinkat",
+        "renameat2",
+        "ftruncate",
+        "socketpair",
+        "memfd_create",
+        "wait4",
+        "setuid",
+    ):
+        assert says(name) == ENOSYS, name
+    for name in ("socket", "bind", "connect", "listen"):
+        assert says(name, 1) == EACCES, name
+    assert says("ioctl", 0, 0xAE80) == ALLOW
+    assert says("ioctl", 0, 0xAE01) == ENOTTY
+    assert says("openat", 0, 0, 0o2000000) == ALLOW  # O_CLOEXEC
+    for flag in (0o1, 0o2, 0o100, 0o1000, 0o20200002):
+        assert says("openat", 0, 0, flag) == EACCES, oct(flag)
+    assert says("clone", 0x3D0F00) == ALLOW  # what pthread_create asks for
+    assert says("clone", 0x01200011) == EPERM  # fork
+    assert says("clone", 0x10010000) == EPERM  # a thread in a name space of its own
+    for name in ("kill", "tgkill"):
+        assert says(name, 77, 78) == ALLOW
+        assert says(name, 78, 78) == EPERM
+        assert says(name, (1 << 32) - 1) == EPERM
+
+
+MACHINE_SCRIPT = """
+import ctypes, fcntl, json, os, signal, socket, subprocess, sys, termios, threading
+from vm_core.linux import confine
+place = sys.argv[1]
+disk = os.open(place + "/disk", os.O_RDWR)
+device = os.open("/dev/null", os.O_RDWR)
+bystander = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+out = {"walls": confine.confine_machine(level="strict", ioctls=(0xAE80,))}
+
+def attempt(name, action):
+    try:
+        action()
+        out[name] = "done"
+    except OSError as error:
+        out[name] = error.errno
+
+def attempts(prefix):
+    attempt(prefix + "disk", lambda: (os.pwrite(disk, b"x", 0), os.pread(disk, 1, 0), os.fdatasync(disk)))
+    attempt(prefix + "read itself", lambda: open(place + "/disk").read())
+    attempt(prefix + "write itself", lambda: open(place + "/disk", "r+"))
+    attempt(prefix + "make", lambda: open(place + "/made", "w"))
+    attempt(prefix + "list home", lambda: os.listdir(os.path.expanduser("~")))
+    attempt(prefix + "password", lambda: open("/etc/passwd").read())
+    attempt(prefix + "write a module", lambda: open(os.__file__, "r+"))
+    attempt(prefix + "fork", os.fork)
+    attempt(prefix + "pair", socket.socketpair)
+    attempt(prefix + "unix", lambda: socket.socket(socket.AF_UNIX))
+    attempt(prefix + "kill a bystander", lambda: os.kill(bystander.pid, 9))
+    attempt(prefix + "signal itself", lambda: os.kill(os.getpid(), 0))
+    attempt(prefix + "a request of ours", lambda: fcntl.ioctl(device, 0xAE80))
+    attempt(prefix + "a request", lambda: fcntl.ioctl(device, 0xAE01))
+    import wave  # a module that nobody has loaded yet
+    attempt(prefix + "a thread's signal", lambda: signal.pthread_kill(threading.get_ident(), 0))
+
+attempts("")
+thread = threading.Thread(target=lambda: attempts("thread: ")); thread.start(); thread.join()
+print(json.dumps(out), flush=True)
+os._exit(0)
+"""
+
+
+def test_the_process_of_a_machine_has_what_is_open(tmp_path):
+    needs("landlock", "seccomp", "no-new-privs")
+    (tmp_path / "disk").write_bytes(b"disk")
+    done = subprocess.run(
+        [sys.executable, "-c", MACHINE_SCRIPT, str(tmp_path)],
+        capture_output=True, check=False, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    seen = json.loads(done.stdout)
+    assert {"no-new-privs", "landlock", "seccomp"} <= set(seen["walls"])
+    for prefix in ("", "thread: "):
+        for name in ("disk", "signal itself", "a thread's signal"):
+            assert seen[prefix + name] == "done", prefix + name
+        for name in (
+            "read itself",
+            "write itself",
+            "make",
+            "list home",
+            "password",
+            "write a module",
+            "unix",
+        ):
+            assert seen[prefix + name] == errno.EACCES, prefix + name
+        assert seen[prefix + "fork"] == errno.EPERM
+        assert seen[prefix + "pair"] == errno.ENOSYS
+        assert seen[prefix + "kill a bystander"] == errno.EPERM
+        assert seen[prefix + "a request"] == errno.ENOTTY
+        assert seen[prefix + "a request of ours"] in (errno.ENOTTY, errno.EACCES)  # from /dev/null itself
+    assert (tmp_path / "disk").read_bytes() == b"xisk"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_filter_leaves_speculation_as_it_is(monkeypatch):
+    """Where the kernel knows the flag; else the filter alone."""
+    asked = []
+
+    def answers(*results):
+        left = list(results)
+
+        def seccomp_(operation, flags, _argument):
+            asked.append((operation, flags))
+            return left.pop(0)
+
+        monkeypatch.setattr(seccomp, "_seccomp", seccomp_)
+        asked.clear()
+        return seccomp.install([(6, 0, 0, ALLOW)])
+
+    tsync, allow = 1, 4  # SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    assert answers(0) == 0
+    assert asked == [(1, tsync | allow)]
+    assert answers(-errno.EINVAL, 0) == 0
+    assert asked == [(1, tsync | allow), (1, tsync)]
+    assert answers(-errno.EACCES) == -errno.EACCES
+    assert answers(77) == -errno.EBUSY
+
+
 def test_large_filters_jump_far():
     verdicts = dict.fromkeys(range(0, 2000, 2), ALLOW)
     program = [(0x20, 0, 0, 0), *seccomp._search(seccomp._ranges(verdicts))]

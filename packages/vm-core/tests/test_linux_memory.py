@@ -8,7 +8,7 @@ import os
 import pytest
 
 from vm_core.linux.system import ThreadEnd
-from vm_core.memory import PAGE, Access, MemoryFault, Prot
+from vm_core.memory import HIGH_GUARD, HUGE, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.testing.guests import Caller
 
 AT = -100
@@ -249,3 +249,24 @@ def test_large_mappings_ask_for_large_pages(guest):
     assert asked(anonymous(guest, 64 << 10)) is False
     assert asked(anonymous(guest, 8 << 20, NONE)) is False
     assert asked(anonymous(guest, 8 << 20, flags=stack)) is False
+
+
+def test_an_arena_is_at_a_multiple_of_large_pages():
+    """Where it is in the host; nothing of the host's addresses is kept beside it, or behind it."""
+
+    def mapped():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * PAGE
+
+    for bits in (20, 24, 32):
+        before = mapped()
+        with GuestMemory(bits=bits) as memory:
+            assert memory.host_address % HUGE == 0
+            assert (
+                mapped() - before
+                < memory.host_address - memory.table_address + memory.size + HIGH_GUARD + HUGE
+            )
+            memory.map(memory.size - PAGE, PAGE, Prot.RW)
+            memory.write(memory.size - 4, b"last")
+            assert bytes(memory.view[-4:]) == b"last"
+        assert mapped() - before < HUGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -15,12 +16,14 @@ from vm_core.errors import HostError, UsageError
 if TYPE_CHECKING:
     from vm_accel.interface import Memory
 
-__all__ = ["PAGE", "HostMemory", "placed"]
+__all__ = ["HUGE", "PAGE", "HostMemory", "placed"]
 
 PAGE = mmap.PAGESIZE
 """The host's page in bytes; on Apple silicon 16 KiB."""
 _CHUNK = 1 << 20
 _FIXED = 0x10
+HUGE = 2 << 20
+"""A large page of x86-64 hosts, and of arm64 and riscv64 hosts with pages of 4 KiB."""
 
 
 class HostMemory:
@@ -28,15 +31,21 @@ class HostMemory:
 
     ``size`` is in bytes and is rounded up to whole pages. Nothing is taken from the host until it is touched. With ``private``
     what is written stays here: several guests then share the untouched pages of one file (a memfd, say).
+
+    Memory of its own, of HUGE bytes and more, is at a multiple of HUGE: a hypervisor gives a guest large pages only where the guest's
+    addresses and the host's agree below that. ``huge`` asks the host for such pages, which it may refuse; they come whole.
     """
 
-    def __init__(self, size: int, *, fd: int = -1, offset: int = 0, private: bool = False) -> None:
+    def __init__(
+        self, size: int, *, fd: int = -1, offset: int = 0, private: bool = False, huge: bool = False
+    ) -> None:
         if size <= 0:
             raise UsageError(f"memory of {size} bytes")
         self.size = -(-size // PAGE) * PAGE
         self._holds = 0
         self._file = (-1, 0) if private or fd < 0 else (fd, offset)
         self._own_fd = -1
+        spare = HUGE if fd < 0 and self.size >= HUGE and sys.platform != "win32" else 0
         try:
             if sys.platform == "win32":
                 self._map = mmap.mmap(-1, self.size)
@@ -44,13 +53,21 @@ class HostMemory:
                 flags = mmap.MAP_PRIVATE if private or fd < 0 else mmap.MAP_SHARED
                 if fd < 0:
                     flags |= mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-                self._map = mmap.mmap(fd, self.size, flags=flags, offset=offset)
+                self._map = mmap.mmap(fd, self.size + spare, flags=flags, offset=offset)
         except (OSError, ValueError, OverflowError) as error:
             raise HostError(
                 f"no {self.size} bytes of memory for a guest: {error}", hint="ask for less memory"
             ) from error
         self.view = memoryview(self._map)
         """The bytes, for the host to read and write; sees what the guest does."""
+        if spare:
+            # What is left out, before and behind, is never touched, and so costs nothing.
+            start = -_address(self.view) % HUGE
+            whole, self.view = self.view, self.view[start : start + self.size]
+            whole.release()
+            if huge and hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # a kernel without them
+                    self._map.madvise(mmap.MADV_HUGEPAGE, start, self.size)
         self._address = _address(self.view)
 
     @property

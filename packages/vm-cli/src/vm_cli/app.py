@@ -344,6 +344,12 @@ def doctor(as_json: bool) -> int:
 @click.option("--cpus", default=1, show_default=True, type=click.IntRange(1, 255), help="Its processors.")
 @click.option("--accel", metavar="NAME", help="kvm or vz. [default: VM_ACCEL, else the one that works]")
 @click.option("--timeout", metavar="SECONDS", help="Pull the plug after so long; exit status 124.")
+@click.option(
+    "--sandbox",
+    metavar="auto|strict|off",
+    help="What the host's kernel enforces on vm's own process: all that it can, all or nothing is started, or nothing. "
+    "[default: VM_SANDBOX, the configuration, else auto]",
+)
 @_JSON
 def boot_machine(
     kernel: Path,
@@ -354,6 +360,7 @@ def boot_machine(
     cpus: int,
     accel: str | None,
     timeout: str | None,
+    sandbox: str | None,
     as_json: bool,
 ) -> int:
     """Start a Linux kernel of this machine's own kind, on its hypervisor, in this terminal.
@@ -362,8 +369,11 @@ def boot_machine(
     """
     from vm_accel.interface import MachineConfig
     from vm_cli import boot
-    from vm_cli.settings import SECONDS, SIZE
+    from vm_cli.settings import SECONDS, SIZE, apply_flags, load
 
+    configuration = load(os.environ)
+    if sandbox is not None:
+        apply_flags(configuration, [("sandbox", sandbox, "--sandbox")])
     try:
         size = SIZE.parse(memory)
         seconds = None if timeout is None else SECONDS.parse(timeout)
@@ -376,7 +386,7 @@ def boot_machine(
         memory_bytes=size,
         disks=tuple(boot.disk(text) for text in disks),
     )
-    found = boot.boot(config, append, accel, seconds)
+    found = boot.boot(config, append, accel, seconds, configuration.settings.sandbox)
     if as_json:
         # Standard output is the guest's.
         click.echo(json.dumps(found), err=True)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 
 from vm_accel.errors import HypervisorError
 from vm_accel.interface import Disk, Machine, MachineConfig, MachineEvent, MachineState
-from vm_core.errors import EXIT_TIMEOUT, UsageError
+from vm_core.errors import EXIT_TIMEOUT, HostError, UsageError
 
 __all__ = ["EXIT_CRASHED", "boot", "disk"]
 
@@ -33,9 +33,17 @@ def disk(text: str) -> Disk:
 
 
 def boot(
-    config: MachineConfig, command_line: str | None, accel: str | None, timeout: float | None
+    config: MachineConfig,
+    command_line: str | None,
+    accel: str | None,
+    timeout: float | None,
+    sandbox: str = "auto",
 ) -> dict[str, Any]:
-    """Run the machine until it is off. ``command_line``: None: the back end's console, and a panic ends it. Returns how it ended: ``status`` for vm, ``ended`` and ``seconds``. Raises VmError."""
+    """Run the machine until it is off, in this process, which is confined as ``sandbox`` says, for ever.
+
+    ``command_line``: None: the back end's console, and a panic ends it. Returns how it ended: ``status`` for vm, ``ended``, ``seconds``
+    and the ``walls`` that stood. Raises VmError.
+    """
     from vm_accel.registry import open_machines
 
     begin = time.monotonic()
@@ -45,7 +53,7 @@ def boot(
     with backend.create(replace(config, command_line=command_line)) as machine:
         # Raw before the first word: what the guest writes has its own line ends.
         with _terminal() as raw:
-            machine.start()
+            walls = _start(machine, backend.name, sandbox)
             writers = [
                 threading.Thread(target=_show, args=(stream,), daemon=True) for stream in _consoles(machine)
             ]
@@ -58,11 +66,41 @@ def boot(
             for each in writers:
                 each.join(_DRAIN_SECONDS)
         if event is not None and event.state is MachineState.FAILED:
-            raise HypervisorError(f"the machine failed: {event.error}", call="boot")
+            hint = (
+                "vm doctor says of which kind this host's KVM is: pvm emulates the kernels of guests, and does not know every instruction"
+                if "cannot emulate" in event.error
+                else ""
+            )
+            raise HypervisorError(f"the machine failed: {event.error}", call="boot", hint=hint)
         ended = getattr(machine, "ended", None)
         word = "timeout" if event is None else ended.value if ended is not None else "stopped"
     status = {"timeout": EXIT_TIMEOUT, "triple fault": EXIT_CRASHED, "crash": EXIT_CRASHED}.get(word, 0)
-    return {"ended": word, "status": status, "seconds": round(time.monotonic() - begin, 3)}
+    return {
+        "ended": word,
+        "status": status,
+        "seconds": round(time.monotonic() - begin, 3),
+        "walls": walls,
+    }
+
+
+def _start(machine: Machine, backend: str, level: str) -> list[str]:
+    """The walls that stand around this process from then on."""
+    if backend != "kvm":
+        # macOS keeps the guest of VZ in a process of its own, which is confined by the system.
+        if level == "strict":
+            raise HostError(
+                f"a machine of {backend} cannot be confined by vm",
+                hint="the system does it; --sandbox auto takes what there is",
+            )
+        machine.start()
+        return []
+    from vm_accel.pc.machine import IOCTLS, PcMachine
+    from vm_core.linux.confine import confine_machine
+
+    assert isinstance(machine, PcMachine)
+    walls: list[str] = []
+    machine.start(lambda: walls.extend(confine_machine(level=level, ioctls=IOCTLS)))
+    return walls
 
 
 def _consoles(machine: Machine) -> Sequence[BinaryIO]:

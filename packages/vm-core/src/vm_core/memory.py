@@ -50,6 +50,9 @@ MAX_BITS: Final = 32
 TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
 """One byte for each page of the largest arena, then zeros for what lies just behind its end."""
 TABLE_OFFSET: Final = TABLE_BYTES + LOW_GUARD
+HUGE: Final = 2 << 20
+"""The arena is at a multiple of this in the host: the size of a large page of most, which a hypervisor can give a guest only where
+its addresses and the host's agree below it."""
 """How many bytes below the arena its permission table begins: one pointer serves compiled code for both."""
 
 
@@ -166,14 +169,21 @@ _FAILED: Final = ctypes.c_void_p(-1).value
 
 
 def _reserve(size: int, prot: int, what: str) -> int:
+    """``size`` bytes, of which the one at TABLE_OFFSET is at a multiple of HUGE."""
     flags = _mmap.MAP_PRIVATE | _mmap.MAP_ANONYMOUS | _NORESERVE
-    address = _libc.mmap(None, size, prot, flags, -1, 0)
+    address = _libc.mmap(None, size + HUGE, prot, flags, -1, 0)
     if address in (None, _FAILED):
         raise HostError(
             f"cannot reserve {size >> 20} MiB of address space for {what}",
             hint="raise the limit of virtual memory (ulimit -v unlimited)",
         )
-    return int(address)
+    before = -(int(address) + TABLE_OFFSET) % HUGE
+    # SAFETY: what is unmapped is new, and nobody's yet.
+    if before:
+        _libc.munmap(address, before)
+    if before < HUGE:
+        _libc.munmap(address + before + size, HUGE - before)
+    return int(address) + before
 
 
 # PERF: looking a member up in its enumeration costs as much as a small system call.

@@ -477,7 +477,7 @@ class OneRegVcpu:
         while True:
             if pending.queue:
                 return pending.queue.popleft()
-            self._thread, self._unfinished = kick.here.number, False
+            self._thread, self._unfinished = getattr(kick.here, "number", 0) or kick.enter(), False
             # SAFETY: KVM_RUN takes no argument; the mapping of kvm_run lives until close().
             result = self.kernel.ioctl(self.fd, request, null)
             error = self.kernel.errno() if result < 0 else 0

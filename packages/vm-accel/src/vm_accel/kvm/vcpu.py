@@ -35,6 +35,7 @@ from vm_accel.exits import (
 from vm_accel.interface import Bus, State
 from vm_accel.kvm import kick
 from vm_accel.kvm.kernel import call, failure, ffi, request
+from vm_accel.kvm.kick import here
 from vm_accel.kvm.registers import PLACES, Structures, msr_number
 from vm_accel.kvm.x86 import GENERAL
 from vm_accel.memory import PAGE
@@ -53,6 +54,10 @@ _IF: Final = 1 << 9
 # Offsets in kvm_run, from the layout that the tests compare with the header.
 _UNION: Final = 32
 _MMIO_DATA: Final = 40
+_UNION_QUAD: Final = _UNION // 8
+_MMIO_QUAD: Final = _MMIO_DATA // 8
+_MMIO_SIZE_WORD: Final = 48 // 4
+_MMIO_IS_WRITE: Final = 52
 _MSR_DATA: Final = 48
 _HYPERCALL_RESULT: Final = 88
 _UNION_END: Final = 288
@@ -69,7 +74,7 @@ _IMMEDIATE_EXIT: Final = 1
 _READY: Final = 12
 
 _IO: Final = struct.Struct("<BBHIQ").unpack_from
-_MMIO: Final = struct.Struct("<Q8sIB").unpack_from
+_MMIO: Final = struct.Struct("<QQIB").unpack_from
 _MSR: Final = struct.Struct("<8xIIQ").unpack_from
 _DEBUG: Final = struct.Struct("<IIQQQ").unpack_from
 _PAIR: Final = struct.Struct("<II").unpack_from
@@ -80,6 +85,21 @@ _NONE, _WRITE, _READ, _ANSWERED = 0, 1, 2, 3
 it: its registers are written when KVM finishes it."""
 
 _ONES: Final = (1 << 64) - 1
+_MASK: Final = tuple((1 << 8 * size) - 1 for size in range(9))
+"""Of the values that have so many bytes."""
+_UNANSWERED: Final = b"\xff" * PAGE
+"""What a string of reads gives that nobody answers; KVM asks for at most a page of them at once."""
+_Shape = tuple[bool, int, int, int, memoryview, int, dict[int, Exit]]
+"""A port access without its data: is it a write, port, bytes of an element, how many, where the data is (a view of elements and the
+index of the first; KVM's page for it is always the same), and the exits that have been made of it, by the value that is written (0
+for a read)."""
+_SHAPES, _VALUES = 256, 256
+"""How many of them a vCPU remembers, and how many values of each.
+
+PERF: an exit is a value, so the same one can be returned again. What a guest does with its ports repeats itself; finding it costs
+half of making it, and touches few pages of Python's code. Those count where KVM's switch of address spaces has emptied the
+processor's buffers: `a page of code` in benchmarks/accel.py.
+"""
 _RUN: Final = request("KVM_RUN")
 _new: Final = tuple.__new__
 """PERF: a named tuple's own constructor takes twice as long."""
@@ -91,6 +111,9 @@ _EVENTS: Final = {
     3: ShutdownKind.CRASH,
     5: ShutdownKind.SUSPEND,
 }
+_EMULATION, _EMULATION_FLAGS, _EMULATION_BYTES = 1, 40, 48
+"""The suberror, and where in kvm_run its flags (bit 0: the instruction's bytes follow) and these are, their number first (api.rst,
+KVM_EXIT_INTERNAL_ERROR)."""
 _SUBERRORS: Final = {
     1: "an instruction that KVM cannot emulate",
     2: "two exceptions at once",
@@ -109,6 +132,13 @@ def _closed(*_: object) -> NoReturn:
 class KvmVcpu:
     """See :class:`vm_accel.interface.Vcpu`. Made by ``KvmVm.create_vcpu``."""
 
+    # PERF: more attributes than Python lets the instances of a class share the names of.
+    __slots__ = (
+        "__weakref__", "_answer", "_at_breakpoint", "_breakpoints", "_debug_control", "_debugged", "_fd", "_general", "_halves", "_kernel", "_kicked",
+        "_parts", "_pc_at", "_pending", "_pointer", "_quads", "_queue", "_resume_at", "_ring", "_shapes", "_size", "_stepping",
+        "_structures", "_thread", "_view", "_vm", "_without", "_words", "index",
+    )  # fmt: skip
+
     def __init__(self, vm: KvmVm, index: int, fd: int, pointer: Any, size: int, ring: Any) -> None:
         self.index = index
         self._vm, self._kernel, self._fd = vm, vm.kernel, fd
@@ -117,6 +147,8 @@ class KvmVcpu:
         # SAFETY: `pointer` is the whole mapping of `size` bytes, and is unmapped by `close`, which releases these views first.
         self._view: memoryview = memoryview(ffi.buffer(pointer, size))
         self._words = self._view.cast("I")
+        self._halves = self._view.cast("H")
+        self._quads = self._view.cast("Q")
         self._general = self._view[_REGISTERS : _REGISTERS + 8 * len(GENERAL)].cast("Q")
         self._words[_VALID] = _SYNC_GENERAL
         self._structures = Structures(
@@ -125,7 +157,7 @@ class KvmVcpu:
         self._view[_READY] = 1  # until KVM has said something
         self._pending = _NONE
         self._answer: tuple[int, int, bool] | None = None  # offset, bytes, may be refused
-        self._queue: deque[Exit] = deque()
+        self._queue: list[Exit] = []  # a deque takes 700 bytes
         self._thread = 0
         self._kicked = False
         self._breakpoints: dict[int, tuple[DebugKind, int]] = {}
@@ -136,15 +168,16 @@ class KvmVcpu:
         self._pc_at = 0  # its guest-virtual address
         self._at_breakpoint = False  # either of these two is to be looked at
         self._without: int | None = None  # the breakpoint that is left out for one step
+        self._shapes: dict[int, _Shape] = {}
         self._parts: tuple[Any, ...] = (
-            self._kernel.ioctl,
+            self._kernel.enter,
             fd,
-            ffi.NULL,
             self._view,
             self._words,
+            self._quads,
             self._structures.cache,
             vm.zones,
-            ffi.buffer(pointer, size),
+            self._shapes,
             self._queue,
         )
         self._load()
@@ -153,21 +186,26 @@ class KvmVcpu:
 
     def run(self, bus: Bus | None = None) -> Exit:
         # PERF: benchmarks/accel.py; everything that is needed at each exit is a local variable.
-        ioctl, fd, null, view, words, cache, zones, buffer, queue = self._parts
+        enter, fd, view, words, quads, cache, zones, shapes, queue = self._parts
         if queue:
             found = self._from_queue(bus)
             if found is not None:
                 return found
         if self._at_breakpoint:
             self._step_over()
-        self._thread = kick.here.number
+        try:
+            self._thread = here.number
+        except AttributeError:
+            self._thread = kick.enter()
         try:
             while True:
                 if cache:
                     cache.clear()
-                # SAFETY: KVM writes into its own mapping, which `view` keeps alive, and into the guest's memory.
-                if ioctl(fd, _RUN, null) < 0:
-                    found = self._failed(view)
+                try:
+                    # SAFETY: KVM writes into its own mapping, which `view` keeps alive, and into the guest's memory.
+                    enter(fd, _RUN)
+                except OSError as error:
+                    found = self._failed(view, error.errno or 0)
                     if found is None:
                         continue
                     self._pending = _NONE
@@ -179,48 +217,65 @@ class KvmVcpu:
                     self._pending = _NONE
                     self._drain(bus, None)
                 if reason == 2:
-                    direction, size, port, times, offset = _IO(view, _UNION)
-                    length = size * times
-                    if direction:
-                        self._pending = _WRITE
-                        data = buffer[offset : offset + length]
-                        if bus is None:
-                            found = _new(PortIo, (port, size, True, times, data))
-                            return self._ordered(found) if queue else found
-                        if times == 1:
-                            bus.port_out(port, size, int.from_bytes(data, "little"))
-                        else:
-                            for at in range(0, length, size):
-                                bus.port_out(port, size, int.from_bytes(data[at : at + size], "little"))
-                    else:
-                        self._pending = _READ
-                        view[offset : offset + length] = b"\xff" * length
-                        if bus is None:
-                            self._answer = offset, length, False
-                            found = _new(PortIo, (port, size, False, times, b""))
-                            return self._ordered(found) if queue else found
-                        mask = (1 << 8 * size) - 1
-                        for at in range(offset, offset + length, size):
-                            value = bus.port_in(port, size) & mask
-                            view[at : at + size] = value.to_bytes(size, "little")
-                elif reason == 6:
-                    address, data, size, is_write = _MMIO(view, _UNION)
+                    try:
+                        shape = shapes[quads[_UNION_QUAD]]
+                    except KeyError:
+                        shape = self._shape()
+                    is_write, port, size, times, data, at, known = shape
                     if is_write:
                         self._pending = _WRITE
-                        value = int.from_bytes(data[:size], "little")
+                        if times == 1:
+                            value = data[at]
+                            if bus is None:
+                                try:
+                                    found = known[value]
+                                except KeyError:
+                                    found = self._port_write(shape, value)
+                                return self._ordered(found) if queue else found
+                            bus.port_out(port, size, value)
+                        else:
+                            several = bytes(view[at : at + size * times])
+                            if bus is None:
+                                found = PortIo(port, size, True, times, several)
+                                return self._ordered(found) if queue else found
+                            for i in range(0, len(several), size):
+                                bus.port_out(port, size, int.from_bytes(several[i : i + size], "little"))
+                    elif times == 1:
+                        self._pending = _READ
+                        data[at] = _MASK[size]
                         if bus is None:
-                            found = _new(Mmio, (address, size, True, value))
+                            self._answer = at * size, size, False
+                            found = known[0]
                             return self._ordered(found) if queue else found
-                        bus.write(address, size, value)
+                        data[at] = bus.port_in(port, size) & _MASK[size]
                     else:
                         self._pending = _READ
-                        view[_MMIO_DATA : _MMIO_DATA + 8] = b"\xff" * 8
+                        length = size * times
+                        view[at : at + length] = _UNANSWERED[:length]
+                        if bus is None:
+                            self._answer = at, length, False
+                            found = known[0]
+                            return self._ordered(found) if queue else found
+                        for i in range(at, at + length, size):
+                            value = bus.port_in(port, size) & _MASK[size]
+                            view[i : i + size] = value.to_bytes(size, "little")
+                elif reason == 6:
+                    size = words[_MMIO_SIZE_WORD]
+                    if view[_MMIO_IS_WRITE]:
+                        self._pending = _WRITE
+                        value = quads[_MMIO_QUAD] & _MASK[size]
+                        if bus is None:
+                            found = _new(Mmio, (quads[_UNION_QUAD], size, True, value))
+                            return self._ordered(found) if queue else found
+                        bus.write(quads[_UNION_QUAD], size, value)
+                    else:
+                        self._pending = _READ
+                        quads[_MMIO_QUAD] = _ONES
                         if bus is None:
                             self._answer = _MMIO_DATA, size, False
-                            found = _new(Mmio, (address, size, False, 0))
+                            found = _new(Mmio, (quads[_UNION_QUAD], size, False, 0))
                             return self._ordered(found) if queue else found
-                        value = bus.read(address, size) & ((1 << 8 * size) - 1)
-                        view[_MMIO_DATA : _MMIO_DATA + 8] = value.to_bytes(8, "little")
+                        quads[_MMIO_QUAD] = bus.read(quads[_UNION_QUAD], size) & _MASK[size]
                 else:
                     self._pending = _NONE
                     found = self._decode(reason)
@@ -229,9 +284,27 @@ class KvmVcpu:
         finally:
             self._thread = 0
 
-    def _failed(self, view: memoryview) -> Exit | None:
-        """KVM_RUN returned -1. None: call it again."""
-        number = self._kernel.errno()
+    def _shape(self) -> _Shape:
+        """What kvm_run says of a port access without its data, which is remembered."""
+        direction, size, port, times, offset = _IO(self._view, _UNION)
+        known: dict[int, Exit] = {}
+        if not direction:
+            known[0] = PortIo(port, size, False, times)
+        data = {1: self._view, 2: self._halves, 4: self._words}[size] if times == 1 else self._view
+        shape = bool(direction), port, size, times, data, offset // data.itemsize, known
+        if len(self._shapes) < _SHAPES:
+            self._shapes[self._quads[_UNION_QUAD]] = shape
+        return shape
+
+    def _port_write(self, shape: _Shape, value: int) -> PortIo:
+        _is_write, port, size, _times, _data, _at, known = shape
+        found = PortIo(port, size, True, 1, value.to_bytes(size, "little"))
+        if len(known) < _VALUES:
+            known[value] = found
+        return found
+
+    def _failed(self, view: memoryview, number: int) -> Exit | None:
+        """KVM_RUN failed with this errno. None: call it again."""
         if number == errno.EINTR:
             if not view[_IMMEDIATE_EXIT]:
                 return None  # a signal of somebody else's
@@ -245,11 +318,11 @@ class KvmVcpu:
     def _ordered(self, found: Exit) -> Exit:
         """Coalesced writes, which came before, are returned before."""
         self._queue.append(found)
-        return self._queue.popleft()
+        return self._queue.pop(0)
 
     def _from_queue(self, bus: Bus | None) -> Exit | None:
         while self._queue:
-            found = self._queue.popleft()
+            found = self._queue.pop(0)
             if bus is None or not isinstance(found, Mmio | PortIo):
                 return found
             self._dispatch(found, bus)
@@ -314,8 +387,13 @@ class KvmVcpu:
                 code = int.from_bytes(view[_UNION : _UNION + 8], "little")
                 return FailEntry(code, "the processor refuses the guest's state", self._raw())
             case 17:
-                code, _count = _PAIR(view, _UNION)
-                return FailEntry(code, _SUBERRORS.get(code, "KVM internal error"), self._raw())
+                code, count = _PAIR(view, _UNION)
+                reason_text = _SUBERRORS.get(code, "KVM internal error")
+                if code == _EMULATION and count > 2 and view[_EMULATION_FLAGS] & 1:
+                    size = min(view[_EMULATION_BYTES], 15)
+                    code_bytes = view[_EMULATION_BYTES + 1 : _EMULATION_BYTES + 1 + size]
+                    reason_text += f": {code_bytes.hex(' ')}"
+                return FailEntry(code, reason_text, self._raw())
             case 10:
                 return None
         return Unknown(reason, self._raw())
@@ -399,14 +477,16 @@ class KvmVcpu:
 
     def _settle(self) -> None:
         """Let KVM finish the instruction of the last exit, without running another one."""
-        ioctl, fd, null, view, words, cache, *_ = self._parts
+        enter, fd, view, words, _quads, cache, *_ = self._parts
         if self._pending == _NONE:
             return
         cache.clear()
         view[_IMMEDIATE_EXIT] = 1
+        number = 0
         try:
-            result = ioctl(fd, _RUN, null)
-            number = self._kernel.errno() if result < 0 else 0
+            enter(fd, _RUN)
+        except OSError as error:
+            number = error.errno or 0
         finally:
             view[_IMMEDIATE_EXIT] = 0
             if self._kicked:
@@ -414,7 +494,7 @@ class KvmVcpu:
         self._pending, self._answer = _NONE, None
         if number not in (0, errno.EINTR, errno.EAGAIN):
             raise failure("KVM_RUN", number, f"vCPU {self.index}")
-        if not result:
+        if not number:
             # The instruction goes on (a wide or repeated access); `run` returns this one next.
             found = self._accessed(words[2])
             if found is not None:
@@ -429,15 +509,15 @@ class KvmVcpu:
                 self._pending = _WRITE
                 return PortIo(port, size, True, times, bytes(view[offset : offset + length]))
             self._pending, self._answer = _READ, (offset, length, False)
-            view[offset : offset + length] = b"\xff" * length
+            view[offset : offset + length] = _UNANSWERED[:length]
             return PortIo(port, size, False, times)
         if reason == 6:
-            address, data, size, is_write = _MMIO(view, _UNION)
+            address, value, size, is_write = _MMIO(view, _UNION)
             if is_write:
                 self._pending = _WRITE
-                return Mmio(address, size, True, int.from_bytes(data[:size], "little"))
+                return Mmio(address, size, True, value & _MASK[size])
             self._pending, self._answer = _READ, (_MMIO_DATA, size, False)
-            view[_MMIO_DATA : _MMIO_DATA + 8] = b"\xff" * 8
+            self._quads[_MMIO_QUAD] = _ONES
             return Mmio(address, size, False)
         return self._decode(reason)
 
@@ -749,7 +829,7 @@ class KvmVcpu:
         self._queue.clear()
         self._parts = (_closed, fd, None, None, None, {}, (), None, self._queue)
         self._structures.forget()
-        for view in (self._general, self._words, self._view):
+        for view in (self._general, self._halves, self._quads, self._words, self._view):
             view.release()
         self._vm.forget_vcpu(self)
         if self._ring is not None:

@@ -16,6 +16,7 @@ from vm_accel.errors import HypervisorError
 from vm_accel.exits import FailEntry, Interrupted, Shutdown, ShutdownKind, Unknown
 from vm_accel.interface import Feature, MachineConfig, MachineEvent, MachineState, VmConfig
 from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.kvm.kernel import request
 from vm_accel.kvm.vcpu import KvmVcpu
 from vm_accel.kvm.vm import KvmVm
 from vm_accel.memory import PAGE, HostMemory
@@ -27,7 +28,10 @@ from vm_accel.pc.virtio import QUEUE_NOTIFY, Function, VirtioDevice
 from vm_accel.x86 import X86Model
 from vm_core.errors import UsageError
 
-__all__ = ["COM1", "LINES", "PcMachine", "console_of"]
+__all__ = ["COM1", "IOCTLS", "LINES", "PcMachine", "console_of"]
+
+IOCTLS: Final = (request("KVM_RUN"), request("KVM_IRQ_LINE"))
+"""What a machine asks of KVM once it runs."""
 
 COM1: Final = 0x3F8
 _COM1_LINE: Final = 4
@@ -92,7 +96,7 @@ class _Board:
         self._closing = contextlib.ExitStack()
         self.parked = 0
         with contextlib.ExitStack() as stack:
-            memory = stack.enter_context(HostMemory(machine.memory_bytes))
+            memory = stack.enter_context(HostMemory(machine.memory_bytes, huge=True))
             self._ram = Ram(memory)
             self.poll = select.epoll()
             stack.callback(self.poll.close)
@@ -309,7 +313,9 @@ class PcMachine:
         if self._state not in states:
             raise UsageError(f"{what} is not possible while the machine is {self._state.value}")
 
-    def start(self) -> None:
+    def start(self, opened: Callable[[], None] | None = None) -> None:
+        """``opened`` is called when all that the machine needs is open, and none of its threads are there yet: for who confines this
+        process. What it raises, this does."""
         with self._changed:
             self._must_be("start", MachineState.STOPPED, MachineState.FAILED)
             self._tell(MachineState.STARTING)
@@ -318,6 +324,12 @@ class PcMachine:
             for console in (self._serial, self._hvc):
                 console.reopen()
             board = _Board(self)
+            if opened is not None:
+                try:
+                    opened()
+                except BaseException:
+                    board.close()
+                    raise
         except BaseException as error:
             self._release()
             self._tell(MachineState.FAILED, str(error))

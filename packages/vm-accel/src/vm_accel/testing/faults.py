@@ -22,6 +22,7 @@ class Faulty(Kernel):
         super().__init__()
         self.real = self.ioctl
         self.ioctl = self._ioctl
+        self.enter = self._enter
         self.fds: set[int] = set()
         self.mappings: dict[int, int] = {}
         self.calls: list[str] = []
@@ -48,6 +49,12 @@ class Faulty(Kernel):
         result = int(self.real(fd, number, argument))
         if result >= 0 and name in ("KVM_CREATE_VM", "KVM_CREATE_VCPU"):
             self.fds.add(result)
+        return result
+
+    def _enter(self, fd: int, number: int) -> int:
+        result = self._ioctl(fd, number, ffi.NULL)
+        if result < 0:
+            raise OSError(self.errno(), "KVM_RUN")
         return result
 
     def open(self, path: str) -> int:

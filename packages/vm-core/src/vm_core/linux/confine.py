@@ -16,7 +16,7 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vm_core.engines import ZONE, cache_directory, enter_cache_zone
 from vm_core.errors import HostError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vm_core.linux.paths import Namespace
     from vm_core.linux.process import Process
 
-__all__ = ["LEVELS", "Wall", "confine", "confine_process", "confine_worker", "walls"]
+__all__ = ["LEVELS", "Wall", "confine", "confine_machine", "confine_process", "confine_worker", "walls"]
 
 LEVELS: Final = ("auto", "strict", "off")
 """auto: what the host has, with room for all that vm can do; strict: all that is needed, or the guest does not run, and neither
@@ -46,6 +46,7 @@ _KEPT: Final = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7))
 """CHOWN, DAC_OVERRIDE, FOWNER, FSETID: what a guest that root runs may do to the files that it is shown. KILL, SETGID, SETUID: for
 its own processes."""
 _NET_BIND_SERVICE: Final = 1 << 10
+_DAC_OVERRIDE: Final = 1 << 1
 _LIMITS: Final = {4: 0, 12: 0, 13: 0, 14: 0}
 """RLIMIT_CORE, MSGQUEUE, NICE, RTPRIO by number on every machine of seccomp.MACHINES, and their value."""
 _THREAD_PATIENCE: Final = 20.0
@@ -189,6 +190,54 @@ def confine(
     """
     if level == "off":
         return []
+
+    def allow(rules: landlock.Ruleset) -> None:
+        _allow_guest(rules, namespace)
+        _allow_host(rules, readable, writable, programs)
+        if level != "strict":
+            _allow_terminals(rules)
+
+    calls = seccomp.SAMPLED if sampled else seccomp.ALLOWED
+    kept = _KEPT | (_NET_BIND_SERVICE if net else 0)
+    os.register_at_fork(after_in_child=_refuse_new_code)
+    return _confine(
+        level,
+        allow,
+        lambda machine: seccomp.assemble(calls, machine, net=net, unix=level != "strict", ioctls=ioctls),
+        net=net,
+        capabilities=kept,
+    )
+
+
+def confine_machine(*, level: str, ioctls: Iterable[int]) -> list[str]:
+    """Hold this process, for ever, to being one machine whose files, consoles and hypervisor are open: it may use these, have memory and
+    threads, and read what Python loads late. ``ioctls`` are the requests that it still has for the hypervisor. Returns the names of
+    the walls that stand; nothing is done at level "off". Raises HostError at "strict" if something that is needed is missing here.
+
+    It must be called before there are other threads.
+    """
+    if level == "off":
+        return []
+    return _confine(
+        level,
+        lambda rules: _allow_host(rules, (), (), ()),
+        lambda machine: seccomp.assemble(
+            seccomp.MACHINE, machine, unix=False, ioctls=ioctls, alone=os.getpid()
+        ),
+        # A user's Python that root runs may lie in a directory that others cannot read.
+        capabilities=_DAC_OVERRIDE,
+    )
+
+
+def _confine(
+    level: str,
+    allow: Callable[[landlock.Ruleset], None],
+    filtered: Callable[[str], list[seccomp.Insn]],
+    *,
+    capabilities: int,
+    net: bool = False,
+) -> list[str]:
+    """The walls: ``allow`` names the files, ``filtered`` makes the filter for a kind of host."""
     alone = _join_threads()
     made, missing = [], []
 
@@ -199,17 +248,13 @@ def confine(
             missing.append(f"{name}: {os.strerror(-result)}")
 
     _limit_resources()
-    _drop_capabilities(net=net)
+    _drop_capabilities(capabilities)
     stands("no-new-privs", _prctl(_PR_SET_NO_NEW_PRIVS, 1))
     # Not for the process that LLVM runs in: libffi's closures, which llvmlite has, may be in such memory.
     stands("mdwe", _refuse_new_code(), needed=False)
-    os.register_at_fork(after_in_child=_refuse_new_code)
     try:
         with landlock.ruleset(net=net) as rules:
-            _allow_guest(rules, namespace)
-            _allow_host(rules, readable, writable, programs)
-            if level != "strict":
-                _allow_terminals(rules)
+            allow(rules)
             everyone = rules.restrict()
     except OSError as error:
         stands("landlock", -(error.errno or 1))
@@ -217,11 +262,8 @@ def confine(
         made.append("landlock")
         if not alone and not everyone:
             missing.append("landlock: threads of vm were there already")
-    machine = os.uname().machine
     if seccomp.available():
-        calls = seccomp.SAMPLED if sampled else seccomp.ALLOWED
-        program = seccomp.assemble(calls, machine, net=net, unix=level != "strict", ioctls=ioctls)
-        stands("seccomp", seccomp.install(program))
+        stands("seccomp", seccomp.install(filtered(os.uname().machine)))
     else:
         missing.append("seccomp: not available")
     if missing and level == "strict":
@@ -267,10 +309,9 @@ def _limit_resources() -> None:
         _libc.setrlimit(ctypes.c_int(number), pair)
 
 
-def _drop_capabilities(*, net: bool) -> None:
-    """Of root's powers, keep those over files (and low ports, with ``net``)."""
+def _drop_capabilities(kept: int) -> None:
+    """Of root's powers, keep those of these bits."""
     machine = os.uname().machine
-    kept = _KEPT | (_NET_BIND_SERVICE if net else 0)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
     data = ctypes.create_string_buffer(24)
     # SAFETY: version 3 has a header of 8 bytes and two blocks of 12; both buffers live until the call has returned.

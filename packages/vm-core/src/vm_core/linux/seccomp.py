@@ -24,6 +24,7 @@ from vm_core.hints import Final
 __all__ = [
     "ALLOWED",
     "FORBIDDEN",
+    "MACHINE",
     "MACHINES",
     "SAMPLED",
     "WORKER",
@@ -86,6 +87,10 @@ _TEXT: Final = {
     "sampling": """
         timer_create:222:107 timer_settime:223:110 timer_delete:226:111
     """,
+    # What the C library takes for an epoll that changes no mask.
+    "machines": """
+        epoll_wait:232:-
+    """,
     "forbidden": """
         ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 process_madvise:440:440 pidfd_getfd:438:438
         kcmp:312:272 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51 move_mount:429:429 open_tree:428:428
@@ -121,6 +126,13 @@ FORBIDDEN: Final = _names("forbidden")
 """What ends the process: no part of vm calls them, and an attacker would."""
 WORKER: Final = _names("python")
 """What a process that only runs LLVM may call, once LLVM is loaded."""
+MACHINE: Final = WORKER | _names("machines") | {
+    "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "fsync", "fdatasync", "fcntl", "ioctl",
+    "openat", "getdents64", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2",
+    "readlink", "readlinkat", "getcwd", "poll", "ppoll", "epoll_ctl", "epoll_pwait", "clone", "kill", "tgkill",
+    "getuid", "geteuid", "getgid", "getegid", "gettimeofday", "clock_getres",
+}  # fmt: skip
+"""What the process of a whole machine may call: its disks, consoles and KVM are open, and Python loads a module now and then."""
 
 MACHINES: Final = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1), "riscv64": (0xC000_00F3, 1)}
 """AUDIT_ARCH_* of a host, and which of a name's numbers is its own."""
@@ -153,6 +165,10 @@ _PRCTLS: Final = (1, 2, 3, 4, 15, 16, 21, 22, 23, 36, 37, 38, 39, 65, 66, 0x5356
 """PDEATHSIG, DUMPABLE, NAME, SECCOMP, CAPBSET_READ, CHILD_SUBREAPER, NO_NEW_PRIVS, MDWE, VMA: set and get."""
 _NAMESPACES: Final = 0x7E02_0000
 """The CLONE_NEW* flags of clone."""
+_THREAD: Final = 0x0001_0000
+"""CLONE_THREAD."""
+_WRITES: Final = 0o1103
+"""O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
 _UNIX: Final = (1,)
 _FAMILIES: Final = (1, 2, 10, 16)
 """AF_UNIX; with ``--net`` AF_INET, AF_INET6 and AF_NETLINK too."""
@@ -175,10 +191,12 @@ def _one_of(argument: int, values: Iterable[int], otherwise: int) -> list[Insn]:
     return [*out, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, ALLOW)]
 
 
-def _checks(names: Iterable[str], *, net: bool, ioctls: Iterable[int] = ()) -> dict[str, list[Insn]]:
+def _checks(
+    names: Iterable[str], *, net: bool, ioctls: Iterable[int] = (), alone: int | None = None
+) -> dict[str, list[Insn]]:
     """Those of the calls that are allowed only with some arguments, and the instructions that decide."""
     checks = {
-        "ioctl": _one_of(1, (*_IOCTLS, *(_NET_IOCTLS if net else ()), *ioctls), _ERRNO | errno.ENOTTY),
+        "ioctl": _one_of(1, (*ioctls, *_IOCTLS, *(_NET_IOCTLS if net else ())), _ERRNO | errno.ENOTTY),
         "prctl": _one_of(0, _PRCTLS, _ERRNO | errno.EINVAL),
         # Limits of another process of the same user are not the guest's to set.
         "prlimit64": _one_of(0, (0,), _ERRNO | errno.EPERM),
@@ -195,6 +213,22 @@ def _checks(names: Iterable[str], *, net: bool, ioctls: Iterable[int] = ()) -> d
             (_RETURN, 0, 0, ALLOW),
         ],
     }
+    if alone is not None:
+        checks["kill"] = checks["tgkill"] = _one_of(0, (alone,), _ERRNO | errno.EPERM)
+        checks["clone"] = [
+            (_LOAD, 0, 0, _ARGS),
+            (_ANY_BIT, 1, 0, _THREAD),
+            (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+            (_ANY_BIT, 0, 1, _NAMESPACES),
+            (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+            (_RETURN, 0, 0, ALLOW),
+        ]
+        checks["openat"] = [
+            (_LOAD, 0, 0, _ARGS + 16),
+            (_ANY_BIT, 0, 1, _WRITES),
+            (_RETURN, 0, 0, _ERRNO | errno.EACCES),
+            (_RETURN, 0, 0, ALLOW),
+        ]
     return {name: checks[name] for name in checks if name in names}
 
 
@@ -205,15 +239,17 @@ def assemble(
     net: bool = False,
     unix: bool = True,
     ioctls: Iterable[int] = (),
+    alone: int | None = None,
 ) -> list[Insn]:
     """The filter that allows ``names`` on a machine of MACHINES: with ``net``, all sockets that vm has a use for, else those
     that have a path, and without ``unix`` only pairs. A path in an address is where a filter cannot see it.
-    ``ioctls`` are further requests, for descriptors that an engine has open."""
+    ``ioctls`` are further requests, for descriptors that an engine has open. ``alone``, the process's own number: it makes threads,
+    no processes, sends signals to itself only, and opens files for reading only."""
     names = frozenset(names)
     if not net and not unix:
         names -= ADDRESSED
     audit, _ = MACHINES[machine]
-    checks = _checks(names, net=net, ioctls=ioctls)
+    checks = _checks(names, net=net, ioctls=ioctls, alone=alone)
     # First what may come often (the others are cached by the kernel), then the search.
     out: list[Insn] = [
         (_LOAD, 0, 0, _ARCH),
@@ -264,7 +300,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-_SET_MODE_FILTER, _GET_ACTION_AVAIL, _TSYNC = 1, 2, 1
+_SET_MODE_FILTER, _GET_ACTION_AVAIL, _TSYNC, _SPEC_ALLOW = 1, 2, 1, 4
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -290,6 +326,11 @@ def install(program: Iterable[Insn]) -> int:
     raw = pack(program)
     buffer = ctypes.create_string_buffer(raw, len(raw))
     fprog = _Program(len(raw) // 8, ctypes.addressof(buffer))
-    result = _seccomp(_SET_MODE_FILTER, _TSYNC, ctypes.byref(fprog))
+    # Before Linux 5.16 a filter turns two mitigations on, of speculative store bypass and of indirect branches between threads, and what
+    # runs behind it is slower. Later kernels leave that to the administrator, as we do: side channels are not promised
+    # (docs/security.md). The flag is of Linux 4.17.
+    result = _seccomp(_SET_MODE_FILTER, _TSYNC | _SPEC_ALLOW, ctypes.byref(fprog))
+    if result == -errno.EINVAL:
+        result = _seccomp(_SET_MODE_FILTER, _TSYNC, ctypes.byref(fprog))
     # A positive number is the thread that has a filter of its own which is not an ancestor of this one.
     return -errno.EBUSY if result > 0 else result
