@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -418,3 +419,44 @@ def test_wrong_use_of_a_guest_is_told(programs: Path, service: Guest) -> None:
         Guest([str(programs / "service-static")], ready="nowhere")
     with pytest.raises(GuestEnded):
         Guest([str(programs / "service-static")], ready="forever", stdio=(None, None, None))
+
+
+@pytest.mark.kvm
+def test_memory_slots_follow_what_is_mapped(kvm: Kvm) -> None:
+    """KVM keeps ten bytes for each page of a slot, whether it is used or not."""
+    engine, memory, cpu = _machine("mov rax, [rsi]; mov [rsi], rax; syscall")
+    with memory:
+
+        def touches(address: int) -> None:
+            cpu["rsi"], cpu.pc = address, 0x10000  # type: ignore[index, attr-defined]
+            assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+
+        assert len(engine._slots) == 1
+        memory.map(0x4000_0000, PAGE, Prot.RW)
+        touches(0x4000_0000)
+        memory.map(0x4000_1000, 16 * PAGE, Prot.RW)
+        touches(0x4000_8000)
+        assert len(engine._slots) == 2
+        memory.map(0x8000_0000, 1 << 30, Prot.NONE)
+        assert len(engine._slots) == 2
+        memory.protect(0x8800_0000, PAGE, Prot.RW)
+        touches(0x8800_0000)
+        assert len(engine._slots) == 3
+        memory.protect(0x8000_0000, 1 << 30, Prot.RW)  # around the slot that is there
+        touches(0x8000_0000)
+        touches(0xBFFF_F000)
+        assert len(engine._slots) == 5
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_a_closed_engine_is_forgotten(kvm: Kvm) -> None:
+    """What waits for a thread's end does not hold the engine, and with it all of the guest."""
+    engine, memory, cpu = _machine("syscall")
+    engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+    engine.close()
+    memory.close()
+    gone = weakref.ref(engine)
+    del engine, memory, cpu
+    gc.collect()
+    assert gone() is None

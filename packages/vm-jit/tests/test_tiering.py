@@ -294,10 +294,15 @@ def test_what_llvm_may_cost_depends_on_what_it_has_saved(monkeypatch: pytest.Mon
 
     assert account.affords(tiering._DEBT)
     assert not account.affords(1.0)
+    note(0.5, 50, 0)  # from here on
     note(1.0, 100, 0)  # still decoding
     note(2.0, 1_100, 0)  # the baseline tier: a millisecond each
     note(2.01, 1_100, 0)  # too short to measure
     note(9.0, 9_000, 0, vcpu=8)  # another one
+    other = threading.Thread(target=note, args=(2.02, 1_100, 0))  # in another thread, whose time is its own
+    other.start()
+    other.join()
+    note(2.0, 1_100, 0)
     note(3.0, 1_600, 100)  # another part of the program, where it is slower
     assert account.saved == 0.0
     note(4.0, 4_600, 3_000)

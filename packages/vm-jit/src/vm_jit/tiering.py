@@ -162,7 +162,7 @@ class Account:
     The gain is what the guest's thread would have needed in the baseline tier for what it does. Where several vCPUs report, the
     one that reported first is measured."""
 
-    __slots__ = ("_base", "_last", "_vcpu", "compiled", "saved", "spent")
+    __slots__ = ("_base", "_last", "_thread", "_vcpu", "compiled", "saved", "spent")
 
     def __init__(
         self, spent: float = 0.0, saved: float = 0.0, compiled: float = 0.0, base: float = 0.0
@@ -170,7 +170,11 @@ class Account:
         self.spent, self.saved = spent, saved
         self.compiled = compiled  # instructions
         self._base = base  # of an instruction in the baseline tier; 0 until that is known
-        self._vcpu = 0
+        self.rest()
+
+    def rest(self) -> None:
+        """What is measured next is not what was measured last."""
+        self._vcpu = self._thread = 0
         self._last = (0.0, 0, 0)  # processor time, instructions, and how many of them in regions
 
     def balance(self) -> tuple[float, float, float, float]:
@@ -179,10 +183,13 @@ class Account:
 
     def note(self, vcpu: int, retired: int, optimised: int) -> None:
         """A vCPU, which runs in this thread, has done so many instructions in all, and in regions."""
-        if self._vcpu not in (0, vcpu):
-            return
-        self._vcpu = vcpu
+        thread = threading.get_ident()
         now, last = (time.thread_time(), retired, optimised), self._last
+        if self._vcpu == 0 or (self._vcpu == vcpu and self._thread != thread):
+            self._vcpu, self._thread, self._last = vcpu, thread, now
+            return
+        if self._vcpu != vcpu:
+            return
         seconds, instructions, fast = (one - other for one, other in zip(now, last, strict=True))
         if seconds < _WINDOW:
             return
@@ -376,6 +383,7 @@ class Tiering:
         self._thread = None
         self._compiler = None
         self._begin = time.perf_counter()
+        self.account.rest()
         for _, block in self.retired:
             self.code.free(block)
         self.retired = []
