@@ -46,11 +46,11 @@ _SHARE: Final = 0.5
 """LLVM's time, over the first second of the run: no program pays much more for it than it can gain."""
 _MORE: Final = 0.25
 """The same for the time behind that; and for what waits when a program has ended for the first time, over the whole run."""
-_FIRST: Final = 0.2
+_FIRST: Final = 0.3
 """What LLVM may take at first, in seconds,"""
-_ALWAYS: Final = 0.05
+_ALWAYS: Final = 0.1
 """this part of the run's time, and"""
-_REINVESTED: Final = 0.3
+_REINVESTED: Final = 0.4
 """this part of the time that its code has saved."""
 _DEBT: Final = 0.4
 """So many seconds more for one region."""
