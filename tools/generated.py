@@ -97,6 +97,9 @@ ACCELERATORS = (
     ("HVF", "x86_64", "declared from the public documentation only"),
     ("VZ", "aarch64", "selector-checked: `tests/test_vz.py`"),
     ("VZ", "x86_64", "selector-checked: `tests/test_vz.py`"),
+    ("none", "x86_64", ""),
+    ("none", "aarch64", ""),
+    ("none", "riscv64", ""),
 )
 
 
@@ -122,6 +125,8 @@ def accelerators() -> str:
         evidence = "ABI-simulated"
         if best["provenance"] == "hardware":
             evidence = f"executed: {best['host']['system']} on {best['host']['machine']}"
+        if best["provenance"] == "software":
+            evidence = "executed by vm's own engines, on any host"
         lines.append(f"| {name} | {isa} | {evidence} | {', '.join(counts)} |")
     return "\n".join(lines)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from vm_accel.hvf import Hvf
 from vm_accel.interface import Feature, Hypervisor
 from vm_accel.kvm.host import flavour
 from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.software import Software
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx
 
@@ -22,6 +26,21 @@ def kvm() -> Iterator[Kvm]:
         pytest.skip(f"KVM cannot be used here: {found.reason}")
     with Kvm() as hypervisor:
         yield hypervisor
+
+
+@pytest.fixture(scope="session")
+def programs(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs, static and dynamic, made with the host's compiler."""
+    if platform.machine() != "x86_64" or (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
+        pytest.skip("needs a C compiler on an x86-64 host")
+    out = tmp_path_factory.mktemp("programs")
+    for source in sorted(Path(__file__).with_name("programs").glob("*.c")):
+        for kind, flags in (("dynamic", ()), ("static", ("-static",))):
+            target = out / f"{source.stem}-{kind}"
+            subprocess.run(
+                [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
+            )
+    return out
 
 
 class SimulatedWhpx(Whpx):
@@ -55,14 +74,40 @@ def hvf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
     yield from _simulated("hvf", Hvf, tmp_path_factory.mktemp("hvf"))
 
 
-@pytest.fixture(params=["kvm", "whpx", "hvf"])
-def hypervisor(request: pytest.FixtureRequest) -> Hypervisor:
+_SOFTWARE = (
+    "none-x86_64-jit", "none-x86_64-interp",
+    "none-aarch64-jit", "none-aarch64-reference",
+    "none-riscv64-jit", "none-riscv64-reference",
+)  # fmt: skip
+"""vm's own engines. The reference executor takes minutes for all snippets of x86-64."""
+
+
+@pytest.fixture(scope="session")
+def software() -> Iterator[Callable[[str], Software]]:
+    """By name, each opened once."""
+    opened: dict[str, Software] = {}
+
+    def get(name: str) -> Software:
+        if name not in opened:
+            _, isa, engine = name.split("-")
+            opened[name] = Software(isa=isa, engine=engine)
+        return opened[name]
+
+    yield get
+    for each in opened.values():
+        each.close()
+
+
+@pytest.fixture(params=["kvm", "whpx", "hvf", *_SOFTWARE])
+def hypervisor(request: pytest.FixtureRequest, software: Callable[[str], Software]) -> Hypervisor:
     """Every vCPU back end that can run here; the conformance suite takes each."""
+    if request.param in _SOFTWARE:
+        return software(request.param)
     made: Hypervisor = request.getfixturevalue(request.param)
     return made
 
 
-_ISAS = {"whpx": "x86_64", "hvf": "aarch64"}
+_ISAS = {"whpx": "x86_64", "hvf": "aarch64", **{name: name.split("-")[1] for name in _SOFTWARE}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

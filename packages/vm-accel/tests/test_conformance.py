@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vm_accel.interface import Hypervisor
-from vm_accel.testing.checks import CHECKS, Check, lacking
+from vm_accel.testing.check import Check, lacking
+from vm_accel.testing.checks import CHECKS
 from vm_accel.testing.conformance import Mismatch, applicable, assemble, guest, missing, run_snippet
 from vm_accel.testing.snippets import CODE, SNIPPETS, Snippet
 

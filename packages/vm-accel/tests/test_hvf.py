@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import struct
 import threading
@@ -11,10 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cffi
 import keystone
 import pytest
 
+from vm_accel.arm64_registers import packed
 from vm_accel.completion import Fault
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.exits import (
@@ -32,9 +31,10 @@ from vm_accel.exits import (
     SysRegSpace,
     Timer,
 )
-from vm_accel.hvf import Hvf, HvfVm, abi
+from vm_accel.hvf import Hvf, HvfVm
 from vm_accel.hvf.vcpu import HvfVcpu
 from vm_accel.interface import Feature, VmConfig
+from vm_accel.testing.scenes import Bus, Ram
 from vm_accel.testing.simulators import build, lacking
 from vm_core.errors import UsageError
 
@@ -43,32 +43,6 @@ pytestmark = pytest.mark.skipif(bool(lacking("hvf")), reason=lacking("hvf"))
 CODE, DATA, STACK, DEVICE = 0x4000_0000, 0x4000_8000, 0x4000_C000, 0x900_0000
 RAM = 0x10000
 PSCI_ON, PSCI_OFF, SYSTEM_OFF, SYSTEM_RESET = 0xC400_0003, 0x8400_0002, 0x8400_0008, 0x8400_0009
-
-
-class Ram:
-    """Memory of the test's own, aligned to 16 KiB as HVF wants it."""
-
-    def __init__(self, size: int) -> None:
-        self.map = mmap.mmap(-1, size + 0x4000)
-        self.size, self.held = size, 0
-        ffi = cffi.FFI()
-        start = int(ffi.cast("uintptr_t", ffi.from_buffer(self.map)))
-        self.skip = -start % 0x4000
-        self.address = start + self.skip
-
-    def put(self, guest: int, data: bytes) -> None:
-        at = guest - CODE + self.skip
-        self.map[at : at + len(data)] = data
-
-    def hold(self) -> None:
-        self.held += 1
-
-    def release(self) -> None:
-        self.held -= 1
-
-    def get(self, guest: int, size: int) -> bytes:
-        at = guest - CODE + self.skip
-        return self.map[at : at + size]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +59,7 @@ def hypervisor(simulator: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hvf
 
 @pytest.fixture
 def ram() -> Ram:
-    return Ram(RAM)
+    return Ram(RAM, CODE)
 
 
 @pytest.fixture
@@ -247,29 +221,9 @@ def test_an_unanswered_read_is_all_ones(vm: HvfVm, ram: Ram) -> None:
         vcpu.complete(1)
 
 
-class Recorder:
-    """A bus that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[object, ...]] = []
-
-    def read(self, address: int, size: int) -> int:
-        self.seen.append(("r", address, size))
-        return 0x1111_1111_1111_1111
-
-    def write(self, address: int, size: int, value: int) -> None:
-        self.seen.append(("w", address, size, value))
-
-    def port_in(self, port: int, size: int) -> int:
-        raise AssertionError
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        raise AssertionError
-
-
 def test_a_bus_is_called_inside_the_run(vm: HvfVm, ram: Ram) -> None:
     vcpu = started(vm, ram, "ldr w0, [x1]; add w0, w0, #1; str w0, [x1, #4]; stp x0, x1, [x1]", x1=DEVICE)
-    bus = Recorder()
+    bus = Bus()
     assert isinstance(vcpu.run(bus), Halt)
     assert bus.seen == [
         ("r", DEVICE, 4),
@@ -369,7 +323,7 @@ def test_a_cpu_that_is_off_can_be_kicked(vm: HvfVm, ram: Ram) -> None:
 
 def test_system_registers(vm: HvfVm, ram: Ram) -> None:
     # S3_3_C15_C2_0, which nobody knows
-    number = abi.system_register(3, 3, 15, 2, 0)
+    number = packed(3, 3, 15, 2, 0)
     vcpu = started(vm, ram, "mrs x3, s3_3_c15_c2_0; msr s3_3_c15_c2_0, x4", x4=0x99)
     assert vcpu.run() == SysReg(SysRegSpace.AARCH64, number, False)
     vcpu.complete(0x42)
@@ -462,7 +416,7 @@ def test_the_log_of_written_pages(hypervisor: Hvf, ram: Ram) -> None:
 
 
 def test_read_only_memory(vm: HvfVm, ram: Ram) -> None:
-    rom = Ram(0x4000)
+    rom = Ram(0x4000, CODE)
     rom.put(CODE, b"\x2a")
     vm.map(0x8000_0000, rom, writable=False)
     vcpu = started(vm, ram, "ldrb w0, [x1]; strb w2, [x1]", x1=0x8000_0000, x2=7)
@@ -472,7 +426,7 @@ def test_read_only_memory(vm: HvfVm, ram: Ram) -> None:
     vm.unmap(0x8000_0000)
     vcpu["pc"] = CODE
     assert vcpu.run() == Mmio(0x8000_0000, 1, False)
-    with pytest.raises(UsageError, match="16 KiB"):
+    with pytest.raises(UsageError, match="pages of 16384 bytes"):
         vm.map(0x8000_1000, rom)
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import VmConfig
-from vm_accel.kvm import kernel as kernel_module
 from vm_accel.kvm.abi import Capability
 from vm_accel.kvm.hypervisor import Kvm
-from vm_accel.kvm.kernel import Kernel, ffi, request
+from vm_accel.kvm.kernel import ffi, request
 from vm_accel.memory import HostMemory
 from vm_accel.testing.conformance import assemble, prepare_x86
+from vm_accel.testing.faults import NAMES, Faulty
 from vm_accel.testing.snippets import CODE
 from vm_accel.user.engine import KvmEngine
 from vm_core import isa
@@ -24,75 +24,6 @@ from vm_core.errors import EngineUnavailable, VmError
 from vm_core.memory import PAGE, GuestMemory, Prot
 
 pytestmark = pytest.mark.kvm
-
-_NAMES = {number: name for name, number in kernel_module._REQUESTS.items()}
-
-
-class Faulty(Kernel):
-    """The real kernel, except for one call. Keeps account of what is open and mapped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.real = self.ioctl
-        self.ioctl = self._ioctl
-        self.enter = self._enter
-        self.fds: set[int] = set()
-        self.mappings: dict[int, int] = {}
-        self.calls: list[str] = []
-        self.fail_at: int | None = None
-        self.fail_with = errno.EPERM
-        self.answers: dict[str, Callable[[int, Any], int]] = {}
-        self._number = 0
-
-    def errno(self) -> int:
-        return self._number or super().errno()
-
-    def _fails(self, name: str) -> bool:
-        self.calls.append(name)
-        self._number = self.fail_with if len(self.calls) - 1 == self.fail_at else 0
-        return bool(self._number)
-
-    def _ioctl(self, fd: int, number: int, argument: Any) -> int:
-        # x86's KVM_SET_TSC_KHZ and the like share numbers with nothing; PIT2 and EVENTS differ in size.
-        name = _NAMES[number]
-        if self._fails(name):
-            return -1
-        if name in self.answers:
-            return self.answers[name](fd, argument)
-        result = int(self.real(fd, number, argument))
-        if result >= 0 and name in ("KVM_CREATE_VM", "KVM_CREATE_VCPU"):
-            self.fds.add(result)
-        return result
-
-    def _enter(self, fd: int, number: int) -> int:
-        result = self._ioctl(fd, number, ffi.NULL)
-        if result < 0:
-            raise OSError(self.errno(), "KVM_RUN")
-        return result
-
-    def open(self, path: str) -> int:
-        if self._fails("open"):
-            return -1
-        fd = super().open(path)
-        if fd >= 0:
-            self.fds.add(fd)
-        return fd
-
-    def close(self, fd: int) -> int:
-        self.fds.remove(fd)
-        return super().close(fd)
-
-    def mmap(self, fd: int, size: int, offset: int) -> Any:
-        if self._fails("mmap"):
-            return ffi.cast("void *", -1)
-        pointer = super().mmap(fd, size, offset)
-        if int(ffi.cast("intptr_t", pointer)) != -1:
-            self.mappings[int(ffi.cast("uintptr_t", pointer))] = size
-        return pointer
-
-    def munmap(self, pointer: Any, size: int) -> int:
-        assert self.mappings.pop(int(ffi.cast("uintptr_t", pointer))) == size
-        return super().munmap(pointer, size)
 
 
 def scenario(kernel: Faulty) -> None:
@@ -163,7 +94,7 @@ _ELSEWHERE = {
 
 
 def test_the_scenario_makes_every_call(calls: list[str]) -> None:
-    assert set(_NAMES.values()) - set(calls) <= _ELSEWHERE
+    assert set(NAMES.values()) - set(calls) <= _ELSEWHERE
     assert {"KVM_GET_XSAVE", "KVM_GET_XSAVE2"} & set(calls)
 
 

@@ -245,6 +245,36 @@ def test_a_read_is_answered_in_the_shared_page() -> None:
     assert page[0][:2] == b"\xff\xff"
 
 
+@pytest.mark.parametrize("change", [False, True])
+def test_registers_behind_an_access_come_from_a_run_that_does_not_enter(change: bool) -> None:
+    """KVM writes them when it finishes the access, which is at the next KVM_RUN."""
+    hypervisor, kernel = opened("aarch64")
+    vcpu = hypervisor.create_vm().create_vcpu()
+    kernel.exits = [mmio(0x900_0000, 2, None), mmio(0x900_0000, 2, 7), mmio(0x900_0000, 2, 8)]
+    vcpu.run()
+    kernel.asked.clear()
+    assert vcpu["x1"] == 0
+    assert kernel.asked == ["KVM_GET_ONE_REG"]  # it waits: they are those of before
+    vcpu.complete(5)
+    kernel.asked.clear()
+    if change:
+        vcpu.set_registers({"x1": 3})
+        assert kernel.asked == ["KVM_RUN", "KVM_SET_ONE_REG"]
+    else:
+        assert vcpu["x1"] == 0
+        assert kernel.asked == ["KVM_RUN", "KVM_GET_ONE_REG"]
+    vcpu["x2"] = 1
+    assert kernel.asked.count("KVM_RUN") == 1
+    vcpu.run()
+    kernel.asked.clear()
+    assert vcpu["pc"] == 0
+    assert kernel.asked == ["KVM_RUN", "KVM_GET_ONE_REG"]  # also behind a write, for the pc
+    vcpu.run()
+    kernel.asked.clear()
+    vcpu.save()
+    assert kernel.asked[0] == "KVM_RUN"
+
+
 def test_kicks() -> None:
     hypervisor, kernel = opened("aarch64")
     vcpu = hypervisor.create_vm().create_vcpu()

@@ -53,8 +53,21 @@ def test_a_named_one_must_be_there(host: dict[str, Availability]) -> None:
 def test_none_asks_nobody(host: dict[str, Availability]) -> None:
     host.clear()
     assert vm_accel.choose("none").name == "none"
+
+
+def test_none_is_vms_own_engines_for_who_asks(
+    host: dict[str, Availability], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host["kvm"] = _NO
+    with vm_accel.open_hypervisor("none") as hypervisor:
+        assert hypervisor.name == "none"
+    monkeypatch.setenv("VM_ACCEL", "none")
+    with vm_accel.open_hypervisor() as hypervisor:
+        assert hypervisor.name == "none"
+    with pytest.raises(AcceleratorUnavailable):
+        vm_accel.open_hypervisor("auto")
     with pytest.raises(AcceleratorUnavailable, match="not wanted"):
-        vm_accel.open_hypervisor("none")
+        vm_accel.open_machines("none")
 
 
 def test_the_variable_is_the_default(host: dict[str, Availability], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from vm_accel.exits import Halt
 from vm_accel.hvf import Hvf
 from vm_accel.interface import Hypervisor
 from vm_accel.kvm.hypervisor import Kvm
+from vm_accel.software import Software
+from vm_accel.testing.conformance import assemble
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx, vcpu
 
@@ -32,11 +34,14 @@ BACKENDS = [
     ("isa", "name"), [(isa, name) for isa, rows in selftest.CODE.items() for name in rows]
 )
 def test_the_code_is_what_the_text_says(isa: str, name: str) -> None:
+    text, code = selftest.CODE[isa][name]
+    if isa == "riscv64":
+        assert assemble(text, isa, "supervisor").hex() == code
+        return
     kind, mode, base = {
         "x86_64": (keystone.KS_ARCH_X86, keystone.KS_MODE_64, 0x4000),
         "aarch64": (keystone.KS_ARCH_ARM64, keystone.KS_MODE_LITTLE_ENDIAN, 0x4000_0000),
     }[isa]
-    text, code = selftest.CODE[isa][name]
     assert bytes(keystone.Ks(kind, mode).asm(text, base)[0]).hex() == code
 
 
@@ -67,6 +72,18 @@ def test_on_this_machine(kvm: Kvm) -> None:
     assert {(one.name, one.result) for one in outcomes} == {
         (c["name"], c["result"]) for c in recorded["checks"]
     }
+
+
+@pytest.mark.parametrize("isa", ["x86_64", "aarch64", "riscv64"])
+def test_on_vms_own_engines(isa: str) -> None:
+    with Software(isa=isa) as hypervisor:
+        outcomes = selftest.run(hypervisor)
+    recorded = json.loads((RECORDED / f"none-{isa}.json").read_text())
+    assert recorded["provenance"] == "software"
+    assert [(one.name, one.result, one.message) for one in outcomes] == [
+        (c["name"], c["result"], c["message"]) for c in recorded["checks"]
+    ]
+    assert {one.result for one in outcomes} <= {"passed", "skipped"}
 
 
 def test_the_conformance_suite_is_a_part(hvf: Hvf) -> None:

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,23 +27,6 @@ from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.linux.abi import abi_of
 from vm_core.memory import PAGE, GuestMemory, Prot
 from vm_core.runner import RunResult, run
-
-PROGRAMS = Path(__file__).with_name("programs")
-
-
-@pytest.fixture(scope="session")
-def build(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs, static and dynamic, made with the host's compiler."""
-    if platform.machine() != "x86_64" or (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
-        pytest.skip("needs a C compiler on an x86-64 host")
-    out = tmp_path_factory.mktemp("programs")
-    for source in sorted(PROGRAMS.glob("*.c")):
-        for kind, flags in (("dynamic", ()), ("static", ("-static",))):
-            target = out / f"{source.stem}-{kind}"
-            subprocess.run(
-                [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
-            )
-    return out
 
 
 def _run(*words: str | Path, **options: object) -> RunResult:
@@ -63,8 +47,8 @@ def test_the_stubs_are_what_their_sources_say() -> None:
 @pytest.mark.kvm
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 @pytest.mark.parametrize("name", ["faults", "processes"])
-def test_a_program_does_what_it_does_on_the_host(build: Path, name: str, kind: str) -> None:
-    program = build / f"{name}-{kind}"
+def test_a_program_does_what_it_does_on_the_host(programs: Path, name: str, kind: str) -> None:
+    program = programs / f"{name}-{kind}"
     native = subprocess.run([program], capture_output=True, check=False)
     found = _run(program, trust=True)
     assert found.stdout.decode() == native.stdout.decode()
@@ -86,7 +70,7 @@ def test_programs_of_the_host_run_unmodified(kvm: Kvm) -> None:
 
 
 @pytest.mark.kvm
-def test_a_loop_without_system_calls_ends_by_the_timeout(build: Path, tmp_path: Path) -> None:
+def test_a_loop_without_system_calls_ends_by_the_timeout(programs: Path, tmp_path: Path) -> None:
     source = tmp_path / "loop.c"
     source.write_text("int main(void) { for (volatile long i = 0;; i++); }\n")
     subprocess.run(["cc", "-O1", source, "-o", tmp_path / "loop"], check=True)
@@ -96,7 +80,7 @@ def test_a_loop_without_system_calls_ends_by_the_timeout(build: Path, tmp_path: 
 
 
 @pytest.mark.kvm
-def test_a_fault_that_nobody_handles_kills(build: Path, tmp_path: Path) -> None:
+def test_a_fault_that_nobody_handles_kills(programs: Path, tmp_path: Path) -> None:
     source = tmp_path / "die.c"
     source.write_text("int main(void) { *(volatile int *)24 = 1; }\n")
     subprocess.run(["cc", "-O1", source, "-o", tmp_path / "die"], check=True)
@@ -233,9 +217,9 @@ def test_without_a_device_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.kvm
-def test_what_counts_instructions_is_refused(build: Path) -> None:
+def test_what_counts_instructions_is_refused(programs: Path) -> None:
     with pytest.raises(UsageError, match="fuel"):
-        _run(build / "faults-static", fuel=100)
+        _run(programs / "faults-static", fuel=100)
 
 
 def test_page_table_entries_follow_the_permission_table() -> None:
@@ -324,9 +308,9 @@ def test_memory_goes_from_all_threads_at_once(kvm: Kvm) -> None:
 
 
 @pytest.fixture(params=["static", "dynamic"])
-def service(build: Path, request: pytest.FixtureRequest) -> Iterator[Guest]:
+def service(programs: Path, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """An initialised guest, before its main."""
-    with Guest([str(build / f"service-{request.param}")], sysroot="/", stdio=(None, None, None)) as guest:
+    with Guest([str(programs / f"service-{request.param}")], sysroot="/", stdio=(None, None, None)) as guest:
         yield guest
 
 
@@ -394,9 +378,9 @@ def test_a_call_that_does_not_return_leaves_a_guest_that_can_be_reset(service: G
 
 
 @pytest.mark.kvm
-def test_a_guest_leaves_nothing_behind(build: Path) -> None:
+def test_a_guest_leaves_nothing_behind(programs: Path) -> None:
     def use(*, end: bool) -> None:
-        with Guest([str(build / "service-static")], stdio=(None, None, None)) as guest:
+        with Guest([str(programs / "service-static")], stdio=(None, None, None)) as guest:
             guest.snapshot()
             guest.call("count")
             if end:
@@ -426,12 +410,53 @@ def test_the_same_page_is_reset_each_time_it_is_written(service: Guest) -> None:
 
 
 @pytest.mark.kvm
-def test_wrong_use_of_a_guest_is_told(build: Path, service: Guest) -> None:
+def test_wrong_use_of_a_guest_is_told(programs: Path, service: Guest) -> None:
     with pytest.raises(UsageError, match="no function 'nothing'"):
         service.call("nothing")
     with pytest.raises(UsageError, match="7 arguments"):
         service.call("add", *range(7))
     with pytest.raises(UsageError, match="no function 'nowhere'"):
-        Guest([str(build / "service-static")], ready="nowhere")
+        Guest([str(programs / "service-static")], ready="nowhere")
     with pytest.raises(GuestEnded):
-        Guest([str(build / "service-static")], ready="forever", stdio=(None, None, None))
+        Guest([str(programs / "service-static")], ready="forever", stdio=(None, None, None))
+
+
+@pytest.mark.kvm
+def test_memory_slots_follow_what_is_mapped(kvm: Kvm) -> None:
+    """KVM keeps ten bytes for each page of a slot, whether it is used or not."""
+    engine, memory, cpu = _machine("mov rax, [rsi]; mov [rsi], rax; syscall")
+    with memory:
+
+        def touches(address: int) -> None:
+            cpu["rsi"], cpu.pc = address, 0x10000  # type: ignore[index, attr-defined]
+            assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+
+        assert len(engine._slots) == 1
+        memory.map(0x4000_0000, PAGE, Prot.RW)
+        touches(0x4000_0000)
+        memory.map(0x4000_1000, 16 * PAGE, Prot.RW)
+        touches(0x4000_8000)
+        assert len(engine._slots) == 2
+        memory.map(0x8000_0000, 1 << 30, Prot.NONE)
+        assert len(engine._slots) == 2
+        memory.protect(0x8800_0000, PAGE, Prot.RW)
+        touches(0x8800_0000)
+        assert len(engine._slots) == 3
+        memory.protect(0x8000_0000, 1 << 30, Prot.RW)  # around the slot that is there
+        touches(0x8000_0000)
+        touches(0xBFFF_F000)
+        assert len(engine._slots) == 5
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_a_closed_engine_is_forgotten(kvm: Kvm) -> None:
+    """What waits for a thread's end does not hold the engine, and with it all of the guest."""
+    engine, memory, cpu = _machine("syscall")
+    engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+    engine.close()
+    memory.close()
+    gone = weakref.ref(engine)
+    del engine, memory, cpu
+    gc.collect()
+    assert gone() is None

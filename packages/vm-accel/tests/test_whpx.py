@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import shutil
 import struct
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cffi
 import keystone
 import pytest
 
@@ -32,6 +30,7 @@ from vm_accel.exits import (
     SysRegSpace,
 )
 from vm_accel.interface import Feature, VmConfig
+from vm_accel.testing.scenes import Bus, Ram
 from vm_accel.testing.simulators import build, lacking
 from vm_accel.whpx import Whpx, WhpxVm, abi
 from vm_accel.whpx.vcpu import WhpxVcpu
@@ -41,31 +40,6 @@ pytestmark = [pytest.mark.kvm, pytest.mark.skipif(bool(lacking("whpx")), reason=
 
 TABLES, CODE, STACK, DEVICE = 0x1000, 0x4000, 0x8000, 0x10_0000
 RAM = 0x10000
-
-
-class Ram:
-    """Memory of the test's own."""
-
-    def __init__(self, size: int) -> None:
-        self.map = mmap.mmap(-1, size)
-        self.size, self.held = size, 0
-        ffi = cffi.FFI()
-        self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(self.map)))
-
-    def __setitem__(self, at: slice, data: bytes) -> None:
-        self.map[at] = data
-
-    def put(self, at: int, data: bytes) -> None:
-        self.map[at : at + len(data)] = data
-
-    def hold(self) -> None:
-        self.held += 1
-
-    def release(self) -> None:
-        self.held -= 1
-
-    def get(self, at: int, size: int) -> bytes:
-        return self.map[at : at + size]
 
 
 @pytest.fixture(scope="module")
@@ -305,32 +279,11 @@ def test_port_strings(vm: WhpxVm, ram: Ram) -> None:
     assert vcpu.registers(["rsi", "rdi", "rcx"]) == {"rsi": 0x6006, "rdi": 0x6106, "rcx": 0}
 
 
-class Recorder:
-    """A bus that notes what it is asked."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[object, ...]] = []
-
-    def read(self, address: int, size: int) -> int:
-        self.seen.append(("r", address, size))
-        return 0x1111_1111_1111_1111 & (1 << 8 * size) - 1
-
-    def write(self, address: int, size: int, value: int) -> None:
-        self.seen.append(("w", address, size, value))
-
-    def port_in(self, port: int, size: int) -> int:
-        self.seen.append(("in", port, size))
-        return 0x2222_2222
-
-    def port_out(self, port: int, size: int, value: int) -> None:
-        self.seen.append(("out", port, size, value))
-
-
 def test_a_bus_is_called_inside_the_run(vm: WhpxVm, ram: Ram) -> None:
     text = "in ax, dx; out dx, al; add [rdi], ebx; rep outsb"
     ram.put(0x6000, b"xy")
     vcpu = started(vm, ram, text, rdi=DEVICE, rdx=0x80, rbx=1, rsi=0x6000, rcx=2)
-    bus = Recorder()
+    bus = Bus()
     assert isinstance(vcpu.run(bus), Halt)
     assert bus.seen == [
         ("in", 0x80, 2),
@@ -343,7 +296,7 @@ def test_a_bus_is_called_inside_the_run(vm: WhpxVm, ram: Ram) -> None:
 
 
 def test_what_a_device_raises_passes_through(vm: WhpxVm, ram: Ram) -> None:
-    class Broken(Recorder):
+    class Broken(Bus):
         def read(self, address: int, size: int) -> int:
             raise RuntimeError("broken")
 

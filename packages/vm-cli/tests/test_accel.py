@@ -42,6 +42,16 @@ def test_the_selftest_records(tmp_path: Path) -> None:
     assert any(check["contexts"] for check in record["checks"])
 
 
+@elsewhere
+def test_vms_own_engines_are_tried_when_they_are_named() -> None:
+    done = vm("accel", "selftest", "--accel", "none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "none (x86_64) on vm's own engines: 16 passed, 1 skipped" in done.stdout
+        or os.uname().machine != "x86_64"
+    )
+
+
 @pytest.mark.kvm
 @simulated
 def test_a_failure_is_told_and_counted(tmp_path: Path) -> None:

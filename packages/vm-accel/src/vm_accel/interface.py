@@ -82,6 +82,8 @@ class Feature(enum.Enum):
     MANY_VMS = "several VMs in one process"
     REAL_MODE = "16-bit guests"
     LONG_MODE = "64-bit guests"
+    COHERENT_CODE = "code that runs as it was just written, without a fence"
+    """As x86 promises it (SDM volume 3, 11.6). vm's own engines see it from the next ``run`` on."""
     KERNEL_MODE = "all of ring 0, in hardware"
     """Not with KVM's paravirtual flavour, whose emulator lacks software interrupts outside of real mode, and debugging."""
 
@@ -136,7 +138,8 @@ class Vcpu(Protocol):
         """Run until something needs the caller. With ``bus``, MMIO and port I/O are done there and are no exits.
 
         A read that was not completed before the next ``run`` gives all ones, as an empty bus does. While an exit waits for its
-        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first.
+        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first. No other
+        register is to be set before the answer: the processor's emulator may have read it already.
         """
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+import os
 import sys
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 from vm_accel.errors import HypervisorError
 from vm_core.errors import HostError, UsageError
 
-__all__ = ["HUGE", "PAGE", "HostMemory"]
+if TYPE_CHECKING:
+    from vm_accel.interface import Memory
+
+__all__ = ["HUGE", "PAGE", "HostMemory", "placed"]
 
 PAGE = mmap.PAGESIZE
 """The host's page in bytes; on Apple silicon 16 KiB."""
+_CHUNK = 1 << 20
+_FIXED = 0x10
 HUGE = 2 << 20
 """A large page of x86-64 hosts, and of arm64 and riscv64 hosts with pages of 4 KiB."""
 
@@ -35,6 +43,8 @@ class HostMemory:
             raise UsageError(f"memory of {size} bytes")
         self.size = -(-size // PAGE) * PAGE
         self._holds = 0
+        self._file = (-1, 0) if private or fd < 0 else (fd, offset)
+        self._own_fd = -1
         spare = HUGE if fd < 0 and self.size >= HUGE and sys.platform != "win32" else 0
         try:
             if sys.platform == "win32":
@@ -66,6 +76,35 @@ class HostMemory:
             raise HypervisorError("the guest's memory is closed")
         return self._address
 
+    def file(self) -> tuple[int, int]:
+        """A descriptor of the file that holds these bytes, and the offset in it: for a second mapping in this process. It stays this
+        object's, or who made it with a descriptor. Memory of its own moves to a file at the first call, so that nobody may
+        write it meanwhile. Raises HostError, on Windows always."""
+        if self._file[0] < 0:
+            if sys.platform != "linux":
+                raise HostError(f"memory has one mapping only on {sys.platform}", hint="use Linux")
+            fd = os.memfd_create("vm-memory", os.MFD_CLOEXEC)
+            try:
+                os.ftruncate(fd, self.size)
+                zeros = bytes(_CHUNK)
+                with mmap.mmap(fd, self.size) as copy:
+                    for at in range(0, self.size, _CHUNK):
+                        piece = self.view[at : at + _CHUNK]
+                        if piece != zeros[: len(piece)]:
+                            copy[at : at + len(piece)] = piece
+                # SAFETY: the range is this object's own mapping, which keeps its address and its size; the views of it see the
+                # same bytes afterwards.
+                if _c_mmap()(self.address, self.size, 3, mmap.MAP_SHARED | _FIXED, fd, 0) != self.address:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            except OSError as error:
+                os.close(fd)
+                raise HostError(
+                    f"no memory for a guest: {error.strerror}", hint="give vm more memory"
+                ) from error
+            self._own_fd, self._file = fd, (fd, 0)
+        return self._file
+
     def hold(self) -> None:
         self._holds += 1
 
@@ -96,12 +135,44 @@ class HostMemory:
             )
         self.view.release()
         self._map.close()
+        if self._own_fd >= 0:
+            os.close(self._own_fd)
+            self._own_fd = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def placed(
+    guest: int,
+    memory: Memory,
+    offset: int,
+    size: int | None,
+    taken: Iterable[tuple[int, int]],
+    *,
+    page: int = PAGE,
+) -> int:
+    """The bytes of ``memory[offset:]`` (None: all of them) that are to be shown at ``guest``. Raises UsageError for what
+    :meth:`vm_accel.interface.Vm.map` forbids; ``taken`` are (start, end) of what is there."""
+    size = memory.size - offset if size is None else size
+    if (guest | size | memory.address + offset) % page or guest < 0 or size <= 0 or offset < 0:
+        raise UsageError(f"guest memory of {size:#x} bytes at {guest:#x}: whole pages of {page} bytes")
+    if offset + size > memory.size:
+        raise UsageError(f"{size:#x} bytes at {offset:#x} of {memory.size:#x} bytes of memory")
+    for start, end in taken:
+        if guest < end and start < guest + size:
+            raise UsageError(f"there is memory at {start:#x} already")
+    return size
+
+
+def _c_mmap() -> Any:
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    return function
 
 
 def _address(view: memoryview) -> int:

@@ -48,6 +48,10 @@ def _load(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
+def _load_software() -> Any:
+    return import_module("vm_accel.software").Software
+
+
 def _load_machines(name: str) -> Any:
     module, _, attribute = _MACHINES[name].partition(":")
     return getattr(import_module(module), attribute)
@@ -119,8 +123,11 @@ def choose(wanted: str | None = None, *, machines: bool = False) -> Choice:
 
 
 def open_hypervisor(wanted: str | None = None) -> Hypervisor:
-    """The chosen hypervisor, opened; AcceleratorUnavailable if that is none."""
+    """The chosen hypervisor, opened. ``none``, if that was asked for, is vm's own engines; where ``auto`` finds nothing that works,
+    AcceleratorUnavailable: they are slower by far, and have no system registers."""
     choice = choose(wanted)
+    if choice.name == "none" and (wanted or os.environ.get("VM_ACCEL")) == "none":
+        return cast("Hypervisor", _load_software()())
     if choice.name == "none":
         raise AcceleratorUnavailable(f"no hypervisor: {choice.reason}", hint=choice.hint)
     return cast("Hypervisor", _load(choice.name)())

@@ -54,9 +54,10 @@ class Layout(NamedTuple):
 _LAYOUTS: Final = {
     "x86_64": Layout(0, 0x4000, 0xA000, 0x8000, 0x10_0000),
     "aarch64": Layout(0x4000_0000, 0x4000_0000, 0x4000_8000, 0x4000_7000, 0x0900_0000),
+    "riscv64": Layout(0x8000_0000, 0x8000_0000, 0x8000_8000, 0x8000_7000, 0x1000_0000),
 }
 
-# Assembly, and what keystone makes of it (a test compares them).
+# Assembly, and what keystone makes of it, or for RISC-V vm_core (a test compares them).
 CODE: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "x86_64": {
         "halt": (
@@ -154,6 +155,32 @@ CODE: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "1f2003d5200020d47f2003d5",
         ),
     },
+    "riscv64": {
+        "halt": (
+            "addi zero, zero, 0; wfi; addi zero, zero, 0; wfi",
+            "13000000730050101300000073005010",
+        ),
+        "reads": (
+            "lbu a0, 0(a1); lhu a2, 2(a1); lwu a3, 4(a1); ld a4, 8(a1); lb a5, 1(a1); wfi",
+            "03c5050003d6250083e6450003b785008387150073005010",
+        ),
+        "writes": (
+            "sb a0, 0(a1); sh a0, 2(a1); sw a0, 4(a1); sd a0, 8(a1); wfi",
+            "2380a5002391a50023a2a50023b4a50073005010",
+        ),
+        "spin": (
+            "jal zero, 0",
+            "6f000000",
+        ),
+        "store": (
+            "sw a0, 0(a1); wfi",
+            "23a0a50073005010",
+        ),
+        "count": (
+            "addi a0, a0, 1; addi a0, a0, 1; addi a0, a0, 1; wfi",
+            "13051500130515001305150073005010",
+        ),
+    },
 }
 
 _FLAT: Final = 0xFFFF_FFFF
@@ -184,8 +211,9 @@ _START: Final[dict[str, dict[str, int]]] = {
         "pc": _LAYOUTS["aarch64"].code,
         "sp": _LAYOUTS["aarch64"].stack,
     },
+    "riscv64": {"mode": 1, "pc": _LAYOUTS["riscv64"].code, "x2": _LAYOUTS["riscv64"].stack},
 }
-PC: Final = {"x86_64": "rip", "aarch64": "pc"}
+PC: Final = {"x86_64": "rip", "aarch64": "pc", "riscv64": "pc"}
 
 
 class Failed(Exception):
@@ -266,7 +294,7 @@ def halt(bench: Bench) -> None:
     with bench.machine("halt", {}) as (_, vcpu, _view):
         before = vcpu[PC[bench.isa]]
         halts(vcpu)
-        length = {"x86_64": 2, "aarch64": 8}[bench.isa]
+        length = {"x86_64": 2, "aarch64": 8, "riscv64": 8}[bench.isa]
         same(vcpu[PC[bench.isa]], before + length, "the pc behind the halt")
         halts(vcpu)
         same(vcpu[PC[bench.isa]], before + 2 * length, "the pc behind the second halt")
@@ -344,25 +372,29 @@ def port_strings(bench: Bench) -> None:
 
 def reads(bench: Bench) -> None:
     device = bench.at.device
-    base = {"x86_64": "rdi", "aarch64": "x1"}[bench.isa]
-    names = {"x86_64": ("rax", "rbx", "rcx", "r9", "rdx"), "aarch64": ("x0", "x2", "x3", "x4", "x5")}
+    base = {"x86_64": "rdi", "aarch64": "x1", "riscv64": "x11"}[bench.isa]
+    names = {
+        "x86_64": ("rax", "rbx", "rcx", "r9", "rdx"),
+        "aarch64": ("x0", "x2", "x3", "x4", "x5"),
+        "riscv64": ("x10", "x12", "x13", "x14", "x15"),
+    }
     # A load of AL and BX leaves the rest of the register; all others clear it.
     before = dict.fromkeys(names[bench.isa], 0x1122_3344_5566_7788)
-    kept = {"x86_64": (0x1122_3344_5566_7700, 0x1122_3344_5566_0000, 0, 0, 0), "aarch64": (0, 0, 0, 0, 0)}
-    sign = {"x86_64": 0xFFFF_FF85, "aarch64": 0xFFFF_FFFF_FFFF_FF85}[bench.isa]
+    kept = {"x86_64": (0x1122_3344_5566_7700, 0x1122_3344_5566_0000, 0, 0, 0)}.get(bench.isa, (0, 0, 0, 0, 0))
+    sign = 0xFFFF_FF85 if bench.isa == "x86_64" else 0xFFFF_FFFF_FFFF_FF85
     answers = (0x81, 0x8382, 0x8483_8281, 0x8887_8685_8483_8281, 0x85)
     with bench.machine("reads", {base: device, **before}) as (_, vcpu, _view):
         for (size, offset), answer in zip(((1, 0), (2, 2), (4, 4), (8, 8), (1, 1)), answers, strict=True):
             same(vcpu.run(), Mmio(device + offset, size, False))
             vcpu.complete(answer)
         halts(vcpu)
-        wanted = [keep | value for keep, value in zip(kept[bench.isa], (*answers[:4], sign), strict=True)]
+        wanted = [keep | value for keep, value in zip(kept, (*answers[:4], sign), strict=True)]
         same([vcpu[name] for name in names[bench.isa]], wanted)
 
 
 def writes(bench: Bench) -> None:
     device, value = bench.at.device, 0x1122_3344_5566_7788
-    base, source = {"x86_64": ("rdi", "rax"), "aarch64": ("x1", "x0")}[bench.isa]
+    base, source = {"x86_64": ("rdi", "rax"), "aarch64": ("x1", "x0"), "riscv64": ("x11", "x10")}[bench.isa]
     with bench.machine("writes", {base: device, source: value}) as (_, vcpu, _view):
         for size, offset in ((1, 0), (2, 2), (4, 4), (8, 8)):
             same(vcpu.run(), Mmio(device + offset, size, True, value & (1 << 8 * size) - 1))
@@ -426,7 +458,7 @@ def kick(bench: Bench) -> None:
 
 
 def dirty_log(bench: Bench) -> None:
-    base = {"x86_64": "rdi", "aarch64": "x1"}[bench.isa]
+    base = {"x86_64": "rdi", "aarch64": "x1", "riscv64": "x11"}[bench.isa]
     with bench.machine("store", {base: bench.at.data}, log_dirty=True) as (vm, vcpu, _view):
         vm.dirty(bench.at.ram)
         halts(vcpu)
@@ -437,7 +469,7 @@ def dirty_log(bench: Bench) -> None:
 
 
 def read_only(bench: Bench) -> None:
-    base, source = {"x86_64": ("rdi", "rax"), "aarch64": ("x1", "x0")}[bench.isa]
+    base, source = {"x86_64": ("rdi", "rax"), "aarch64": ("x1", "x0"), "riscv64": ("x11", "x10")}[bench.isa]
     device = bench.at.device
     memory = HostMemory(2 * _ALIGNMENT)
     with bench.machine("store", {base: device, source: 7}) as (vm, vcpu, _view):
@@ -449,7 +481,7 @@ def read_only(bench: Bench) -> None:
 
 
 def single_step(bench: Bench) -> None:
-    length = {"x86_64": 2, "aarch64": 4}[bench.isa]
+    length = {"x86_64": 2, "aarch64": 4, "riscv64": 4}[bench.isa]
     with bench.machine("count", {}) as (_, vcpu, _view):
         vcpu.debug(step=True)
         for at in (1, 2):
@@ -459,8 +491,8 @@ def single_step(bench: Bench) -> None:
 
 
 def breakpoints(bench: Bench) -> None:
-    length = {"x86_64": 2, "aarch64": 4}[bench.isa]
-    counter = {"x86_64": "rax", "aarch64": "x0"}[bench.isa]
+    length = {"x86_64": 2, "aarch64": 4, "riscv64": 4}[bench.isa]
+    counter = {"x86_64": "rax", "aarch64": "x0", "riscv64": "x10"}[bench.isa]
     with bench.machine("count", {counter: 0}) as (_, vcpu, _view):
         vcpu.debug(breakpoints=[bench.at.code + length])
         stop = bench.at.code + length
@@ -481,7 +513,7 @@ def power_off(bench: Bench) -> None:
 
 
 def save(bench: Bench) -> None:
-    counter = {"x86_64": "rax", "aarch64": "x0"}[bench.isa]
+    counter = {"x86_64": "rax", "aarch64": "x0", "riscv64": "x10"}[bench.isa]
     with bench.machine("count", {counter: 40}) as (_, vcpu, _view):
         state = vcpu.save()
         halts(vcpu)
@@ -505,14 +537,15 @@ class Check(NamedTuple):
     name: str
     does: Callable[[Bench], None]
     needs: tuple[Feature, ...] = ()
-    isas: tuple[str, ...] = ("x86_64", "aarch64")
+    isas: tuple[str, ...] = ("x86_64", "aarch64", "riscv64")
 
 
 _X86, _ARM = ("x86_64",), ("aarch64",)
+_BOTH: Final = _X86 + _ARM
 CHECKS: Final = (
     Check("halt", halt, (Feature.HALT,)),
-    Check("registers", registers, (Feature.SYSTEM_REGISTERS,)),
-    Check("vector registers", vectors, (Feature.VECTOR_REGISTERS,)),
+    Check("registers", registers, (Feature.SYSTEM_REGISTERS,), _BOTH),
+    Check("vector registers", vectors, (Feature.VECTOR_REGISTERS,), _BOTH),
     Check("ports", ports, (Feature.PORT_IO,), _X86),
     Check("port strings", port_strings, (Feature.STRING_IO,), _X86),
     Check("device reads", reads, (Feature.MMIO,)),

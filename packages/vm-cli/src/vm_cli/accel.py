@@ -43,7 +43,7 @@ def selftest(name: str | None, path: Path | None, *, everything: bool = False) -
         found = checks.record(
             hypervisor,
             checks.run(hypervisor, everything=everything),
-            provenance="simulator" if simulated else "hardware",
+            provenance="software" if hypervisor.name == "none" else "simulator" if simulated else "hardware",
         )
     if path is not None:
         _write(path, found)
@@ -61,7 +61,9 @@ def summary(found: dict[str, Any]) -> str:
     """One line for a person."""
     counts = Counter(check["result"] for check in found["checks"])
     parts = [f"{counts[word]} {word}" for word in ("passed", "failed", "skipped") if counts[word]]
-    where = "a simulator of it" if found["provenance"] == "simulator" else "this machine"
+    where = {"simulator": "a simulator of it", "software": "vm's own engines"}.get(
+        found["provenance"], "this machine"
+    )
     return f"{found['backend']} ({found['isa']}) on {where}: {', '.join(parts)}"
 
 

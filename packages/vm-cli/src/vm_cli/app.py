@@ -411,7 +411,7 @@ def accel() -> None:
     "name",
     default=None,
     metavar="NAME",
-    help="kvm, hvf, whpx or vz. [default: the one that works]",
+    help="kvm, hvf, whpx or vz; none for vm's own engines. [default: the one that works]",
 )
 @click.option(
     "--record", "path", type=click.Path(path_type=Path), help="Write every exit, byte for byte, to a file."

@@ -161,6 +161,10 @@ _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
 _HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
 _MOST_CODE_FILES: Final = 10_000
+_PAGEMAP_BYTES: Final = 1 << 16
+"""Of /proc/self/pagemap that are read at once: a word for each page (Documentation/admin-guide/mm/pagemap.rst)."""
+_PRESENT: Final = 3 << 62
+"""In memory, or swapped out."""
 _FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -248,6 +252,8 @@ class GuestMemory:
         self._starts: list[int] = []
         self._regions: list[Region] = []
         self._hidden: dict[int, int] = {}
+        self._copied: list[tuple[int, int]] = []
+        """Ranges that map a snapshot's file (:meth:`begin_as`), ascending: its pages, until they are written."""
         self._size = TABLE_OFFSET + self.size + HIGH_GUARD
         # SAFETY: table, guard, arena and guard are one reservation that this object alone owns; `view` and `table` are
         # the only Python views of it, and close() drops them before it unmaps.
@@ -342,13 +348,17 @@ class GuestMemory:
             try:
                 yield self.view[address : address + length]
             finally:
-                page = start >> 12
-                while page < end >> 12:
-                    last = page
-                    while last < end >> 12 and self.table[last] == self.table[page]:
-                        last += 1
-                    self._host_protect(page << 12, last << 12, _shown(self.table[page]))
-                    page = last
+                self._protect_again(start, end)
+
+    def _protect_again(self, start: int, end: int) -> None:
+        """The host protects these pages as the table says."""
+        page = start >> 12
+        while page < end >> 12:
+            last = page
+            while last < end >> 12 and self.table[last] == self.table[page]:
+                last += 1
+            self._host_protect(page << 12, last << 12, _shown(self.table[page]))
+            page = last
 
     def hide(self, pages: Mapping[int, int]) -> None:
         """Keep permissions of pages (READ and WRITE, by page number) from engines, and show those that were hidden before.
@@ -778,21 +788,84 @@ class GuestMemory:
         if not any(piece.backing is not None and piece.backing.real for piece in old):
             self._zero(start, end)
             return
-        flags = _PRIVATE | _FIXED | _ANONYMOUS | _NORESERVE
+        self._fresh(start, end)
+
+    def _fresh(self, start: int, end: int) -> None:
+        """Map new anonymous memory where a file is mapped, with no permission if the host protects pages."""
+        flags, prot = _PRIVATE | _FIXED | _ANONYMOUS | _NORESERVE, 0 if self.enforced else 3
         # SAFETY: the range lies inside the arena (_range); the pages of the file that are replaced stay in the file.
-        if (
-            _libc.mmap(self.host_address + start, end - start, 0 if self.enforced else 3, flags, -1, 0)
-            == _FAILED
-        ):
+        if _libc.mmap(self.host_address + start, end - start, prot, flags, -1, 0) == _FAILED:
             raise HostError(
                 f"cannot clear guest memory at {start:#x} ({os.strerror(ctypes.get_errno())})",
                 hint="the guest may have too many mappings; raise vm.max_map_count",
             )
 
+    def begin_as(self, layout: tuple[object, ...], fd: int, runs: Sequence[tuple[int, int, int]]) -> None:
+        """Map in empty memory what ``layout`` says. ``runs`` are (start, end, offset in the file ``fd``) of what is not zero:
+        pages of the file, which are copied when they are first written. Raises OSError, after which it is good for close() only."""
+        regions, starts, committed, table = layout
+        assert isinstance(regions, list) and isinstance(starts, list)  # noqa: PT018
+        assert isinstance(committed, int) and isinstance(table, bytes)  # noqa: PT018
+        with self.lock:
+            for start, end, offset in runs:
+                # SAFETY: the range lies inside the arena, which nobody uses yet; the file is sealed, so that no access can find
+                # a page behind its end.
+                if (
+                    _libc.mmap(
+                        self.host_address + start, end - start, 3, _PRIVATE | _FIXED | _NORESERVE, fd, offset
+                    )
+                    == _FAILED
+                ):
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+                self._copied.append((start, end))
+            self._regions, self._starts, self._committed = list(regions), list(starts), committed
+            for region in regions:
+                # PERF: not all of the table, which would be a megabyte for each clone.
+                self.table[region.start >> 12 : region.end >> 12] = table[
+                    region.start >> 12 : region.end >> 12
+                ]
+
+    def touched(self, start: int, end: int) -> Iterator[int]:
+        """The addresses of pages of a range that the host has memory for: all others hold zeros."""
+        try:
+            fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            yield from range(start, end, PAGE)
+            return
+        try:
+            for first in range(start, end, _PAGEMAP_BYTES // 8 * PAGE):
+                last = min(first + _PAGEMAP_BYTES // 8 * PAGE, end)
+                raw = os.pread(fd, (last - first) // PAGE * 8, (self.host_address + first) // PAGE * 8)
+                if any(low < last and high > first for low, high in self._copied) or len(raw) % 8:
+                    yield from range(first, last, PAGE)
+                elif any(raw):
+                    for number, word in enumerate(memoryview(raw).cast("Q")):
+                        if word & _PRESENT:
+                            yield first + number * PAGE
+        finally:
+            os.close(fd)
+
     def _zero(self, start: int, end: int) -> None:
         # Always, whatever the table says: a store of another thread may have raced with the unmapping of the page.
         # SAFETY: the range lies inside the arena (_range); MADV_DONTNEED of private anonymous pages zeroes them.
         _libc.madvise(self.host_address + start, end - start, 4)
+        if self._copied:
+            self._uncopy(start, end)
+
+    def _uncopy(self, start: int, end: int) -> None:
+        """Put anonymous memory where a snapshot's file is mapped, whose pages would come back else."""
+        kept: list[tuple[int, int]] = []
+        for first, last in self._copied:
+            low, high = max(first, start), min(last, end)
+            if low >= high:
+                kept.append((first, last))
+                continue
+            self._fresh(low, high)
+            if self.enforced:
+                self._protect_again(low, high)
+            kept += [piece for piece in ((first, low), (high, last)) if piece[0] < piece[1]]
+        self._copied = kept
 
     # -- access -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import cffi
 
+from vm_accel.arm64_registers import ENCODINGS, packed
+
 __all__ = [
     "ARM64",
     "FRAMEWORK",
@@ -25,7 +27,6 @@ __all__ = [
     "Return",
     "ffi",
     "name_of",
-    "system_register",
 ]
 
 FRAMEWORK: Final = "/System/Library/Frameworks/Hypervisor.framework/Hypervisor"
@@ -207,42 +208,10 @@ class VmcsField(enum.IntEnum):
 HV_DEADLINE_FOREVER: Final = (1 << 64) - 1
 
 
-def system_register(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
-    """hv_sys_reg_t: the fields of the encoding side by side."""
-    return op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
-
-
-_ENCODINGS: Final[dict[str, tuple[int, int, int, int, int]]] = {
-    "mpidr_el1": (3, 0, 0, 0, 5),
-    "midr_el1": (3, 0, 0, 0, 0),
-    "sctlr_el1": (3, 0, 1, 0, 0),
-    "cpacr_el1": (3, 0, 1, 0, 2),
-    "ttbr0_el1": (3, 0, 2, 0, 0),
-    "ttbr1_el1": (3, 0, 2, 0, 1),
-    "tcr_el1": (3, 0, 2, 0, 2),
-    "spsr_el1": (3, 0, 4, 0, 0),
-    "elr_el1": (3, 0, 4, 0, 1),
-    "sp_el0": (3, 0, 4, 1, 0),
-    "afsr0_el1": (3, 0, 5, 1, 0),
-    "afsr1_el1": (3, 0, 5, 1, 1),
-    "esr_el1": (3, 0, 5, 2, 0),
-    "far_el1": (3, 0, 6, 0, 0),
-    "par_el1": (3, 0, 7, 4, 0),
-    "mair_el1": (3, 0, 10, 2, 0),
-    "amair_el1": (3, 0, 10, 3, 0),
-    "vbar_el1": (3, 0, 12, 0, 0),
-    "contextidr_el1": (3, 0, 13, 0, 1),
-    "tpidr_el1": (3, 0, 13, 0, 4),
-    "cntkctl_el1": (3, 0, 14, 1, 0),
-    "csselr_el1": (3, 2, 0, 0, 0),
-    "tpidr_el0": (3, 3, 13, 0, 2),
-    "tpidrro_el0": (3, 3, 13, 0, 3),
-    "cntv_ctl_el0": (3, 3, 14, 3, 1),
-    "cntv_cval_el0": (3, 3, 14, 3, 2),
-    "sp_el1": (3, 4, 4, 1, 0),
+SYSTEM_REGISTERS: Final = {
+    name: packed(*encoding) for name, encoding in ENCODINGS.items() if name != "actlr_el1"
 }
-SYSTEM_REGISTERS: Final = {name: system_register(*encoding) for name, encoding in _ENCODINGS.items()}
-"""Name -> hv_sys_reg_t (DDI 0487K, D18.3)."""
+"""Name -> hv_sys_reg_t, which is the encoding's fields side by side."""
 
 
 def name_of(code: int) -> str:

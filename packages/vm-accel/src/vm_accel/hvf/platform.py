@@ -6,17 +6,17 @@ vCPU belongs to the thread that made it. Whoever wants many machines uses proces
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vm_accel import macos
+from vm_accel import foreign, macos
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.hvf import abi
 from vm_accel.interface import Feature, Memory, State, VmConfig
+from vm_accel.memory import placed
 from vm_core.engine import Availability
 from vm_core.errors import UsageError
 
@@ -36,30 +36,18 @@ class GicLayout:
     FIRST_SPI: Final = 32
 
 
-class Library:
+class Library(foreign.Library):
     """The framework, or what VM_HVF_LIBRARY names in its place."""
 
+    lacking = "update macOS"
+
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.ffi = abi.ffi()
         # SAFETY: what is called is declared in abi.ARM64, from Apple's documentation; see there for the record of real headers.
-        self.lib = self.ffi.dlopen(path)
+        super().__init__(path, abi.ffi())
 
-    def has(self, name: str) -> bool:
-        """Whether this version of the framework has a function."""
-        try:
-            getattr(self.lib, name)
-        except AttributeError:
-            return False
-        return True
-
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call a function. Raises HypervisorError for a hv_return_t other than success."""
-        try:
-            function = getattr(self.lib, name)
-        except AttributeError:
-            raise HypervisorError(f"this macOS has no {name}", call=name, hint="update macOS") from None
-        check(name, function(*arguments))
+    def check(self, name: str, status: int) -> None:
+        """Raises HypervisorError for a hv_return_t other than success."""
+        check(name, status)
 
     def address(self, name: str) -> Any:
         """A function's address, for one whose signature cffi cannot express."""
@@ -91,25 +79,18 @@ def check(name: str, status: int) -> None:
     raise HypervisorError(f"{name}: {abi.name_of(status)}", call=name, status=code, hint=hint)
 
 
-@cache
-def _loaded(path: str) -> Library:
-    return Library(path)
-
-
 def library() -> Library:
     """Raises AcceleratorUnavailable."""
-    override = os.environ.get("VM_HVF_LIBRARY", "")
+    override = foreign.override("hvf")
     if not override and sys.platform != "darwin":
         raise AcceleratorUnavailable("HVF is a part of macOS")
     if not override and platform.machine() != "arm64":
         raise AcceleratorUnavailable(
             "vm uses HVF on Apple silicon only", hint="on an Intel Mac guests run without hardware support"
         )
-    try:
-        return _loaded(override or abi.FRAMEWORK)
-    except OSError as error:
-        hint = "VM_HVF_LIBRARY must name a library" if override else "macOS 11 or newer is needed"
-        raise AcceleratorUnavailable(f"Hypervisor.framework cannot be loaded: {error}", hint=hint) from error
+    return foreign.loaded(
+        "hvf", Library, abi.FRAMEWORK, "Hypervisor.framework", "macOS 11 or newer is needed"
+    )
 
 
 class Hvf:
@@ -281,16 +262,8 @@ class HvfVm:
         log_dirty: bool = False,
     ) -> None:
         self._open()
-        size = memory.size - offset if size is None else size
-        if (guest | size | memory.address + offset) % abi.PAGE or size <= 0 or guest < 0 or offset < 0:
-            raise UsageError(
-                f"memory at {guest:#x} ({size:#x} bytes) is not aligned to pages, of 16 KiB here"
-            )
-        if offset + size > memory.size:
-            raise UsageError(f"{size:#x} bytes at {offset:#x} are more than the memory's {memory.size:#x}")
-        for other in self._mappings.values():
-            if guest < other.guest + other.size and other.guest < guest + size:
-                raise UsageError(f"guest address {guest:#x} is mapped already")
+        taken = [(other.guest, other.guest + other.size) for other in self._mappings.values()]
+        size = placed(guest, memory, offset, size, taken, page=abi.PAGE)
         flags = abi.Map.READ | abi.Map.EXEC
         if writable and not log_dirty:
             flags |= abi.Map.WRITE

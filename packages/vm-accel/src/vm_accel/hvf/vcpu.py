@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Self
 
 from vm_accel import arm64_text
+from vm_accel.arm64_registers import encoding_of, packed
 from vm_accel.arm64_walk import translate
 from vm_accel.completion import Fault, Steps, Touch, VcpuGuest
 from vm_accel.errors import HypervisorError
@@ -107,14 +108,7 @@ class HvfVcpu:
         """hv_sys_reg_t of a name. Raises KeyError."""
         if name in abi.SYSTEM_REGISTERS:
             return abi.SYSTEM_REGISTERS[name]
-        if name.startswith("sys."):
-            parts = name.split(".")[1:]
-            try:
-                op0, op1, crn, crm, op2 = map(int, parts)
-            except ValueError:
-                raise KeyError(name) from None
-            return abi.system_register(op0, op1, crn, crm, op2)
-        raise KeyError(name)
+        return packed(*encoding_of(name))
 
     def _stack(self) -> str:
         """Which register ``sp`` is now: PSTATE.SP and EL (D1.3.2)."""

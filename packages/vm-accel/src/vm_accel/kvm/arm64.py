@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from vm_accel.arm64_registers import ENCODINGS, packed
 from vm_accel.kvm.abi import Call
 
 __all__ = [
@@ -119,16 +120,7 @@ def core(offset: int, size: int = 8) -> int:
 
 def system_register(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
     """The one-reg number of a system register, by its encoding in MRS."""
-    return (
-        KVM_REG_ARM64
-        | 3 << _SIZE_SHIFT
-        | KVM_REG_ARM64_SYSREG
-        | op0 << 14
-        | op1 << 11
-        | crn << 7
-        | crm << 3
-        | op2
-    )
+    return KVM_REG_ARM64 | 3 << _SIZE_SHIFT | KVM_REG_ARM64_SYSREG | packed(op0, op1, crn, crm, op2)
 
 
 def register_size(number: int) -> int:
@@ -145,32 +137,11 @@ def irq_line(kind: int, number: int, vcpu: int = 0) -> int:
 _SP, _PC, _PSTATE, _SP_EL1, _ELR_EL1, _SPSR = 248, 256, 264, 272, 280, 288
 _VREGS, _FPSR, _FPCR = 336, 848, 852
 
-SYSTEM_REGISTERS: Final[dict[str, tuple[int, int, int, int, int]]] = {
-    "mpidr_el1": (3, 0, 0, 0, 5),
-    "sctlr_el1": (3, 0, 1, 0, 0),
-    "actlr_el1": (3, 0, 1, 0, 1),
-    "cpacr_el1": (3, 0, 1, 0, 2),
-    "ttbr0_el1": (3, 0, 2, 0, 0),
-    "ttbr1_el1": (3, 0, 2, 0, 1),
-    "tcr_el1": (3, 0, 2, 0, 2),
-    "afsr0_el1": (3, 0, 5, 1, 0),
-    "afsr1_el1": (3, 0, 5, 1, 1),
-    "esr_el1": (3, 0, 5, 2, 0),
-    "far_el1": (3, 0, 6, 0, 0),
-    "par_el1": (3, 0, 7, 4, 0),
-    "mair_el1": (3, 0, 10, 2, 0),
-    "amair_el1": (3, 0, 10, 3, 0),
-    "vbar_el1": (3, 0, 12, 0, 0),
-    "contextidr_el1": (3, 0, 13, 0, 1),
-    "tpidr_el1": (3, 0, 13, 0, 4),
-    "cntkctl_el1": (3, 0, 14, 1, 0),
-    "csselr_el1": (3, 2, 0, 0, 0),
-    "tpidr_el0": (3, 3, 13, 0, 2),
-    "tpidrro_el0": (3, 3, 13, 0, 3),
-    "cntv_ctl_el0": (3, 3, 14, 3, 1),
-    "cntv_cval_el0": (3, 3, 14, 3, 2),
+_IN_CORE: Final = frozenset({"sp_el0", "sp_el1", "elr_el1", "spsr_el1"})
+SYSTEM_REGISTERS: Final = {
+    name: encoding for name, encoding in ENCODINGS.items() if name not in _IN_CORE and name != "midr_el1"
 }
-"""op0, op1, CRn, CRm, op2 (DDI 0487K, D18.3): those that are saved and restored, under HVF too."""
+"""Those that are system registers for KVM too, and may be written."""
 
 REGISTERS: Final[dict[str, int]] = {
     **{f"x{i}": core(8 * i) for i in range(31)},

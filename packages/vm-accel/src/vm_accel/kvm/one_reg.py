@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Self
 
 from vm_accel import arm64_text
+from vm_accel.arm64_registers import encoding_of
 from vm_accel.arm64_walk import translate
 from vm_accel.completion import Fault, VcpuGuest
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
@@ -32,7 +33,7 @@ from vm_accel.interface import Bus, Feature, Memory, State, VmConfig
 from vm_accel.kvm import abi, arm64, kick, riscv64
 from vm_accel.kvm.host import KVM_API_VERSION
 from vm_accel.kvm.kernel import Kernel, failure, unavailable
-from vm_accel.memory import PAGE
+from vm_accel.memory import PAGE, placed
 from vm_accel.pending import ONES, Ending, Pending
 from vm_core.engine import Availability
 from vm_core.errors import UsageError
@@ -262,14 +263,8 @@ class OneRegVm:
         writable: bool = True,
         log_dirty: bool = False,
     ) -> None:
-        size = memory.size - offset if size is None else size
-        if (guest | offset | size) % PAGE or guest < 0 or size <= 0 or offset < 0:
-            raise UsageError(f"guest memory of {size:#x} bytes at {guest:#x}: whole pages of {PAGE} bytes")
-        if offset + size > memory.size:
-            raise UsageError(f"{size:#x} bytes at {offset:#x} of {memory.size:#x} bytes of memory")
-        for other in self._slots.values():
-            if guest < other.guest + other.size and other.guest < guest + size:
-                raise UsageError(f"there is memory at {other.guest:#x} already")
+        taken = [(slot.guest, slot.guest + slot.size) for slot in self._slots.values()]
+        size = placed(guest, memory, offset, size, taken)
         used = {slot.number for slot in self._slots.values()}
         number = next(i for i in range(len(used) + 1) if i not in used)
         flags = (_LOG_DIRTY if log_dirty else 0) | (0 if writable else _READ_ONLY)
@@ -366,6 +361,8 @@ class OneRegVcpu:
         self._thread = 0
         self._kicked = False
         self._pending = Pending()
+        self._unfinished = False
+        """Whether KVM has still to finish an access that needs nothing more from us: its registers and the pc come with that."""
         self._mapping: Any = None
         try:
             mapping = self.kernel.mmap(self.fd, vm.hypervisor.run_bytes, 0)
@@ -401,12 +398,8 @@ class OneRegVcpu:
             name = "sp_el1" if state & 1 and state >> 2 & 3 else "sp_el0"
         if name in self.host.registers:
             return self.host.registers[name]
-        if name.startswith("sys.") and self.host.isa == "aarch64":
-            try:
-                op0, op1, crn, crm, op2 = map(int, name.split(".")[1:])
-            except ValueError:
-                raise KeyError(name) from None
-            return arm64.system_register(op0, op1, crn, crm, op2)
+        if self.host.isa == "aarch64":
+            return arm64.system_register(*encoding_of(name))
         raise KeyError(name)
 
     def _one(self, name: str, number: int, data: Any) -> None:
@@ -429,11 +422,15 @@ class OneRegVcpu:
         self._one("KVM_SET_ONE_REG", number, self.ffi.new("uint8_t[]", list(value.to_bytes(size, "little"))))
 
     def __getitem__(self, name: str) -> int:
+        if self._unfinished:
+            self._complete_in_kernel()
         if name == "x0" and self.host.isa == "riscv64":
             return 0
         return self.read(self._number(name))
 
     def __setitem__(self, name: str, value: int) -> None:
+        if self._unfinished:
+            self._complete_in_kernel()
         self.write(self._number(name), value)
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -480,7 +477,7 @@ class OneRegVcpu:
         while True:
             if pending.queue:
                 return pending.queue.popleft()
-            self._thread = getattr(kick.here, "number", 0) or kick.enter()
+            self._thread, self._unfinished = getattr(kick.here, "number", 0) or kick.enter(), False
             # SAFETY: KVM_RUN takes no argument; the mapping of kvm_run lives until close().
             result = self.kernel.ioctl(self.fd, request, null)
             error = self.kernel.errno() if result < 0 else 0
@@ -498,6 +495,7 @@ class OneRegVcpu:
 
     def _complete_in_kernel(self) -> None:
         """KVM finishes an access when it is run again, which it does first even if it must not enter the guest."""
+        self._unfinished = False
         self._run.immediate_exit = 1
         self.kernel.ioctl(self.fd, self.vm.hypervisor.requests["KVM_RUN"], self.ffi.NULL)
         self._run.immediate_exit = int(self._kicked)
@@ -544,11 +542,13 @@ class OneRegVcpu:
         if access.is_write:
             value = int.from_bytes(bytes(self.ffi.buffer(access.data))[:size], "little")
             if bus is None:
+                self._unfinished = True
                 return Mmio(address, size, True, value)
             bus.write(address, size, value)
             return None
 
         def answer(value: int | bytes, _fault: bool) -> None:
+            self._unfinished = True
             number = value if isinstance(value, int) else int.from_bytes(value, "little")
             self.ffi.buffer(access.data)[:] = (number & (1 << 8 * size) - 1).to_bytes(8, "little")
 
@@ -580,6 +580,7 @@ class OneRegVcpu:
 
     def _answered(self, give: Callable[[int], None]) -> None:
         def answer(value: int | bytes, _fault: bool) -> None:
+            self._unfinished = True
             give((value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES)
 
         self._pending.expect(answer)
@@ -651,7 +652,7 @@ class OneRegVcpu:
             return [int(words[1 + at]) for at in range(words[0])]
 
     def save(self) -> State:
-        if self._pending:
+        if self._pending or self._unfinished:
             self._pending.drop()
             self._complete_in_kernel()
         state = self.ffi.new("struct kvm_mp_state *")

@@ -44,7 +44,7 @@ from vm_core.errors import UsageError
 if TYPE_CHECKING:
     from vm_accel.kvm.vm import KvmVm
 
-__all__ = ["DIRTY", "SYSTEM_AT", "KvmVcpu"]
+__all__ = ["DIRTY", "SYSTEM_AT", "SYSTEM_END", "KvmVcpu"]
 
 _FORMAT: Final = "kvm-x86_64-vcpu-1"
 _GENERAL: Final = {name: index for index, name in enumerate(GENERAL)}
@@ -67,6 +67,7 @@ _SYNC_GENERAL: Final = 1
 _SYNC_SYSTEM: Final = 2
 SYSTEM_AT: Final = 304 + 144
 """Of kvm_sregs in kvm_run."""
+SYSTEM_END: Final = SYSTEM_AT + int(ffi.sizeof("struct kvm_sregs"))
 DIRTY: Final = 296
 """Of the word in kvm_run that says what KVM is to take at the next entry: 1 general, 2 system registers."""
 _IMMEDIATE_EXIT: Final = 1
@@ -79,8 +80,9 @@ _DEBUG: Final = struct.Struct("<IIQQQ").unpack_from
 _PAIR: Final = struct.Struct("<II").unpack_from
 _COALESCED: Final = struct.Struct("<QII8s")
 
-_NONE, _WRITE, _READ = 0, 1, 2
-"""What KVM has still to finish: nothing, an instruction whose result is known, or one that waits for an answer."""
+_NONE, _WRITE, _READ, _ANSWERED = 0, 1, 2, 3
+"""What KVM has still to finish: nothing, an instruction that has written, one that waits for what it reads, or one that has got
+it: its registers are written when KVM finishes it."""
 
 _ONES: Final = (1 << 64) - 1
 _MASK: Final = tuple((1 << 8 * size) - 1 for size in range(9))
@@ -471,7 +473,7 @@ class KvmVcpu:
         self._view[offset : offset + length] = value
         if fault:
             self._view[_UNION] = 1
-        self._answer, self._pending = None, _WRITE
+        self._answer, self._pending = None, _ANSWERED
 
     def _settle(self) -> None:
         """Let KVM finish the instruction of the last exit, without running another one."""
@@ -533,7 +535,7 @@ class KvmVcpu:
     def __getitem__(self, name: str) -> int:
         index = _GENERAL.get(name)
         if index is not None:
-            if index == _RIP and self._pending == _WRITE:
+            if self._pending == _ANSWERED or (index == _RIP and self._pending == _WRITE):
                 self._settle()
             try:
                 return self._general[index]
@@ -545,6 +547,8 @@ class KvmVcpu:
             return place.get(self._structure(place.structure))
         number = msr_number(name)
         self._check_open()
+        if self._pending == _ANSWERED:
+            self._settle()
         return self._structures.msrs([number])[number]
 
     def __setitem__(self, name: str, value: int) -> None:
@@ -552,7 +556,7 @@ class KvmVcpu:
         if index is None:
             self.set_registers({name: value})
             return
-        if index == _RIP and self._pending:
+        if self._pending == _ANSWERED or (index == _RIP and self._pending):
             self._settle()
         try:
             self._general[index] = value
@@ -598,6 +602,8 @@ class KvmVcpu:
 
     def _structure(self, name: str) -> Any:
         self._check_open()
+        if self._pending == _ANSWERED:
+            self._settle()
         return self._structures.get(name)
 
     def _load(self) -> None:
@@ -748,17 +754,16 @@ class KvmVcpu:
         call(self._kernel, self._fd, "KVM_TRANSLATE", argument)
         return int(argument.physical_address) if argument.valid else None
 
-    def shared_registers(self) -> tuple[memoryview, memoryview]:
+    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview]:
         """The general registers in the order of kvm_regs, as words, and all of kvm_run, for an owner that moves both itself: from now
         on KVM also leaves the system registers there after each exit, at :data:`SYSTEM_AT`, and takes both before each
-        entry for which ``DIRTY`` says so.
+        entry for which ``DIRTY`` says so. ``system``: what the owner will give KVM with the first entry.
 
         Not to be mixed with registers by name once the vCPU has run.
         """
         self._check_open()
         self._structures.forget()
-        now = self._structures.raw("sregs")
-        self._view[SYSTEM_AT : SYSTEM_AT + len(now)] = now
+        self._view[SYSTEM_AT:SYSTEM_END] = self._structures.raw("sregs") if system is None else system
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
         return self._general, self._view
 

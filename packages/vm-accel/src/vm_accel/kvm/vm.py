@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -203,17 +203,19 @@ class KvmVm:
             bits &= bits - 1
         return out
 
-    def written(self, guest: int) -> list[int]:
-        """As ``dirty`` with a dirty ring, but a page that has been reported may be written again without being reported again: nothing
-        is protected anew, which would cost a fault a page."""
+    def written(self, guests: Iterable[int]) -> list[int]:
+        """As ``dirty`` with a dirty ring, of several mappings, but a page that has been reported may be written again without being
+        reported again: nothing is protected anew, which would cost a fault a page."""
         self._open()
+        found: list[int] = []
         with self._lock:
-            slot = self._slot(guest)
             self.harvest(reset=False)
-            if not slot.written:
-                return []
-            pages, slot.written = slot.written, set()
-            return sorted(guest + page * PAGE for page in pages)
+            for guest in guests:
+                slot = self._slot(guest)
+                if slot.written:
+                    pages, slot.written = slot.written, set()
+                    found += [guest + page * PAGE for page in pages]
+        return sorted(found)
 
     def harvest(self, *, reset: bool = True) -> None:
         """Take what KVM has put into the dirty rings, so that it can go on. Done by ``run`` when one is full. Without ``reset`` the

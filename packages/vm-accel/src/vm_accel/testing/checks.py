@@ -8,15 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from vm_accel.exits import Debug, DebugKind, Halt, Interrupted, IrqWindow, Mmio, PortIo, SysReg, SysRegSpace
 from vm_accel.interface import Feature, Hypervisor, VmConfig
 from vm_accel.memory import PAGE, HostMemory
-from vm_accel.testing.conformance import Mismatch, assemble, guest, prepare_x86
+from vm_accel.testing.check import Check, Test, check, lacking, must, refused, same
+from vm_accel.testing.conformance import assemble, guest, prepare_x86
+from vm_accel.testing.portable import PORTABLE
 from vm_accel.testing.snippets import CODE, DATA, MMIO, VECTOR_PORT
 from vm_accel.x86 import FEATURES
-from vm_core.errors import UsageError
 
 __all__ = ["CHECKS", "Check", "lacking"]
 
@@ -25,65 +26,26 @@ _END: Final = "mov al, 0x5a; out 0xf4, al"
 _DONE: Final = PortIo(0xF4, 1, True, 1, b"\x5a")
 
 
-class Check(NamedTuple):
-    name: str
-    isa: str
-    needs: frozenset[Feature]
-    run: Callable[[Hypervisor], None]
-
-
 CHECKS: Final[list[Check]] = []
 
 
-def lacking(hypervisor: Hypervisor, check: Check) -> list[str]:
-    """What the hypervisor lacks for the check."""
-    if check.isa not in ("any", hypervisor.isa):
-        return [f"its guests are {hypervisor.isa}"]
-    return sorted(feature.value for feature in check.needs - hypervisor.features)
-
-
-_Test = Callable[[Hypervisor], None]
-
-
-def check(*needs: Feature, isa: str = "x86_64") -> Callable[[_Test], _Test]:
-    def add(function: _Test) -> _Test:
-        CHECKS.append(Check(function.__name__.replace("_", "-"), isa, frozenset(needs), function))
-        return function
-
-    return add
-
-
-def _must(condition: object, text: str) -> None:
-    if not condition:
-        raise Mismatch(text)
-
-
-def _same(found: object, wanted: object) -> None:
-    if found != wanted:
-        raise Mismatch(f"{found}\n  must be {wanted}")
-
-
-def _refused(action: Callable[[], object], kind: type[Exception] = UsageError) -> None:
-    try:
-        action()
-    except kind:
-        return
-    raise Mismatch(f"this must raise {kind.__name__}")
+def _check(*needs: Feature) -> Callable[[Test], Test]:
+    return check(CHECKS, *needs, isa="x86_64")
 
 
 # -- kicks -----------------------------------------------------------------------------------------------------------------
 
 
-@check(_F.KICK, _F.LONG_MODE)
+@_check(_F.KICK, _F.LONG_MODE)
 def kick_before_run(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, f"again: inc rbx; jmp again; {_END}", "user") as made:
         made.vcpu.kick()
         made.vcpu.kick()
-        _same(made.vcpu.run(), Interrupted())
-        _same(made.vcpu["rbx"], 0)
+        same(made.vcpu.run(), Interrupted())
+        same(made.vcpu["rbx"], 0)
 
 
-@check(_F.KICK, _F.LONG_MODE)
+@_check(_F.KICK, _F.LONG_MODE)
 def kick_a_running_guest(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "again: inc qword ptr [rsi]; jmp again", "user", before={"rsi": DATA}) as made:
 
@@ -98,12 +60,12 @@ def kick_a_running_guest(hypervisor: Hypervisor) -> None:
         for _ in range(20):
             thread = threading.Thread(target=wait_and_kick)
             thread.start()
-            _same(made.vcpu.run(), Interrupted())
+            same(made.vcpu.run(), Interrupted())
             thread.join()
-        _same(progress, [True] * 20)
+        same(progress, [True] * 20)
 
 
-@check(_F.KICK, _F.PORT_IO, _F.LONG_MODE)
+@_check(_F.KICK, _F.PORT_IO, _F.LONG_MODE)
 def no_kick_is_lost(hypervisor: Hypervisor) -> None:
     """The guest exits all the time, so that kicks fall between, into and behind runs. Each must be followed by Interrupted."""
     with guest(hypervisor, "again: out 0x10, al; jmp again") as made:
@@ -128,15 +90,15 @@ def no_kick_is_lost(hypervisor: Hypervisor) -> None:
                 if isinstance(made.vcpu.run(), Interrupted):
                     seen.set()
                     quiet = time.monotonic()
-                _must(time.monotonic() - quiet < 5, "a kick was lost")
+                must(time.monotonic() - quiet < 5, "a kick was lost")
         finally:
             stop.set()
             seen.set()
             thread.join()
-        _must(count > 20, f"only {count} kicks came through")
+        must(count > 20, f"only {count} kicks came through")
 
 
-@check(_F.KICK, _F.PORT_IO)
+@_check(_F.KICK, _F.PORT_IO)
 def a_device_ends_the_run(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "again: out 0x10, al; jmp again") as made:
 
@@ -158,11 +120,11 @@ def a_device_ends_the_run(hypervisor: Hypervisor) -> None:
                 return
 
         device = Device()
-        _same(made.vcpu.run(device), Interrupted())
-        _same(device.count, 5)
+        same(made.vcpu.run(device), Interrupted())
+        same(device.count, 5)
 
 
-@check(_F.PORT_IO)
+@_check(_F.PORT_IO)
 def what_a_device_raises_passes(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "in al, 0x10; out 0x11, al; hlt") as made:
 
@@ -179,67 +141,89 @@ def what_a_device_raises_passes(hypervisor: Hypervisor) -> None:
             def write(self, address: int, size: int, value: int) -> None:
                 return
 
-        _refused(lambda: made.vcpu.run(Broken()), ZeroDivisionError)
-        _same(made.vcpu.run(), PortIo(0x11, 1, True, 1, b"\xff"))
-        _same(made.vcpu.run(), Halt())
+        refused(lambda: made.vcpu.run(Broken()), ZeroDivisionError)
+        same(made.vcpu.run(), PortIo(0x11, 1, True, 1, b"\xff"))
+        same(made.vcpu.run(), Halt())
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------------
 
 
-@check(_F.PORT_IO, _F.HALT)
+@_check(_F.PORT_IO, _F.HALT)
 def answers_are_asked_for_once(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "in al, 0x10; out 0x11, al; hlt") as made:
-        _refused(lambda: made.vcpu.complete(1))
-        _same(made.vcpu.run(), PortIo(0x10, 1, False))
-        _refused(lambda: made.vcpu.complete(1, fault=True))
+        refused(lambda: made.vcpu.complete(1))
+        same(made.vcpu.run(), PortIo(0x10, 1, False))
+        refused(lambda: made.vcpu.complete(1, fault=True))
         made.vcpu.complete(7)
-        _refused(lambda: made.vcpu.complete(8))
-        _same(made.vcpu.run(), PortIo(0x11, 1, True, 1, b"\x07"))
-        _refused(lambda: made.vcpu.complete(1))
+        refused(lambda: made.vcpu.complete(8))
+        same(made.vcpu.run(), PortIo(0x11, 1, True, 1, b"\x07"))
+        refused(lambda: made.vcpu.complete(1))
 
 
-@check(_F.PORT_IO, _F.HALT)
+@_check(_F.PORT_IO, _F.HALT)
 def the_pc_is_behind_an_access(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "out 0x10, al; in al, 0x10; hlt") as made:
         made.vcpu.run()
-        _same(made.vcpu["rip"], CODE + 2)
+        same(made.vcpu["rip"], CODE + 2)
         made.vcpu.run()
         made.vcpu.complete(3)
-        _same(made.vcpu["rip"], CODE + 4)
-        _same(made.vcpu["rax"], 3)
-        _same(made.vcpu.run(), Halt())
+        same(made.vcpu["rip"], CODE + 4)
+        same(made.vcpu["rax"], 3)
+        same(made.vcpu.run(), Halt())
 
 
-@check(_F.PORT_IO, _F.HALT, _F.BREAKPOINTS)
+@_check(_F.PORT_IO, _F.MMIO, _F.HALT)
+def all_registers_are_those_behind_an_answered_read(hypervisor: Hypervisor) -> None:
+    """Of ports and with arithmetic, in flags and vectors too."""
+    with guest(hypervisor, "in al, 0x10; hlt", before={"rax": 0x1234}) as made:
+        same(made.vcpu.run(), PortIo(0x10, 1, False))
+        made.vcpu.complete(0x77)
+        same(made.vcpu["rax"], 0x1277)
+        made.vcpu["rax"] = 3
+        same((made.vcpu.run(), made.vcpu["rax"]), (Halt(), 3))
+    with guest(hypervisor, "add [rsi], ebx; hlt", before={"rsi": MMIO, "rbx": 1}) as made:
+        same(made.vcpu.run(), Mmio(MMIO, 4, False))
+        made.vcpu.complete(0xFFFF_FFFF)
+        same(made.vcpu.run(), Mmio(MMIO, 4, True, 0))
+        same(made.vcpu["rflags"] & 0x41, 0x41)
+        same(made.vcpu.run(), Halt())
+    if _F.VECTOR_REGISTERS in hypervisor.features:
+        with guest(hypervisor, "movq xmm1, [rsi]; hlt", before={"rsi": MMIO, "xmm1": 1}) as made:
+            if made.vcpu.run() == Mmio(MMIO, 8, False):
+                made.vcpu.complete(0x99)
+                same(made.vcpu["xmm1"], 0x99)
+
+
+@_check(_F.PORT_IO, _F.HALT, _F.BREAKPOINTS)
 def debugging_can_change_in_an_exit(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "in al, 0x10; mov ebx, eax; hlt") as made:
         made.vcpu.run()
         made.vcpu.debug(breakpoints=[CODE + 2])
         made.vcpu.complete(0x42)
-        _same(made.vcpu.run(), Debug(CODE + 2, DebugKind.BREAKPOINT, CODE + 2))
+        same(made.vcpu.run(), Debug(CODE + 2, DebugKind.BREAKPOINT, CODE + 2))
         made.vcpu.debug()
-        _same(made.vcpu.run(), Halt())
-        _same(made.vcpu["rbx"], 0x42)
+        same(made.vcpu.run(), Halt())
+        same(made.vcpu["rbx"], 0x42)
 
 
-@check(_F.PORT_IO, _F.HALT)
+@_check(_F.PORT_IO, _F.HALT)
 def the_pc_can_be_set_in_an_exit(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "in al, 0x10; ud2; mov ebx, 9; hlt") as made:
         made.vcpu.run()
         made.vcpu["rip"] = CODE + 4
-        _same(made.vcpu.run(), Halt())
-        _same(made.vcpu["rbx"], 9)
+        same(made.vcpu.run(), Halt())
+        same(made.vcpu["rbx"], 9)
 
 
-@check(_F.PORT_IO, _F.HALT)
+@_check(_F.PORT_IO, _F.HALT)
 def registers_can_be_changed_in_an_exit(hypervisor: Hypervisor) -> None:
     """As a system call does: the guest leaves through a port, and finds its result in rax."""
     with guest(hypervisor, "mov rax, 39; out 0x80, al; mov rbx, rax; hlt") as made:
-        _same(made.vcpu.run(), PortIo(0x80, 1, True, 1, b"\x27"))
+        same(made.vcpu.run(), PortIo(0x80, 1, True, 1, b"\x27"))
         made.vcpu["rax"] = 0x1234_5678_9ABC
-        _same(made.vcpu.run(), Halt())
-        _same(made.vcpu["rbx"], 0x1234_5678_9ABC)
+        same(made.vcpu.run(), Halt())
+        same(made.vcpu["rbx"], 0x1234_5678_9ABC)
 
 
 # -- debugging -------------------------------------------------------------------------------------------------------------
@@ -249,29 +233,29 @@ def _step(hypervisor: Hypervisor, mode: str) -> None:
     with guest(hypervisor, f"mov eax, 1; inc eax; add eax, eax; {_END}", mode) as made:
         made.vcpu.debug(step=True)
         for pc in (5, 7, 9):
-            _same(made.vcpu.run(), Debug(CODE + pc, DebugKind.STEP))
-        _same(made.vcpu["rax"], 4)
+            same(made.vcpu.run(), Debug(CODE + pc, DebugKind.STEP))
+        same(made.vcpu["rax"], 4)
         made.vcpu.debug()
-        _same(made.vcpu.run(), _DONE)
+        same(made.vcpu.run(), _DONE)
 
 
-@check(_F.SINGLE_STEP, _F.RING3_DEBUG, _F.LONG_MODE)
+@_check(_F.SINGLE_STEP, _F.RING3_DEBUG, _F.LONG_MODE)
 def single_step_in_ring_3(hypervisor: Hypervisor) -> None:
     _step(hypervisor, "user")
 
 
-@check(_F.SINGLE_STEP, _F.LONG_MODE)
+@_check(_F.SINGLE_STEP, _F.LONG_MODE)
 def single_step_in_ring_0(hypervisor: Hypervisor) -> None:
     _step(hypervisor, "long")
 
 
-@check(_F.SINGLE_STEP, _F.REAL_MODE)
+@_check(_F.SINGLE_STEP, _F.REAL_MODE)
 def single_step_in_real_mode(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "mov ax, 1; inc ax; hlt", "real") as made:
         made.vcpu.debug(step=True)
-        _same(made.vcpu.run(), Debug(CODE + 3, DebugKind.STEP))
-        _same(made.vcpu.run(), Debug(CODE + 4, DebugKind.STEP))
-        _same(made.vcpu["rax"], 2)
+        same(made.vcpu.run(), Debug(CODE + 3, DebugKind.STEP))
+        same(made.vcpu.run(), Debug(CODE + 4, DebugKind.STEP))
+        same(made.vcpu["rax"], 2)
 
 
 def _break(hypervisor: Hypervisor, mode: str) -> None:
@@ -279,48 +263,48 @@ def _break(hypervisor: Hypervisor, mode: str) -> None:
     with guest(hypervisor, code, mode) as made:
         made.vcpu.debug(breakpoints=[CODE + 5, CODE + 6])
         for turn in range(3):
-            _same(made.vcpu.run(), Debug(CODE + 5, DebugKind.BREAKPOINT, CODE + 5))
-            _same(made.vcpu["rbx"], turn)
-            _same(made.vcpu.run(), Debug(CODE + 6, DebugKind.BREAKPOINT, CODE + 6))
+            same(made.vcpu.run(), Debug(CODE + 5, DebugKind.BREAKPOINT, CODE + 5))
+            same(made.vcpu["rbx"], turn)
+            same(made.vcpu.run(), Debug(CODE + 6, DebugKind.BREAKPOINT, CODE + 6))
         made.vcpu.debug()
-        _same(made.vcpu.run(), _DONE)
-        _same(made.vcpu["rbx"], 3)
+        same(made.vcpu.run(), _DONE)
+        same(made.vcpu["rbx"], 3)
 
 
-@check(_F.BREAKPOINTS, _F.RING3_DEBUG, _F.LONG_MODE)
+@_check(_F.BREAKPOINTS, _F.RING3_DEBUG, _F.LONG_MODE)
 def breakpoints_in_ring_3(hypervisor: Hypervisor) -> None:
     _break(hypervisor, "user")
 
 
-@check(_F.BREAKPOINTS, _F.LONG_MODE)
+@_check(_F.BREAKPOINTS, _F.LONG_MODE)
 def breakpoints_in_ring_0(hypervisor: Hypervisor) -> None:
     _break(hypervisor, "long")
 
 
-@check(_F.WATCHPOINTS, _F.RING3_DEBUG, _F.LONG_MODE)
+@_check(_F.WATCHPOINTS, _F.RING3_DEBUG, _F.LONG_MODE)
 def watchpoints(hypervisor: Hypervisor) -> None:
     code = f"mov eax, [rsi]; mov [rsi + 4], eax; mov [rsi], eax; {_END}"
     with guest(hypervisor, code, "user", before={"rsi": DATA}) as made:
         made.vcpu.debug(watchpoints=[(DATA, 4, True)])
-        _same(made.vcpu.run(), Debug(CODE + 7, DebugKind.WATCHPOINT, DATA))
-        _same(made.vcpu.run(), _DONE)
+        same(made.vcpu.run(), Debug(CODE + 7, DebugKind.WATCHPOINT, DATA))
+        same(made.vcpu.run(), _DONE)
     with guest(hypervisor, code, "user", before={"rsi": DATA}) as made:
         made.vcpu.debug(watchpoints=[(DATA, 4, False)])
-        _same(made.vcpu.run(), Debug(CODE + 2, DebugKind.WATCHPOINT, DATA))
-        _same(made.vcpu.run(), Debug(CODE + 7, DebugKind.WATCHPOINT, DATA))
-        _refused(lambda: made.vcpu.debug(watchpoints=[(DATA + 1, 4, False)]))
-        _refused(lambda: made.vcpu.debug(breakpoints=range(5)))
+        same(made.vcpu.run(), Debug(CODE + 2, DebugKind.WATCHPOINT, DATA))
+        same(made.vcpu.run(), Debug(CODE + 7, DebugKind.WATCHPOINT, DATA))
+        refused(lambda: made.vcpu.debug(watchpoints=[(DATA + 1, 4, False)]))
+        refused(lambda: made.vcpu.debug(breakpoints=range(5)))
 
 
-@check(_F.TRAP_BREAK, _F.RING3_DEBUG, _F.LONG_MODE)
+@_check(_F.TRAP_BREAK, _F.RING3_DEBUG, _F.LONG_MODE)
 def breakpoint_instructions_are_exits(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, f"nop; int3; mov ebx, 3; {_END}", "user") as made:
         made.vcpu.debug(trap_break=True)
-        _same(made.vcpu.run(), Debug(CODE + 1, DebugKind.INSTRUCTION))
-        _same(made.vcpu["rip"], CODE + 1)
+        same(made.vcpu.run(), Debug(CODE + 1, DebugKind.INSTRUCTION))
+        same(made.vcpu["rip"], CODE + 1)
         made.vcpu["rip"] = CODE + 2
-        _same(made.vcpu.run(), _DONE)
-        _same(made.vcpu["rbx"], 3)
+        same(made.vcpu.run(), _DONE)
+        same(made.vcpu["rbx"], 3)
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------------
@@ -329,28 +313,28 @@ _WRITES: Final = "mov byte ptr [rsi], 1; mov byte ptr [rsi + 0x3000], 1; mov byt
 _HIGH: Final = 0x10_0000
 
 
-@check(_F.DIRTY_LOG, _F.PORT_IO, _F.HALT)
+@_check(_F.DIRTY_LOG, _F.PORT_IO, _F.HALT)
 def written_pages_are_logged(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, _WRITES, before={"rsi": _HIGH}, log_dirty=True) as made:
         made.vm.dirty(_HIGH)
         made.vcpu.run()
-        _same(made.vm.dirty(_HIGH), [_HIGH, _HIGH + 0x3000])
-        _same(made.vm.dirty(_HIGH), [])
-        _same(made.vcpu.run(), Halt())
-        _same(made.vm.dirty(_HIGH), [_HIGH + 0x7000])
-        _refused(lambda: made.vm.dirty(_HIGH + PAGE))
+        same(made.vm.dirty(_HIGH), [_HIGH, _HIGH + 0x3000])
+        same(made.vm.dirty(_HIGH), [])
+        same(made.vcpu.run(), Halt())
+        same(made.vm.dirty(_HIGH), [_HIGH + 0x7000])
+        refused(lambda: made.vm.dirty(_HIGH + PAGE))
 
 
-@check(_F.DIRTY_LOG, _F.LONG_MODE)
+@_check(_F.DIRTY_LOG, _F.LONG_MODE)
 def all_of_many_written_pages_are_logged(hypervisor: Hypervisor) -> None:
     code = f"again: mov byte ptr [rsi], 1; add rsi, 0x1000; dec ecx; jnz again; {_END}"
     with guest(hypervisor, code, "user", before={"rsi": _HIGH, "rcx": 256}, log_dirty=True) as made:
         made.vm.dirty(_HIGH)
-        _same(made.vcpu.run(), _DONE)
-        _same(made.vm.dirty(_HIGH), list(range(_HIGH, _HIGH + 256 * PAGE, PAGE)))
+        same(made.vcpu.run(), _DONE)
+        same(made.vm.dirty(_HIGH), list(range(_HIGH, _HIGH + 256 * PAGE, PAGE)))
 
 
-@check(_F.READ_ONLY, _F.MMIO, _F.HALT)
+@_check(_F.READ_ONLY, _F.MMIO, _F.HALT)
 def writes_to_read_only_memory_are_exits(hypervisor: Hypervisor) -> None:
     with (
         HostMemory(PAGE) as rom,
@@ -359,15 +343,15 @@ def writes_to_read_only_memory_are_exits(hypervisor: Hypervisor) -> None:
         rom.write(0, b"\x11\x22\x33\x44")
         made.vm.map(0x40_0000, rom, writable=False)
         made.vcpu.set_registers({"rsi": 0x40_0000, "rbx": 5})
-        _same(made.vcpu.run(), Mmio(0x40_0000, 4, True, 5))
-        _same(made.vcpu.run(), Halt())
-        _same((made.vcpu["rax"], made.vcpu["rcx"]), (0x4433_2211, 0x4433_2211))
-        _same(rom.read(0, 4), b"\x11\x22\x33\x44")
-        _refused(rom.close)
+        same(made.vcpu.run(), Mmio(0x40_0000, 4, True, 5))
+        same(made.vcpu.run(), Halt())
+        same((made.vcpu["rax"], made.vcpu["rcx"]), (0x4433_2211, 0x4433_2211))
+        same(rom.read(0, 4), b"\x11\x22\x33\x44")
+        refused(rom.close)
         made.vm.unmap(0x40_0000)
 
 
-@check(_F.MMIO, _F.HALT)
+@_check(_F.MMIO, _F.HALT)
 def memory_comes_and_goes(hypervisor: Hypervisor) -> None:
     with (
         HostMemory(2 * PAGE) as more,
@@ -375,20 +359,20 @@ def memory_comes_and_goes(hypervisor: Hypervisor) -> None:
     ):
         more.write(PAGE, b"\x07\0\0\0")
         made.vcpu["rsi"] = 0x50_0000
-        _same(made.vcpu.run(), Mmio(0x50_0000, 4, False))
+        same(made.vcpu.run(), Mmio(0x50_0000, 4, False))
         made.vm.map(0x50_0000, more, offset=PAGE)
         made.vcpu.complete(1)
         for size in (0, 1, PAGE + 1, 3 * PAGE):
-            _refused(lambda size=size: made.vm.map(0x60_0000, more, size=size))  # type: ignore[misc]
-        _refused(lambda: made.vm.map(0x50_0000, more, size=PAGE))
-        _refused(lambda: made.vm.map(0x60_0001, more))
-        _refused(lambda: made.vm.unmap(0x60_0000))
+            refused(lambda size=size: made.vm.map(0x60_0000, more, size=size))  # type: ignore[misc]
+        refused(lambda: made.vm.map(0x50_0000, more, size=PAGE))
+        refused(lambda: made.vm.map(0x60_0001, more))
+        refused(lambda: made.vm.unmap(0x60_0000))
         made.vcpu.debug()
-        _same(made.vcpu.run(), Halt())
-        _same([made.vcpu[name] for name in ("rax", "rbx", "rcx")], [1, 7, 7])
+        same(made.vcpu.run(), Halt())
+        same([made.vcpu[name] for name in ("rax", "rbx", "rcx")], [1, 7, 7])
         made.vm.unmap(0x50_0000)
         made.vcpu["rip"] = CODE
-        _same(made.vcpu.run(), Mmio(0x50_0000, 4, False))
+        same(made.vcpu.run(), Mmio(0x50_0000, 4, False))
 
 
 # -- registers and state ---------------------------------------------------------------------------------------------------
@@ -411,42 +395,42 @@ _VECTORS: Final = {f"xmm{i}": (0x0011_2233_4455_6677 << 64 | 0x8899_AABB_CCDD_EE
 def _round_trip(hypervisor: Hypervisor, values: dict[str, int]) -> None:
     with guest(hypervisor, "hlt") as made:
         made.vcpu.set_registers(values)
-        _same(made.vcpu.registers(values), values)
+        same(made.vcpu.registers(values), values)
         for name, value in values.items():
             made.vcpu[name] = value
-            _same(made.vcpu[name], value)
+            same(made.vcpu[name], value)
         every = made.vcpu.registers()
-        _same(
+        same(
             {name: every[name] for name in values if "." not in name or name in every},
             {n: v for n, v in values.items() if "." not in n or n in every},
         )
 
 
-@check()
+@_check()
 def general_registers_round_trip(hypervisor: Hypervisor) -> None:
     _round_trip(hypervisor, _VALUES)
     with guest(hypervisor, "hlt") as made:
         for value in (-1, 1 << 64):
-            _refused(lambda value=value: made.vcpu.__setitem__("rax", value), ValueError)  # type: ignore[misc]
-            _refused(lambda value=value: made.vcpu.set_registers({"rbx": 1, "rax": value}), ValueError)  # type: ignore[misc]
-        _same(made.vcpu["rbx"], 0)
+            refused(lambda value=value: made.vcpu.__setitem__("rax", value), ValueError)  # type: ignore[misc]
+            refused(lambda value=value: made.vcpu.set_registers({"rbx": 1, "rax": value}), ValueError)  # type: ignore[misc]
+        same(made.vcpu["rbx"], 0)
         for name in ("eax", "", "msr.", "msr.x", "cs.", "xmm16"):
-            _refused(lambda name=name: made.vcpu[name], KeyError)  # type: ignore[misc]
-            _refused(lambda name=name: made.vcpu.set_registers({"rbx": 1, name: 0}), KeyError)  # type: ignore[misc]
-        _same(made.vcpu["rbx"], 0)
+            refused(lambda name=name: made.vcpu[name], KeyError)  # type: ignore[misc]
+            refused(lambda name=name: made.vcpu.set_registers({"rbx": 1, name: 0}), KeyError)  # type: ignore[misc]
+        same(made.vcpu["rbx"], 0)
 
 
-@check(_F.SYSTEM_REGISTERS)
+@_check(_F.SYSTEM_REGISTERS)
 def system_registers_round_trip(hypervisor: Hypervisor) -> None:
     _round_trip(hypervisor, _SYSTEM)
 
 
-@check(_F.VECTOR_REGISTERS)
+@_check(_F.VECTOR_REGISTERS)
 def vector_registers_round_trip(hypervisor: Hypervisor) -> None:
     _round_trip(hypervisor, _VECTORS)
 
 
-@check(_F.MSR)
+@_check(_F.MSR)
 def msrs_round_trip(hypervisor: Hypervisor) -> None:
     _round_trip(
         hypervisor,
@@ -454,41 +438,41 @@ def msrs_round_trip(hypervisor: Hypervisor) -> None:
     )
 
 
-@check(_F.DEBUG_REGISTERS)
+@_check(_F.DEBUG_REGISTERS)
 def debug_registers_round_trip(hypervisor: Hypervisor) -> None:
     _round_trip(hypervisor, {"dr0": 0x1000, "dr1": 0x2000, "dr2": 0x3000, "dr3": 0x4000, "dr7": 0x400})
 
 
-@check(_F.VECTOR_REGISTERS, _F.LONG_MODE)
+@_check(_F.VECTOR_REGISTERS, _F.LONG_MODE)
 def the_guest_sees_vector_registers(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, f"paddq xmm3, xmm3; movq rbx, xmm3; {_END}", "user", before={"xmm3": 21}) as made:
-        _same(made.vcpu.run(), _DONE)
-        _same((made.vcpu["rbx"], made.vcpu["xmm3"]), (42, 42))
+        same(made.vcpu.run(), _DONE)
+        same((made.vcpu["rbx"], made.vcpu["xmm3"]), (42, 42))
 
 
-@check(_F.SAVE, _F.LONG_MODE, _F.PORT_IO)
+@_check(_F.SAVE, _F.LONG_MODE, _F.PORT_IO)
 def a_saved_vcpu_goes_on_elsewhere(hypervisor: Hypervisor) -> None:
     """Saved on a port read that was answered, and in the middle of a loop; restored into another VM with a copy of the memory."""
     code = f"mov ecx, 5; mov xmm1, xmm2; again: in al, 0x10; movzx eax, al; add ebx, eax; movq xmm4, rbx; dec ecx; jnz again; {_END}"
     code = code.replace("mov xmm1, xmm2; ", "movaps xmm1, xmm2; ")
     with guest(hypervisor, code, "user", before={"xmm2": 77, "fs.base": 0x1234_0000}) as first:
         for value in (1, 2, 3):
-            _same(first.vcpu.run(), PortIo(0x10, 1, False))
+            same(first.vcpu.run(), PortIo(0x10, 1, False))
             first.vcpu.complete(value)
         state = first.vcpu.save()
-        _must(_plain(state), "the state is no plain data")
+        must(_plain(state), "the state is no plain data")
         image = first.memory.read(0, first.memory.size)
         with guest(hypervisor, "ud2", "real") as second:
             second.memory.write(0, image)
             second.vcpu.restore(state)
-            _same(second.vcpu["fs.base"], 0x1234_0000)
+            same(second.vcpu["fs.base"], 0x1234_0000)
             for made in (second, first):
                 for value in (4, 5):
-                    _same(made.vcpu.run(), PortIo(0x10, 1, False))
+                    same(made.vcpu.run(), PortIo(0x10, 1, False))
                     made.vcpu.complete(value)
-                _same(made.vcpu.run(), _DONE)
-                _same([made.vcpu[name] for name in ("rbx", "xmm1", "xmm4")], [15, 77, 15])
-            _refused(lambda: second.vcpu.restore({"format": "something else"}))
+                same(made.vcpu.run(), _DONE)
+                same([made.vcpu[name] for name in ("rbx", "xmm1", "xmm4")], [15, 77, 15])
+            refused(lambda: second.vcpu.restore({"format": "something else"}))
 
 
 def _plain(value: object) -> bool:
@@ -499,62 +483,62 @@ def _plain(value: object) -> bool:
     return value is None or type(value) in (int, str, bytes, bool)
 
 
-@check(_F.CPU_MODEL, _F.LONG_MODE, _F.HALT)
+@_check(_F.CPU_MODEL, _F.LONG_MODE, _F.HALT)
 def features_can_be_taken_away(hypervisor: Hypervisor) -> None:
     full = hypervisor.model()
     feature = next(name for name in ("popcnt", "sse4.2", "cx16") if full.has(name))
     for model, wanted in ((None, True), (full.without(feature), False)):
         # In ring 0: KVM's paravirtual flavour lets ring 3 see the host's CPU.
         with guest(hypervisor, "mov eax, 1; cpuid; mov esi, ecx; hlt", model=model) as made:
-            _same(made.vcpu.run(), Halt())
+            same(made.vcpu.run(), Halt())
             bit = FEATURES[feature][3]
-            _same(bool(made.vcpu["rsi"] >> bit & 1), wanted)
-    _must(not full.without(feature).has(feature), "the model still has what was taken away")
-    _refused(lambda: full.without("no such feature"))
+            same(bool(made.vcpu["rsi"] >> bit & 1), wanted)
+    must(not full.without(feature).has(feature), "the model still has what was taken away")
+    refused(lambda: full.without("no such feature"))
 
 
 # -- interrupts ------------------------------------------------------------------------------------------------------------
 
 
-@check(_F.INTERRUPT, _F.LONG_MODE, _F.PORT_IO)
+@_check(_F.INTERRUPT, _F.LONG_MODE, _F.PORT_IO)
 def interrupts_wait_for_their_window(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "out 0x10, al; sti; nop; again: jmp again") as made:
         made.vcpu.run()
-        _refused(lambda: made.vcpu.interrupt(0x41))
+        refused(lambda: made.vcpu.interrupt(0x41))
         made.vcpu.request_irq_window()
-        _same(made.vcpu.run(), IrqWindow())
-        _must(made.vcpu["rflags"] & 0x200, "the window is open with interrupts disabled")
+        same(made.vcpu.run(), IrqWindow())
+        must(made.vcpu["rflags"] & 0x200, "the window is open with interrupts disabled")
         made.vcpu.interrupt(0x41)
-        _same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, b"\x41"))
-        _same(made.vcpu.run(), Halt())
+        same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, b"\x41"))
+        same(made.vcpu.run(), Halt())
 
 
 # -- exits on system registers ---------------------------------------------------------------------------------------------
 
 
-@check(_F.MSR_EXITS, _F.HALT)
+@_check(_F.MSR_EXITS, _F.HALT)
 def unknown_msrs_are_exits(hypervisor: Hypervisor) -> None:
     code = "mov ecx, 0x12345; rdmsr; mov ebx, edx; wrmsr; rdmsr; hlt"
     with guest(hypervisor, code, config=VmConfig(msr_exits=True)) as made:
-        _same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, False))
+        same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, False))
         made.vcpu.complete(0xAABB_0000_CCDD)
-        _same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, True, 0xAABB_0000_CCDD))
-        _same(made.vcpu["rbx"], 0xAABB)
-        _same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, False))
+        same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, True, 0xAABB_0000_CCDD))
+        same(made.vcpu["rbx"], 0xAABB)
+        same(made.vcpu.run(), SysReg(SysRegSpace.MSR, 0x12345, False))
         made.vcpu.complete(fault=True)
-        _same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, bytes([13])))
+        same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, bytes([13])))
 
 
-@check(_F.MSR, _F.PORT_IO)
+@_check(_F.MSR, _F.PORT_IO)
 def unknown_msrs_fault(hypervisor: Hypervisor) -> None:
     with guest(hypervisor, "mov ecx, 0x12345; rdmsr; hlt") as made:
-        _same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, bytes([13])))
+        same(made.vcpu.run(), PortIo(VECTOR_PORT, 1, True, 1, bytes([13])))
 
 
 # -- many ------------------------------------------------------------------------------------------------------------------
 
 
-@check(_F.SMP, _F.LONG_MODE)
+@_check(_F.SMP, _F.LONG_MODE)
 def eight_vcpus_at_once(hypervisor: Hypervisor) -> None:
     """Each adds to one counter with a lock prefix and says so through its port; none may be lost."""
     rounds, cpus = 2000, 8
@@ -591,29 +575,29 @@ def eight_vcpus_at_once(hypervisor: Hypervisor) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        _same(problems, [])
-        _same(int.from_bytes(memory.read(DATA, 8), "little"), cpus * rounds)
+        same(problems, [])
+        same(int.from_bytes(memory.read(DATA, 8), "little"), cpus * rounds)
 
 
-@check(_F.MANY_VMS, _F.HALT)
+@_check(_F.MANY_VMS, _F.HALT)
 def several_vms_do_not_see_each_other(hypervisor: Hypervisor) -> None:
     code = "mov [rsi], rbx; mov rax, [rsi]; hlt"
     with guest(hypervisor, code, before={"rsi": DATA, "rbx": 1}) as one:
         with guest(hypervisor, code, before={"rsi": DATA, "rbx": 2}) as two:
             for made in (one, two):
-                _same(made.vcpu.run(), Halt())
-            _same((one.vcpu["rax"], two.vcpu["rax"]), (1, 2))
-        _same(one.memory.read(DATA, 8), (1).to_bytes(8, "little"))
+                same(made.vcpu.run(), Halt())
+            same((one.vcpu["rax"], two.vcpu["rax"]), (1, 2))
+        same(one.memory.read(DATA, 8), (1).to_bytes(8, "little"))
 
 
-@check(_F.HALT)
+@_check(_F.HALT)
 def what_is_closed_stays_closed(hypervisor: Hypervisor) -> None:
     from vm_accel.errors import HypervisorError
 
     with guest(hypervisor, "hlt") as made:
         vm, vcpu, memory = made
-        _same(vcpu.run(), Halt())
-        _refused(memory.close)
+        same(vcpu.run(), Halt())
+        refused(memory.close)
     vcpu.close()
     vm.close()
     memory.close()
@@ -623,7 +607,7 @@ def what_is_closed_stays_closed(hypervisor: Hypervisor) -> None:
         lambda: vm.map(0, memory), lambda: memory.address,
     ]  # fmt: skip
     for action in actions:
-        _refused(action, HypervisorError)
+        refused(action, HypervisorError)
 
 
-del MMIO
+CHECKS.extend(PORTABLE)

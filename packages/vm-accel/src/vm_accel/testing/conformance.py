@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from vm_accel.exits import Exit, Interrupted, Mmio, PortIo
 from vm_accel.interface import Hypervisor, Vcpu, Vm, VmConfig
 from vm_accel.memory import HostMemory
 from vm_accel.testing.snippets import CODE, MMIO, SNIPPETS, VECTOR_PORT, Seen, Snippet
 from vm_accel.x86 import long_mode, page_tables, protected_mode, real_mode, segment
+from vm_core.isa import get
 
-__all__ = ["Guest", "Mismatch", "Recorder", "applicable", "assemble", "guest", "missing", "run_snippet"]
+__all__ = [
+    "Guest", "Mismatch", "Recorder", "applicable", "assemble", "guest", "missing", "mode_of", "run_snippet",
+]  # fmt: skip
 
 MEMORY: Final = 2 << 20
 _HOLE, _HIGH = 0xA_0000, 0x10_0000
@@ -30,7 +33,17 @@ def missing(hypervisor: Hypervisor, snippet: Snippet) -> list[str]:
     """What the hypervisor lacks for the snippet; empty: it can run it."""
     if hypervisor.isa != snippet.isa:
         return [f"its guests are {hypervisor.isa}"]
-    return sorted(feature.value for feature in snippet.needs - hypervisor.features)
+    lacks = sorted(feature.value for feature in snippet.needs - hypervisor.features)
+    if not lacks and isinstance(hypervisor, _Texts):
+        lacks = hypervisor.lacks(assemble(snippet.code, snippet.isa, snippet.mode), CODE)
+    return lacks
+
+
+@runtime_checkable
+class _Texts(Protocol):
+    """A hypervisor that does not know every instruction (:class:`vm_accel.software.Software`)."""
+
+    def lacks(self, code: bytes, at: int) -> list[str]: ...
 
 
 def applicable(hypervisor: Hypervisor) -> list[Snippet]:
@@ -42,9 +55,12 @@ _assembled: dict[tuple[str, str, str], bytes] = {}
 
 
 def assemble(code: str, isa: str, mode: str) -> bytes:
-    """Machine code at CODE, by keystone."""
+    """Machine code at CODE: by keystone; of RISC-V by vm_core, with distances in the place of labels."""
     found = _assembled.get((code, isa, mode))
     if found is None:
+        if isa == "riscv64":
+            found = _assembled[code, isa, mode] = b"".join(_riscv(line) for line in code.split(";"))
+            return found
         import keystone
 
         arch, bits = {
@@ -59,6 +75,20 @@ def assemble(code: str, isa: str, mode: str) -> bytes:
     return found
 
 
+def _riscv(line: str) -> bytes:
+    text = line.strip()
+    return _RISCV_SYSTEM[text] if text in _RISCV_SYSTEM else get("riscv64").assemble(text)
+
+
+_RISCV_SYSTEM: Final = {"wfi": (0x1050_0073).to_bytes(4, "little")}
+"""Instructions that programs have not."""
+
+
+def mode_of(isa: str) -> str:
+    """The mode of most guests: 64-bit code of a kernel."""
+    return {"x86_64": "long", "aarch64": "el1"}.get(isa, "supervisor")
+
+
 class Guest(NamedTuple):
     """A VM with one vCPU that is about to run a program."""
 
@@ -71,7 +101,7 @@ class Guest(NamedTuple):
 def guest(
     hypervisor: Hypervisor,
     code: str | bytes,
-    mode: str = "long",
+    mode: str | None = None,
     *,
     config: VmConfig = VmConfig(),  # noqa: B008 - it is frozen
     before: dict[str, int] | None = None,
@@ -79,6 +109,7 @@ def guest(
     log_dirty: bool = False,
 ) -> Iterator[Guest]:
     """What every snippet of the ISA runs in; see :mod:`vm_accel.testing.snippets`."""
+    mode = mode or mode_of(hypervisor.isa)
     text = code if isinstance(code, bytes) else assemble(code, hypervisor.isa, mode)
     memory = HostMemory(MEMORY)
     try:
@@ -90,7 +121,7 @@ def guest(
             if hypervisor.isa == "x86_64":
                 prepare_x86(vcpu, memory, mode)
             else:
-                vcpu.set_registers({"pc": CODE, "sp": _STACK})
+                vcpu.set_registers({"pc": CODE, "x2" if hypervisor.isa == "riscv64" else "sp": _STACK})
             if before:
                 vcpu.set_registers(before)
             yield Guest(vm, vcpu, memory)

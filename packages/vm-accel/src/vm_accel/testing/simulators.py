@@ -91,6 +91,8 @@ def connect(library: Path) -> None:
     ffi.cdef(_EXECUTOR)
     lib = ffi.dlopen(str(library))
     isa = get("aarch64")
+    monitors: dict[int, tuple[int, int]] = {}
+    """Of each vCPU: what its last load-exclusive marked."""
 
     def step(vcpu: int, cpu: Any) -> int:
         memory = _Memory(lib, ffi)
@@ -105,6 +107,8 @@ def connect(library: Path) -> None:
         for at, name in enumerate("vczn", 28):
             state[name] = int(cpu.cpsr) >> at & 1
         state.pc = int(cpu.pc)
+        for name, value in zip(("reservation", "reserved_value"), monitors.get(vcpu, ()), strict=False):
+            state.header(name, value)
         try:
             code = memory.load(state.pc, 4).to_bytes(4, "little")
             insn = isa.decode(code, state.pc)
@@ -119,6 +123,7 @@ def connect(library: Path) -> None:
         for i in range(31):
             cpu.x[i] = state.get("x", i)
         cpu.sp, cpu.pc = state["sp"], state.pc
+        monitors[vcpu] = state.header("reservation"), state.header("reserved_value")
         for i in range(32):
             ffi.buffer(cpu.v)[16 * i : 16 * i + 16] = state.get("v", i).to_bytes(16, "little")
         flags = sum(state[name] << at for at, name in enumerate("vczn", 28))

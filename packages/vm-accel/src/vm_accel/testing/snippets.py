@@ -322,7 +322,8 @@ def _processor() -> list[Snippet]:
         _x86("real-to-protected", "real", "lgdt [0x2000]; mov eax, cr0; or al, 1; mov cr0, eax; mov eax, 0x1234; out 0x33, ax; hlt",
              _out(0x33, 2, 0x1234), _HALT, memory={DATA: (0x7F).to_bytes(2, "little") + (0x4000).to_bytes(4, "little")}),
         _x86("real-32-bit-registers", "real", "mov eax, 0x12345678; mov ebx, eax; rol ebx, 16; hlt", _HALT, after={"rbx": 0x5678_1234}),
-        _x86("store-and-run", "long", "mov byte ptr [rip + there], 0xf4; there: nop; ud2", _HALT),
+        _x86("store-and-run", "long", "mov byte ptr [rip + there], 0xf4; there: nop; ud2", _HALT,
+             needs=frozenset({_F.COHERENT_CODE})),
     ]  # fmt: skip
 
 
@@ -330,7 +331,6 @@ def _aarch64() -> list[Snippet]:
     def row(name: str, code: str, *sees: Exit | Seen, **given: Mapping[str, int]) -> Snippet:
         return _x86(name, "el1", code, *sees, isa="aarch64", **given)  # type: ignore[arg-type]
 
-    end, last = "hvc #0", Hypercall(HypercallAbi.PSCI, 0, ())
     rows = [row("wfi", "wfi", _HALT, after={"pc": CODE + 4})]
     names = {
         1: ("strb", "ldrb", "w"),
@@ -359,7 +359,40 @@ def _aarch64() -> list[Snippet]:
                 after={"x1": value},
             )
         )
-    del end, last
+    return rows
+
+
+def _riscv64() -> list[Snippet]:
+    def row(name: str, code: str, *sees: Exit | Seen, **given: Mapping[str, int]) -> Snippet:
+        return _x86(name, "supervisor", code, *sees, isa="riscv64", **given)  # type: ignore[arg-type]
+
+    rows = [row("wfi", "wfi", _HALT, after={"pc": CODE + 4})]
+    for size, letter in ((1, "b"), (2, "h"), (4, "w"), (8, "d")):
+        value = _D & (1 << 8 * size) - 1
+        rows.append(
+            row(f"store-{8 * size}", f"s{letter} t0, 8(t1); wfi", _store(MMIO + 8, size, value), _HALT, before={"x5": _D, "x6": MMIO})
+        )  # fmt: skip
+        if size == 8:
+            rows.append(
+                row("load-64", "ld t0, 8(t1); wfi", _load(MMIO + 8, 8, _D), _HALT, before={"x6": MMIO}, after={"x5": _D})
+            )  # fmt: skip
+        else:
+            high = (1 << 8 * size) - 2
+            rows.append(
+                row(f"load-signed-{8 * size}", f"l{letter} t0, 0(t1); wfi", _load(MMIO, size, high), _HALT, before={"x6": MMIO},
+                    after={"x5": (1 << 64) - 2})
+            )  # fmt: skip
+            rows.append(
+                row(f"load-unsigned-{8 * size}", f"l{letter}u t0, 0(t1); wfi", _load(MMIO, size, high), _HALT, before={"x6": MMIO},
+                    after={"x5": high})
+            )  # fmt: skip
+    rows += [
+        row("unanswered-reads-are-ones", "lwu t0, 0(t1); wfi", Mmio(MMIO, 4, False), _HALT, before={"x6": MMIO}, after={"x5": 0xFFFF_FFFF}),
+        row("loop", "addi t0, t0, 2; addi t1, t1, -1; bne t1, zero, -8; wfi", _HALT, before={"x6": 1_000}, after={"x5": 2_000}),
+        row("two-devices", "lw t0, 0(t1); sw t0, 16(t1); wfi", _load(MMIO, 4, 77), _store(MMIO + 16, 4, 77), _HALT, before={"x6": MMIO}),
+        row("call-of-the-firmware", "ecall; wfi", Hypercall(HypercallAbi.SBI, 0x10 << 32 | 3, (1, 2, 0, 0, 0, 0)), _HALT,
+            before={"x17": 0x10, "x16": 3, "x10": 1, "x11": 2}, after={"x10": (1 << 64) - 2, "x11": 0}),
+    ]  # fmt: skip
     return rows
 
 
@@ -371,4 +404,5 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
     *_exceptions(),
     *_processor(),
     *_aarch64(),
+    *_riscv64(),
 )

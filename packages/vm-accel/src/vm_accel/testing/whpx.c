@@ -890,8 +890,9 @@ HRESULT WHvRunVirtualProcessor(void *handle, uint32_t index, void *buffer, uint3
         ioctl(vp->fd, KVM_GET_REGS, &before);
         ioctl(vp->fd, KVM_GET_SREGS, &sregs);
         linear = sregs.cs.base * !(sregs.efer & 0x400 && sregs.cs.l) + before.rip;
+        /* Before the look: who cancels sets it behind the flag, and may come to that when the flag has been seen already. */
+        vp->run->immediate_exit = 0;
         if (atomic_exchange(&vp->cancel, 0)) {
-            vp->run->immediate_exit = 0;
             report(context, REASON_CANCELED, &before, &sregs, vp->shadow_tf, 0);
             break;
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from vm_accel.kvm.kernel import request
 from vm_accel.user.seat import Chair, Seat
 from vm_accel.user.space import ARENA, VCPUS, Space
 from vm_core.engine import Availability, EngineStats, Exit
-from vm_core.errors import EngineUnavailable, UsageError
+from vm_core.errors import EngineUnavailable, HostError, UsageError
 from vm_core.memory import PAGE, GuestMemory
 from vm_core.spec.isa import Isa
 from vm_core.state import CpuState
@@ -36,8 +36,13 @@ IOCTLS: Final = tuple(
     )
 )  # fmt: skip
 """What it asks of KVM once the program runs: a new vCPU for a thread, a new machine after fork and execve."""
-_RING: Final = 1 << 13
-"""Entries of the ring of written pages."""
+_RING, _CLONE_RING = 1 << 13, 1 << 10
+"""Entries of the ring of written pages, 16 bytes each. A full one is emptied, and its pages are protected again."""
+_WINDOW: Final = 4 << 20
+"""The arena is given to the machine in pieces of whole windows, where the program has mapped something: KVM keeps ten bytes for
+each page of a memory slot, used or not."""
+_NO_ACCESS: Final = bytes(byte for byte in range(256) if not byte & 7)
+"""Bytes of the permission table that allow no access."""
 _NO_TILES: Final = ~(3 << 17)
 """Components of XCR0 without AMX: Linux wants a program to ask for it first."""
 
@@ -75,9 +80,18 @@ class KvmEngine:
     ioctls = IOCTLS
 
     def __init__(
-        self, isa: Isa, memory: GuestMemory, *, kvm: Kvm | None = None, track: bool = False, **_options: Any
+        self,
+        isa: Isa,
+        memory: GuestMemory,
+        *,
+        kvm: Kvm | None = None,
+        track: bool = False,
+        like: KvmEngine | None = None,
+        tables: int = -1,
+        **_options: Any,
     ) -> None:
-        """``track``: the machine says which pages the program has written (:meth:`written`)."""
+        """``track``: the machine says which pages the program has written (:meth:`written`). ``like`` and ``tables``: it is for a
+        clone of that one's memory, which had these page tables (:meth:`freeze`)."""
         if isa.name != "x86_64":
             raise EngineUnavailable(
                 f"the engine 'kvm' runs x86-64 programs, and this one is made for {isa.name}",
@@ -88,12 +102,19 @@ class KvmEngine:
         self._lock = threading.RLock()
         self._seats: weakref.WeakSet[Seat] = weakref.WeakSet()
         self._free: list[Chair] = []
-        self._track = track
+        self._track, self._ring = track, _RING
+        self.first: Chair | None = None
+        """The machine's first vCPU."""
+        self._like: Chair | None = None
+        """That of the machine that this is a copy of, until ours is made."""
         self._here = threading.local()
         self._kept = b""
         try:
-            self._kvm = _opened() if kvm is None else kvm
-            self._start()
+            if like is None:
+                self._kvm = _opened() if kvm is None else kvm
+                self._start()
+            else:
+                self._start_like(like, tables)
         except (AcceleratorUnavailable, HypervisorError) as error:
             self.close()
             raise EngineUnavailable(f"the engine 'kvm' cannot be used: {error}", hint=error.hint) from error
@@ -122,21 +143,58 @@ class KvmEngine:
                 sizes.append(leaf.eax + leaf.ebx)
         self._area_bytes = min(max(sizes), self._vm.xsave_bytes)
 
+    def _start_like(self, other: KvmEngine, tables: int) -> None:
+        self._kvm, self._model = other._kvm, other._model
+        self._features, self._enables, self._area_bytes = other._features, other._enables, other._area_bytes
+        self._ring, self._like = _CLONE_RING, other.first
+        self._space = Space(self.memory.size // PAGE, of=tables)
+        self._start_vm()
+
+    def freeze(self) -> int:
+        """The descriptor of a file with the page tables as they are now. Raises HostError."""
+        try:
+            return self._space.freeze((region.start, region.end) for region in self.memory.regions())
+        except OSError as error:
+            raise HostError(
+                f"no memory for page tables: {error.strerror}", hint="give vm more memory"
+            ) from error
+
     def _start_vm(self) -> None:
         """The machine, with no vCPU yet."""
-        self._vm = self._kvm.create_vm(VmConfig(dirty_ring=_RING if self._track else 0))
+        self._vm = self._kvm.create_vm(VmConfig(dirty_ring=self._ring if self._track else 0))
         self._vm.map(0, self._space.memory)
-        self._vm.map(ARENA, _Arena(self.memory), log_dirty=self._track)
+        self._windows: set[int] = set()
+        self._slots: list[int] = []
+        self._show((region.start, region.end) for region in self.memory.regions() if region.prot)
+
+    def _show(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """The machine has memory for these ranges of the arena from now on."""
+        wanted = {n for start, end in ranges for n in range(start // _WINDOW, -(-end // _WINDOW))}
+        for n in sorted(wanted - self._windows):
+            if n in self._windows:
+                continue
+            last = n
+            while last in wanted and last not in self._windows:
+                last += 1
+            start, end = n * _WINDOW, min(last * _WINDOW, self.memory.size)
+            arena = _Arena(self.memory)
+            self._vm.map(ARENA + start, arena, offset=start, size=end - start, log_dirty=self._track)
+            self._windows.update(range(n, last))
+            self._slots.append(ARENA + start)
 
     def _changed(self, start: int, end: int) -> None:
-        if self._space.fill(start, bytes(self.memory.table[start >> 12 : end >> 12])):
+        table = bytes(self.memory.table[start >> 12 : end >> 12])
+        if table.translate(None, _NO_ACCESS):
+            self._show([(start, end)])
+        if self._space.fill(start, table):
             self.memory.refresh(start, end)
 
-    def _seat(self, cpu: CpuState) -> Seat:
-        """A vCPU for a thread that has none yet."""
+    def seat(self, cpu: CpuState, *, load: bool = True) -> Seat:
+        """A vCPU for a thread that has none yet. Without ``load`` the thread loads its vector registers itself."""
         before = cpu.outside
         chair = self._chair()
-        chair.load(before.save() if before is not None else b"")
+        if load:
+            chair.load(before.save() if before is not None else b"")
         cpu.outside = seat = Seat(self, chair, cpu)
         with self._lock:
             self._seats.add(seat)
@@ -151,18 +209,23 @@ class KvmEngine:
             vcpu = self._vm.create_vcpu(self._model)
             if vcpu.index >= VCPUS:
                 raise HypervisorError(f"more than {VCPUS} threads at once", call="KVM_CREATE_VCPU")
-            return Chair(
+            like, self._like = self._like, None
+            chair = Chair(
                 self._vm, self._space, vcpu,
-                features=self._features, area_bytes=self._area_bytes, enable=self._enables,
+                features=self._features, area_bytes=self._area_bytes, enable=self._enables, like=like,
             )  # fmt: skip
+            if not vcpu.index:
+                self.first = chair
+            return chair
 
     def written(self) -> list[int]:
         """The addresses of pages that the program has written, each at least once since it was there."""
-        return [page - ARENA for page in self._vm.written(ARENA)]
+        return [page - ARENA for page in self._vm.written(self._slots)]
 
     def protect(self) -> None:
         """From now on ``written`` reports all pages anew."""
-        self._vm.dirty(ARENA)
+        for slot in self._slots:
+            self._vm.dirty(slot)
 
     def leave(self, chair: Chair) -> None:
         """A thread is over; the next one takes its vCPU."""
@@ -173,7 +236,7 @@ class KvmEngine:
     ) -> Exit:
         seat = cpu.outside
         if type(seat) is not Seat or seat.engine is not self:
-            seat = self._seat(cpu)
+            seat = self.seat(cpu)
         self._here.seat = seat
         begin = time.perf_counter()
         try:

@@ -9,6 +9,8 @@
 The program runs, as under ``vm run``, until it comes to the function ``ready``: its libraries are loaded and initialised then. Calls
 follow the System V ABI: at most six integers; bytes go to the stack, and the function gets their address.
 
+``fork`` makes another guest of a snapshot, in a machine of its own, which shares the snapshot's pages until it writes them.
+
 ``reset`` undoes what was written to memory, and mapped, and the registers; not what the program did to files. It copies the pages
 that were ever written since the snapshot: KVM's ring of written pages names each one once, and what system calls write
 is seen where they check the address. A page is not protected again, so that the next call does not fault on it.
@@ -16,22 +18,25 @@ is seen where they check the address. A page is not protected again, so that the
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import Any, Final, Self
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn, Self
 
 from vm_accel.errors import GuestEnded, GuestFault, GuestTimeout
 from vm_accel.kvm.hypervisor import Kvm
-from vm_accel.memory import HostMemory
 from vm_accel.user.engine import KvmEngine
 from vm_accel.user.seat import Seat
 from vm_accel.user.space import RESTORE, RETURN
 from vm_core.engine import Breakpoint, Cause, Exit, Trap
 from vm_core.errors import UsageError
+from vm_core.linux.duplicate import duplicate
 from vm_core.linux.process import Process
 from vm_core.linux.system import ThreadEnd
-from vm_core.memory import PAGE, Access, GuestMemory, Prot
+from vm_core.memory import PAGE, Access, GuestMemory
+from vm_core.snapshot import MemorySnapshot
 from vm_core.spec.isa import Isa
 
 __all__ = ["Guest"]
@@ -43,29 +48,37 @@ _ROOM: Final = 256
 _MASK: Final = (1 << 64) - 1
 
 
-class _Snapshot:
-    """What a reset goes back to."""
+class _Image:
+    """What a reset goes back to and clones begin as. It is gone when nobody holds it; its maker does."""
 
     def __init__(self, guest: Guest) -> None:
-        thread, memory = guest.process.main, guest.memory
-        self.words = memoryview(bytes(thread.cpu.words)).cast("Q")
-        self.vectors = guest.seat.vcpu.xsave_setter(guest.seat.vcpu.xsave())
-        """Puts the vector registers back."""
+        vcpu = guest.seat.vcpu
+        self.words = memoryview(bytes(guest.process.main.cpu.words)).cast("Q")
         self.brk = guest.process.brk
-        self.layout = memory.layout()
-        self.table = bytes(memory.table)
-        self.copy = HostMemory(memory.size)
-        self.pages: list[int] = []
-        """Those that hold anything, ascending."""
-        zeros = bytes(PAGE)
-        for region in memory.regions():
-            if region.prot is Prot.NONE:
-                continue
-            for page in range(region.start, region.end, PAGE):
-                data = memory.view[page : page + PAGE]
-                if data != zeros:
-                    self.copy.view[page : page + PAGE] = data
-                    self.pages.append(page)
+        self.xsave = vcpu.xsave()
+        self.in_place = guest.seat.chair.space.vectors(guest.seat.save())
+        """Whether vector registers are in the page that the program loads them from."""
+        self.tables = -1
+        self.memory = MemorySnapshot(guest.memory)
+        try:
+            self.tables = guest.engine.freeze()
+        except BaseException:
+            self.memory.close()
+            raise
+        self._lock = threading.Lock()
+        self._holders = 1
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+        self.memory.close()
+        os.close(self.tables)
 
 
 class Guest:
@@ -87,13 +100,7 @@ class Guest:
             self.engine = KvmEngine(isa, memory, kvm=kvm, track=True)
             return self.engine
 
-        self._snapshot: _Snapshot | None = None
-        self._hot: set[int] = set()
-        self._runs: list[tuple[int, int]] = []
-        self._moved: list[tuple[int, int]] = []
-        self._closed = False
-        self._known: dict[str, int] = {}
-        self._late = self._in_place = self._restore = False
+        self._begin({})
         self.process = Process(list(argv), engine=make, **{"program": argv[0], **options})
         self.memory = self.process.memory
         self._check = self.memory.check
@@ -102,6 +109,17 @@ class Guest:
         except BaseException:
             self.close()
             raise
+
+    def _begin(self, known: dict[str, int]) -> None:
+        self._image: _Image | None = None
+        self._words = memoryview(b"")
+        self._vectors: Callable[[], None] | None = None
+        self._hot: set[int] = set()
+        self._runs: list[tuple[int, int, memoryview]] = []
+        self._moved: list[tuple[int, int]] = []
+        self._closed = False
+        self._known = known
+        self._late = self._restore = False
 
     def _start(self, address: int) -> None:
         memory, thread = self.memory, self.process.main
@@ -124,11 +142,27 @@ class Guest:
         try:
             if thread.attention:
                 thread._attend()
-            return self.engine.run(thread.cpu, self.memory, _ENDLESS, thread.call)
+            exit_ = self.engine.run(thread.cpu, self.memory, _ENDLESS, thread.call)
         except ThreadEnd:
             process = self.process
+            if process.forked:
+                thread._leave()
+                process.go_on_alone(None)
             how = process.message or f"exit status {process.exit_code}"
             raise GuestEnded(f"{what} ended: {how}") from None
+        if self.process.forked:
+            self._go_on_alone(exit_)
+        return exit_
+
+    def _go_on_alone(self, exit_: Exit) -> NoReturn:
+        """In a process that the program has forked: nobody here waits for the function. One that returns all the same ends it."""
+        process, thread = self.process, self.process.main
+        if isinstance(exit_, Breakpoint):
+            process.end("exit", code=thread.cpu["rax"] & 0xFF)
+        else:
+            with suppress(ThreadEnd):
+                thread._other_exit(exit_)
+        process.go_on_alone(thread)
 
     def address(self, name: str | int) -> int:
         """The guest address of a function. UsageError if the program's symbols do not have it."""
@@ -207,22 +241,78 @@ class Guest:
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> None:
-        """What ``reset`` goes back to from now on. UsageError if the program has other threads."""
+        """What ``reset`` goes back to from now on, and clones begin as. UsageError if the program has other threads, or has mapped
+        shared memory; HostError without room for a copy of its pages."""
         if len(self.process.threads) > 1:
             raise UsageError(
                 "a program with several threads has no snapshot", hint="take it before they start"
             )
-        if self._snapshot is not None:
-            self._snapshot.copy.close()
-        else:
+        image = _Image(self)
+        words = memoryview(bytes(self.process.main.cpu.words)).cast("Q")
+        first = self._image is None
+        if self._image is not None:
+            self._image.release()
+        self._follow(image, words, first=first)
+        self.engine.protect()
+
+    def _follow(self, image: _Image, words: memoryview, *, first: bool) -> None:
+        """From now on resets go to ``image`` and these registers; what is written is noted."""
+        self._image, self._words = image, words
+        # PERF: the buffer of the ioctl is made once.
+        self._vectors = None if image.in_place else self.seat.vcpu.xsave_setter(image.xsave)
+        if first:
             self.memory.check = self._checked  # type: ignore[method-assign]
             self.memory.table_changed.append(self._changed)
-        self._snapshot = _Snapshot(self)
-        self._in_place = self.seat.chair.space.vectors(self.seat.save())
-        self.engine.protect()
         self._hot.clear()
-        self._join()
+        self._runs = []
         self._moved.clear()
+
+    def fork(self) -> Guest:
+        """Another guest in the state that ``reset`` would bring this one to, in a virtual machine of its own.
+
+        It shares the snapshot's pages until it writes them, costs nothing else, and lives on when this one is closed. What
+        either writes the other does not see; open files are the same, as after fork(2). It has the same snapshot to be
+        reset to and forked from, until it takes its own. Different guests may be used by different threads at the same time, and
+        several threads may fork one that does not run.
+
+        UsageError if there is no snapshot, if the program has started threads or processes or has ended, and for open files that
+        cannot have two owners (epoll, inotify, signalfd); HostError and EngineUnavailable if the host has no more room.
+        """
+        image = self._snapshotted()
+
+        def make(isa: Isa, memory: GuestMemory) -> KvmEngine:
+            made.engine = KvmEngine(isa, memory, track=True, like=self.engine, tables=image.tables)
+            return made.engine
+
+        made = type(self).__new__(type(self))
+        made._begin(self._known)
+        made.process = process = duplicate(self.process, image.memory.clone(), image.words, make)
+        try:
+            made.memory = process.memory
+            made._check = made.memory.check
+            process.set_brk(image.brk)
+            made.seat = made.engine.seat(process.main.cpu, load=False)
+            image.hold()
+            made._follow(image, memoryview(bytes(process.main.cpu.words)).cast("Q"), first=True)
+            made._load_vectors()
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _snapshotted(self) -> _Image:
+        """What this guest can be reset to."""
+        if self._image is None:
+            raise UsageError("there is no snapshot", hint="call snapshot() first")
+        if len(self.process.threads) != 1 or self.process.leaving:
+            raise UsageError("the program has started threads, or has ended", hint="make a new Guest")
+        return self._image
+
+    def _load_vectors(self) -> None:
+        if self._vectors is None:
+            self._restore = True
+        else:
+            self._vectors()
 
     def _checked(self, address: int, length: int, access: Access) -> None:
         """In place of the memory's own check: whoever writes for the program asks it first."""
@@ -236,51 +326,36 @@ class Guest:
     def _changed(self, start: int, end: int) -> None:
         self._moved.append((start, end))
 
-    def _join(self) -> None:
+    def _join(self, image: _Image) -> None:
         """Neighbouring hot pages are copied at once; those that the snapshot does not have are not copied at all."""
-        shot = self._snapshot
-        assert shot is not None
-        self._hot = {page for page in self._hot if shot.table[page >> 12]}
-        runs: list[tuple[int, int]] = []
-        for page in sorted(self._hot):
-            if runs and runs[-1][1] == page:
-                runs[-1] = runs[-1][0], page + PAGE
-            else:
-                runs.append((page, page + PAGE))
-        self._runs = runs
+        table = image.memory.table
+        self._hot = {page for page in self._hot if table[page >> 12]}
+        self._runs = image.memory.parts(self._hot)
 
     def reset(self) -> None:
         """Registers and memory are as at the snapshot. UsageError if there is none, or the program started threads or ended."""
-        shot, memory, process = self._snapshot, self.memory, self.process
-        if shot is None:
-            raise UsageError("there is no snapshot to reset to", hint="call snapshot() first")
-        if len(process.threads) != 1 or process.leaving:
-            raise UsageError("the program has started threads, or has ended", hint="make a new Guest")
+        image, memory, process = self._snapshotted(), self.memory, self.process
         if self._moved:
             moved, self._moved = self._moved, []
-            memory.set_layout(shot.layout, moved)
+            memory.set_layout(image.memory.layout, moved)
             self._moved.clear()
+            pages = image.memory.pages
             for start, end in moved:
-                at = bisect_left(shot.pages, start)
-                while at < len(shot.pages) and shot.pages[at] < end:
-                    page = shot.pages[at]
-                    memory.view[page : page + PAGE] = shot.copy.view[page : page + PAGE]
-                    at += 1
+                some = pages[bisect_left(pages, start) : bisect_left(pages, end)]
+                for first, last, data in image.memory.parts(some):
+                    memory.view[first:last] = data
         more = self.engine.written()
         if more or not self._runs:
             self._hot.update(more)
-            self._join()
+            self._join(image)
         # PERF: most of a reset, with the vector registers; benchmarks/accel_user.py.
-        view, copy = memory.view, shot.copy.view
-        for start, end in self._runs:
-            view[start:end] = copy[start:end]
-        process.main.words[:] = shot.words
-        if process.brk != shot.brk:
-            process.set_brk(shot.brk)
-        if self._in_place:
-            self._restore = True
-        else:
-            shot.vectors()
+        view = memory.view
+        for start, end, data in self._runs:
+            view[start:end] = data
+        process.main.words[:] = self._words
+        if process.brk != image.brk:
+            process.set_brk(image.brk)
+        self._load_vectors()
 
     @property
     def hot_pages(self) -> int:
@@ -298,9 +373,10 @@ class Guest:
             process.main._leave()
         process._finish()
         process.close()
-        if self._snapshot is not None:
-            self._snapshot.copy.close()
-            self._snapshot = None
+        self._runs = []
+        if self._image is not None:
+            image, self._image = self._image, None
+            image.release()
 
     def __enter__(self) -> Self:
         return self

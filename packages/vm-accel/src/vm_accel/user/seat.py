@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import FailEntry, Halt, PortIo, Shutdown
 from vm_accel.exits import Interrupted as Kicked
-from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, KvmVcpu
+from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, SYSTEM_END, KvmVcpu
 from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, RETURN, Space
 from vm_core.engine import Breakpoint, Cause, Exit, Interrupted, Syscall, Trap
 from vm_core.memory import Access
@@ -74,20 +74,44 @@ class Saved:
 class Chair:
     """A vCPU that threads use one after the other: KVM takes none back before the whole machine goes."""
 
+    empty: bytes
+    system: bytes
+    """As kvm_sregs."""
+    msrs: dict[str, int]
+
     def __init__(
-        self, vm: KvmVm, space: Space, vcpu: KvmVcpu, *, features: int, area_bytes: int, enable: bool
+        self,
+        vm: KvmVm,
+        space: Space,
+        vcpu: KvmVcpu,
+        *,
+        features: int,
+        area_bytes: int,
+        enable: bool,
+        like: Chair | None = None,
     ) -> None:
-        """``features``: the components of XCR0; ``enable``: ring 0 has to turn them on."""
+        """``features``: the components of XCR0; ``enable``: ring 0 has to turn them on. ``like``: a vCPU of the same number in another
+        machine, whose :class:`Space` is a copy: system registers are the same then."""
         self.vm, self.space, self.vcpu = vm, space, vcpu
         self.features, self.area_bytes = features, area_bytes
+        if like is not None:
+            self.empty, self.system, self.msrs = like.empty, like.system, like.msrs
+            vcpu.set_registers(self.msrs)
+            self.general, self.view = vcpu.shared_registers(self.system)
+            # PERF: as the program's segments seem to be missing, the first run gives KVM all of them with its own call.
+            self.view[_SELECTOR : _SELECTOR + 2] = bytes(2)
+            return
         values = space.vcpu(vcpu.index)
         if enable:
             values["cr4"] |= 1 << 18  # OSXSAVE
         vcpu.set_registers(values)
+        self.msrs = {name: value for name, value in values.items() if name.startswith("msr.")}
         if enable:
             vcpu.set_registers({"xcr0": features})
+            self.msrs["xcr0"] = features
         self.empty = vcpu.xsave()
         self.general, self.view = vcpu.shared_registers()
+        self.system = bytes(self.view[SYSTEM_AT:SYSTEM_END])
 
     def save(self) -> bytes:
         return self.vcpu.xsave()[: self.area_bytes]
@@ -103,6 +127,11 @@ class Chair:
         components = int.from_bytes(image[512:520], "little") & self.features
         image[512:576] = struct.pack("<Q56x", components)
         self.vcpu.xsave(bytes(image))
+
+
+def _left(engine: weakref.ref[KvmEngine], chair: Chair) -> None:
+    if (there := engine()) is not None:
+        there.leave(chair)
 
 
 class Seat:
@@ -121,8 +150,8 @@ class Seat:
     def move(self, chair: Chair) -> None:
         """Go on with another vCPU: in a fork's child, where the one of before is the parent's."""
         self.chair, self.vcpu = chair, chair.vcpu
-        # What refers to the seat must not hold it, so that a thread's end is seen.
-        weakref.finalize(self, self.engine.leave, chair).atexit = False
+        # What waits for the seat's end must hold neither it nor the engine, which has all that belongs to a guest.
+        weakref.finalize(self, _left, weakref.ref(self.engine), chair).atexit = False
 
     # -- vector registers ----------------------------------------------------------------------------------------------
 

@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Iterable
 from typing import Final
 
 from vm_accel import x86
 from vm_accel.memory import HostMemory
 from vm_core.memory import PAGE
+from vm_core.snapshot import sealed
 
 __all__ = [
     "ARENA",
@@ -88,12 +90,19 @@ _TSS_BYTES: Final = 104
 
 
 class Space:
-    """Our own pages, for one program. ``memory`` is to be mapped at guest-physical 0."""
+    """Our own pages, for one program. ``memory`` is to be mapped at guest-physical 0.
 
-    def __init__(self, pages: int) -> None:
-        self.memory = HostMemory(_SIZE)
+    ``of``: the file of another one (:meth:`freeze`), whose pages these are until they are written.
+    """
+
+    def __init__(self, pages: int, *, of: int = -1) -> None:
+        self.memory = HostMemory(_SIZE, fd=of, private=True)
         self.entries = self.memory.view[_TABLES:].cast("Q")
         """One for each page of the program's address space."""
+        if of < 0:
+            self._make(pages)
+
+    def _make(self, pages: int) -> None:
         write, words = self.memory.write, struct.Struct("<Q").pack
         table = _MARKED | _WRITE
         # The program's side: the permissions of the upper levels are all that there are.
@@ -169,6 +178,19 @@ class Space:
                 entries[page:stop] = memoryview(bytes(8 * (stop - page))).cast("Q")
             at = end
         return lost
+
+    def freeze(self, regions: Iterable[tuple[int, int]]) -> int:
+        """The descriptor of a file with what is here now, for programs with the same memory and one vCPU, the first; ``regions`` are
+        (start, end) of what the program has mapped. Raises OSError."""
+        view, zeros = self.memory.view, bytes(PAGE)
+        pieces = [(0, view[: _VCPU + PAGE])]
+        for number in sorted(
+            {n for first, last in regions for n in range(first >> 21, last + (1 << 21) - 1 >> 21)}
+        ):
+            at = _TABLES + number * PAGE
+            if view[at : at + PAGE] != zeros:
+                pieces.append((at, view[at : at + PAGE]))
+        return sealed("vm-tables", _SIZE, pieces)
 
     def vcpu(self, index: int) -> dict[str, int]:
         """The system registers of the vCPU of this number, whose page is made ready. In ring 3."""

@@ -6,14 +6,14 @@ process cannot share host memory, and Windows counts them per process: whoever w
 
 from __future__ import annotations
 
-import os
 import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from vm_accel import foreign
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature as Can
 from vm_accel.interface import Memory, State, VmConfig
+from vm_accel.memory import placed
 from vm_accel.whpx import abi
 from vm_core.engine import Availability
 from vm_core.errors import UsageError
@@ -31,24 +31,18 @@ _ENABLE: Final = (
 MODEL_FORMAT: Final = "whpx-model/1"
 
 
-class Library:
+class Library(foreign.Library):
     """WinHvPlatform.dll, or what VM_WHPX_LIBRARY names in its place."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.ffi = abi.ffi()
-        # SAFETY: every function that is called is declared in abi.FUNCTIONS, which the tests compare with the headers.
-        self.lib = self.ffi.dlopen(path)
+    lacking = "use Windows 10 version 1903 or newer"
 
-    def call(self, name: str, *arguments: Any) -> None:
-        """Call a function. Raises HypervisorError for an HRESULT that is a failure."""
-        try:
-            function = getattr(self.lib, name)
-        except AttributeError:
-            raise HypervisorError(
-                f"{self.path} has no {name}", call=name, hint="use Windows 10 version 1903 or newer"
-            ) from None
-        check(name, function(*arguments))
+    def __init__(self, path: str) -> None:
+        # SAFETY: every function that is called is declared in abi.FUNCTIONS, which the tests compare with the headers.
+        super().__init__(path, abi.ffi())
+
+    def check(self, name: str, status: int) -> None:
+        """Raises HypervisorError for an HRESULT that is a failure."""
+        check(name, status)
 
     def capability(self, code: abi.CapabilityCode) -> int:
         """A capability that is a number of up to 8 bytes."""
@@ -71,22 +65,11 @@ def check(name: str, status: int) -> None:
     raise HypervisorError(f"{name}: {text} (HRESULT {code:#x})", call=name, status=code, hint=hint)
 
 
-@cache
-def _loaded(path: str) -> Library:
-    return Library(path)
-
-
 def library() -> Library:
     """Raises AcceleratorUnavailable."""
-    override = os.environ.get("VM_WHPX_LIBRARY", "")
-    if not override and sys.platform != "win32":
+    if not foreign.override("whpx") and sys.platform != "win32":
         raise AcceleratorUnavailable("WHPX is a part of Windows")
-    try:
-        found = _loaded(override or "WinHvPlatform.dll")
-    except OSError as error:
-        hint = "VM_WHPX_LIBRARY must name a library" if override else _ENABLE
-        raise AcceleratorUnavailable(f"WinHvPlatform.dll cannot be loaded: {error}", hint=hint) from error
-    return found
+    return foreign.loaded("whpx", Library, "WinHvPlatform.dll", "WinHvPlatform.dll", _ENABLE)
 
 
 class Whpx:
@@ -121,7 +104,7 @@ class Whpx:
         found = {
             *(Can.PORT_IO, Can.STRING_IO, Can.MMIO, Can.HALT, Can.KICK, Can.READ_ONLY, Can.SAVE),
             *(Can.SYSTEM_REGISTERS, Can.VECTOR_REGISTERS, Can.MSR, Can.DEBUG_REGISTERS, Can.INTERRUPT),
-            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE, Can.KERNEL_MODE),
+            *(Can.SMP, Can.REAL_MODE, Can.LONG_MODE, Can.KERNEL_MODE, Can.COHERENT_CODE),
         }
         if self._capabilities & abi.Feature.DirtyPageTracking:
             found.add(Can.DIRTY_LOG)
@@ -257,14 +240,8 @@ class WhpxVm:
         log_dirty: bool = False,
     ) -> None:
         self._open()
-        size = memory.size - offset if size is None else size
-        if (guest | size | memory.address + offset) % PAGE or size <= 0 or guest < 0 or offset < 0:
-            raise UsageError(f"memory at {guest:#x} ({size:#x} bytes) is not aligned to pages")
-        if offset + size > memory.size:
-            raise UsageError(f"{size:#x} bytes at {offset:#x} are more than the memory's {memory.size:#x}")
-        for other in self._mappings.values():
-            if guest < other.guest + other.size and other.guest < guest + size:
-                raise UsageError(f"guest address {guest:#x} is mapped already")
+        taken = [(other.guest, other.guest + other.size) for other in self._mappings.values()]
+        size = placed(guest, memory, offset, size, taken, page=PAGE)
         flags = abi.Map.Read | abi.Map.Execute
         if writable:
             flags |= abi.Map.Write

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
+from vm_core.errors import UsageError
 from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
@@ -66,6 +67,10 @@ _SIGPIPE: Final = 13
 REGULAR, STREAM, DIRECTORY, EMULATED, PATH, SOCKET, SPECIAL = range(7)
 """Kinds of files: STREAM and SOCKET may block, EMULATED is a directory without a host descriptor, and what is read from a
 SPECIAL one its ``socket`` makes."""
+
+
+_TIED: Final = frozenset({"anon_inode:[eventpoll]", "anon_inode:inotify"})
+"""What watches files by the numbers that they have in one process."""
 
 
 def _kind_of(mode: int) -> int:
@@ -162,6 +167,23 @@ class File:
         )
         if self.kind == SPECIAL:
             made.kind, made.socket = PATH, None  # what it makes has one reader
+        return made
+
+    def duplicate(self) -> File:
+        """The same open file description for another guest process in this host process. Raises OSError, and UsageError for what
+        is tied to the process that made it."""
+        import copy  # PERF: few guests have clones
+
+        if self.kind == SPECIAL or self.path in _TIED:
+            raise UsageError(
+                f"{self.path}: cannot be given to another guest of the same process",
+                hint="take the copy before the program opens it",
+            )
+        made = copy.copy(self)
+        made.refs, made.extras = 1, []
+        made.socket = copy.copy(self.socket)
+        made.fd = -1 if self.fd < 0 else fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        made.extras = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.extras]
         return made
 
 
@@ -384,6 +406,38 @@ class FileSystem:
             self.locked.discard((info.st_dev, info.st_ino))
             with contextlib.suppress(OSError):
                 fcntl.fcntl(file.fd, _SETLK, struct.pack("<hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+
+    def duplicate(
+        self, namespace: Namespace, close_host: Callable[[int], None], native: NativeCalls
+    ) -> FileSystem:
+        """For another guest process in this host process, the same descriptors of the same open files. ``native`` is told what is in
+        use, no more. Raises OSError and UsageError, with nothing left open."""
+        import copy
+
+        made = copy.copy(self)
+        made.namespace, made._close_host, made._native = namespace, close_host, native
+        made.lock, made.locked = threading.Lock(), set()
+        native.words[LIMIT // 8] = self._limit
+        copies: dict[File, File] = {}
+        try:
+            for number, file in self.table.items():
+                copy_ = copies.get(file)
+                if copy_ is None:
+                    copy_ = copies[file] = file.duplicate()
+                    copy_.refs = 0
+                copy_.refs += 1
+                native.take(number)
+        except BaseException:
+            for file in copies.values():
+                for fd in (file.fd, *file.extras):
+                    if fd >= 0:
+                        os.close(fd)
+            raise
+        made.close_on_exec = set(self.close_on_exec)
+        made._table = _Table(native, namespace, made.close_on_exec)
+        dict.update(made._table, ((number, copies[file]) for number, file in self.table.items()))
+        made.table = made._table
+        return made
 
     def forked(self) -> None:
         """In the child of a fork: temporary directories are the parent's to remove."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import mmap
 import os
 import stat
 from collections.abc import Mapping
@@ -219,10 +220,11 @@ class NativeCalls:
     """The block of one process. ``address`` is its host address, pinned as long as the object lives."""
 
     def __init__(self, pid: int, uid: int, gid: int) -> None:
-        self._storage = (ctypes.c_uint64 * (_BYTES // 8))()
+        # PERF: most of it is never touched; a fork's child has a copy.
+        self._storage = mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # SAFETY: the block is _storage, which this object keeps alive; engines reach it through vCPUs of its process.
-        self.address = ctypes.addressof(self._storage)
-        self._bytes = memoryview(self._storage).cast("B")
+        self.address = ctypes.addressof(ctypes.c_uint64.from_buffer(self._storage))
+        self._bytes = memoryview(self._storage)
         self.words = self._bytes.cast("Q")
         self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
         self.words[Constant.UID], self.words[Constant.GID] = uid, gid
@@ -249,6 +251,11 @@ class NativeCalls:
         if number < MAX_DESCRIPTORS:
             word = 0 if file is None else FD_TAKEN | (_descriptor(file) if file.fd >= 0 else 0)
             self.words[DESCRIPTORS // 8 + number] = word
+
+    def take(self, number: int) -> None:
+        """A guest descriptor is in use, and what it names is vm_core's alone."""
+        if number < MAX_DESCRIPTORS:
+            self.words[DESCRIPTORS // 8 + number] = FD_TAKEN
 
     def free(self, lowest: int) -> int:
         """The lowest descriptor from a number on that is not in use."""

@@ -413,6 +413,9 @@ class Namespace:
             self._add_program(program, chrooted=root is not None)
         for path in () if trusted else hidden:
             self._hide(path)
+        self._users = [1]
+        """How many name spaces have these mounts; the last one to be closed gives them back."""
+        self._closed = False
         self._hold()
         self._ancestors: dict[str, set[str]] = {}
         for guest in (*self.mounts, *overlays):
@@ -499,7 +502,24 @@ class Namespace:
             if not mount.temporary
         )
 
+    def share(self) -> Namespace:
+        """Another one with the same mounts, temporary ones included. ``emulated`` is to be set in it."""
+        import copy  # PERF: few guests have clones
+
+        self.settle()
+        with _opening:
+            self._users[0] += 1
+            other = copy.copy(self)
+        other.emulated = lambda _path: None
+        return other
+
     def close(self) -> None:
+        """Twice is once."""
+        with _opening:
+            closed, self._closed = self._closed, True
+            self._users[0] -= not closed
+            if closed or self._users[0]:
+                return
         for mount in self.mounts.values():
             mount.close()
         if self._first is not None:

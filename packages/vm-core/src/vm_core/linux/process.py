@@ -84,6 +84,9 @@ class Process:
     """
 
     futexes: FutexTable | HostFutexes
+    fuel: FuelPool | None
+    tracer: Tracer | None
+    recorder: Recorder | None
     release = "6.6.0"
     version = "#1 SMP"
 
@@ -129,14 +132,51 @@ class Process:
         self.shows_host = trust and root is None
         """Whether the guest has the host's own / (with a root, it is as chroot leaves it)."""
         self.timeout = timeout
+        self.natively = syscall_hook is None and debugger is None
+        """Whether engines may answer system calls themselves."""
+        self._fault_hook = fault_hook
+        self._begin()
+        self.fuel = None if fuel is None else FuelPool(fuel)
+        if trace is not None:
+            from vm_core.instructions import Recorder
+
+            self.recorder = Recorder(trace)
+        self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
+        self._hook = syscall_hook
+        self.some_stat = os.stat("/")
+
+        if program is None:
+            program = os.fsdecode(self.argv_bytes[0])
+        namespace = self._namespace(program, cwd, root, sysroot, binds)
+        try:
+            self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
+            self._prepare(machine_of(self.program))
+        except BaseException:
+            namespace.close()
+            raise
+        self.files = FileSystem(namespace, self._close_host, self.native)
+        if trust:
+            self.files.modes = 0o7777
+        try:
+            namespace.emulated = Emulated(self)
+            self._start_state()
+            self._open_stdio(stdio)
+            if strace is not None:
+                self.tracer = self._trace(strace)
+        except BaseException:
+            self.close()
+            raise
+        self._start_main()
+
+    # -- construction -------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """All that changes in the life of a process, and that no other one may have, as it is before a program is loaded."""
         self.lock = threading.RLock()
         self.threads: dict[int, GuestThread] = {}
         self.native = NativeCalls(os.getpid(), os.getuid(), os.getgid())
         self.signals = signals.SignalState(self.native)
-        self.natively = syscall_hook is None and debugger is None
-        """Whether engines may answer system calls themselves."""
-        self.tracer: Tracer | None = None
-        self.recorder: Recorder | None = None
+        self.tracer, self.recorder, self.fuel = None, None, None
         self.over: list[Callable[[], None]] = []
         """Called when a program is over that the caller of :meth:`run` will not see the end of: another takes its place, or it
         was a child's."""
@@ -145,7 +185,7 @@ class Process:
         self.timers: dict[int, tuple[int, IntervalTimer]] = {}
         self.cpu_timers: dict[int, IntervalTimer] = {}
         self.shared: list[mapping.Shared] = []
-        self.limits = limits.first_limits(self.stack_bytes, max_processes)
+        self.limits = limits.first_limits(self.stack_bytes, self.max_processes)
         self.no_new_privileges = 0
         self.personality = 0
         self.dumpable = 1
@@ -173,7 +213,6 @@ class Process:
         self.signal: int | None = None
         self.message = ""
         self.failure: BaseException | None = None
-        self.fuel = None if fuel is None else FuelPool(fuel)
         self.pid = os.getpid()
         self.cpus = _processors()
         self._tids = itertools.count(self.pid + 1)
@@ -186,48 +225,18 @@ class Process:
         self._host_threads: list[HostThread] = []
         self._runner: threading.Thread | None = None
         self._parallel = False
-        self._fault_hook = fault_hook
-        if trace is not None:
-            from vm_core.instructions import Recorder
-
-            self.recorder = Recorder(trace)
-        self._memory_limit, self._engine = memory, (engine, dict(engine_options or {}))
-        self._hook = syscall_hook
-        self.some_stat = os.stat("/")
         self._pi_futexes: PiTable | None = None
-
-        if program is None:
-            program = os.fsdecode(self.argv_bytes[0])
-        namespace = self._namespace(program, cwd, root, sysroot, binds)
-        try:
-            self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
-            self._prepare(machine_of(self.program))
-        except BaseException:
-            namespace.close()
-            raise
-        self.files = FileSystem(namespace, self._close_host, self.native)
-        if trust:
-            self.files.modes = 0o7777
-        try:
-            namespace.emulated = Emulated(self)
-            self._start_state()
-            self._open_stdio(stdio)
-            if strace is not None:
-                self.tracer = self._trace(strace)
-        except BaseException:
-            self.close()
-            raise
-        self._start_main()
-
-    # -- construction -------------------------------------------------------------------------------------------
 
     def _prepare(self, isa_name: str) -> None:
         """Empty memory for a program of an ISA."""
         self.isa = isas.get(isa_name)
         self.abi: Abi
         self.abi, self._table = table.bound(isa_name, self.isa.layout, trusted=self.trust)
-        self.memory = GuestMemory(limit=self._memory_limit)
-        self.futexes = HostFutexes(self.memory) if self.host is None and can_wait_for_two() else FutexTable()
+        self._live_in(GuestMemory(limit=self._memory_limit))
+
+    def _live_in(self, memory: GuestMemory) -> None:
+        self.memory = memory
+        self.futexes = HostFutexes(memory) if self.host is None and can_wait_for_two() else FutexTable()
         self._pi_futexes = None
 
     def _start_main(self) -> None:

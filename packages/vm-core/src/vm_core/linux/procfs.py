@@ -23,7 +23,7 @@ from vm_core.memory import PAGE, Prot, Region
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["Emulated", "maps_text"]
+__all__ = ["Emulated", "emulated", "maps_text"]
 
 _DIR: Final = stat.S_IFDIR | 0o555
 _TEXT: Final = stat.S_IFREG | 0o444
@@ -92,6 +92,18 @@ class Setting:
         return len(data)
 
     def closed(self) -> None: ...
+
+
+def emulated(process: Process) -> Callable[[str], Node | None]:
+    """As an :class:`Emulated`, which is made at the first look: it takes half a millisecond."""
+    made: list[Emulated] = []
+
+    def look(path: str) -> Node | None:
+        if not made:
+            made.append(Emulated(process))
+        return made[0](path)
+
+    return look
 
 
 class Emulated:

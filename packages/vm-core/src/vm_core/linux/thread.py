@@ -20,7 +20,7 @@ from vm_core.engine import Budget, Cause, Syscall, Trap
 from vm_core.hints import TYPE_CHECKING, Final, Protocol
 from vm_core.linux import limits
 from vm_core.linux import signal as signals
-from vm_core.linux.abi import MASK64, SigInfo
+from vm_core.linux.abi import MASK64, Abi, SigInfo
 from vm_core.linux.files import RESTART
 from vm_core.linux.futex import SLICE_SECONDS, HostFutexes, Waiter, host_wake, release_robust_list
 from vm_core.linux.hostthread import in_main_thread
@@ -123,6 +123,9 @@ class FuelPool:
 
 class GuestThread:
     """One guest thread. ``attention`` is set by others when it must look at its signals or at the process's end."""
+
+    abi: Abi
+    tid: int
 
     def __init__(self, process: Process, cpu: CpuState, tid: int) -> None:
         self.process = process
