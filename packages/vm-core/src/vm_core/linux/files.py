@@ -303,7 +303,6 @@ class FileSystem:
         self.locked: set[tuple[int, int]] = set()
         """Device and number of the files on which the process has locks of fcntl(2)."""
         self._close_host = close_host
-        self.half_opened = native.half_opened
         for mount in namespace.mounts.values():
             mount.opened = self._show
         self._show()
@@ -389,6 +388,10 @@ class FileSystem:
         self.unlock(file)
         self.release(file)
         return 0
+
+    def half_opened(self) -> tuple[int, bool] | None:
+        """What an engine has opened for the call that is being made: :meth:`NativeCalls.half_opened`."""
+        return self._native.half_opened()
 
     def described_again(self, file: File) -> None:
         """Whether a read of it waits is different now."""
