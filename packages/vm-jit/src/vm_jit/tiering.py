@@ -247,12 +247,17 @@ class Tiering:
         self._hurry = False
         self._warm = False  # an earlier run left regions in the cache
         self._compiler: Compiler | None = None  # the one that works for us now
-        if engine.options.baseline and not synchronous:
-            engine.be_patient(_PATIENCE if optimising else _NO_HURRY)
+        self._be_patient()
         with _pool_lock:
             _pool_users.add(self)
 
     # -- life ---------------------------------------------------------------------------------------------------
+
+    def _be_patient(self) -> None:
+        """Have places reported as often as they may be worth something."""
+        if self.engine.options.baseline and not self.synchronous:
+            turns = _PATIENCE * (_LATER if self._warm else 1)
+            self.engine.be_patient(turns if self.optimising else _NO_HURRY)
 
     def restore(self, saved: list[Saved], *balance: float) -> None:
         """Called before the guest's first instruction: put in use what earlier runs compiled. What is of code that is not there
@@ -300,9 +305,9 @@ class Tiering:
                 one.instructions,
             ):
                 self.engine.stats.regions_cached += 1
-                if not self._warm and self.engine.options.baseline and not self.synchronous:
-                    self.engine.be_patient(_PATIENCE * _LATER)
-                self._warm = True
+                if not self._warm:
+                    self._warm = True
+                    self._be_patient()
         except (CacheError, KeyError) as error:
             warn("a cached region is not used", error)
 
@@ -330,6 +335,8 @@ class Tiering:
         """Take over the regions of another image, whose lock is held and whose records ours have copies of, but not
         those made from guest bytes in the ranges ``changed``."""
         self._warm = other._warm
+        self._be_patient()
+        self.account = Account(*other.account.balance())
         self._waiting, self._waits = (
             {number: list(ones) for number, ones in other._waiting.items()},
             other._waits,
@@ -558,7 +565,7 @@ class Tiering:
 
     def _counted(self, near: range) -> set[int]:
         """The places in a range to which jumps were counted."""
-        return set(self.engine.warm(near, _WARM)) | (self._pending.keys() & set(near))
+        return {*self.engine.warm(near, _WARM), *(pc for pc in self._pending if pc in near)}
 
     def _jumps_to(self, pc: int) -> int:
         """About how many jumps have gone to a place."""

@@ -28,9 +28,9 @@ from vm_core.linux.files import RESTART, RESTART_NO_HANDLER, SOCKET, SPECIAL, Fi
 from vm_core.linux.host import call as host_call
 from vm_core.linux.host import guest
 from vm_core.linux.hostthread import HostThread, kick_signal
-from vm_core.linux.limits import has_room
+from vm_core.linux.sysv import EXEC, RDONLY, REMAP, attach_place, wanted_address
 from vm_core.linux.time import read_timespec
-from vm_core.memory import PAGE, Access, Backing, MemoryFault, Prot, page_down, page_up
+from vm_core.memory import Access, Backing, MemoryFault, Prot, page_up
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
@@ -141,7 +141,6 @@ def _waiting(t: GuestThread, call: Callable[[int], int], flags: int, again: int)
 
 # -- shared memory ----------------------------------------------------------------------------------------------
 
-_RDONLY, _RND, _REMAP, _EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 _SHM_BYTES: Final = 112
 """Of struct shmid64_ds."""
 _SHM_INFO, _SHM_LIMITS_BYTES, _SHM_INFO_BYTES = 14, 72, 48
@@ -154,49 +153,32 @@ def shmget(_t: GuestThread, key: int, size: int, flags: int) -> int:
 
 def shmat(t: GuestThread, number: int, address: int, flags: int) -> int:
     ipc, memory, number, flags = HostIpc.of(t.process), t.memory, s32(number), s32(flags)
-    if address:
-        if address % PAGE:
-            if not flags & _RND:
-                return -errno.EINVAL
-            address = page_down(address)
-            if not address and flags & _REMAP:
-                return -errno.EINVAL
-    elif flags & _REMAP:
-        return -errno.EINVAL
+    address = wanted_address(address, flags)
     room = ctypes.create_string_buffer(_SHM_BYTES)
     # SAFETY: `room` is as large as the structure, and outlives the call.
     host_call("shmctl", number, _STAT, room)
     key, mode = struct.unpack_from("<i16xI", room.raw)
     (size,) = struct.unpack_from("<Q", room.raw, _PERM_BYTES)
     length = page_up(size)
-    prot = Prot.READ if flags & _RDONLY else Prot.RW
-    if flags & _EXEC:
+    prot = Prot.READ if flags & RDONLY else Prot.RW
+    if flags & EXEC:
         if not mode & 0o111:
             return -errno.EACCES
         prot |= Prot.EXEC
     with memory.lock:
-        if address and not flags & _REMAP:
-            if address + length > memory.size or memory.find_free(length, hint=address) != address:
-                return -errno.EINVAL
-            place: int | None = address
-        elif address:
-            place = address if address + length <= memory.size else None
-        else:
-            place = memory.find_free(length, high=t.process.mmap_top)
-        if place is None or place < 0x1000 or not has_room(t.process, length, int(prot), shared=True):
-            return -errno.ENOMEM
+        place = attach_place(t, address, length, prot, flags)
 
         def put(host: int, _prot: int) -> None:
             # SAFETY: the range lies inside the arena (map_by), whose memory the segment replaces in one step; a segment never
             # becomes shorter.
-            host_call("shmat", number, host, flags & _RDONLY | _REMAP)
+            host_call("shmat", number, host, flags & RDONLY | REMAP)
 
         memory.map_by(
             place, length, prot, put, name=f"/SYSV{key & 0xFFFF_FFFF:08x} (deleted)", shared=True,
-            backing=Backing(0, number, not flags & _RDONLY, real=True),
+            backing=Backing(0, number, not flags & RDONLY, real=True),
         )  # fmt: skip
         ipc.attached[place] = length
-    if flags & _EXEC:
+    if flags & EXEC:
         t.process.engine.synchronize(memory)
     return place
 

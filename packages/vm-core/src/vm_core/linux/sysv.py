@@ -95,7 +95,7 @@ def _highest(ipc: Ipc, kind: int) -> int:
 
 # -- shared memory ----------------------------------------------------------------------------------------------
 
-_RDONLY, _RND, _REMAP, _EXEC = 0o10000, 0o20000, 0o40000, 0o100000
+RDONLY, RND, REMAP, EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 _SHM_LOCK, _SHM_UNLOCK, _SHM_STAT, _SHM_INFO, _SHM_STAT_ANY = 11, 12, 13, 14, 15
 _SHMID: Final = struct.Struct("<QqqqiiQQQ")
 """struct shmid64_ds behind its ipc64_perm: segsz, atime, dtime, ctime, cpid, lpid, nattch."""
@@ -121,40 +121,47 @@ def shmget(t: GuestThread, key: int, size: int, flags: int) -> int:
     return _get(t, SHM, key, flags, lambda entry: size <= entry.size, checked)
 
 
+def wanted_address(address: int, flags: int) -> int:
+    """The address that shmat(2) is asked for, or 0 for any. Raises OSError (EINVAL)."""
+    wanted = page_down(address) if flags & RND else address
+    if wanted % PAGE or (not wanted and flags & REMAP):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return wanted
+
+
+def attach_place(t: GuestThread, address: int, length: int, prot: Prot, flags: int) -> int:
+    """Where shmat(2) puts a segment. The memory's lock is held. Raises OSError (EINVAL, ENOMEM)."""
+    memory = t.memory
+    if address and not flags & REMAP:
+        if address + length > memory.size or memory.find_free(length, hint=address) != address:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        place: int | None = address
+    elif address:
+        place = address if address + length <= memory.size else None
+    else:
+        place = memory.find_free(length, high=t.process.mmap_top)
+    if place is None or place < 0x1000 or not has_room(t.process, length, int(prot), shared=True):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    return place
+
+
 def shmat(t: GuestThread, number: int, address: int, flags: int) -> int:
     ipc, memory, flags = Ipc.of(t.process), t.memory, s32(flags)
-    if address:
-        if address % PAGE:
-            if not flags & _RND:
-                return -errno.EINVAL
-            address = page_down(address)
-            if not address and flags & _REMAP:
-                return -errno.EINVAL
-    elif flags & _REMAP:
-        return -errno.EINVAL
+    address = wanted_address(address, flags)
     with memory.lock, ipc.held():
         entry = ipc.find(SHM, s32(number))
         if entry is None:
             return -errno.EINVAL
-        wanted = 4 if flags & _RDONLY else 6
-        if flags & _EXEC:
+        wanted = 4 if flags & RDONLY else 6
+        if flags & EXEC:
             wanted |= 1
         if not entry.allows(wanted):
             return -errno.EACCES
         length = page_up(entry.size)
-        if address and not flags & _REMAP:
-            if address + length > memory.size or memory.find_free(length, hint=address) != address:
-                return -errno.EINVAL
-            place: int | None = address
-        elif address:
-            place = address if address + length <= memory.size else None
-        else:
-            place = memory.find_free(length, high=t.process.mmap_top)
-        prot = Prot.READ if flags & _RDONLY else Prot.RW
-        if flags & _EXEC:
+        prot = Prot.READ if flags & RDONLY else Prot.RW
+        if flags & EXEC:
             prot |= Prot.EXEC
-        if place is None or place < 0x1000 or not has_room(t.process, length, int(prot), shared=True):
-            return -errno.ENOMEM
+        place = attach_place(t, address, length, prot, flags)
         if not ipc.use(entry):
             return -errno.ENOMEM
         _replaced(t, ipc, place, length)
@@ -167,12 +174,12 @@ def shmat(t: GuestThread, number: int, address: int, flags: int) -> int:
             entry.offset,
             name=f"/SYSV{entry.key & 0xFFFF_FFFF:08x} (deleted)",
             shared=True,
-            writable=not flags & _RDONLY,
+            writable=not flags & RDONLY,
         )
         ipc.attached[place] = entry.index, length
         entry.first, entry.last_pid = _now(), os.getpid()
         entry.save()
-    if flags & _EXEC:
+    if flags & EXEC:
         t.process.engine.synchronize(memory)
     return place
 
