@@ -251,6 +251,31 @@ def test_large_mappings_ask_for_large_pages(guest):
     assert asked(anonymous(guest, 8 << 20, flags=stack)) is False
 
 
+def test_large_mappings_are_at_multiples_of_large_pages(guest):
+    taken = anonymous(guest, PAGE)
+    first, second = anonymous(guest, 6 * HUGE + PAGE), anonymous(guest, 2 * HUGE)
+    assert first % HUGE == second % HUGE == 0
+    assert taken - HUGE < first + 6 * HUGE + PAGE <= taken
+    assert second == first - 2 * HUGE
+    # What is smaller takes the room between, and where the guest wants something is up to it.
+    small = anonymous(guest, PAGE)
+    assert first + 6 * HUGE + PAGE <= small < taken
+    wanted = second - 16 * HUGE + PAGE
+    assert anonymous(guest, 2 * HUGE, address=wanted) == wanted
+    # Without room for that, at any page.
+    bottom = 0x10000
+    free = guest.memory.find_free(2 * HUGE)
+    while free is not None:
+        guest.memory.map(free, 2 * HUGE, Prot.NONE)
+        free = guest.memory.find_free(2 * HUGE)
+    last = next(
+        region for region in guest.memory.regions() if region.start >= bottom and region.prot == Prot.NONE
+    )
+    hole = last.start // HUGE * HUGE + HUGE + PAGE
+    guest.memory.unmap(hole, 2 * HUGE)
+    assert anonymous(guest, 2 * HUGE) == hole
+
+
 def test_an_arena_is_at_a_multiple_of_large_pages():
     """Where it is in the host; nothing of the host's addresses is kept beside it, or behind it."""
 

@@ -16,7 +16,7 @@ import os
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.limits import has_room
-from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
+from vm_core.memory import HUGE, PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
@@ -227,10 +227,15 @@ def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
         if flags & _NOREPLACE and memory.find_free(length, hint=address) != address:
             return -errno.EEXIST
         return address
-    place = memory.find_free(
-        length, hint=page_down(address) if address < memory.size else 0, high=t.process.mmap_top
-    )
-    return -errno.ENOMEM if place is None else place
+    hint, top = page_down(address) if address < memory.size else 0, t.process.mmap_top
+    place = memory.find_free(length, hint=hint, high=top)
+    if place is None:
+        return -errno.ENOMEM
+    if place != hint and length >= _LARGE and flags & _ANONYMOUS:
+        # PERF: at a multiple of a large page's size, whose first and last pages are no small ones then.
+        room = memory.find_free(length + HUGE - PAGE, high=top)
+        place = place if room is None else -(-room // HUGE) * HUGE
+    return place
 
 
 def _fill(process: Process, file: File, place: int, length: int, offset: int) -> None:
