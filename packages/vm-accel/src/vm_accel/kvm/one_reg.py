@@ -429,8 +429,10 @@ class OneRegVcpu:
         return self.read(self._number(name))
 
     def __setitem__(self, name: str, value: int) -> None:
-        if self._unfinished:
-            self._complete_in_kernel()
+        self.set_registers({name: value})
+
+    def put(self, name: str, value: int) -> None:
+        """As part of an instruction that is finished here."""
         self.write(self._number(name), value)
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -441,11 +443,12 @@ class OneRegVcpu:
             bits = 8 * arm64.register_size(self._number(name))
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits, and {value:#x} does not fit")
-        if "pc" in values and self._pending:
-            self._pending.drop()
+        unfinished = self._unfinished or ("pc" in values and bool(self._pending))
+        self._pending.registers_change(pc="pc" in values)
+        if unfinished:
             self._complete_in_kernel()
         for name in sorted(values, key=lambda name: name != "pstate"):
-            self[name] = values[name]
+            self.put(name, values[name])
 
     def translate(self, address: int, *, is_write: bool) -> int:
         """Guest-virtual to guest-physical on arm64. Raises completion.Fault."""

@@ -39,6 +39,7 @@ from vm_accel.kvm.kick import here
 from vm_accel.kvm.registers import PLACES, Structures, msr_number
 from vm_accel.kvm.x86 import GENERAL
 from vm_accel.memory import PAGE
+from vm_accel.pending import waiting
 from vm_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -556,14 +557,21 @@ class KvmVcpu:
         if index is None:
             self.set_registers({name: value})
             return
-        if self._pending == _ANSWERED or (index == _RIP and self._pending):
-            self._settle()
+        if self._pending:
+            self._change(pc=index == _RIP)
         try:
             self._general[index] = value
         except (ValueError, TypeError) as error:
             self._check_open()
             raise ValueError(f"{name} has 64 bits: {value!r}") from error
         self._words[_DIRTY] |= _SYNC_GENERAL
+
+    def _change(self, *, pc: bool) -> None:
+        """Registers are about to be set, and the pc if ``pc``."""
+        if self._pending == _ANSWERED or pc:
+            self._settle()
+        if self._pending == _READ and self._answer is not None and not pc:
+            raise waiting()
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
         if names is None:
@@ -586,6 +594,8 @@ class KvmVcpu:
                 msrs[msr_number(name)], bits = value, 64
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits: {value!r}")
+        if self._pending:
+            self._change(pc="rip" in general)
         for structure, some in groups.items():
             found = self._structure(structure)
             for name in some:

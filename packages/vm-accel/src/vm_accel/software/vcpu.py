@@ -194,8 +194,7 @@ class SoftwareVcpu:
             bits = self.architecture.bits(name)
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits: {value!r}")
-        if self.architecture.pc in values and self.pending:
-            self.pending.drop()
+        self.pending.registers_change(pc=self.architecture.pc in values)
         for name, value in values.items():
             self.architecture.put(self.cpu, self.stored, name, value)
 

@@ -187,8 +187,7 @@ class WhpxVcpu:
         for name, value in values.items():
             if not 0 <= value < 1 << parts[name].width:
                 raise ValueError(f"{name} has {parts[name].width} bits, and {value:#x} does not fit")
-        if "rip" in values and self._pending:
-            self._pending.drop()
+        self._pending.registers_change(pc="rip" in values)
         for name, value in values.items():
             self._write(parts[name], value)
         # Handed over now, so that what the platform refuses is this call's error.
