@@ -218,6 +218,29 @@ def test_without_a_device_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.kvm
+def test_a_program_finds_the_vector_units_that_it_finds_on_the_host(programs: Path, tmp_path: Path) -> None:
+    source = tmp_path / "units.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <immintrin.h>\n#include <unistd.h>\n"
+        '__attribute__((target("avx2"))) static void use(void) {\n'
+        "    int in[8] = {1, 2, 3, 4, 5, 6, 7, 8}, out[8];\n"
+        "    __m256i v = _mm256_loadu_si256((void *)in);\n"
+        '    __asm__ volatile("syscall" : "+x"(v) : "a"(39) : "rcx", "r11", "memory");\n'
+        "    _mm256_storeu_si256((void *)out, _mm256_add_epi32(v, v));\n"
+        '    for (int i = 0; i < 8; i++) printf("%d ", out[i]);\n'
+        "}\n"
+        "int main(void) {\n"
+        '    int avx = __builtin_cpu_supports("avx"), avx2 = __builtin_cpu_supports("avx2");\n'
+        '    printf("%d %d %d ", !!avx, !!avx2, !!__builtin_cpu_supports("avx512f"));\n'
+        "    if (avx2) use();\n"
+        "    return 0;\n}\n"
+    )
+    subprocess.run(["cc", "-O1", source, "-o", tmp_path / "units"], check=True)
+    native = subprocess.run([tmp_path / "units"], capture_output=True, check=True)
+    assert _run(tmp_path / "units").stdout == native.stdout
+
+
+@pytest.mark.kvm
 def test_what_counts_instructions_is_refused(programs: Path) -> None:
     with pytest.raises(UsageError, match="fuel"):
         _run(programs / "faults-static", fuel=100)
@@ -242,7 +265,8 @@ def test_page_table_entries_follow_the_permission_table() -> None:
 def test_large_pages_come_where_much_is_mapped_at_once_and_change_as_a_whole() -> None:
     made = space.Space(1 << 20, large=True)
     rw, ro = bytes([0x83]), bytes([0x81])
-    made.fill(HUGE, rw * 512)
+    made.fill(HUGE + PAGE, rw * 511)
+    made.fill(HUGE, rw)
     assert made.blocks[1] & 0x80 == 0  # not enough at once
     assert made.fill(2 * HUGE - PAGE, rw * 1540) is space.Stale.NOTHING
     large = [number for number in range(2048) if made.blocks[number] & 0x80]

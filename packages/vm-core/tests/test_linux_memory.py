@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 import pytest
@@ -244,8 +245,15 @@ def test_large_mappings_ask_for_large_pages(guest):
                     return "hg" in rest.split()
         return None
 
-    stack = 0x20000
+    stack, reserved = 0x20000, 0x4000
     assert asked(anonymous(guest, 8 << 20)) is True
+    assert asked(anonymous(guest, 8 << 20, flags=reserved)) is True
+    # The last one too, if the mapping has at least half of it.
+    size = 6 * HUGE
+    for end, expected in ((HUGE // 2, True), (HUGE // 2 - PAGE, False)):
+        place = anonymous(guest, size + end)
+        assert asked(place) is True
+        assert asked(place + size + HUGE - PAGE) is expected
     assert asked(anonymous(guest, 64 << 10)) is False
     assert asked(anonymous(guest, 8 << 20, NONE)) is False
     assert asked(anonymous(guest, 8 << 20, flags=stack)) is False
@@ -274,6 +282,33 @@ def test_large_mappings_are_at_multiples_of_large_pages(guest):
     hole = last.start // HUGE * HUGE + HUGE + PAGE
     guest.memory.unmap(hole, 2 * HUGE)
     assert anonymous(guest, 2 * HUGE) == hole
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_an_engine_may_want_pages_before_they_are_touched(guest, wanted):
+    """Of what is small, or an end of something large. Not of what the guest says it will not use all of."""
+    memory = guest.memory
+    memory.populates = wanted
+
+    def present(start, length):
+        return len(list(memory.touched(start, start + length))) * PAGE
+
+    if wanted:
+        probe = mmap.mmap(-1, PAGE)
+        try:
+            probe.madvise(23)
+        except OSError:
+            pytest.skip("the host does not know MADV_POPULATE_WRITE")
+    small = anonymous(guest, 20 * PAGE)
+    assert present(small, 20 * PAGE) == (20 * PAGE if wanted else 0)
+    large = anonymous(guest, 2 * HUGE + 3 * PAGE)
+    assert present(large, 2 * HUGE) == 0
+    assert present(large + 2 * HUGE, 3 * PAGE) == (3 * PAGE if wanted else 0)
+    start = guest.call("brk", 0)
+    assert guest.call("brk", start + 10 * PAGE) == start + 10 * PAGE
+    assert present(start, 10 * PAGE) == (10 * PAGE if wanted else 0)
+    for prot, flags in ((READ, 0), (NONE, 0), (RW, 0x20000), (RW, 0x4000)):
+        assert present(anonymous(guest, 20 * PAGE, prot, flags=flags), 20 * PAGE) == 0
 
 
 def test_an_arena_is_at_a_multiple_of_large_pages():
