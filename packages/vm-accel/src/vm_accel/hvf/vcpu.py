@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from vm_accel import arm64_text
 from vm_accel.arm64_registers import encoding_of, packed
 from vm_accel.arm64_walk import translate
+from vm_accel.closing import Closing
 from vm_accel.completion import Fault, Steps, Touch, VcpuGuest
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
@@ -61,7 +62,7 @@ GENERAL: Final[dict[str, int]] = {
 VECTORS: Final = {f"v{i}": i for i in range(32)}
 
 
-class HvfVcpu:
+class HvfVcpu(Closing):
     """Implements :class:`vm_accel.interface.Vcpu`. All but ``kick`` is for the thread that made it."""
 
     def __init__(self, vm: HvfVm, index: int) -> None:
@@ -580,9 +581,3 @@ class HvfVcpu:
         self._closed = True
         if threading.current_thread() is self._thread:
             self.library.call("hv_vcpu_destroy", self.handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

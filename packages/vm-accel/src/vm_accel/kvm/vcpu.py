@@ -11,8 +11,9 @@ import errno
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from vm_accel.closing import Closing
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -130,7 +131,7 @@ def _closed(*_: object) -> NoReturn:
     raise HypervisorError("the vCPU is closed")
 
 
-class KvmVcpu:
+class KvmVcpu(Closing):
     """See :class:`vm_accel.interface.Vcpu`. Made by ``KvmVm.create_vcpu``."""
 
     # PERF: more attributes than Python lets the instances of a class share the names of.
@@ -847,9 +848,3 @@ class KvmVcpu:
             self._ring = None
         self._kernel.munmap(self._pointer, self._size)
         self._kernel.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
