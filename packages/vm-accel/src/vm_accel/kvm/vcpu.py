@@ -765,8 +765,8 @@ class KvmVcpu(Closing):
         call(self._kernel, self._fd, "KVM_TRANSLATE", argument)
         return int(argument.physical_address) if argument.valid else None
 
-    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview]:
-        """The general registers in the order of kvm_regs, as words, and all of kvm_run, for an owner that moves both itself: from now
+    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview, memoryview]:
+        """The general registers in the order of kvm_regs, as words, and all of kvm_run, as bytes and as words, for an owner that moves both itself: from now
         on KVM also leaves the system registers there after each exit, at :data:`SYSTEM_AT`, and takes both before each
         entry for which ``DIRTY`` says so. ``system``: what the owner will give KVM with the first entry.
 
@@ -776,7 +776,7 @@ class KvmVcpu(Closing):
         self._structures.forget()
         self._view[SYSTEM_AT:SYSTEM_END] = self._structures.raw("sregs") if system is None else system
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
-        return self._general, self._view
+        return self._general, self._view, self._quads
 
     def drop_io(self) -> None:
         """Forget the port access that ``run`` has returned: KVM would finish it at the next entry, over whatever registers it gets
