@@ -265,8 +265,7 @@ def test_page_table_entries_follow_the_permission_table() -> None:
 def test_large_pages_come_where_much_is_mapped_at_once_and_change_as_a_whole() -> None:
     made = space.Space(1 << 20, large=True)
     rw, ro = bytes([0x83]), bytes([0x81])
-    made.fill(HUGE + PAGE, rw * 511)
-    made.fill(HUGE, rw)
+    made.fill(HUGE, rw * 512)
     assert made.blocks[1] & 0x80 == 0  # not enough at once
     assert made.fill(2 * HUGE - PAGE, rw * 1540) is space.Stale.NOTHING
     large = [number for number in range(2048) if made.blocks[number] & 0x80]

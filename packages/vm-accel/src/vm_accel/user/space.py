@@ -94,7 +94,7 @@ _FLAGS: Final = _MARKED | _WRITE | _USER | _NX
 _TSS_BYTES: Final = 104
 _BLOCK: Final = HUGE // PAGE
 """Pages that one entry of a directory is for, a large page or a table."""
-_DENSE: Final = _BLOCK
+_DENSE: Final = 2 * _BLOCK
 """From so many writable pages on that are mapped together, whole blocks become large pages: where vm_core.linux.mmap asks the host
 for them."""
 _DIVISIONS: Final = 8

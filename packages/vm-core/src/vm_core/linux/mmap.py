@@ -28,7 +28,7 @@ _FD: Final = 0xFFFF_FFFF
 _O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _NORESERVE, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x4000, 0x20000, 0x40000, 0x100000
-_LARGE: Final = HUGE
+_LARGE: Final = 4 << 20
 """Bytes of a mapping from which on it gets large pages of the host."""
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
