@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from vm_core.engines import import_path
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.confine import walls
 from vm_core.linux.paths import Bind
 from vm_core.loader import ProgramNotFound
+from vm_core.places import import_path
 from vm_core.runner import DEVNULL, GuestFailed, run
 from vm_core.testing.guests import program
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vm_core import engines
-from vm_core.engines import ZONE
+from vm_core import places
 from vm_core.errors import CacheError
+from vm_core.places import ZONE
 from vm_jit.cache import SUFFIX, Cache, warn
 
 
@@ -147,19 +147,19 @@ def test_a_fifo_in_place_of_a_file_is_not_waited_for(cache: Cache) -> None:
 
 def test_a_confined_process_keeps_code_in_its_zone(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it finds may be anyone's who is trusted, or its own; what it leaves is found by its own kind alone."""
-    monkeypatch.setattr(engines, "_zone", "")
+    monkeypatch.setattr(places, "_zone", "")
     zones = [str(cache.directory / f"{ZONE}{name}") for name in ("first", "second")]
     before = file(cache).read_bytes()
-    engines.enter_cache_zone(zones[0])
+    places.enter_cache_zone(zones[0])
     assert cache.read("one") == {"answer": b"42", "code": b"code" * 100}
     cache.write("one", {"answer": b"43"})
     cache.write("two", {"answer": b"44"})
     assert cache.read("one") == {"answer": b"43"}
     assert Path(zones[0]).stat().st_mode & 0o077 == 0
-    engines.enter_cache_zone(zones[1])
+    places.enter_cache_zone(zones[1])
     assert cache.read("one") == {"answer": b"42", "code": b"code" * 100}
     assert cache.read("two") is None
-    engines.enter_cache_zone("")
+    places.enter_cache_zone("")
     assert cache.read("two") is None
     assert file(cache).read_bytes() == before
     assert [entry.name for entry in cache.entries()] == ["one", f"{ZONE}first/one", f"{ZONE}first/two"]
@@ -175,7 +175,7 @@ def test_a_zone_that_others_can_write_is_not_used(cache: Cache, monkeypatch: pyt
     zone = cache.directory / f"{ZONE}open"
     zone.mkdir()
     zone.chmod(0o777)
-    monkeypatch.setattr(engines, "_zone", str(zone))
+    monkeypatch.setattr(places, "_zone", str(zone))
     for attempt in (lambda: cache.read("one"), lambda: cache.write("one", {})):
         with pytest.raises(CacheError, match="can be written by others"):
             attempt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from vm_core.engines import import_path
+from vm_core.places import import_path
 
 # -m puts the current directory first, where guests may leave modules for what is imported later.
 sys.path[:] = import_path()

@@ -17,10 +17,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from vm_core.engines import ZONE, cache_directory, cache_zone
 from vm_core.errors import CacheError
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.log import Log
+from vm_core.places import ZONE, cache_directory, cache_zone
 from vm_core.record import record
 from vm_jit.digest import blake2b
 

@@ -15,9 +15,9 @@ import time
 from functools import cache
 from importlib.machinery import PathFinder
 
-from vm_core.engines import import_path
 from vm_core.errors import EngineUnavailable, VmError
 from vm_core.hints import IO, TYPE_CHECKING, Any, Final
+from vm_core.places import import_path
 from vm_jit.digest import blake2b
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from vm_core.engine import EngineStats
-from vm_core.engines import import_path
 from vm_core.errors import HostError, UsageError, VmError
 from vm_core.linux.paths import Bind
+from vm_core.places import import_path
 from vm_core.record import names
 
 __all__ = ["run_in_child", "serve"]

@@ -18,10 +18,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from vm_core.engines import ZONE, cache_directory, enter_cache_zone
 from vm_core.errors import HostError
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import landlock, seccomp
+from vm_core.places import ZONE, cache_directory, enter_cache_zone
 from vm_core.record import record
 
 if TYPE_CHECKING:

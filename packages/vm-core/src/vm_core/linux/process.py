@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 
 from vm_core import isa as isas
 from vm_core.engine import Engine
-from vm_core.engines import cache_directory
 from vm_core.errors import LoadError, UsageError
 from vm_core.hints import TYPE_CHECKING, Final, NoReturn, Self
 from vm_core.linux import limits, table
@@ -45,6 +44,7 @@ from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Image, Program, interpreter_of, load, load_interpreter, machine_of
 from vm_core.log import Log
 from vm_core.memory import PAGE, GuestMemory, MemoryLimit, Prot, page_down, page_up
+from vm_core.places import cache_directory
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
