@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -320,6 +321,74 @@ def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     assert found.stderr == ""
     assert found.stdout.replace("/there/", "/here/") == wanted.stdout
     assert found.returncode == wanted.returncode
+
+
+INHERITED = r"""
+static volatile int came;
+static void seen(int number) { came = number; }
+int main(int argc, char **argv) {
+    int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGTERM, SIGPIPE};
+    for (int n = 0; n < 6; n++) {
+        struct sigaction action;
+        sigaction(numbers[n], 0, &action), say("ignored", action.sa_handler == SIG_IGN);
+    }
+    raise(SIGHUP), raise(SIGQUIT);
+    pid_t me = getpid(), child;
+    signal(SIGUSR1, seen);
+    if (argc > 1) {  /* without any process of its own: what comes is from outside */
+        say("pid", me);
+        while (!came) usleep(1000);
+        signal(SIGHUP, SIG_DFL), say("came", came == SIGUSR1);
+        for (;;) pause();
+    }
+    if (!(child = fork())) for (;;) pause();
+    kill(child, SIGHUP), usleep(50000), say("lives", waitpid(child, 0, WNOHANG) == 0);
+    kill(child, SIGKILL), say("by", WTERMSIG(reap(child)));
+    signal(SIGHUP, SIG_DFL), signal(SIGQUIT, seen);
+    if (!(child = fork())) for (;;) pause();
+    kill(child, SIGHUP), say("by", WTERMSIG(reap(child)));
+    if (!fork()) kill(me, SIGQUIT), _exit(0);
+    while (!came) usleep(1000);
+    say("came", came == SIGQUIT);
+    if (!fork()) kill(me, SIGHUP), _exit(0);
+    for (;;) pause();
+}
+"""
+PROGRAMS["inherited"] = INHERITED
+"""Started with some signals ignored, as by nohup."""
+
+
+IGNORING = ["/bin/sh", "-c", "trap '' HUP QUIT USR1; exec \"$@\"", "sh"]
+
+
+def test_what_is_ignored_at_first_is_the_guests_to_change(tmp_path: Path) -> None:
+    """asyncio's test of signals hung under nohup: the child had put SIGHUP back to its default, and the host still ignored it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    native = build(here, "inherited", "gcc")
+    guest = build(there, "inherited", "riscv64-linux-gnu-gcc", "-static")
+    vm = [*IGNORING, sys.executable, "-m", "vm_cli", "run", guest]
+    wanted, found = (
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        for command in ([*IGNORING, native], vm)
+    )
+    assert (wanted.returncode, wanted.stdout.splitlines()[:6]) == (
+        -signal.SIGHUP,
+        ["ignored 1", "ignored 0", "ignored 1", "ignored 1", "ignored 0", "ignored 0"],
+    )
+    assert found.stdout == wanted.stdout
+    assert "killed by SIGHUP" in found.stderr
+    assert found.returncode == 128 + signal.SIGHUP
+    with subprocess.Popen([*vm, "alone"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("pid"):
+            pass
+        process.send_signal(signal.SIGHUP)  # is ignored
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "came 1\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) in (-signal.SIGHUP, 128 + signal.SIGHUP)
 
 
 JOBS = r"""

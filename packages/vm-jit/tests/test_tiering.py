@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,6 +212,39 @@ def test_code_may_be_dropped_while_other_threads_run_it(cache: Cache) -> None:
             thread.join()
         assert results == [600_000] * 160
         assert engine.stats.retired == 160 * 600_001
+
+
+def test_a_forked_engine_frees_what_others_may_have_been_in(cache: Cache) -> None:
+    """Regions that were replaced while another vCPU ran: a child that freed them at once waited for code memory that it held itself,
+    and its parent for the child (Java starting a program while its compiler runs)."""
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 100_000)
+        tiering = engine.tiering
+        assert tiering is not None
+        block = tiering.code.allocate(1 << 16)
+        with engine.lock:
+            tiering.running.add(1 << 20)  # a vCPU of the parent's
+            tiering.retire(block)
+        used = tiering.code.used
+        with engine.forking(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the threads of the tests' own
+            pid = os.fork()
+            if not pid:
+                signal.alarm(20)
+                with contextlib.ExitStack() as failed:
+                    failed.callback(os._exit, 2)
+                    engine.forked()
+                    failed.pop_all()
+        if not pid:
+            try:
+                assert run(engine, cpu, 1000) == 3000
+                os._exit(0 if not tiering.retired and tiering.code.used <= used - block.size else 3)
+            finally:
+                os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert len(tiering.retired) == 1
+        tiering.quiesce(1 << 20)
+        assert not tiering.retired
 
 
 def test_without_a_compiler_auto_is_the_reference_executor(
