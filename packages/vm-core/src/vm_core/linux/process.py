@@ -200,7 +200,8 @@ class Process:
         """Whether this host process runs nothing but the guest, which ends it."""
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
-        self.parent_pipe, self.parent_frames = -1, 0
+        self.parent_pipe = -1
+        self.parent_stack: tuple[int, bytes] | None = None
         self.host_signals = HostSignals(self)
         self._next: Request | None = None
         self._mask = 0  # of the thread that executes another program
@@ -521,7 +522,8 @@ class Process:
         from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
 
         fd, self.parent_pipe = self.parent_pipe, -1
-        leave_parent(self.memory, fd, self.parent_frames)
+        leave_parent(self.memory, fd, self.parent_stack)
+        self.parent_stack = None
 
     @staticmethod
     def _die_by(number: int) -> None:
