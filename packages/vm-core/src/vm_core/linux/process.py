@@ -303,8 +303,8 @@ class Process:
     def _in_guest(
         self, program: str | os.PathLike[str] | bytes, namespace: Namespace, *, rooted: bool
     ) -> str | os.PathLike[str] | bytes:
-        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path. ``executable``
-        becomes the path without links."""
+        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path; what the host does not
+        have, where the guest has it (a bind). ``executable`` becomes the path without links."""
         if isinstance(program, bytes):
             return program
         try:
@@ -312,7 +312,8 @@ class Process:
                 if place.node is not None or place.mount is None:
                     return program
                 info = place.stat()
-                if place.mount.guest == "/" and (rooted or os.path.isabs(program)):
+                own = rooted or (place.mount.guest == "/" and os.path.isabs(program))
+                if not place.mount.file and (own or not os.path.exists(program)):
                     fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
                     self.executable = place.guest
                     self._program_fd = fd
