@@ -20,6 +20,7 @@ from vm_core.state import CpuState
 from vm_jit.cache import SUFFIX, Cache
 from vm_jit.engine import BaselineEngine, NativeEngine
 from vm_jit.lowering import HOST
+from vm_jit.records import LINKED
 
 CODE = 0x10000
 DATA = 0x20000
@@ -72,6 +73,22 @@ def test_a_warm_loop_becomes_a_unit() -> None:
         assert units(engine) == 1
         assert engine.stats.retired == 3 * 1040 + 2
         assert engine.stats.regions_compiled == 0
+
+
+def test_what_is_only_fallen_into_becomes_a_unit_too() -> None:
+    """It had not run when the unit was made that leads there."""
+    loop = assemble(
+        "bne a2, zero, 8", "addi a1, a1, 4", "addi a1, a1, 3", "addi a0, a0, -1", "bne a0, zero, -16", "ecall"
+    )
+    with machine(loop) as (engine, cpu):
+        cpu["a2"] = 1
+        assert run(engine, cpu, 1000) == 3000
+        image = engine._image
+        assert image is not None
+        assert not image.is_decoded(CODE + 4)
+        cpu["a2"] = 0
+        assert run(engine, cpu, 1000) == 7000
+        assert image.entry(CODE + 4) & LINKED
 
 
 def test_budget_is_exact() -> None:

@@ -20,9 +20,10 @@ from vm_core.engine import Budget, Syscall
 from vm_core.errors import EngineUnavailable
 from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
-from vm_jit import tiering
+from vm_jit import region, tiering
 from vm_jit.cache import SUFFIX, Cache
 from vm_jit.engine import NativeEngine
+from vm_jit.records import LINKED
 
 CODE = 0x10000
 ISA = isas.get("riscv64")
@@ -381,3 +382,29 @@ def test_so_many_turns_of_a_place_are_one_report(
         reports.clear()
         run(engine, cpu, 16 << 16)
         assert reports == [turns] * (16 // turns)
+
+
+def test_what_only_regions_call_gets_the_baseline_tier(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a later run the region is there from the beginning, so no other jump leads to the function."""
+    far = 0x800
+    loop = assemble(f"jal ra, {far}", "addi a0, a0, -1", "bne a0, zero, -8", "ecall")
+    code = loop + bytes(far - len(loop)) + assemble("addi a1, a1, 3", "jalr zero, 0(ra)")
+    function = CODE + far
+    compile_it = tiering.Tiering.request
+
+    def request(self: tiering.Tiering, pc: int, times: int = 1) -> None:
+        if pc == CODE:
+            compile_it(self, pc, times)
+
+    monkeypatch.setattr(tiering.Tiering, "request", request)
+    monkeypatch.setattr(region, "_take_in_calls", lambda *_: None)
+    for _ in range(2):
+        with machine(cache, code) as (engine, cpu):
+            run(engine, cpu, 1)
+            here = engine.tiering
+            assert here is not None
+            here.engine.be_patient(32)
+            assert run(engine, cpu, 100_000) == 300_000
+            assert here.regions() == ((CODE,),)
+            assert here.engine.entry(function) & LINKED
+    assert engine.stats.regions_cached == 1

@@ -717,8 +717,9 @@ class _Builder:
         return f
 
     def leave_for(self) -> Function:
-        """Code that goes to another place through its record; ``count`` says whether that counts as a jump."""
-        f = self.f_leave = Function("leave_for", "work", "pc", "count", internal=True)
+        """Code that goes to another place through its record. Falling there counts as a jump: nothing else need ever lead there, when it
+        had not run before the unit was made."""
+        f = self.f_leave = Function("leave_for", "work", "pc", internal=True)
         f.call(self.f_spill, f["work"])
         with f.when(f["pc"] >= 1 << 32):
             self.set(f, "failed", 1)
@@ -732,10 +733,7 @@ class _Builder:
             self.common(f, "go_indirect")
             f.leave(0)
         self.value(f, "record", record.get())
-        with f.when(f["count"].differs(0)):
-            self.common(f, "go_counted")
-            f.leave(0)
-        self.common(f, "go_record")
+        self.common(f, "go_counted")
         return f
 
     def block(self) -> Function:
@@ -806,7 +804,7 @@ class _Builder:
             where.set(self.target(f, record, descriptor, last.get(), end))
             jumps.set(1)
             with f.when(self.is_call(f, record, descriptor).differs(0)):
-                f.call(self.f_leave, f["work"], where.get(), 1)
+                f.call(self.f_leave, f["work"], where.get())
                 f.leave(0)
         with f.when(self.slot(f, where.get()) < WINDOW):
             there = f.load(self.map_of(f, where.get()), 32)
@@ -816,7 +814,7 @@ class _Builder:
                     self.value(f, "taken", there >> 8)
                     self.common(f, "jump")
                 f.leave(0)
-        f.call(self.f_leave, f["work"], where.get(), jumps.get())
+        f.call(self.f_leave, f["work"], where.get())
         return f
 
     def behind(self) -> Function:
@@ -830,7 +828,7 @@ class _Builder:
             kind, pc = f.load(at), f.load(at + 16)
             f.store(self.element(f, "label", f.load(at + 8), 4), self.get(f, "at"), 32)
             with f.when(kind.equals(_LEAVES)):
-                f.call(self.f_leave, f["work"], pc, 1)
+                f.call(self.f_leave, f["work"], pc)
             with f.when(kind.differs(_LEAVES)):
                 record = f.call(self.f_record, f["work"], pc)
                 self.value(f, "record", record)

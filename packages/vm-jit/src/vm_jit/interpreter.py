@@ -31,7 +31,20 @@ from vm_jit.lowering import (
     region_type,
     supported,
 )
-from vm_jit.records import BUSY, HEAT, HOT, LAST, LENGTH, LOW, RECORD_BYTES, RECORD_PC, WORDS, Plan, Reason
+from vm_jit.records import (
+    BUSY,
+    HEAT,
+    HOT,
+    LAST,
+    LENGTH,
+    LINKED,
+    LOW,
+    RECORD_BYTES,
+    RECORD_PC,
+    WORDS,
+    Plan,
+    Reason,
+)
 from vm_jit.superinstructions import ANY, Steps, kind
 from vm_jit.syscalls import DECLARATIONS as CALL_DECLARATIONS
 from vm_jit.syscalls import native_call, native_signals
@@ -490,20 +503,24 @@ class _Handler(Emitter):
             self.place(go)
         self.dispatch(ip, left)
 
-    def heat(self, ip: str, target: str, left: str, go: str, *, patiently: bool = False) -> None:
-        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. If ``patiently``, leave only at those
-        of its turns that are to be reported."""
+    def heat(self, ip: str, target: str, left: str, go: str, *, handler: str = "") -> None:
+        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. If its ``handler`` is given and
+        it is a unit of the baseline tier, leave only at those of its turns that are to be reported."""
         hot = self.label()
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
         count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
         self.emit(f"store i16 {count}, ptr {spot}, {RECORD}")
         self.leave(hot, Reason.HOT, target, left)
-        turned = self.label() if patiently else hot
+        turned = self.label() if handler else hot
         self.emit(
             f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{turned}, label %{go}, !prof !10"
         )
-        if patiently:
+        if handler:
+            compiled = self.label()
             self.place(turned)
+            bit = self.v(f"and i64 {self.v(f'ptrtoint ptr {handler} to i64')}, {LINKED}")
+            self.emit(f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled}, label %{hot}")
+            self.place(compiled)
             self.turn(ip, hot, go)
 
     def lookup(self, target: str, left: str) -> str:
@@ -738,7 +755,7 @@ def _enter_region(isa: Isa, threshold: int | None) -> str:
     if threshold is None:
         e.emit(f"br label %{go}")
     else:
-        e.heat(ip, target, left, go, patiently=True)
+        e.heat(ip, target, left, go, handler=handler)
     e.place(go)
     e.tail(handler, ip, left)
     return e.text("h_region")

@@ -612,10 +612,6 @@ def _glue() -> dict[str, Callable[[_Glue], None]]:
     def _go_maybe_hot(e: _Glue) -> None:
         e.maybe_hot(e.address("record"))
 
-    @add("go_record")
-    def _go_record(e: _Glue) -> None:
-        e.dispatch(e.address("record"))
-
     @add("go_counted")
     def _go_counted(e: _Glue) -> None:
         seldom, ip = e.label(), e.address("record")
