@@ -22,7 +22,7 @@ from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
 from vm_jit import region, tiering
 from vm_jit.cache import SUFFIX, Cache
-from vm_jit.engine import NativeEngine
+from vm_jit.engine import CodeImage, NativeEngine
 from vm_jit.records import LINKED
 
 CODE = 0x10000
@@ -109,6 +109,39 @@ def test_code_memory_is_given_back(cache: Cache) -> None:
             used.append(engine.tiering.code.used)
         assert engine.stats.regions_compiled == 60
         assert max(used[1:]) <= used[1] + 256
+
+
+def test_a_fence_for_some_addresses_looks_at_no_others(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java asks for one of the code that it has just made, 10,000 times, and has hundreds of pages that it can write."""
+    looked: list[int] = []
+    compare = CodeImage._compare
+    monkeypatch.setattr(
+        CodeImage, "_compare", lambda image, number: (looked.append(number), compare(image, number))
+    )
+    with machine(cache) as (engine, cpu):
+        for page in range(3):
+            engine.memory.poke(CODE + page * 0x1000, LOOP)
+            cpu.pc, cpu["a0"] = CODE + page * 0x1000, 10
+            assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+        engine.add_vcpu()  # so that no page is looked at only when it is come to
+        for page in range(3):
+            engine.memory.poke(CODE + page * 0x1000, assemble("addi a1, a1, 5"))
+        for asked, seen in (
+            ((CODE + 0x1000, CODE + 0x1004), {1}),
+            ((CODE + 0x2000, CODE + 0x2004), {1, 2}),
+            ((), {0, 1, 2}),
+        ):
+            looked.clear()
+            engine.synchronize(engine.memory, *asked)
+            # An instruction may begin on the page before.
+            here = asked[0] >> 12 if asked else 0
+            assert set(looked) == (
+                {here - 1, here} if asked else {CODE + page * 0x1000 >> 12 for page in range(3)}
+            )
+            for page in seen:
+                cpu.pc, cpu["a0"], cpu["a1"] = CODE + page * 0x1000, 10, 0
+                assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+                assert cpu["a1"] == 50
 
 
 def test_regions_grow_to_hold_what_ran_later(cache: Cache) -> None:
