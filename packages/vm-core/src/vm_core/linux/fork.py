@@ -22,8 +22,8 @@ import select
 import signal
 import struct
 import warnings
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
 from vm_core.linux.limits import may_start
