@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import platform
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +44,29 @@ def programs(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
             )
     return out
+
+
+@pytest.fixture
+def statistics() -> Callable[[int], dict[str, int]]:
+    return _statistics
+
+
+def _statistics(fd: int) -> dict[str, int]:
+    """KVM's own counts of a VM or vCPU that are one number (api.rst, 4.133)."""
+    stats = fcntl.ioctl(fd, 0xAECE)  # KVM_GET_STATS_FD
+    try:
+        _flags, name_size, count, _id, descriptors, data = struct.unpack("<6I", os.pread(stats, 24, 0))
+        out = {}
+        for i in range(count):
+            row = os.pread(stats, 16 + name_size, descriptors + i * (16 + name_size))
+            size, offset = struct.unpack_from("<6xHI", row)
+            if size == 1:
+                out[row[16:].split(b"\0")[0].decode()] = int.from_bytes(
+                    os.pread(stats, 8, data + offset), "little"
+                )
+        return out
+    finally:
+        os.close(stats)
 
 
 class SimulatedWhpx(Whpx):

@@ -328,10 +328,12 @@ def test_system_registers(vm: HvfVm, ram: Ram) -> None:
     assert vcpu.run() == SysReg(SysRegSpace.AARCH64, number, False)
     vcpu.complete(0x42)
     assert vcpu["x3"] == 0x42
-    assert vcpu.run() == SysReg(SysRegSpace.AARCH64, number, True, 0x99)
     handler = CODE + 0x2200
     ram.put(handler, assemble("wfi"))
     vcpu["vbar_el1"] = CODE + 0x2000
+    assert vcpu.run() == SysReg(SysRegSpace.AARCH64, number, True, 0x99)
+    with pytest.raises(UsageError, match="waits for its answer"):
+        vcpu["vbar_el1"] = 0
     vcpu.complete(fault=True)
     assert isinstance(vcpu.run(), Halt)
     assert vcpu["pc"] == handler + 4

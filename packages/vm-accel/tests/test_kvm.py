@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import select
-import struct
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -541,25 +540,9 @@ def test_a_machine_takes_little_of_python(kvm: Kvm) -> None:
     assert took / count < 4500
 
 
-def _statistics(fd: int) -> dict[str, int]:
-    """KVM's own counts of a VM or vCPU that are one number (api.rst, 4.133)."""
-    stats = fcntl.ioctl(fd, 0xAECE)  # KVM_GET_STATS_FD
-    try:
-        _flags, name_size, count, _id, descriptors, data = struct.unpack("<6I", os.pread(stats, 24, 0))
-        out = {}
-        for i in range(count):
-            row = os.pread(stats, 16 + name_size, descriptors + i * (16 + name_size))
-            size, offset = struct.unpack_from("<6xHI", row)
-            if size == 1:
-                out[row[16:].split(b"\0")[0].decode()] = int.from_bytes(
-                    os.pread(stats, 8, data + offset), "little"
-                )
-        return out
-    finally:
-        os.close(stats)
-
-
-def test_a_guest_gets_large_pages_where_it_asks_for_them(kvm: Kvm) -> None:
+def test_a_guest_gets_large_pages_where_it_asks_for_them(
+    kvm: Kvm, statistics: Callable[[int], dict[str, int]]
+) -> None:
     """Its own tables have pages of 2 MiB; the host has such pages if it is asked; and the addresses agree below that."""
     if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("the host has no transparent large pages")
@@ -571,11 +554,11 @@ def test_a_guest_gets_large_pages_where_it_asks_for_them(kvm: Kvm) -> None:
         vcpu = vm.create_vcpu()
         prepare_x86(vcpu, memory, "user")
         assert vcpu.run() == PortIo(0x10, 1, True, 1, b"\0")
-        if "pages_2m" not in (found := _statistics(vm._fd)):
+        if "pages_2m" not in (found := statistics(vm._fd)):
             pytest.skip("this KVM does not say")
         # Of eight, the host may have had none left for some.
         assert found["pages_2m"] >= 4
-        assert _statistics(vcpu._fd).get("pf_taken", 0) < count
+        assert statistics(vcpu._fd).get("pf_taken", 0) < count
 
 
 def test_memory_that_is_large_is_at_a_multiple_of_large_pages() -> None:

@@ -105,7 +105,7 @@ class Hvf(HvfVcpu):
     def __getitem__(self, name: str) -> int:
         return self.values.get(name, 0)
 
-    def __setitem__(self, name: str, value: int) -> None:
+    def put(self, name: str, value: int) -> None:
         self.values[name] = value
 
 

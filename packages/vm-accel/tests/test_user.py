@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keystone
@@ -23,9 +23,10 @@ from vm_accel.user import space
 from vm_accel.user.engine import KvmEngine
 from vm_accel.user.guest import Guest
 from vm_core import isa
+from vm_core.engine import Trap
 from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.linux.abi import abi_of
-from vm_core.memory import PAGE, GuestMemory, Prot
+from vm_core.memory import HUGE, PAGE, GuestMemory, Prot
 from vm_core.runner import RunResult, run
 
 
@@ -217,6 +218,29 @@ def test_without_a_device_the_engine_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.kvm
+def test_a_program_finds_the_vector_units_that_it_finds_on_the_host(programs: Path, tmp_path: Path) -> None:
+    source = tmp_path / "units.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <immintrin.h>\n#include <unistd.h>\n"
+        '__attribute__((target("avx2"))) static void use(void) {\n'
+        "    int in[8] = {1, 2, 3, 4, 5, 6, 7, 8}, out[8];\n"
+        "    __m256i v = _mm256_loadu_si256((void *)in);\n"
+        '    __asm__ volatile("syscall" : "+x"(v) : "a"(39) : "rcx", "r11", "memory");\n'
+        "    _mm256_storeu_si256((void *)out, _mm256_add_epi32(v, v));\n"
+        '    for (int i = 0; i < 8; i++) printf("%d ", out[i]);\n'
+        "}\n"
+        "int main(void) {\n"
+        '    int avx = __builtin_cpu_supports("avx"), avx2 = __builtin_cpu_supports("avx2");\n'
+        '    printf("%d %d %d ", !!avx, !!avx2, !!__builtin_cpu_supports("avx512f"));\n'
+        "    if (avx2) use();\n"
+        "    return 0;\n}\n"
+    )
+    subprocess.run(["cc", "-O1", source, "-o", tmp_path / "units"], check=True)
+    native = subprocess.run([tmp_path / "units"], capture_output=True, check=True)
+    assert _run(tmp_path / "units").stdout == native.stdout
+
+
+@pytest.mark.kvm
 def test_what_counts_instructions_is_refused(programs: Path) -> None:
     with pytest.raises(UsageError, match="fuel"):
         _run(programs / "faults-static", fuel=100)
@@ -224,18 +248,186 @@ def test_what_counts_instructions_is_refused(programs: Path) -> None:
 
 def test_page_table_entries_follow_the_permission_table() -> None:
     made = space.Space(1 << 20)
-    assert not made.fill(0x10000, bytes([0x80 | 3, 0x80 | 5, 0x80, 0x80 | 1, 0]))
+    assert made.fill(0x10000, bytes([0x80 | 3, 0x80 | 5, 0x80, 0x80 | 1, 0])) is space.Stale.NOTHING
     at = 0x10000 // PAGE
     entries = list(made.entries[at : at + 5])
     assert [row & 7 for row in entries] == [7, 5, 0, 5, 0]  # present, writable, user
     assert [row >> 63 for row in entries] == [1, 0, 0, 1, 0]  # not executable
     assert [row & 0x7FFF_FFFF_F000 for row in entries[:2]] == [space.ARENA + 0x10000, space.ARENA + 0x11000]
-    assert not made.fill(0x10000, bytes([0x80 | 7]))
-    assert made.fill(0x10000, bytes([0x80 | 3]))  # no longer executable
-    assert made.fill(0x10000, bytes([0x80 | 1]))
-    assert made.fill(0x10000, bytes([0]))
-    assert not made.fill(0x10000, bytes([0x80 | 7]))
+    assert made.fill(0x10000, bytes([0x80 | 7])) is space.Stale.NOTHING
+    assert made.fill(0x10000, bytes([0x80 | 3])) is space.Stale.PAGES  # no longer executable
+    assert made.fill(0x10000, bytes([0x80 | 1])) is space.Stale.PAGES
+    assert made.fill(0x10000, bytes([0])) is space.Stale.PAGES
+    assert made.fill(0x10000, bytes([0x80 | 7])) is space.Stale.NOTHING
     made.close()
+
+
+def test_large_pages_come_where_much_is_mapped_at_once_and_change_as_a_whole() -> None:
+    made = space.Space(1 << 20, large=True)
+    rw, ro = bytes([0x83]), bytes([0x81])
+    made.fill(HUGE, rw * 512)
+    assert made.blocks[1] & 0x80 == 0  # not enough at once
+    assert made.fill(2 * HUGE - PAGE, rw * 1540) is space.Stale.NOTHING
+    large = [number for number in range(2048) if made.blocks[number] & 0x80]
+    assert large == [2, 3, 4]
+    for number in large:
+        assert made.blocks[number] & 0x7FFF_FFE0_0000 == space.ARENA + number * HUGE
+        assert made.blocks[number] & 7 == 7
+        assert made.blocks[number] >> 63 == 1
+    last = 5 * HUGE // PAGE
+    assert [bool(row & 2) for row in made.entries[last : last + 4]] == [True, True, True, False]
+    assert made.fill(2 * HUGE, ro * 512) is space.Stale.PAGES
+    assert made.blocks[2] & 0x87 == 0x85  # as a whole: still large
+    assert made.fill(3 * HUGE, bytes(512)) is space.Stale.PAGES
+    assert made.blocks[3] == 0
+    assert made.fill(3 * HUGE, rw * 512) is space.Stale.NOTHING
+    assert made.blocks[3] & 0x87 == 0x87
+    made.close()
+
+
+def test_a_large_page_of_which_a_part_changes_becomes_a_table() -> None:
+    made = space.Space(1 << 20, large=True)
+    rw, ro = bytes([0x83]), bytes([0x81])
+    made.fill(2 * HUGE, rw * 4 * 512)
+    made.fill(3 * HUGE, bytes(512))
+    at = 2 * HUGE // PAGE
+    assert made.fill(2 * HUGE + 7 * PAGE, ro * 3) is space.Stale.TABLES
+    assert not made.blocks[2] & 0x80
+    assert [index for index in range(512) if not made.entries[at + index] & 2] == [7, 8, 9]
+    assert all(row & 5 == 5 and row >> 63 for row in made.entries[at : at + 512])
+    assert [row & 0x7FFF_FFFF_F000 for row in made.entries[at : at + 512]] == [
+        space.ARENA + 2 * HUGE + index * PAGE for index in range(512)
+    ]
+    # KVM forgets everything now, so that what has gone needs no care any more.
+    assert made.blocks[3]
+    assert not any(made.entries[at + 512 : at + 1024])
+    assert made.fill(3 * HUGE, ro) is space.Stale.NOTHING
+    # A program that does this often has no large pages in the end, and KVM nothing more to forget.
+    found = []
+    for _ in range(40):
+        made.fill(16 * HUGE, rw * 2 * 512)
+        found.append(made.fill(16 * HUGE + PAGE, ro))
+        made.fill(16 * HUGE, bytes(2 * 512))
+    assert 2 <= found.count(space.Stale.TABLES) < 10
+    assert found[-1] is space.Stale.PAGES
+    assert not any(entry & 0x80 for entry in made.blocks)
+    made.close()
+
+
+def _accesses(engine: KvmEngine, memory: GuestMemory, cpu: object) -> Callable[[str, int], str]:
+    """What comes of a load or a store of a byte: the cause of a fault, or "syscall"."""
+    places = {"load": 0x10000, "store": 0x10100}
+    memory.poke(places["load"], b"\x8a\x07\x0f\x05")  # mov al, [rdi]; syscall
+    memory.poke(places["store"], b"\x88\x07\x0f\x05")  # mov [rdi], al; syscall
+
+    def access(kind: str, address: int) -> str:
+        cpu["rdi"], cpu["rax"] = address, 0x5A  # type: ignore[index]
+        cpu.pc = places[kind]  # type: ignore[attr-defined]
+        found = engine.run(cpu, memory, 1)  # type: ignore[arg-type]
+        return found.cause.value if isinstance(found, Trap) else "syscall"
+
+    return access
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("asked", [False, True], ids=["small pages of the host", "large pages of the host"])
+def test_parts_of_large_pages_change_as_small_pages_do(kvm: Kvm, asked: bool, tmp_path: Path) -> None:
+    engine, memory, cpu = _machine("syscall")
+    access = _accesses(engine, memory, cpu)
+    at, size = 64 << 20, 16 << 20
+    with memory:
+        memory.map(at, size, Prot.RW)
+        if asked:
+            memory.prefer_huge_pages(at, size)
+        # Pages that the host has KVM fills in together, eight at once.
+        for block in range(at, at + size, HUGE):
+            memory.view[block : block + 32 * PAGE] = bytes(32 * PAGE)
+            assert access("store", block) == "syscall"
+        # Two neighbours: the fault of one must not let the other in with what the large page allowed.
+        assert memory.protect(at + 11 * PAGE, 2 * PAGE, Prot.READ)
+        assert access("load", at + 11 * PAGE) == "syscall"
+        assert access("store", at + 12 * PAGE) == "store"
+        assert access("store", at + 11 * PAGE) == "store"
+        assert access("store", at + 13 * PAGE) == "syscall"
+        memory.unmap(at + 2 * HUGE + 17 * PAGE, PAGE)
+        assert access("load", at + 2 * HUGE + 16 * PAGE) == "syscall"
+        assert access("load", at + 2 * HUGE + 17 * PAGE) == "load"
+        assert memory.protect(at + 3 * HUGE, PAGE, Prot.NONE)
+        assert access("load", at + 3 * HUGE) == "load"
+        assert access("load", at + 3 * HUGE + PAGE) == "syscall"
+        # A file over a part of one.
+        (tmp_path / "file").write_bytes(b"file".ljust(PAGE, b"."))
+        with (tmp_path / "file").open("rb") as file:
+            memory.map_file(at + 4 * HUGE + PAGE, PAGE, Prot.READ, file.fileno(), 0, name="file")
+        assert access("load", at + 4 * HUGE + PAGE) == "syscall"
+        assert cpu["rax"] & 0xFF == ord("f")  # type: ignore[index]
+        assert access("store", at + 4 * HUGE + PAGE) == "store"
+        assert access("store", at + 4 * HUGE) == "syscall"
+        # A whole one, there and back.
+        assert memory.protect(at + 6 * HUGE, HUGE, Prot.READ)
+        assert access("store", at + 6 * HUGE + PAGE) == "store"
+        assert memory.protect(at + 6 * HUGE, HUGE, Prot.RW)
+        assert access("store", at + 6 * HUGE + PAGE) == "syscall"
+        memory.unmap(at + 6 * HUGE, HUGE)
+        assert access("load", at + 6 * HUGE) == "load"
+        # What takes its place has pages of its own.
+        memory.map(at + 6 * HUGE, PAGE, Prot.RW)
+        assert access("store", at + 6 * HUGE) == "syscall"
+        assert access("load", at + 6 * HUGE + PAGE) == "load"
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_kvm_forgets_its_tables_when_a_large_page_becomes_a_table(
+    kvm: Kvm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it does whenever a memory slot goes. Some notice the new table themselves, so that only the call shows it."""
+    engine, memory, _cpu = _machine("syscall")
+    forgotten: list[tuple[int, int]] = []
+    unmap, at = engine._vm.unmap, 64 << 20
+
+    def seen(guest: int) -> None:
+        # The table is there already: what KVM reads afterwards is new.
+        forgotten.append((guest, engine._space.blocks[at // HUGE] & 0x80))
+        unmap(guest)
+
+    monkeypatch.setattr(engine._vm, "unmap", seen)
+    with memory:
+        memory.map(at, 8 * HUGE, Prot.RW)
+        memory.protect(at, 2 * HUGE, Prot.READ)
+        memory.unmap(at + 2 * HUGE, HUGE)
+        assert not forgotten
+        memory.protect(at, PAGE, Prot.NONE)
+        assert forgotten == [(engine_module._NOWHERE, 0)]
+        memory.protect(at + PAGE, PAGE, Prot.NONE)
+        assert len(forgotten) == 1
+        memory.map(at + 2 * HUGE, PAGE, Prot.RW)
+        assert len(forgotten) == 1  # it was nothing when KVM forgot
+        memory.protect(at + 3 * HUGE, PAGE, Prot.READ)
+        assert len(forgotten) == 2
+        engine.close()
+
+
+@pytest.mark.kvm
+def test_memory_that_is_touched_for_the_first_time_costs_few_faults(
+    kvm: Kvm, statistics: Callable[[int], dict[str, int]]
+) -> None:
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("the host has no transparent large pages")
+    at, size, touches = 64 << 20, 32 << 20, 8192
+    engine, memory, cpu = _machine(
+        f"mov edi, {at}; mov ecx, {touches}; again: mov [rdi], al; add rdi, 4096; dec ecx; jnz again; syscall"
+    )
+    with memory:
+        memory.map(at, size, Prot.RW)
+        memory.prefer_huge_pages(at, size)
+        assert type(engine.run(cpu, memory, 1)).__name__ == "Syscall"  # type: ignore[arg-type]
+        found = statistics(engine.first.vcpu._fd)  # type: ignore[union-attr]
+        if "pf_taken" not in found:
+            pytest.skip("this KVM does not say")
+        # Of sixteen, the host may have had none left for some.
+        assert found["pf_taken"] < touches // 16
+        engine.close()
 
 
 def test_the_signal_frame_is_linuxs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 import pytest
@@ -244,11 +245,70 @@ def test_large_mappings_ask_for_large_pages(guest):
                     return "hg" in rest.split()
         return None
 
-    stack = 0x20000
+    stack, reserved = 0x20000, 0x4000
     assert asked(anonymous(guest, 8 << 20)) is True
+    assert asked(anonymous(guest, 8 << 20, flags=reserved)) is True
+    # The last one too, if the mapping has at least half of it.
+    size = 6 * HUGE
+    for end, expected in ((HUGE // 2, True), (HUGE // 2 - PAGE, False)):
+        place = anonymous(guest, size + end)
+        assert asked(place) is True
+        assert asked(place + size + HUGE - PAGE) is expected
     assert asked(anonymous(guest, 64 << 10)) is False
     assert asked(anonymous(guest, 8 << 20, NONE)) is False
     assert asked(anonymous(guest, 8 << 20, flags=stack)) is False
+
+
+def test_large_mappings_are_at_multiples_of_large_pages(guest):
+    taken = anonymous(guest, PAGE)
+    first, second = anonymous(guest, 6 * HUGE + PAGE), anonymous(guest, 2 * HUGE)
+    assert first % HUGE == second % HUGE == 0
+    assert taken - HUGE < first + 6 * HUGE + PAGE <= taken
+    assert second == first - 2 * HUGE
+    # What is smaller takes the room between, and where the guest wants something is up to it.
+    small = anonymous(guest, PAGE)
+    assert first + 6 * HUGE + PAGE <= small < taken
+    wanted = second - 16 * HUGE + PAGE
+    assert anonymous(guest, 2 * HUGE, address=wanted) == wanted
+    # Without room for that, at any page.
+    bottom = 0x10000
+    free = guest.memory.find_free(2 * HUGE)
+    while free is not None:
+        guest.memory.map(free, 2 * HUGE, Prot.NONE)
+        free = guest.memory.find_free(2 * HUGE)
+    last = next(
+        region for region in guest.memory.regions() if region.start >= bottom and region.prot == Prot.NONE
+    )
+    hole = last.start // HUGE * HUGE + HUGE + PAGE
+    guest.memory.unmap(hole, 2 * HUGE)
+    assert anonymous(guest, 2 * HUGE) == hole
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_an_engine_may_want_pages_before_they_are_touched(guest, wanted):
+    """Of what is small, or an end of something large. Not of what the guest says it will not use all of."""
+    memory = guest.memory
+    memory.populates = wanted
+
+    def present(start, length):
+        return len(list(memory.touched(start, start + length))) * PAGE
+
+    if wanted:
+        probe = mmap.mmap(-1, PAGE)
+        try:
+            probe.madvise(23)
+        except OSError:
+            pytest.skip("the host does not know MADV_POPULATE_WRITE")
+    small = anonymous(guest, 20 * PAGE)
+    assert present(small, 20 * PAGE) == (20 * PAGE if wanted else 0)
+    large = anonymous(guest, 2 * HUGE + 3 * PAGE)
+    assert present(large, 2 * HUGE) == 0
+    assert present(large + 2 * HUGE, 3 * PAGE) == (3 * PAGE if wanted else 0)
+    start = guest.call("brk", 0)
+    assert guest.call("brk", start + 10 * PAGE) == start + 10 * PAGE
+    assert present(start, 10 * PAGE) == (10 * PAGE if wanted else 0)
+    for prot, flags in ((READ, 0), (NONE, 0), (RW, 0x20000), (RW, 0x4000)):
+        assert present(anonymous(guest, 20 * PAGE, prot, flags=flags), 20 * PAGE) == 0
 
 
 def test_an_arena_is_at_a_multiple_of_large_pages():

@@ -202,8 +202,9 @@ def test_budget_is_exact_in_compiled_code(cache: Cache) -> None:
             assert cpu.pc == CODE + 4 * (limit % 3)
 
 
-def test_deep_recursion_does_not_use_up_the_host_stack(cache: Cache) -> None:
-    """f(n) = n ? f(n - 1) + 1 : 0, half a million frames deep."""
+@pytest.mark.parametrize("stack", [None, 256 << 10, 1 << 20, 8 << 20])
+def test_deep_recursion_does_not_use_up_the_host_stack(cache: Cache, stack: int | None) -> None:
+    """f(n) = n ? f(n - 1) + 1 : 0, half a million frames deep, in the main thread and in threads with so large a stack."""
     code = assemble(
         "jal ra, 8",
         "ecall",
@@ -220,10 +221,22 @@ def test_deep_recursion_does_not_use_up_the_host_stack(cache: Cache) -> None:
     )
     with machine(cache, code) as (engine, cpu):
         engine.memory.map(0x400000, 0xA00000, Prot.RW)
-        for _ in range(3):
+        results: list[object] = []
+
+        def descend() -> None:
             cpu.pc, cpu["a0"], cpu["sp"] = CODE, 500_000, 0xE00000
-            assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
-            assert cpu["a0"] == 500_000
+            results.append((engine.run(cpu, engine.memory, 1 << 40), cpu["a0"]))
+
+        for _ in range(3):
+            if stack is None:
+                descend()
+            else:
+                before = threading.stack_size(stack)
+                thread = threading.Thread(target=descend)
+                thread.start()
+                threading.stack_size(before)
+                thread.join()
+        assert results == [(Syscall(), 500_000)] * 3
         assert engine.stats.retired_jit > engine.stats.retired // 2
 
 

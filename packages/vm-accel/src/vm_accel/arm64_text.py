@@ -20,7 +20,8 @@ class Registers(Protocol):
     """What is needed of the vCPU: ``x0`` to ``x30``, ``sp``, ``pc``, ``pstate``, ``v0`` to ``v31``."""
 
     def __getitem__(self, name: str) -> int: ...
-    def __setitem__(self, name: str, value: int) -> None: ...
+    def put(self, name: str, value: int) -> None:
+        """As part of an instruction."""
 
 
 def prepare(code: bytes, registers: Registers, guest: Guest) -> tuple[Steps, Callable[[], None]]:
@@ -42,7 +43,7 @@ def prepare(code: bytes, registers: Registers, guest: Guest) -> tuple[Steps, Cal
     def commit() -> None:
         for name, value in before.items():
             if cpu[name] != value:
-                registers[name] = cpu[name]
-        registers["pc"] = cpu.pc
+                registers.put(name, cpu[name])
+        registers.put("pc", cpu.pc)
 
     return by_text(isa, code, guest, cpu), commit

@@ -138,8 +138,9 @@ class Vcpu(Protocol):
         """Run until something needs the caller. With ``bus``, MMIO and port I/O are done there and are no exits.
 
         A read that was not completed before the next ``run`` gives all ones, as an empty bus does. While an exit waits for its
-        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first. No other
-        register is to be set before the answer: the processor's emulator may have read it already.
+        answer, registers are those before its instruction, and the pc is on it; setting the pc completes the exit first. Setting
+        others alone is a UsageError: the processor's emulator may have read them already, and would write the rest over them. A Timer
+        is no instruction, and forbids nothing.
         """
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:

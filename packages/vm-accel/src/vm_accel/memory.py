@@ -8,8 +8,9 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from vm_accel.closing import Closing
 from vm_accel.errors import HypervisorError
 from vm_core.errors import HostError, UsageError
 
@@ -26,7 +27,7 @@ HUGE = 2 << 20
 """A large page of x86-64 hosts, and of arm64 and riscv64 hosts with pages of 4 KiB."""
 
 
-class HostMemory:
+class HostMemory(Closing):
     """Zeroed memory of its own, or with ``fd`` the bytes of a file.
 
     ``size`` is in bytes and is rounded up to whole pages. Nothing is taken from the host until it is touched. With ``private``
@@ -138,12 +139,6 @@ class HostMemory:
         if self._own_fd >= 0:
             os.close(self._own_fd)
             self._own_fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def placed(

@@ -11,13 +11,18 @@ from vm_accel.exits import Exit, Mmio
 from vm_accel.interface import Bus
 from vm_core.errors import UsageError
 
-__all__ = ["ONES", "Ending", "Observer", "Pending"]
+__all__ = ["ONES", "Ending", "Observer", "Pending", "waiting"]
 
 Observer = Callable[[bytes, dict[str, int], bytes], None]
 """Gets an exit as the hypervisor described it, the general registers, and the instruction's bytes if the exit has them not."""
 
 ONES: Final = (1 << 64) - 1
 """What a read gives that nobody answers."""
+
+
+def waiting() -> UsageError:
+    """For who sets a register meanwhile."""
+    return UsageError("the last exit waits for its answer", hint="complete() it, or set the pc as well")
 
 
 class Ending:
@@ -37,12 +42,12 @@ class Ending:
 class Pending:
     """One vCPU's. ``answer`` gets the value (an int, or bytes for several) and whether the access is refused."""
 
-    __slots__ = ("answer", "queue", "refusable", "several")
+    __slots__ = ("answer", "optional", "queue", "refusable", "several")
 
     def __init__(self) -> None:
         self.queue: deque[Exit] = deque()
         self.answer: Callable[[int | bytes, bool], None] | None = None
-        self.several = self.refusable = False
+        self.several = self.refusable = self.optional = False
 
     def __bool__(self) -> bool:
         return bool(self.queue) or self.answer is not None
@@ -53,8 +58,18 @@ class Pending:
         *,
         several: bool = False,
         refusable: bool = False,
+        optional: bool = False,
     ) -> None:
-        self.answer, self.several, self.refusable = answer, several, refusable
+        """``optional``: no instruction waits for it."""
+        self.answer, self.several, self.refusable, self.optional = answer, several, refusable, optional
+
+    def registers_change(self, *, pc: bool) -> None:
+        """Somebody sets registers, and the pc if ``pc``: then the instruction is finished before. UsageError while it waits for an
+        answer."""
+        if pc:
+            self.drop()
+        elif self.answer is not None and not self.optional:
+            raise waiting()
 
     def complete(self, value: int | bytes, *, fault: bool) -> None:
         """Raises UsageError if the last exit takes no answer."""

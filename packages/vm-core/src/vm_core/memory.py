@@ -160,6 +160,7 @@ _SHARED, _PRIVATE, _FIXED, _ANONYMOUS = 1, 2, 0x10, 0x20
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
 _HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
+_POPULATE_WRITE: Final = 23
 _MOST_CODE_FILES: Final = 10_000
 _PAGEMAP_BYTES: Final = 1 << 16
 """Of /proc/self/pagemap that are read at once: a word for each page (Documentation/admin-guide/mm/pagemap.rst)."""
@@ -246,6 +247,8 @@ class GuestMemory:
         tables of its own."""
         self.catches_bus = False
         """Set by an engine whose native code takes the host's SIGBUS, so that files may be mapped."""
+        self.populates = False
+        """Set by an engine for which it is dear when the guest first touches a page (:meth:`populate`)."""
         self.code_files: list[Region] = []
         """What has been mapped from files to be executed, also what is gone again: for who asks later what ran."""
         self._probe = -1
@@ -636,10 +639,21 @@ class GuestMemory:
         return at + 1 >= len(self._regions) or self._regions[at + 1].start >= start + length
 
     def prefer_huge_pages(self, start: int, length: int) -> None:
-        """Ask the host for large pages in a range that will be used densely; it may refuse."""
+        """Ask the host for large pages in a range that will be used densely; it may refuse. The last may be as much as half behind the
+        range."""
+        end = start + length
+        if HUGE // 2 <= end % HUGE and (end | HUGE - 1) < self.size:
+            end = (end | HUGE - 1) + 1
         if _HUGE is not None:
             # SAFETY: advice; the range is in the arena.
-            _libc.madvise(self.host_address + start, length, _HUGE)
+            _libc.madvise(self.host_address + start, end - start, _HUGE)
+
+    def populate(self, start: int, end: int) -> None:
+        """Have the host's pages of a small range that will be used densely before the guest touches them, if that is what the engine
+        wants; the host may refuse."""
+        if self.populates and start < end:
+            # SAFETY: the range is in the arena, and mapped to be written. Pages that are there already stay as they are.
+            _libc.madvise(self.host_address + start, end - start, _POPULATE_WRITE)
 
     def regions(self) -> Iterator[Region]:
         """The mapped regions by address, neighbours that differ in nothing joined."""

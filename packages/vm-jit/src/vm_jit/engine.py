@@ -48,6 +48,7 @@ from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import has_segment
 from vm_jit.decoder import BLOCK, NEEDS_PYTHON, TRACE
 from vm_jit.digest import blake2b
+from vm_jit.hoststack import stack_low
 from vm_jit.prebuilt import Code, load, provide
 from vm_jit.program import Program
 from vm_jit.records import (
@@ -79,6 +80,7 @@ _FAULT_HANDLER: Final = HEADER["fault_handler"] // 8
 _REASON: Final = HEADER["reason"] // 8
 _FUEL: Final = HEADER["fuel"] // 8
 _HOST_FP: Final = HEADER["host_fp"] // 8
+_STACK_LOW: Final = HEADER["stack_low"] // 8
 _ROUNDING: Final = HEADER["fp_rounding"] // 8
 _PAGES: Final = HEADER["pages"] // 8
 _JIT_RETIRED: Final = HEADER["jit_retired"] // 8
@@ -350,6 +352,7 @@ class NativeEngine:
         # Native code looks at nothing but its fuel, so an interrupt is seen when that runs out.
         chunk = min(limit, _CHUNK)
         words[_FUEL] = chunk
+        words[_STACK_LOW] = stack_low()
         held_back = limit - chunk
         enter, address, vcpu = self.interpreter.enter, cpu.address, id(cpu)
         stats, image = self._stats, self._enter(cpu, None)

@@ -503,23 +503,23 @@ class _Handler(Emitter):
             self.place(go)
         self.dispatch(ip, left)
 
-    def heat(self, ip: str, target: str, left: str, go: str, *, handler: str = "") -> None:
-        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. If its ``handler`` is given and
-        it is a unit of the baseline tier, leave only at those of its turns that are to be reported."""
-        hot = self.label()
+    def heat(self, ip: str, target: str, left: str, go: str, *, patiently: bool = False) -> None:
+        """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. Where the baseline tier has been already,
+        leave never, or, if ``patiently``, at those of its turns that are to be reported."""
+        hot, turned, compiled = self.label(), self.label(), self.label()
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
         count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
         self.emit(f"store i16 {count}, ptr {spot}, {RECORD}")
         self.leave(hot, Reason.HOT, target, left)
-        turned = self.label() if handler else hot
         self.emit(
             f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{turned}, label %{go}, !prof !10"
         )
-        if handler:
-            compiled = self.label()
-            self.place(turned)
-            bit = self.v(f"and i64 {self.v(f'ptrtoint ptr {handler} to i64')}, {LINKED}")
-            self.emit(f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled}, label %{hot}")
+        self.place(turned)
+        bit = self.v(f"and i64 {self.v(f'load i64, ptr {ip}, {RECORD}')}, {LINKED}")
+        self.emit(
+            f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled if patiently else go}, label %{hot}"
+        )
+        if patiently:
             self.place(compiled)
             self.turn(ip, hot, go)
 
@@ -755,7 +755,7 @@ def _enter_region(isa: Isa, threshold: int | None) -> str:
     if threshold is None:
         e.emit(f"br label %{go}")
     else:
-        e.heat(ip, target, left, go, handler=handler)
+        e.heat(ip, target, left, go, patiently=True)
     e.place(go)
     e.tail(handler, ip, left)
     return e.text("h_region")
@@ -848,6 +848,14 @@ def _signalling(isa: Isa, name: str, reason: Reason, arguments: str) -> str:
     return e.text(name)
 
 
+_STACK_USED: Final = 4 << 20
+"""Bytes of the host's stack that compiled code may use for calls in one another: some 30,000, each with its frame."""
+_STACK_KEPT: Final = 128 << 10
+"""Bytes at the end of the stack that are left for what it calls."""
+_STACK_UNKNOWN: Final = 256 << 10
+"""Bytes that it may use where the size of the stack is not known."""
+
+
 def _enter(isa: Isa, *, segment: bool) -> str:
     """``enter(state)``: run from state.pc until something leaves. ``enter_segment`` does it with the arena's address as base of the
     segment gs, and puts the old base back: for compiled code, where the host has the instructions."""
@@ -858,8 +866,14 @@ def _enter(isa: Isa, *, segment: bool) -> str:
     if HOST.x86:
         e.emit("call void @llvm.x86.sse.stmxcsr(ptr %save) #1")
         e.emit(f"call void @llvm.x86.sse.ldmxcsr(ptr {e.field_in_state(HEADER['host_fp'])}) #1")
-    stack = e.v("call ptr @llvm.stacksave.p0()")
-    e.store_state("stack_limit", e.v(f"sub i64 {e.v(f'ptrtoint ptr {stack} to i64')}, {256 << 10}"))
+    stack = e.v(f"ptrtoint ptr {e.v('call ptr @llvm.stacksave.p0()')} to i64")
+    low = e.load_state("stack_low")
+    end = e.v(f"add i64 {low}, {_STACK_KEPT}")
+    deepest = e.v(f"sub i64 {stack}, {_STACK_USED}")
+    known = e.v(f"select i1 {e.v(f'icmp ugt i64 {end}, {deepest}')}, i64 {end}, i64 {deepest}")
+    unknown = e.v(f"sub i64 {stack}, {_STACK_UNKNOWN}")
+    limit = e.v(f"select i1 {e.v(f'icmp eq i64 {low}, 0')}, i64 {unknown}, i64 {known}")
+    e.store_state("stack_limit", limit)
     arena, pages = e.load_state("arena", "ptr"), e.load_state("pages", "ptr")
     if segment:
         # SAFETY: nothing else in the process uses gs (the C library's thread pointer is fs), and until it is put back below

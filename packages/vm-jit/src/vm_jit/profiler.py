@@ -35,6 +35,7 @@ from vm_jit.code_memory import Image, link
 from vm_jit.compiler import Compiler, host_key
 from vm_jit.digest import blake2b
 from vm_jit.faults import State
+from vm_jit.hoststack import host_stack
 from vm_jit.lines import place_at
 from vm_jit.records import RECORD_BYTES, Reason
 
@@ -398,7 +399,7 @@ class Profiler:
 
     def _arm(self, phase: int) -> None:
         slot = _Slot()
-        low, end = _stack()
+        low, end = host_stack()
         buffer = _libc.mmap(None, _BUFFER, 3, 0x4022, -1, 0)
         if buffer in (None, ctypes.c_void_p(-1).value):
             raise HostError("cannot reserve memory for samples", hint="raise ulimit -v")
@@ -621,19 +622,6 @@ def _read(thread: _Thread) -> Iterator[tuple[int, ...]]:
 
 def _sigaction(handler: int) -> Any:
     return ctypes.create_string_buffer(_ACTION.pack(handler, _FLAGS, 0), 152)
-
-
-def _stack() -> tuple[int, int]:
-    """This thread's host stack."""
-    attributes = ctypes.create_string_buffer(128)
-    low, size = ctypes.c_void_p(), ctypes.c_size_t()
-    # SAFETY: pthread_attr_t is 56 bytes; the two calls fill it, and what they allocate is given back.
-    _libc.pthread_self.restype = ctypes.c_void_p
-    if _libc.pthread_getattr_np(ctypes.c_void_p(_libc.pthread_self()), attributes):
-        return 0, 0
-    _libc.pthread_attr_getstack(attributes, ctypes.byref(low), ctypes.byref(size))
-    _libc.pthread_attr_destroy(attributes)
-    return low.value or 0, (low.value or 0) + size.value
 
 
 def _mapping_of(address: int) -> tuple[int, int]:

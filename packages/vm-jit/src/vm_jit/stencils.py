@@ -488,10 +488,16 @@ class _Glue(_Stencil):
         hot, on = self.label(), self.label()
         spot = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {HEAT}')} to ptr")
         count = self.v(f"load i16, ptr {spot}, {RECORD}")
-        first, turned = self.label(), self.label()
-        levels = (LOW,) if returns else (LOW, HOT)
-        cases = " ".join(f"i16 {level}, label %{first}" for level in levels)
-        self.emit(f"switch i16 {count}, label %{on} [ {cases} i16 0, label %{turned} ]")
+        warm, first, turned = self.label(), self.label(), self.label()
+        levels = "" if returns else f"i16 {HOT}, label %{first} "
+        self.emit(
+            f"switch i16 {count}, label %{on} [ i16 {LOW}, label %{warm} {levels}i16 0, label %{turned} ]"
+        )
+        self.place(warm)
+        # PERF: most are in a unit by then, that was made from another place.
+        handler = self.v(f"load i64, ptr {self.v(f'inttoptr i64 {ip} to ptr')}, {RECORD}")
+        made = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
+        self.emit(f"br i1 {made}, label %{on}, label %{first}")
         self.place(first)
         turns = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {TURNS}')} to ptr")
         again = self.v(f"icmp ne i8 {self.v(f'load i8, ptr {turns}, {RECORD}')}, 0")

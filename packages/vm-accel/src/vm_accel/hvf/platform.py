@@ -10,9 +10,10 @@ import platform
 import sys
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_accel import foreign, macos
+from vm_accel.closing import Closing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.hvf import abi
 from vm_accel.interface import Feature, Memory, State, VmConfig
@@ -93,7 +94,7 @@ def library() -> Library:
     )
 
 
-class Hvf:
+class Hvf(Closing):
     """Implements :class:`vm_accel.interface.Hypervisor`."""
 
     name = "hvf"
@@ -168,12 +169,6 @@ class Hvf:
             made.close()
         self._vms.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 _FEATURE_REGISTERS: Final = (
     "id_aa64dfr0_el1",
@@ -205,7 +200,7 @@ class _Mapping:
         self.dirty: set[int] | None = set() if log else None
 
 
-class HvfVm:
+class HvfVm(Closing):
     """Implements :class:`vm_accel.interface.Vm`.
 
     HVF has no log of written pages: memory with one is mapped read-only, and a page becomes writable when it is first written.
@@ -385,9 +380,3 @@ class HvfVm:
         for mapping in self._mappings.values():
             mapping.memory.release()
         self._mappings.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

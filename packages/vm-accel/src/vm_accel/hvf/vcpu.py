@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from vm_accel import arm64_text
 from vm_accel.arm64_registers import encoding_of, packed
 from vm_accel.arm64_walk import translate
+from vm_accel.closing import Closing
 from vm_accel.completion import Fault, Steps, Touch, VcpuGuest
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
@@ -61,7 +62,7 @@ GENERAL: Final[dict[str, int]] = {
 VECTORS: Final = {f"v{i}": i for i in range(32)}
 
 
-class HvfVcpu:
+class HvfVcpu(Closing):
     """Implements :class:`vm_accel.interface.Vcpu`. All but ``kick`` is for the thread that made it."""
 
     def __init__(self, vm: HvfVm, index: int) -> None:
@@ -91,9 +92,9 @@ class HvfVcpu:
         self.powered = True
         """Whether it is on; a vCPU that is off waits in ``run`` until another turns it on (PSCI CPU_ON)."""
         try:
-            self["pstate"] = _RESET_PSTATE
+            self.put("pstate", _RESET_PSTATE)
             # Affinity: one level of 8 bits, as PSCI callers expect of small machines.
-            self["mpidr_el1"] = 1 << 31 | index
+            self.put("mpidr_el1", 1 << 31 | index)
         except BaseException:
             self.close()
             raise
@@ -133,6 +134,12 @@ class HvfVcpu:
 
     def __setitem__(self, name: str, value: int) -> None:
         self._open()
+        self._pending.registers_change(pc=name == "pc")
+        self.put(name, value)
+
+    def put(self, name: str, value: int) -> None:
+        """As part of an instruction."""
+        self._open()
         bits = 128 if name in VECTORS else 64
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} has {bits} bits, and {value:#x} does not fit")
@@ -160,11 +167,10 @@ class HvfVcpu:
             bits = 128 if name in VECTORS else 64
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits, and {value:#x} does not fit")
-        if "pc" in values and self._pending:
-            self._pending.drop()
+        self._pending.registers_change(pc="pc" in values)
         # The mode first: it says which register "sp" is.
         for name in sorted(values, key=lambda name: name != "pstate"):
-            self[name] = values[name]
+            self.put(name, values[name])
 
     # -- running --------------------------------------------------------------------------------------------------------
 
@@ -213,18 +219,18 @@ class HvfVcpu:
         if self._passing is not None:
             if self._general(abi.Register.PC) == self._passing:
                 self._stepping_over = True
-                self["sys.2.0.0.2.2"] = self["sys.2.0.0.2.2"] & ~_MDE | _MDSCR_SS
+                self.put("sys.2.0.0.2.2", self["sys.2.0.0.2.2"] & ~_MDE | _MDSCR_SS)
             self._passing = None
         if self._step or self._stepping_over:
-            self["pstate"] = self["pstate"] | _SS
+            self.put("pstate", self["pstate"] | _SS)
 
     def _passed(self) -> None:
         """The step over a breakpoint or watchpoint is done, or something else came first: watch again."""
         self._stepping_over = False
         control = self["sys.2.0.0.2.2"] | _MDE
-        self["sys.2.0.0.2.2"] = control if self._step else control & ~_MDSCR_SS
+        self.put("sys.2.0.0.2.2", control if self._step else control & ~_MDSCR_SS)
         if not self._step:
-            self["pstate"] = self["pstate"] & ~_SS
+            self.put("pstate", self["pstate"] & ~_SS)
 
     def kick(self) -> None:
         self._open()
@@ -257,7 +263,7 @@ class HvfVcpu:
                     return Interrupted()
                 return None
             case abi.ExitReason.VTIMER_ACTIVATED:
-                self._pending.expect(self._unmask_timer)
+                self._pending.expect(self._unmask_timer, optional=True)
                 return Timer()
         return Unknown(int(context.reason), self.raw_exit())
 
@@ -282,14 +288,14 @@ class HvfVcpu:
             case Class.DATA_ABORT:
                 return self._data(data_abort(syndrome), bus)
             case Class.WFX:
-                self["pc"] = self["pc"] + 4 & ONES
+                self.put("pc", self["pc"] + 4 & ONES)
                 # WFE only lets others run.
                 return None if syndrome & 1 else Halt()
             case Class.HVC64:
                 return self._call()
             case Class.SMC64:
                 # Trapped before it ran; HVC has run, and the pc is behind it.
-                self["pc"] = self["pc"] + 4 & ONES
+                self.put("pc", self["pc"] + 4 & ONES)
                 return self._call()
             case Class.SYSTEM:
                 return self._system_access(syndrome)
@@ -318,7 +324,7 @@ class HvfVcpu:
             return None  # the log of written pages; the guest does it again
         pc = self["pc"]
         if abort.cache_maintenance:
-            self["pc"] = pc + 4 & ONES
+            self.put("pc", pc + 4 & ONES)
             return None
         if abort.in_walk:
             return FailEntry(
@@ -331,7 +337,7 @@ class HvfVcpu:
             steps = self._one_register(abort, address)
 
             def commit() -> None:
-                self["pc"] = pc + 4 & ONES
+                self.put("pc", pc + 4 & ONES)
 
         else:
             code = self._code(pc)
@@ -358,7 +364,7 @@ class HvfVcpu:
         if abort.signed:
             value -= (value >> (8 * abort.size - 1)) << 8 * abort.size
         if abort.register != 31:
-            self[name] = value & (ONES if abort.wide else 0xFFFF_FFFF)
+            self.put(name, value & (ONES if abort.wide else 0xFFFF_FFFF))
 
     def _code(self, pc: int) -> bytes | None:
         try:
@@ -390,10 +396,12 @@ class HvfVcpu:
         lower = not state >> 2 & 3
         vector = 0x400 if lower else 0x200 if state & 1 else 0
         syndrome = (0x24 if lower else 0x25) << 26 | 1 << 25 | (1 << 6 if fault.is_write else 0) | 0b000111
-        self["elr_el1"], self["spsr_el1"] = pc, state
-        self["esr_el1"], self["far_el1"] = syndrome, fault.address
-        self["pstate"] = _RESET_PSTATE
-        self["pc"] = self["vbar_el1"] + vector & ONES
+        self.put("elr_el1", pc)
+        self.put("spsr_el1", state)
+        self.put("esr_el1", syndrome)
+        self.put("far_el1", fault.address)
+        self.put("pstate", _RESET_PSTATE)
+        self.put("pc", self["vbar_el1"] + vector & ONES)
 
     def _system_access(self, syndrome: int) -> Exit:
         access = system_access(syndrome)
@@ -404,9 +412,9 @@ class HvfVcpu:
             if fault:
                 self._undefined(pc)
                 return
-            self["pc"] = pc + 4 & ONES
+            self.put("pc", pc + 4 & ONES)
             if not access.is_write and access.register != 31:
-                self[name] = (value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES
+                self.put(name, (value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES)
 
         self._pending.expect(answer, refusable=True)
         written = self[name] if access.is_write and access.register != 31 else 0
@@ -416,9 +424,11 @@ class HvfVcpu:
         """An undefined instruction, for the guest to handle at EL1: EC 0."""
         state = self["pstate"]
         vector = 0x400 if not state >> 2 & 3 else 0x200 if state & 1 else 0
-        self["elr_el1"], self["spsr_el1"], self["esr_el1"] = pc, state, 1 << 25
-        self["pstate"] = _RESET_PSTATE
-        self["pc"] = self["vbar_el1"] + vector & ONES
+        self.put("elr_el1", pc)
+        self.put("spsr_el1", state)
+        self.put("esr_el1", 1 << 25)
+        self.put("pstate", _RESET_PSTATE)
+        self.put("pc", self["vbar_el1"] + vector & ONES)
 
     # -- calls of the firmware ------------------------------------------------------------------------------------------
 
@@ -429,7 +439,7 @@ class HvfVcpu:
         if found is None:
 
             def answer(value: int | bytes, _fault: bool) -> None:
-                self["x0"] = (value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES
+                self.put("x0", (value if isinstance(value, int) else int.from_bytes(value, "little")) & ONES)
 
             self._pending.expect(answer)
             return Hypercall(HypercallAbi.PSCI, number, arguments)
@@ -443,7 +453,7 @@ class HvfVcpu:
             case psci.Call.MIGRATE_INFO_TYPE:
                 result = 2  # no trusted system that would have to move
             case psci.Call.CPU_SUSPEND:
-                self["x0"] = psci.Status.SUCCESS
+                self.put("x0", psci.Status.SUCCESS)
                 return Halt()
             case psci.Call.CPU_OFF:
                 self.powered = False
@@ -459,7 +469,7 @@ class HvfVcpu:
                 return Shutdown(ShutdownKind.RESET)
             case psci.Call.SYSTEM_RESET2:
                 return Shutdown(ShutdownKind.RESET, arguments[0])
-        self["x0"] = result & ONES
+        self.put("x0", result & ONES)
         return None
 
     def _by_affinity(self, affinity: int) -> HvfVcpu | None:
@@ -509,10 +519,11 @@ class HvfVcpu:
         control |= (_MDE if stops or watches else 0) | (_MDSCR_SS if step else 0)
         self.library.call("hv_vcpu_set_trap_debug_exceptions", self.handle, any_wanted)
         if stops or watches or self._breakpoints:
-            self.set_registers(wanted)
-        self["sys.2.0.0.2.2"] = control
+            for name, value in wanted.items():
+                self.put(name, value)
+        self.put("sys.2.0.0.2.2", control)
         if self._step and not step:
-            self["pstate"] = self["pstate"] & ~_SS
+            self.put("pstate", self["pstate"] & ~_SS)
         self._step, self._breakpoints = step, stops
         if not (stops or watches):
             self._passing = None
@@ -570,9 +581,3 @@ class HvfVcpu:
         self._closed = True
         if threading.current_thread() is self._thread:
             self.library.call("hv_vcpu_destroy", self.handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

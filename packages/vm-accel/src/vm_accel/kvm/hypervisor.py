@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import platform
 import weakref
-from contextlib import suppress
 from functools import cached_property
-from typing import Final, Self
+from typing import Final
 
+from vm_accel.closing import SelfClosing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature, VmConfig
 from vm_accel.kvm import kick
@@ -67,7 +67,7 @@ class _CpuidTable:
             self._entries[i].edx = index
 
 
-class Kvm:
+class Kvm(SelfClosing):
     """See :class:`vm_accel.interface.Hypervisor`. ``kernel`` is for tests, which let its calls fail."""
 
     name = "kvm"
@@ -240,13 +240,3 @@ class Kvm:
             vm.close()
         fd, self.fd = self.fd, -1
         self.kernel.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with suppress(Exception):
-            self.close()

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from vm_accel.errors import HypervisorError
 from vm_accel.kvm.kernel import ffi
-from vm_core.engine import HOST_SIGNALS
+from vm_core.errors import HostError
+from vm_core.linux.hostthread import kick_signal
 
 __all__ = ["enter", "here", "install", "send"]
 
@@ -29,25 +30,16 @@ _library: Any = None
 
 
 def install() -> int:
-    """Give the signal its handler, once in a process, and return its number.
-
-    The handler is C's ``abs``: a function of one int without effect, so that neither Python's signal machinery nor the main thread
-    hears of a kick. It is a real-time signal that nobody has a handler for.
-    """
+    """Make the signal ready, once in a process, and return its number: vm_core's own, which ends a call of the host in its thread, and
+    of which neither Python's signal machinery nor the main thread hears."""
     global _number, _library
-    if _number:
-        return _number
-    library = ffi.dlopen(None)
-    # SAFETY: abs has the shape of a signal handler, touches nothing, and is never unloaded. C's signal() restarts other calls.
-    handler = ffi.cast("void *", ffi.addressof(library, "abs"))
-    for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
-        old = library.signal(number, handler)
-        if old == ffi.NULL:
-            _number, _library = number, library
-            HOST_SIGNALS.add(number)
-            return number
-        library.signal(number, old)
-    raise HypervisorError("no real-time signal is free for kicks", call="signal")
+    if not _number:
+        try:
+            number = kick_signal()
+        except HostError as error:
+            raise HypervisorError(str(error), call="signal", hint=error.hint or "") from error
+        _number, _library = number, ffi.dlopen(None)
+    return _number
 
 
 def send(thread: int) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import enum
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from vm_accel import arm64_text
 from vm_accel.arm64_registers import encoding_of
 from vm_accel.arm64_walk import translate
+from vm_accel.closing import Closing
 from vm_accel.completion import Fault, VcpuGuest
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.exits import (
@@ -94,7 +95,7 @@ APLIC, IMSIC = 0x0D00_0000, 0x2800_0000
 _FIRST_SPI: Final = 32
 
 
-class KvmOneReg:
+class KvmOneReg(Closing):
     """See :class:`vm_accel.interface.Hypervisor`. ``kernel`` and ``machine`` are for tests."""
 
     name = "kvm"
@@ -176,12 +177,6 @@ class KvmOneReg:
             self.kernel.close(self.fd)
             self.fd = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class _Slot(NamedTuple):
     number: int
@@ -192,7 +187,7 @@ class _Slot(NamedTuple):
     flags: int
 
 
-class OneRegVm:
+class OneRegVm(Closing):
     """See :class:`vm_accel.interface.Vm`."""
 
     def __init__(self, hypervisor: KvmOneReg, config: VmConfig) -> None:
@@ -344,14 +339,8 @@ class OneRegVm:
             slot.memory.release()
         self._slots.clear()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class OneRegVcpu:
+class OneRegVcpu(Closing):
     """See :class:`vm_accel.interface.Vcpu`."""
 
     def __init__(self, vm: OneRegVm, index: int) -> None:
@@ -429,8 +418,10 @@ class OneRegVcpu:
         return self.read(self._number(name))
 
     def __setitem__(self, name: str, value: int) -> None:
-        if self._unfinished:
-            self._complete_in_kernel()
+        self.set_registers({name: value})
+
+    def put(self, name: str, value: int) -> None:
+        """As part of an instruction that is finished here."""
         self.write(self._number(name), value)
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -441,11 +432,12 @@ class OneRegVcpu:
             bits = 8 * arm64.register_size(self._number(name))
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits, and {value:#x} does not fit")
-        if "pc" in values and self._pending:
-            self._pending.drop()
+        unfinished = self._unfinished or ("pc" in values and bool(self._pending))
+        self._pending.registers_change(pc="pc" in values)
+        if unfinished:
             self._complete_in_kernel()
         for name in sorted(values, key=lambda name: name != "pstate"):
-            self[name] = values[name]
+            self.put(name, values[name])
 
     def translate(self, address: int, *, is_write: bool) -> int:
         """Guest-virtual to guest-physical on arm64. Raises completion.Fault."""
@@ -679,9 +671,3 @@ class OneRegVcpu:
             self._mapping = None
         self.kernel.close(self.fd)
         self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

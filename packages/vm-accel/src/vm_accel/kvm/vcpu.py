@@ -11,8 +11,9 @@ import errno
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from vm_accel.closing import Closing
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import (
     Debug,
@@ -39,6 +40,7 @@ from vm_accel.kvm.kick import here
 from vm_accel.kvm.registers import PLACES, Structures, msr_number
 from vm_accel.kvm.x86 import GENERAL
 from vm_accel.memory import PAGE
+from vm_accel.pending import waiting
 from vm_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def _closed(*_: object) -> NoReturn:
     raise HypervisorError("the vCPU is closed")
 
 
-class KvmVcpu:
+class KvmVcpu(Closing):
     """See :class:`vm_accel.interface.Vcpu`. Made by ``KvmVm.create_vcpu``."""
 
     # PERF: more attributes than Python lets the instances of a class share the names of.
@@ -556,14 +558,21 @@ class KvmVcpu:
         if index is None:
             self.set_registers({name: value})
             return
-        if self._pending == _ANSWERED or (index == _RIP and self._pending):
-            self._settle()
+        if self._pending:
+            self._change(pc=index == _RIP)
         try:
             self._general[index] = value
         except (ValueError, TypeError) as error:
             self._check_open()
             raise ValueError(f"{name} has 64 bits: {value!r}") from error
         self._words[_DIRTY] |= _SYNC_GENERAL
+
+    def _change(self, *, pc: bool) -> None:
+        """Registers are about to be set, and the pc if ``pc``."""
+        if self._pending == _ANSWERED or pc:
+            self._settle()
+        if self._pending == _READ and self._answer is not None and not pc:
+            raise waiting()
 
     def registers(self, names: Iterable[str] | None = None) -> dict[str, int]:
         if names is None:
@@ -586,6 +595,8 @@ class KvmVcpu:
                 msrs[msr_number(name)], bits = value, 64
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits: {value!r}")
+        if self._pending:
+            self._change(pc="rip" in general)
         for structure, some in groups.items():
             found = self._structure(structure)
             for name in some:
@@ -754,8 +765,8 @@ class KvmVcpu:
         call(self._kernel, self._fd, "KVM_TRANSLATE", argument)
         return int(argument.physical_address) if argument.valid else None
 
-    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview]:
-        """The general registers in the order of kvm_regs, as words, and all of kvm_run, for an owner that moves both itself: from now
+    def shared_registers(self, system: bytes | None = None) -> tuple[memoryview, memoryview, memoryview]:
+        """The general registers in the order of kvm_regs, as words, and all of kvm_run, as bytes and as words, for an owner that moves both itself: from now
         on KVM also leaves the system registers there after each exit, at :data:`SYSTEM_AT`, and takes both before each
         entry for which ``DIRTY`` says so. ``system``: what the owner will give KVM with the first entry.
 
@@ -765,7 +776,7 @@ class KvmVcpu:
         self._structures.forget()
         self._view[SYSTEM_AT:SYSTEM_END] = self._structures.raw("sregs") if system is None else system
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
-        return self._general, self._view
+        return self._general, self._view, self._quads
 
     def drop_io(self) -> None:
         """Forget the port access that ``run`` has returned: KVM would finish it at the next entry, over whatever registers it gets
@@ -837,9 +848,3 @@ class KvmVcpu:
             self._ring = None
         self._kernel.munmap(self._pointer, self._size)
         self._kernel.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

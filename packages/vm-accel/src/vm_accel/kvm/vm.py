@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
+from vm_accel.closing import SelfClosing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Memory, State, VmConfig
 from vm_accel.kvm.abi import Capability
@@ -45,7 +45,7 @@ class _Slot:
     written: set[int] = field(default_factory=set)
 
 
-class KvmVm:
+class KvmVm(SelfClosing):
     """See :class:`vm_accel.interface.Vm`. Made by ``Kvm.create_vm``; ``config`` is what it was made with."""
 
     def __init__(self, hypervisor: Kvm, config: VmConfig) -> None:
@@ -445,16 +445,6 @@ class KvmVm:
                 slot.memory.release()
             self._slots.clear()
         self.hypervisor.forget_vm(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with suppress(Exception):
-            self.close()
 
 
 def _fill(where: Any, data: bytes) -> None:

@@ -9,8 +9,9 @@ import select
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, cast
 
+from vm_accel.closing import Closing
 from vm_accel.console import Console
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import FailEntry, Interrupted, Shutdown, ShutdownKind, Unknown
@@ -248,7 +249,7 @@ def _model(hypervisor: Kvm) -> X86Model:
     )
 
 
-class PcMachine:
+class PcMachine(Closing):
     """See :class:`vm_accel.interface.Machine`. Made by ``KvmMachines.create``.
 
     ``console`` is what the command line makes /dev/console: the virtio console (``hvc``) or the ``serial`` port. Both are always
@@ -450,9 +451,3 @@ class PcMachine:
         self._join()
         self._serial.close()
         self._hvc.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

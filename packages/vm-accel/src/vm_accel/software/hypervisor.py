@@ -16,9 +16,9 @@ import platform
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, Protocol, Self, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
+from vm_accel.closing import Closing, SelfClosing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature, Memory, State, VmConfig
 from vm_accel.memory import PAGE, placed
@@ -65,7 +65,7 @@ class _Slot:
         self.written: set[int] = set()
 
 
-class SoftwareVm:
+class SoftwareVm(SelfClosing):
     """See :class:`vm_accel.interface.Vm`. Made by ``Software.create_vm``."""
 
     def __init__(self, hypervisor: Software, config: VmConfig) -> None:
@@ -229,18 +229,8 @@ class SoftwareVm:
         self._slots.clear()
         self.hypervisor.forget_vm(self)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with suppress(Exception):
-            self.close()
-
-
-class Software:
+class Software(Closing):
     """See :class:`vm_accel.interface.Hypervisor`. ``engine`` is one of vm_core.engines', ``isa`` the guests' (None: the host's).
 
     Raises UsageError for an ISA or engine that there is not, EngineUnavailable for an engine that cannot be used.
@@ -297,9 +287,3 @@ class Software:
         self._closed = True
         for vm in list(self._vms):
             vm.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
+from vm_accel.closing import Closing
 from vm_accel.completion import Fault, Guest, by_text
 from vm_accel.errors import HypervisorError
 from vm_accel.exits import Debug, DebugKind, Exit, FailEntry, Interrupted, IrqWindow
@@ -27,7 +28,7 @@ _SLICE_SECONDS: Final = 0.002
 """Between two looks for a kick."""
 
 
-class SoftwareVcpu:
+class SoftwareVcpu(Closing):
     """See :class:`vm_accel.interface.Vcpu`. Made by ``SoftwareVm.create_vcpu``."""
 
     def __init__(self, vm: SoftwareVm, index: int) -> None:
@@ -194,8 +195,7 @@ class SoftwareVcpu:
             bits = self.architecture.bits(name)
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"{name} has {bits} bits: {value!r}")
-        if self.architecture.pc in values and self.pending:
-            self.pending.drop()
+        self.pending.registers_change(pc=self.architecture.pc in values)
         for name, value in values.items():
             self.architecture.put(self.cpu, self.stored, name, value)
 
@@ -257,12 +257,6 @@ class SoftwareVcpu:
         self._closed = True
         self.pending.clear()
         self.vm.forget_vcpu(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _no_fault(fault: Fault) -> None:

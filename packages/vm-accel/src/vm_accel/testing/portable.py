@@ -121,6 +121,35 @@ def kicks_are_never_lost(hypervisor: Hypervisor) -> None:
 
 
 @_check(_F.MMIO, _F.HALT)
+def no_register_is_set_while_an_answer_is_waited_for(hypervisor: Hypervisor) -> None:
+    """What is set would be lost, or the answer; but with the pc, which ends the instruction, and behind the answer."""
+    p = PROGRAMS[hypervisor.isa]
+    pc = "rip" if hypervisor.isa == "x86_64" else "pc"
+    with guest(hypervisor, p.load, before={p.pointer: MMIO, p.number: 5}) as made:
+        vcpu = made.vcpu
+        same(vcpu.run(), Mmio(MMIO, 8, False))
+        for name in (p.number, p.pointer, p.turns):
+            refused(lambda name=name: vcpu.__setitem__(name, 7))  # type: ignore[misc]
+            refused(lambda name=name: vcpu.set_registers({name: 7}))  # type: ignore[misc]
+        same(vcpu[p.number], 5)
+        vcpu.complete(0x1122_3344_5566_7788)
+        vcpu[p.turns] = 9
+        same(vcpu.run(), Halt())
+        same(vcpu.registers((p.number, p.turns)), {p.number: 0x1122_3344_5566_7788, p.turns: 9})
+        vcpu.set_registers({pc: CODE, p.pointer: MMIO + 8})
+        same(vcpu.run(), Mmio(MMIO + 8, 8, False))
+        vcpu.set_registers({p.number: 4, p.turns: 3, pc: CODE})
+        same(vcpu.registers((p.number, p.turns, pc)), {p.number: 4, p.turns: 3, pc: CODE})
+        same(vcpu.run(), Mmio(MMIO + 8, 8, False))
+        vcpu[pc] = CODE
+        vcpu[p.number] = 6
+        same(vcpu.run(), Mmio(MMIO + 8, 8, False))
+        vcpu.complete(0x99)
+        same(vcpu.run(), Halt())
+        same(vcpu[p.number], 0x99)
+
+
+@_check(_F.MMIO, _F.HALT)
 def registers_are_those_behind_an_answered_read(hypervisor: Hypervisor) -> None:
     """Before the answer those of before; after it the result, also where nobody has looked at the pc; and what is set then stays."""
     p = PROGRAMS[hypervisor.isa]

@@ -18,7 +18,7 @@ from vm_accel.interface import VmConfig
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.kvm.kernel import request
 from vm_accel.user.seat import Chair, Seat
-from vm_accel.user.space import ARENA, VCPUS, Space
+from vm_accel.user.space import ARENA, VCPUS, Space, Stale
 from vm_core.engine import EVERYWHERE, Availability, EngineStats, Exit
 from vm_core.errors import EngineUnavailable, HostError, UsageError
 from vm_core.memory import PAGE, GuestMemory
@@ -41,8 +41,12 @@ _RING, _CLONE_RING = 1 << 13, 1 << 10
 _WINDOW: Final = 4 << 20
 """The arena is given to the machine in pieces of whole windows, where the program has mapped something: KVM keeps ten bytes for
 each page of a memory slot, used or not."""
+_NOWHERE: Final = 1 << 31
+"""A guest-physical address that no page table has."""
 _NO_ACCESS: Final = bytes(byte for byte in range(256) if not byte & 7)
 """Bytes of the permission table that allow no access."""
+_XSAVE: Final = 1 << 26
+"""Of CPUID leaf 1, ECX (SDM volume 1, 13.2)."""
 _NO_TILES: Final = ~(3 << 17)
 """Components of XCR0 without AMX: Linux wants a program to ask for it first."""
 
@@ -119,6 +123,8 @@ class KvmEngine:
             self.close()
             raise EngineUnavailable(f"the engine 'kvm' cannot be used: {error}", hint=error.hint) from error
         memory.table_changed.append(self._changed)
+        # A page that the host has to find first costs one of KVM's faults; of those that it has, eight are one.
+        memory.populates = True
 
     @staticmethod
     def probe() -> Availability:
@@ -126,14 +132,18 @@ class KvmEngine:
         return Kvm.probe()
 
     def _start(self) -> None:
-        self._space = Space(self.memory.size // PAGE)
+        # KVM notes what is written page by page.
+        self._space = Space(self.memory.size // PAGE, large=not self._track)
         for region in self.memory.regions():
             self._space.fill(region.start, bytes(self.memory.table[region.start >> 12 : region.end >> 12]))
         self._model = self._kvm.model()
         self._start_vm()
         leaves = {(leaf.function, leaf.subleaf): leaf for leaf in self._model.leaves}
         extended = leaves.get((0xD, 0))
-        # KVM's paravirtual flavour hides XSAVE from ring 0, but ring 3 has what the host has turned on, and KVM saves that.
+        first = leaves.get((1, 0))
+        if self._kvm.flavour == "pvm" and extended and first and not self._model.has("xsave"):
+            # The paravirtual flavour hides XSAVE, but has what the processor has, and saves it. PERF: C libraries use AVX then.
+            self._model = self._model.replaced([first._replace(ecx=first.ecx | _XSAVE)])
         self._enables = self._model.has("xsave") and bool(self._vm.has_xcrs)
         has = extended is not None and (self._enables or self._kvm.flavour == "pvm")
         self._features = (extended.eax | extended.edx << 32) & _NO_TILES if has and extended else 3
@@ -186,8 +196,17 @@ class KvmEngine:
         table = bytes(self.memory.table[start >> 12 : end >> 12])
         if table.translate(None, _NO_ACCESS):
             self._show([(start, end)])
-        if self._space.fill(start, table):
+        stale = self._space.fill(start, table)
+        if stale is Stale.TABLES:
+            self._forget()
+        if stale is not Stale.NOTHING:
             self.memory.refresh(start, end)
+
+    def _forget(self) -> None:
+        """Make KVM forget its own tables, all of them: that is what it does whenever a machine loses memory, which any thread may
+        use meanwhile but for what goes."""
+        self._vm.map(_NOWHERE, self._space.memory, size=PAGE)
+        self._vm.unmap(_NOWHERE)
 
     def seat(self, cpu: CpuState, *, load: bool = True) -> Seat:
         """A vCPU for a thread that has none yet. Without ``load`` the thread loads its vector registers itself."""

@@ -23,8 +23,9 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn
 
+from vm_accel.closing import Closing
 from vm_accel.errors import GuestEnded, GuestFault, GuestTimeout
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.user.engine import KvmEngine
@@ -81,7 +82,7 @@ class _Image:
         os.close(self.tables)
 
 
-class Guest:
+class Guest(Closing):
     """A program that has come to its function ``ready``. Other arguments are those of :class:`vm_core.linux.process.Process`.
 
     Raises what loading raises, EngineUnavailable without KVM, UsageError if there is no such function, GuestEnded if it was
@@ -377,9 +378,3 @@ class Guest:
         if self._image is not None:
             image, self._image = self._image, None
             image.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import weakref
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from vm_accel.errors import HypervisorError
@@ -33,7 +34,6 @@ _SEGMENT: Final = struct.Struct("<QIHBBBBBBBBBx")
 _USER_CODE: Final = _SEGMENT.pack(0, 0xFFFF_FFFF, CODE3, 11, 1, 3, 0, 1, 1, 1, 0, 0)
 _USER_DATA: Final = _SEGMENT.pack(0, 0xFFFF_FFFF, DATA3, 3, 1, 3, 1, 1, 0, 1, 0, 0)
 _SELECTOR: Final = _CS + 12
-_SELECTOR3: Final = struct.pack("<H", CODE3)
 
 _RFLAGS, _RIP, _RCX, _R11 = 17, 16, 2, 11
 _KEPT: Final = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21
@@ -42,6 +42,24 @@ _FIXED: Final = 0x202
 _BITS: Final = (0, 2, 4, 6, 7, 11, 10)
 """CF PF AF ZF SF OF DF: the order of the state's file."""
 _SHOWN: Final = sum(1 << bit for bit in _BITS)
+
+
+class _Flags(dict[int, tuple[int, ...]]):
+    """The state's flags by RFLAGS, as far as they have been seen."""
+
+    def __missing__(self, flags: int) -> tuple[int, ...]:
+        found = self[flags] = tuple(flags >> bit & 1 for bit in _BITS)
+        return found
+
+
+_FLAGS: Final = _Flags()
+_ENCODINGS: Final = (0, 3, 1, 2, 6, 7, 4, 5, *range(8, 16))
+"""The numbers that instructions have for the registers, in the order of kvm_regs."""
+_ENCODED: Final = itemgetter(*(_ENCODINGS.index(number) for number in range(16)))
+_GENERAL_AT: Final = SYSTEM_AT - 18 * 8
+_PUT_GENERAL: Final = struct.Struct("<18Q").pack_into
+_PUT16: Final = struct.Struct("<16Q").pack_into
+_PUT_FLAGS: Final = struct.Struct(f"<{len(_BITS)}Q").pack_into
 
 _DIVIDE, _DEBUG, _BREAKPOINT, _OVERFLOW, _OPCODE = 0, 1, 3, 4, 6
 _PAGE, _X87, _ALIGNMENT, _SIMD = 14, 16, 17, 19
@@ -97,7 +115,7 @@ class Chair:
         if like is not None:
             self.empty, self.system, self.msrs = like.empty, like.system, like.msrs
             vcpu.set_registers(self.msrs)
-            self.general, self.view = vcpu.shared_registers(self.system)
+            self.general, self.view, self.quads = vcpu.shared_registers(self.system)
             # PERF: as the program's segments seem to be missing, the first run gives KVM all of them with its own call.
             self.view[_SELECTOR : _SELECTOR + 2] = bytes(2)
             return
@@ -110,7 +128,7 @@ class Chair:
             vcpu.set_registers({"xcr0": features})
             self.msrs["xcr0"] = features
         self.empty = vcpu.xsave()
-        self.general, self.view = vcpu.shared_registers()
+        self.general, self.view, self.quads = vcpu.shared_registers()
         self.system = bytes(self.view[SYSTEM_AT:SYSTEM_END])
 
     def save(self) -> bytes:
@@ -141,9 +159,13 @@ class Seat:
         self.engine = engine
         self.move(chair)
         layout = cpu.layout
-        self._r = layout.offset("r", 0) // 8
-        self._flags = layout.offset("flags", 0) // 8
-        self._seg = layout.offset("seg", 0) // 8
+        self._r = r = layout.offset("r", 0) // 8
+        self._flags = layout.offset("flags", 0)
+        self._seg = seg = layout.offset("seg", 0) // 8
+        at = [r + number for number in _ENCODINGS] + [0, seg, seg + 1]
+        at += range(self._flags // 8, self._flags // 8 + len(_BITS))
+        self._gather: itemgetter[int] = itemgetter(*at)
+        """The words of the state in KVM's order: general registers, pc, bases, flags."""
         self._other = 0
         self._repeated = (0, 0)
 
@@ -171,31 +193,24 @@ class Seat:
 
     def run(self, words: memoryview, call: Callable[[], bool] | None) -> Exit:
         chair = self.chair
-        run, g, view = chair.vcpu.run, chair.general, chair.view
-        r, f, seg, dirty = self._r, self._flags, self._seg, DIRTY
+        run, g, view, quads = chair.vcpu.run, chair.general, chair.view, chair.quads
+        gather, r = self._gather, 8 * self._r
         while True:
-            # PERF: each system call comes by here; its cost beside KVM's is in benchmarks/accel_user.py.
-            g[0], g[2], g[3], g[1] = words[r : r + 4]
-            g[6], g[7], g[4], g[5] = words[r + 4 : r + 8]
-            g[8:16] = words[r + 8 : r + 16]
-            g[_RIP] = words[0]
-            cf, pf, af, zf, sf, of, df = words[f : f + 7]
-            g[_RFLAGS] = (
-                cf | pf << 2 | af << 4 | zf << 6 | sf << 7 | df << 10 | of << 11 | _FIXED | self._other
-            )
+            # PERF: each system call comes by here, so that registers move by a few calls into C; benchmarks/accel_user.py has what
+            # that costs beside KVM.
+            *moved, fs, gs, cf, pf, af, zf, sf, of, df = gather(words)
+            flags = cf | pf << 2 | af << 4 | zf << 6 | sf << 7 | df << 10 | of << 11 | _FIXED | self._other
+            _PUT_GENERAL(view, _GENERAL_AT, *moved, flags)
             what = 1
-            bases = words[seg : seg + 2].tobytes()
-            if view[_FS : _FS + 8] != bases[:8] or view[_GS : _GS + 8] != bases[8:]:
-                view[_FS : _FS + 8], view[_GS : _GS + 8] = bases[:8], bases[8:]
+            if quads[_FS // 8] != fs or quads[_GS // 8] != gs:
+                quads[_FS // 8], quads[_GS // 8] = fs, gs
                 what = 3
-            if view[_SELECTOR : _SELECTOR + 2] != _SELECTOR3:
+            if quads[_CS // 8 + 1] >> 32 & 0xFFFF != CODE3:
                 view[_CS : _CS + 24], view[_SS : _SS + 24] = _USER_CODE, _USER_DATA
                 what = 3
-            view[dirty] = what
+            view[DIRTY] = what
             exit_ = run()
-            words[r], words[r + 1], words[r + 2], words[r + 3] = g[0], g[2], g[3], g[1]
-            words[r + 4], words[r + 5], words[r + 6], words[r + 7] = g[6], g[7], g[4], g[5]
-            words[r + 8 : r + 16] = g[8:16]
+            _PUT16(words, r, *_ENCODED(g))
             kind = type(exit_)
             if kind is PortIo and g[_RIP] - ENTRY in (0, 2):
                 self._take(words, g[_RCX], g[_R11])
@@ -205,7 +220,7 @@ class Seat:
                     return Interrupted()
                 if self.chair is not chair:  # it was fork, and this is the child
                     chair = self.chair
-                    run, g, view = chair.vcpu.run, chair.general, chair.view
+                    run, g, view, quads = chair.vcpu.run, chair.general, chair.view, chair.quads
                 continue
             found = self._other_exit(words, exit_)
             if found is not None:
@@ -213,9 +228,7 @@ class Seat:
 
     def _take(self, words: memoryview, rip: int, flags: int) -> None:
         words[0] = rip
-        at = self._flags
-        for i, bit in enumerate(_BITS):
-            words[at + i] = flags >> bit & 1
+        _PUT_FLAGS(words, self._flags, *_FLAGS[flags & _SHOWN])
         self._other = flags & _KEPT
 
     def _other_exit(self, words: memoryview, exit_: object) -> Exit | None:

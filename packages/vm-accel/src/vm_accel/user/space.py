@@ -19,6 +19,7 @@ back to the program is that KVM gets its registers. Intel SDM 325462-083, volume
 
 from __future__ import annotations
 
+import enum
 import struct
 from array import array
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ from typing import Final
 
 from vm_accel import x86
 from vm_accel.memory import HostMemory
-from vm_core.memory import PAGE
+from vm_core.memory import HUGE, PAGE
 from vm_core.snapshot import sealed
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "STUBS",
     "VCPUS",
     "Space",
+    "Stale",
 ]
 
 ARENA: Final = 1 << 32
@@ -72,33 +74,62 @@ RESTORE: Final = ENTRY + 32
 SOURCES: Final = {
     "syscall": f"out {PORT}, al; ud2",
     "exception": "hlt; nop",
-    "restore": "mov r10, rdx; mov eax, -1; mov edx, eax; xrstor64 [rip + 0x1fce]; mov rdx, r10; xor eax, eax; jmp r11",
+    "restore": "mov r10, rdx; mov eax, 0xfff9ffff; mov edx, -1; xrstor64 [rip + 0x1fcb]; mov rdx, r10; xor eax, eax; jmp r11",
 }
 STUBS: Final = {
     "syscall": b"\xe6\x07\x0f\x0b",
     "exception": b"\xf4\x90",
-    "restore": bytes.fromhex("4989d2 b8ffffffff 89c2 480fae2dce1f0000 4c89d2 31c0 41ffe3"),
+    "restore": bytes.fromhex("4989d2 b8fffff9ff baffffffff 480fae2dcb1f0000 4c89d2 31c0 41ffe3"),
 }
-"""What the assembler makes of SOURCES."""
+"""What the assembler makes of SOURCES. ``restore`` asks for all components but AMX's tiles (bits 17 and 18), which are behind the page:
+the processor looks whether it may read also what is marked as empty."""
 
 CODE0, CODE3, DATA3 = 0x10, 0x33, 0x2B
 """Selectors; the program's are those of Linux."""
-_PRESENT, _WRITE, _USER, _ACCESSED, _DIRTY, _NX = 1, 2, 4, 0x20, 0x40, 1 << 63
+_PRESENT, _WRITE, _USER, _ACCESSED, _DIRTY, _LARGE, _NX = 1, 2, 4, 0x20, 0x40, 0x80, 1 << 63
 _MARKED: Final = _PRESENT | _ACCESSED | _DIRTY
 """KVM need not mark them then."""
+_FLAGS: Final = _MARKED | _WRITE | _USER | _NX
+"""All that the entries of the program's pages have beside an address."""
 _TSS_BYTES: Final = 104
+_BLOCK: Final = HUGE // PAGE
+"""Pages that one entry of a directory is for, a large page or a table."""
+_DENSE: Final = 2 * _BLOCK
+"""From so many writable pages on that are mapped together, whole blocks become large pages: where vm_core.linux.mmap asks the host
+for them."""
+_DIVISIONS: Final = 8
+"""How often KVM may have to forget its tables, which it fills again fault by fault, before there are no large pages any more."""
+
+
+class Stale(enum.IntEnum):
+    """What KVM may still know that is no longer so: nothing, pages of the range, or where a table is."""
+
+    NOTHING = 0
+    PAGES = 1
+    TABLES = 2
 
 
 class Space:
     """Our own pages, for one program. ``memory`` is to be mapped at guest-physical 0.
 
-    ``of``: the file of another one (:meth:`freeze`), whose pages these are until they are written.
+    ``large``: with large pages, where many pages are mapped at once. KVM's own tables follow ours, and have small pages where the host
+    has no large one. Such a table KVM goes on using when we put one in the large page's place, and fills in the neighbours of
+    a page that faults with what the large page allowed. So a large page that changes as a whole stays one, or leaves
+    nothing; where a table has to be, :meth:`fill` says ``Stale.TABLES``: KVM must forget all of its own.
+
+    ``of``: the file of another one without large pages (:meth:`freeze`), whose pages these are until they are written.
     """
 
-    def __init__(self, pages: int, *, of: int = -1) -> None:
+    def __init__(self, pages: int, *, of: int = -1, large: bool = False) -> None:
         self.memory = HostMemory(_SIZE, fd=of, private=True)
         self.entries = self.memory.view[_TABLES:].cast("Q")
-        """One for each page of the program's address space."""
+        """One for each page of the program's address space; not valid where its block is a large page, or nothing."""
+        self.blocks = self.memory.view[_DIRECTORIES : _DIRECTORIES + 4 * PAGE].cast("Q")
+        """One for each 2 MiB: the table with the entries of its pages, a large page, or 0."""
+        self._large = large
+        self._divisions = _DIVISIONS
+        self._without: set[int] = set()
+        """Blocks without a table: large pages, and what is left of them."""
         if of < 0:
             self._make(pages)
 
@@ -109,7 +140,7 @@ class Space:
         write(_ROOT, words(_LOW | table | _USER))
         for i in range(-(-pages // (512 * 512))):
             write(_LOW + 8 * i, words(_DIRECTORIES + i * PAGE | table | _USER))
-        rows = range(_TABLES | table | _USER, (_TABLES | table | _USER) + -(-pages // 512) * PAGE, PAGE)
+        rows = [_table(block) for block in range(-(-pages // _BLOCK))]
         write(_DIRECTORIES, array("Q", rows).tobytes())
         # Ours.
         write(_ROOT + 8 * (BASE >> 39), words(_HIGH | table | _USER))
@@ -153,11 +184,11 @@ class Space:
         self.memory.write(_DESCRIPTORS, struct.pack("<8Q", *flat))
         self.memory.write(_DESCRIPTORS + 0x100, STUBS["exception"] * 256)
 
-    def fill(self, start: int, table: bytes) -> bool:
-        """The pages from the program's address ``start`` on have these bytes in the permission table now. Whether any lost a
-        permission, which a translation lookaside buffer may still have."""
+    def fill(self, start: int, table: bytes) -> Stale:
+        """The pages from the program's address ``start`` on have these bytes in the permission table now. ``Stale.PAGES`` if any
+        lost a permission, which KVM or a translation lookaside buffer may still have."""
         first = start >> 12
-        entries, lost, at = self.entries, False, 0
+        stale, at = Stale.NOTHING, 0
         while at < len(table):
             byte = table[at]
             end = at + 1
@@ -165,19 +196,54 @@ class Space:
                 end = len(table)
             while end < len(table) and table[end] == byte:
                 end += 1
-            page, stop = first + at, first + end
-            flags = _flags(byte)
-            lost = lost or _loses(entries[page:stop], flags)
-            if flags:
-                begin = ARENA + page * PAGE | flags & ~_NX
-                rows = array("Q", range(begin, begin + (stop - page) * PAGE, PAGE))
-                if flags & _NX:
-                    rows = array("Q", [row | _NX for row in rows])
-                entries[page:stop] = memoryview(rows)
-            else:
-                entries[page:stop] = memoryview(bytes(8 * (stop - page))).cast("Q")
+            stale = max(stale, self._fill(first + at, first + end, _flags(byte)))
             at = end
-        return lost
+        if stale is Stale.TABLES:
+            self._divisions -= 1
+            self._large = self._large and self._divisions > 0
+            for block in list(self._without):
+                if not self._large or not self.blocks[block]:
+                    self._divide(block)
+        return stale
+
+    def _fill(self, page: int, stop: int, flags: int) -> Stale:
+        dense = self._large and bool(flags & _WRITE) and stop - page >= _DENSE
+        if not dense and not self._without:
+            return self._fill_entries(page, stop, flags)
+        stale = Stale.NOTHING
+        while page < stop:
+            block = page // _BLOCK
+            end = min((block + 1) * _BLOCK, stop)
+            if end - page == _BLOCK and (dense or block in self._without):
+                stale = max(stale, self._fill_block(block, flags))
+            else:
+                if block in self._without:
+                    self._divide(block)
+                    stale = Stale.TABLES
+                stale = max(stale, self._fill_entries(page, end, flags))
+            page = end
+        return stale
+
+    def _fill_block(self, block: int, flags: int) -> Stale:
+        """A large page, or without flags nothing."""
+        page, large = block * _BLOCK, block in self._without
+        lost = _loses(self.blocks[block : block + 1] if large else self.entries[page : page + _BLOCK], flags)
+        self._without.add(block)
+        self.blocks[block] = (ARENA + block * HUGE | flags | _LARGE) if flags else 0
+        return Stale.PAGES if lost else Stale.NOTHING
+
+    def _divide(self, block: int) -> None:
+        """Let the block have its table again, in which all pages are what the block was."""
+        page = block * _BLOCK
+        self._without.remove(block)
+        self.entries[page : page + _BLOCK] = _rows(page, page + _BLOCK, self.blocks[block] & _FLAGS)
+        # Only now: the program runs meanwhile.
+        self.blocks[block] = _table(block)
+
+    def _fill_entries(self, page: int, stop: int, flags: int) -> Stale:
+        lost = _loses(self.entries[page:stop], flags)
+        self.entries[page:stop] = _rows(page, stop, flags)
+        return Stale.PAGES if lost else Stale.NOTHING
 
     def freeze(self, regions: Iterable[tuple[int, int]]) -> int:
         """The descriptor of a file with what is here now, for programs with the same memory and one vCPU, the first; ``regions`` are
@@ -224,6 +290,7 @@ class Space:
 
     def close(self) -> None:
         self.entries.release()
+        self.blocks.release()
         self.memory.close()
 
 
@@ -234,10 +301,25 @@ def _flags(byte: int) -> int:
     return _MARKED | _USER | (_WRITE if byte & 2 else 0) | (0 if byte & 4 else _NX)
 
 
+def _table(block: int) -> int:
+    """The entry of a directory for the table of this block."""
+    return _TABLES + block * PAGE | _MARKED | _WRITE | _USER
+
+
+def _rows(page: int, stop: int, flags: int) -> memoryview:
+    """Entries for these pages of the program."""
+    if not flags:
+        return memoryview(bytes(8 * (stop - page))).cast("Q")
+    begin = ARENA + page * PAGE | flags & ~_NX
+    rows = array("Q", range(begin, begin + (stop - page) * PAGE, PAGE))
+    if flags & _NX:
+        rows = array("Q", [row | _NX for row in rows])
+    return memoryview(rows)
+
+
 def _loses(entries: memoryview, flags: int) -> bool:
     """Whether any of these entries allows what ``flags`` does not."""
-    data = entries.tobytes()
-    if not data.strip(b"\0"):
+    if not entries.tobytes().strip(b"\0"):
         return False
     if not flags & _PRESENT:
         return True

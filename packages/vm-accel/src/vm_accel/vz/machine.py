@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, cast
 
+from vm_accel.closing import Closing
 from vm_accel.console import Console
 from vm_accel.errors import HypervisorError
 from vm_accel.interface import MachineConfig, MachineEvent, MachineState
@@ -108,7 +109,7 @@ class _Completion:
         return True
 
 
-class VzMachine:
+class VzMachine(Closing):
     """One machine of the Virtualization framework. See :class:`~vm_accel.interface.Machine`; the rest is what only this one has."""
 
     def __init__(self, run: Runtime, config: MachineConfig) -> None:
@@ -404,12 +405,6 @@ class VzMachine:
         _MACHINES.pop(_key(run, delegate), None)
         for completion in list(self._pending):
             completion.abandon()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _MACHINES: Final[dict[int, VzMachine]] = {}

@@ -22,10 +22,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import cffi
 
+from vm_accel.closing import Closing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.vz import table
 from vm_core.errors import UsageError
@@ -494,7 +495,7 @@ class _Blocks:
         function(*arguments)
 
 
-class Queue:
+class Queue(Closing):
     """A serial queue. Everything about one machine happens on it, and one thing at a time."""
 
     def __init__(self, runtime: Runtime, label: str) -> None:
@@ -553,12 +554,6 @@ class Queue:
             pointer, self.pointer = self.pointer, None
         if pointer:
             self._runtime.dispatch_release(pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _LOADING: Final = threading.Lock()

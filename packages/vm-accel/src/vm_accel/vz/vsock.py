@@ -8,8 +8,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from vm_accel.closing import Closing
 from vm_accel.errors import HypervisorError
 from vm_accel.vz import table
 from vm_accel.vz.objc import Queue, Runtime
@@ -37,7 +38,7 @@ def taken(run: Runtime, connection: Any) -> socket.socket:
     return made
 
 
-class VsockListener:
+class VsockListener(Closing):
     """Takes the guest's connections to one port."""
 
     def __init__(self, run: Runtime, queue: Queue, device: Callable[[], Any], port: int) -> None:
@@ -106,12 +107,6 @@ class VsockListener:
         run.objc_release(listener)
         _LISTENERS.pop(_key(run, delegate), None)
         run.objc_release(delegate)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _LISTENERS: Final[dict[int, VsockListener]] = {}

@@ -7,9 +7,10 @@ process cannot share host memory, and Windows counts them per process: whoever w
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from vm_accel import foreign
+from vm_accel.closing import Closing
 from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature as Can
 from vm_accel.interface import Memory, State, VmConfig
@@ -72,7 +73,7 @@ def library() -> Library:
     return foreign.loaded("whpx", Library, "WinHvPlatform.dll", "WinHvPlatform.dll", _ENABLE)
 
 
-class Whpx:
+class Whpx(Closing):
     """Implements :class:`vm_accel.interface.Hypervisor`."""
 
     name = "whpx"
@@ -148,12 +149,6 @@ class Whpx:
             made.close()
         self._vms.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class _Mapping:
     __slots__ = ("address", "flags", "guest", "memory", "size")
@@ -162,7 +157,7 @@ class _Mapping:
         self.guest, self.memory, self.address, self.size, self.flags = guest, memory, address, size, flags
 
 
-class WhpxVm:
+class WhpxVm(Closing):
     """Implements :class:`vm_accel.interface.Vm`: a partition.
 
     Windows wants the CPU's features before memory, we get them with the first vCPU: what is mapped earlier waits for it.
@@ -354,9 +349,3 @@ class WhpxVm:
         for mapping in self._mappings.values():
             mapping.memory.release()
         self._mappings.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

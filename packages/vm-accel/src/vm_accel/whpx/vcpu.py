@@ -8,8 +8,9 @@ cache, and one call hands back what has changed before the guest goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
+from vm_accel.closing import Closing
 from vm_accel.completion import (
     X86_NAMES,
     Fault,
@@ -82,7 +83,7 @@ class _View(VcpuGuest):
         self.changed.clear()
 
 
-class WhpxVcpu:
+class WhpxVcpu(Closing):
     """Implements :class:`vm_accel.interface.Vcpu`."""
 
     def __init__(self, vm: WhpxVm, index: int) -> None:
@@ -187,8 +188,7 @@ class WhpxVcpu:
         for name, value in values.items():
             if not 0 <= value < 1 << parts[name].width:
                 raise ValueError(f"{name} has {parts[name].width} bits, and {value:#x} does not fit")
-        if "rip" in values and self._pending:
-            self._pending.drop()
+        self._pending.registers_change(pc="rip" in values)
         for name, value in values.items():
             self._write(parts[name], value)
         # Handed over now, so that what the platform refuses is this call's error.
@@ -729,12 +729,6 @@ class WhpxVcpu:
             return
         self._closed = True
         self.library.call("WHvDeleteVirtualProcessor", self.vm.handle, self.index)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _WIDE: Final = frozenset(part.register for part in FIXED.values() if part.shift or part.width != 64) | {

@@ -16,7 +16,7 @@ import os
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.limits import has_room
-from vm_core.memory import PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
+from vm_core.memory import HUGE, PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["Shared", "flush_all", "write_back"]
 _FD: Final = 0xFFFF_FFFF
 _O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
-_FIXED, _ANONYMOUS, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x20000, 0x40000, 0x100000
+_FIXED, _ANONYMOUS, _NORESERVE, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x4000, 0x20000, 0x40000, 0x100000
 _LARGE: Final = 4 << 20
 """Bytes of a mapping from which on it gets large pages of the host."""
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
@@ -141,10 +141,23 @@ def brk(t: GuestThread, address: int) -> int:
             if memory.find_free(new - old, hint=old) != old or not has_room(process, new - old, 3):
                 return process.brk
             memory.map(old, new - old, Prot.RW, name="[heap]")
+            _expect_use(memory, old, new)
         elif new < old:
             memory.unmap(new, old - new)
         process.set_brk(address)
         return address
+
+
+def _expect_use(memory: GuestMemory, start: int, end: int) -> None:
+    """The guest will probably write all of this new range."""
+    if end - start < _LARGE:
+        memory.populate(start, end)
+        return
+    # PERF: where the guest's table is larger than what the host's translation buffer covers.
+    memory.prefer_huge_pages(start, end - start)
+    memory.populate(start, -(-start // HUGE) * HUGE)
+    if end % HUGE < HUGE // 2:
+        memory.populate(end // HUGE * HUGE, end)
 
 
 def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
@@ -183,9 +196,8 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
             return place
         if file is None:
             memory.map(place, length, _prot(prot))
-            if length >= _LARGE and prot & 2 and not flags & _STACK:
-                # PERF: where the guest's table is larger than what the host's translation buffer covers.
-                memory.prefer_huge_pages(place, length)
+            if prot & 2 and not flags & _STACK and (length >= _LARGE or not flags & _NORESERVE):
+                _expect_use(memory, place, place + length)
             return place
         if memory.catches_bus:
             if offset + length > 1 << 63:
@@ -227,10 +239,15 @@ def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
         if flags & _NOREPLACE and memory.find_free(length, hint=address) != address:
             return -errno.EEXIST
         return address
-    place = memory.find_free(
-        length, hint=page_down(address) if address < memory.size else 0, high=t.process.mmap_top
-    )
-    return -errno.ENOMEM if place is None else place
+    hint, top = page_down(address) if address < memory.size else 0, t.process.mmap_top
+    place = memory.find_free(length, hint=hint, high=top)
+    if place is None:
+        return -errno.ENOMEM
+    if place != hint and length >= _LARGE and flags & _ANONYMOUS:
+        # PERF: at a multiple of a large page's size, whose first and last pages are no small ones then.
+        room = memory.find_free(length + HUGE - PAGE, high=top)
+        place = place if room is None else -(-room // HUGE) * HUGE
+    return place
 
 
 def _fill(process: Process, file: File, place: int, length: int, offset: int) -> None:
