@@ -101,6 +101,19 @@ def test_python_tests_are_judged_one_by_one(tool: ModuleType) -> None:
     assert "1 of 2 rows" in page
 
 
+def test_a_tree_that_is_made_has_python_compiled(tool: ModuleType, tmp_path: Path) -> None:
+    """Rows cannot write into it: without, vm's compiled in each start of Python what qemu's kept."""
+    tree, log, command = tmp_path / "tree", tmp_path / "log", tmp_path / "vm"
+    command.write_text(f'#!/bin/sh\necho "$*" >> {log}\nmkdir -p {tree}\n')
+    command.chmod(0o755)
+    tool.make_trees([str(command)], tree, None)
+    made, compiled = log.read_text().splitlines()
+    assert f"--output {tree} apt " in made
+    assert compiled.startswith(f"run --root {tree} /usr/bin/python3 -m compileall ")
+    tool.make_trees([str(command)], tree, None)
+    assert len(log.read_text().splitlines()) == 2  # one that is there stays as it is
+
+
 def test_what_is_no_tree(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "tools/distribution.py", tmp_path],

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -278,7 +279,44 @@ int main(void) {
 }
 """
 
-PROGRAMS = {"many": MANY, "fork": FORK, "exec": EXEC, "signals": SIGNALS, "threads": THREADS}
+BESIDE = r"""
+/* A thread whose stack lies in front of what another one writes, as those of goroutines do, starts processes. */
+static volatile int over;
+static void *starts(void *unused) {
+    volatile struct { int first, seen; char text[3000]; } it = {1, 0, {0}};
+    for (int n = 0; n < 20; n++) {
+        pid_t child = vfork();
+        if (!child) { it.seen++, it.text[2000] = 'x', it.text[2001 + n] = 'a' + n, usleep(5000); _exit(n); }
+        if (WEXITSTATUS(reap(child)) != n) it.first = -1;
+    }
+    say("first", it.first), say("seen", it.seen), say((const char *)it.text + 2000, 0);
+    over = 1;
+    return 0;
+}
+int main(void) {
+    size_t size = 128 << 10, many = 4096;
+    char *place = mmap(0, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile unsigned long *counts = (void *)(place + size), turns = 0, lost = 0;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes), pthread_attr_setstack(&attributes, place, size);
+    pthread_create(&thread, &attributes, starts, 0);
+    for (; !over; turns++) for (size_t n = 0; n < many; n++) counts[n]++;
+    pthread_join(thread, 0);
+    for (size_t n = 0; n < many; n++) lost += counts[n] != turns;
+    say("lost", lost);
+    return 0;
+}
+"""
+
+PROGRAMS = {
+    "beside": BESIDE,
+    "many": MANY,
+    "fork": FORK,
+    "exec": EXEC,
+    "signals": SIGNALS,
+    "threads": THREADS,
+}
 
 
 def build(directory: Path, name: str, compiler: str, *options: str) -> Path:
@@ -295,7 +333,7 @@ def build(directory: Path, name: str, compiler: str, *options: str) -> Path:
 CASES = [(name, engine) for name in ("fork", "exec", "signals", "threads") for engine in ("jit", "interp")]
 
 
-@pytest.mark.parametrize(("name", "engine"), [*CASES, ("fork", "reference")])
+@pytest.mark.parametrize(("name", "engine"), [*CASES, ("fork", "reference"), ("beside", "jit")])
 def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
@@ -320,6 +358,74 @@ def test_as_on_the_host(tmp_path: Path, name: str, engine: str) -> None:
     assert found.stderr == ""
     assert found.stdout.replace("/there/", "/here/") == wanted.stdout
     assert found.returncode == wanted.returncode
+
+
+INHERITED = r"""
+static volatile int came;
+static void seen(int number) { came = number; }
+int main(int argc, char **argv) {
+    int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGTERM, SIGPIPE};
+    for (int n = 0; n < 6; n++) {
+        struct sigaction action;
+        sigaction(numbers[n], 0, &action), say("ignored", action.sa_handler == SIG_IGN);
+    }
+    raise(SIGHUP), raise(SIGQUIT);
+    pid_t me = getpid(), child;
+    signal(SIGUSR1, seen);
+    if (argc > 1) {  /* without any process of its own: what comes is from outside */
+        say("pid", me);
+        while (!came) usleep(1000);
+        signal(SIGHUP, SIG_DFL), say("came", came == SIGUSR1);
+        for (;;) pause();
+    }
+    if (!(child = fork())) for (;;) pause();
+    kill(child, SIGHUP), usleep(50000), say("lives", waitpid(child, 0, WNOHANG) == 0);
+    kill(child, SIGKILL), say("by", WTERMSIG(reap(child)));
+    signal(SIGHUP, SIG_DFL), signal(SIGQUIT, seen);
+    if (!(child = fork())) for (;;) pause();
+    kill(child, SIGHUP), say("by", WTERMSIG(reap(child)));
+    if (!fork()) kill(me, SIGQUIT), _exit(0);
+    while (!came) usleep(1000);
+    say("came", came == SIGQUIT);
+    if (!fork()) kill(me, SIGHUP), _exit(0);
+    for (;;) pause();
+}
+"""
+PROGRAMS["inherited"] = INHERITED
+"""Started with some signals ignored, as by nohup."""
+
+
+IGNORING = ["/bin/sh", "-c", "trap '' HUP QUIT USR1; exec \"$@\"", "sh"]
+
+
+def test_what_is_ignored_at_first_is_the_guests_to_change(tmp_path: Path) -> None:
+    """asyncio's test of signals hung under nohup: the child had put SIGHUP back to its default, and the host still ignored it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    native = build(here, "inherited", "gcc")
+    guest = build(there, "inherited", "riscv64-linux-gnu-gcc", "-static")
+    vm = [*IGNORING, sys.executable, "-m", "vm_cli", "run", guest]
+    wanted, found = (
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        for command in ([*IGNORING, native], vm)
+    )
+    assert (wanted.returncode, wanted.stdout.splitlines()[:6]) == (
+        -signal.SIGHUP,
+        ["ignored 1", "ignored 0", "ignored 1", "ignored 1", "ignored 0", "ignored 0"],
+    )
+    assert found.stdout == wanted.stdout
+    assert "killed by SIGHUP" in found.stderr
+    assert found.returncode == 128 + signal.SIGHUP
+    with subprocess.Popen([*vm, "alone"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("pid"):
+            pass
+        process.send_signal(signal.SIGHUP)  # is ignored
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "came 1\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) in (-signal.SIGHUP, 128 + signal.SIGHUP)
 
 
 JOBS = r"""

@@ -186,6 +186,17 @@ def test_a_program_is_found_in_the_root(tmp_path):
     assert run(["/bin/prog"], root=str(tmp_path), stdout=PIPE, engine="reference").stdout == b"hello\n"
 
 
+def test_a_program_is_found_in_a_bind(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/prog").write_bytes(HELLO)
+    shown = {"binds": [f"{tmp_path}/host:/guest/only"], "stdout": PIPE, "engine": "reference"}
+    for where in ({"root": str(tmp_path / "root")}, {"cwd": str(tmp_path / "root")}):
+        assert run(["/guest/only/prog"], **where, **shown).stdout == b"hello\n"
+        with pytest.raises(LoadError, match="no such file"):
+            run(["/guest/only/absent"], **where, **shown)
+
+
 # -- limits -----------------------------------------------------------------------------------------------------
 
 

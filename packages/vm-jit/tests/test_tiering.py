@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +22,7 @@ from vm_core.memory import GuestMemory, Prot
 from vm_core.state import CpuState
 from vm_jit import region, tiering
 from vm_jit.cache import SUFFIX, Cache
-from vm_jit.engine import NativeEngine
+from vm_jit.engine import CodeImage, NativeEngine
 from vm_jit.records import LINKED
 
 CODE = 0x10000
@@ -105,6 +109,39 @@ def test_code_memory_is_given_back(cache: Cache) -> None:
             used.append(engine.tiering.code.used)
         assert engine.stats.regions_compiled == 60
         assert max(used[1:]) <= used[1] + 256
+
+
+def test_a_fence_for_some_addresses_looks_at_no_others(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java asks for one of the code that it has just made, 10,000 times, and has hundreds of pages that it can write."""
+    looked: list[int] = []
+    compare = CodeImage._compare
+    monkeypatch.setattr(
+        CodeImage, "_compare", lambda image, number: (looked.append(number), compare(image, number))
+    )
+    with machine(cache) as (engine, cpu):
+        for page in range(3):
+            engine.memory.poke(CODE + page * 0x1000, LOOP)
+            cpu.pc, cpu["a0"] = CODE + page * 0x1000, 10
+            assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+        engine.add_vcpu()  # so that no page is looked at only when it is come to
+        for page in range(3):
+            engine.memory.poke(CODE + page * 0x1000, assemble("addi a1, a1, 5"))
+        for asked, seen in (
+            ((CODE + 0x1000, CODE + 0x1004), {1}),
+            ((CODE + 0x2000, CODE + 0x2004), {1, 2}),
+            ((), {0, 1, 2}),
+        ):
+            looked.clear()
+            engine.synchronize(engine.memory, *asked)
+            # An instruction may begin on the page before.
+            here = asked[0] >> 12 if asked else 0
+            assert set(looked) == (
+                {here - 1, here} if asked else {CODE + page * 0x1000 >> 12 for page in range(3)}
+            )
+            for page in seen:
+                cpu.pc, cpu["a0"], cpu["a1"] = CODE + page * 0x1000, 10, 0
+                assert engine.run(cpu, engine.memory, 1 << 40) == Syscall()
+                assert cpu["a1"] == 50
 
 
 def test_regions_grow_to_hold_what_ran_later(cache: Cache) -> None:
@@ -222,6 +259,39 @@ def test_code_may_be_dropped_while_other_threads_run_it(cache: Cache) -> None:
             thread.join()
         assert results == [600_000] * 160
         assert engine.stats.retired == 160 * 600_001
+
+
+def test_a_forked_engine_frees_what_others_may_have_been_in(cache: Cache) -> None:
+    """Regions that were replaced while another vCPU ran: a child that freed them at once waited for code memory that it held itself,
+    and its parent for the child (Java starting a program while its compiler runs)."""
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 100_000)
+        tiering = engine.tiering
+        assert tiering is not None
+        block = tiering.code.allocate(1 << 16)
+        with engine.lock:
+            tiering.running.add(1 << 20)  # a vCPU of the parent's
+            tiering.retire(block)
+        used = tiering.code.used
+        with engine.forking(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the threads of the tests' own
+            pid = os.fork()
+            if not pid:
+                signal.alarm(20)
+                with contextlib.ExitStack() as failed:
+                    failed.callback(os._exit, 2)
+                    engine.forked()
+                    failed.pop_all()
+        if not pid:
+            try:
+                assert run(engine, cpu, 1000) == 3000
+                os._exit(0 if not tiering.retired and tiering.code.used <= used - block.size else 3)
+            finally:
+                os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert len(tiering.retired) == 1
+        tiering.quiesce(1 << 20)
+        assert not tiering.retired
 
 
 def test_without_a_compiler_auto_is_the_reference_executor(

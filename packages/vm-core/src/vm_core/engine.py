@@ -16,6 +16,7 @@ from vm_core.record import field, record
 from vm_core.state import CpuState
 
 __all__ = [
+    "EVERYWHERE",
     "HOST_SIGNALS",
     "Availability",
     "Breakpoint",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 
+EVERYWHERE: Final = 1 << 64
+"""The end of all addresses."""
 HOST_SIGNALS: Final[set[int]] = set()
 """Signals of the host that an engine or an accelerator of this process uses for itself: no guest gets them."""
 
@@ -156,8 +159,8 @@ class Engine(Protocol):
         """Guest code in ``[start, end)`` may have changed: forget what was made from it. Whoever composes engine and
         memory puts this into ``GuestMemory.code_changed``."""
 
-    def synchronize(self, memory: GuestMemory) -> None:
-        """Instruction-fetch fence for all vCPUs: code that the guest wrote is seen from now on."""
+    def synchronize(self, memory: GuestMemory, start: int = 0, end: int = EVERYWHERE) -> None:
+        """Instruction-fetch fence for all vCPUs: code that the guest wrote in ``[start, end)`` is seen from now on; other code may be."""
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """Stop with Breakpoint before the instructions at these guest addresses."""

@@ -13,7 +13,17 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 from vm_core import softfloat
-from vm_core.engine import Breakpoint, Budget, Cause, EngineStats, Exit, Interrupted, Syscall, Trap
+from vm_core.engine import (
+    EVERYWHERE,
+    Breakpoint,
+    Budget,
+    Cause,
+    EngineStats,
+    Exit,
+    Interrupted,
+    Syscall,
+    Trap,
+)
 from vm_core.errors import DecodeError
 from vm_core.memory import Access, GuestMemory, MemoryFault
 from vm_core.spec.isa import Decoded, Isa
@@ -429,7 +439,7 @@ class ReferenceEngine:
         for pc in [pc for pc in self._decoded if start - _MAX_LENGTH < pc < end]:
             self._decoded.pop(pc, None)
 
-    def synchronize(self, memory: GuestMemory) -> None:
+    def synchronize(self, memory: GuestMemory, start: int = 0, end: int = EVERYWHERE) -> None:
         self._decoded.clear()
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:

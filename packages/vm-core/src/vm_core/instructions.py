@@ -21,7 +21,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
-from vm_core.engine import Breakpoint, Budget, Cause, Engine, EngineStats, Exit, Interrupted, Syscall, Trap
+from vm_core.engine import (
+    EVERYWHERE,
+    Breakpoint,
+    Budget,
+    Cause,
+    Engine,
+    EngineStats,
+    Exit,
+    Interrupted,
+    Syscall,
+    Trap,
+)
 from vm_core.errors import DecodeError, UsageError
 from vm_core.execute import Touch, accesses, fetch
 from vm_core.linux.objects import Objects
@@ -517,9 +528,9 @@ class TracingEngine:
             self._new_code = True
             self.inner.interrupt()
 
-    def synchronize(self, memory: GuestMemory) -> None:
+    def synchronize(self, memory: GuestMemory, start: int = 0, end: int = EVERYWHERE) -> None:
         self._plans.clear()
-        self.inner.synchronize(memory)
+        self.inner.synchronize(memory, start, end)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         raise UsageError(

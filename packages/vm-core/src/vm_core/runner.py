@@ -184,7 +184,7 @@ class _Streams:
 
 @contextmanager
 def _passing(process: Process, numbers: Collection[int]) -> Iterator[None]:
-    """Let the guest have these signals of the host, those that the host ignores excepted. Raises UsageError."""
+    """Let the guest, which begins with those ignored that the host ignores, have these signals of the host. Raises UsageError."""
     if not numbers:
         yield
         return
@@ -208,7 +208,7 @@ def _passing(process: Process, numbers: Collection[int]) -> Iterator[None]:
     try:
         for number in numbers:
             handler = signal.getsignal(number)
-            if handler is not signal.SIG_IGN and handler is not None:
+            if handler is not None:
                 before[number] = handler
                 signal.signal(number, arrive)
         yield
@@ -487,7 +487,8 @@ def run(
     a callable has to do it itself.
 
     ``host_signals`` of this process go to a guest that handles, ignores or blocks them, while it runs; otherwise they
-    do what they did before. Python has signals in its main thread only, so this has to be called there.
+    do what they did before. What this process ignores, such a guest ignores at first. Python has signals in its main thread only, so
+    this has to be called there.
 
     ``gdb`` is a debugger's stub (:mod:`vm_core.debug.server`): the guest waits for a client before its first instruction.
 
@@ -517,7 +518,9 @@ def run(
             return result
         if program_run.process is not None:
             # Who gives a guest the process's signals lets it stop the process too, as a shell's job.
-            program_run.process.owns_host = bool(host_signals)
+            if host_signals:
+                program_run.process.owns_host = True
+                program_run.process.host_signals.inherit()
             if prepared is not None:
                 prepared(program_run.process)
             with _passing(program_run.process, host_signals), gdb or nullcontext():

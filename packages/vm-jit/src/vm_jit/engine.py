@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from vm_core.engine import (
+    EVERYWHERE,
     Availability,
     Breakpoint,
     Budget,
@@ -623,11 +624,11 @@ class NativeEngine:
             elif self._origin is not None:
                 self._changed.append((start, end))
 
-    def synchronize(self, memory: GuestMemory) -> None:
+    def synchronize(self, memory: GuestMemory, start: int = 0, end: int = EVERYWHERE) -> None:
         with self.lock:
             # An image that is shared has no code that a guest can write.
             if self._image is not None and self._image.owner is not None:
-                self._image.synchronize()
+                self._image.synchronize(start, end)
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         if addresses == self.breakpoints:
@@ -1384,15 +1385,18 @@ class CodeImage:
         )
         self._copies[number] = new
 
-    def synchronize(self) -> None:
-        """Forget what was made from guest bytes that have changed since. For an image with an owner."""
+    def synchronize(self, start: int, end: int) -> None:
+        """Forget what was made from guest bytes in ``[start, end)`` that have changed since. For an image with an owner."""
         memory = self.owner
         assert memory is not None
         with self.lock:
             # The vCPU that asks is the only one, and goes on by the table.
             self._leave_table()
             table = memory.table
-            for number in list(self._written):
+            # A page has the beginning of the next one's code too, where an instruction lies on both.
+            pages = range(max(start - self._length, 0) >> 12, (end + PAGE - 1) >> 12)
+            few = pages.stop - pages.start < len(self._written)
+            for number in [n for n in pages if n in self._written] if few else list(self._written):
                 if any(prot & _WX == _WX for prot in table[number : number + 2]):
                     self._compare(number)
 

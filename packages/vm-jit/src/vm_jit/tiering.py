@@ -391,9 +391,8 @@ class Tiering:
         self._compiler = None
         self._begin = time.perf_counter()
         self.account.rest()
-        for _, block in self.retired:
-            self.code.free(block)
-        self.retired = []
+        # Freed when the vCPU next says that it is in none: here the code memory is held.
+        self.retired = [(set(), block) for _, block in self.retired]
 
     def release(self) -> None:
         """After close(): give the code memory back."""

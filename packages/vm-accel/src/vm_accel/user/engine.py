@@ -19,7 +19,7 @@ from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.kvm.kernel import request
 from vm_accel.user.seat import Chair, Seat
 from vm_accel.user.space import ARENA, VCPUS, Space, Stale
-from vm_core.engine import Availability, EngineStats, Exit
+from vm_core.engine import EVERYWHERE, Availability, EngineStats, Exit
 from vm_core.errors import EngineUnavailable, HostError, UsageError
 from vm_core.memory import PAGE, GuestMemory
 from vm_core.spec.isa import Isa
@@ -296,7 +296,7 @@ class KvmEngine:
     def invalidate(self, start: int, end: int) -> None:
         """The processor sees to it."""
 
-    def synchronize(self, memory: GuestMemory) -> None:
+    def synchronize(self, memory: GuestMemory, start: int = 0, end: int = EVERYWHERE) -> None:
         """The processor sees to it."""
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:

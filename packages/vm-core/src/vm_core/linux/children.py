@@ -13,8 +13,8 @@ import os
 import select
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import SigInfo, s32
 from vm_core.linux.files import EMULATED, RESTART, STREAM, File
 from vm_core.memory import Access

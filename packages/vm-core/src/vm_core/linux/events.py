@@ -12,8 +12,8 @@ import select
 import stat
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import SigInfo, s32
 from vm_core.linux.children import PidFile
 from vm_core.linux.files import SPECIAL, STREAM, File, wait_for

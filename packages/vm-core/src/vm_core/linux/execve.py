@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vm_core.errors import LoadError
+from vm_core.hints import TYPE_CHECKING, Final, NamedTuple
 from vm_core.linux.abi import s32
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.paths import Place

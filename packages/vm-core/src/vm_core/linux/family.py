@@ -22,8 +22,8 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
 
+from vm_core.hints import Final, NamedTuple
 from vm_core.linux.abi import SigInfo
 
 __all__ = ["FREE_FROM", "MAX_PROCESSES", "Family", "Member", "Reach"]

@@ -5,8 +5,9 @@ asked. All memory is copied on write, but what is mapped shared. In the child th
 guest's only one, until the process is over; it never returns to who had called :meth:`Process.run`.
 
 vfork (and CLONE_VM with CLONE_VFORK, by which C libraries start programs) makes a copy too, while its parent waits. So that
-the parent sees what the child wrote, as it must (the error of a program that could not be executed), the child sends the
-pages that it has changed, when it executes a program or ends.
+the parent sees what the child wrote, as it must (the error of a program that could not be executed), the child sends what it
+has changed, when it executes a program or ends: all pages, or, where other threads of the parent run meanwhile and write, the
+bytes of the caller's stack that are not what they were.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import select
 import signal
 import struct
 import warnings
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import execve  # noqa: F401 - PERF: most children need it, and have it from their parent
 from vm_core.linux.children import SIGCHLD, Child, PidFile
 from vm_core.linux.limits import may_start
-from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down, page_up
+from vm_core.memory import PAGE, Access, GuestMemory, MemoryFault, Prot, page_down
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
@@ -52,8 +53,8 @@ _PRESENT: Final = 1 << 63
 """Bits of a word of /proc/PID/pagemap: the page is mapped by this process alone; it is a file's; it is in memory."""
 _FRAMES: Final = 256 << 10
 """Bytes of the stack above the stack pointer that belong to the functions that called vfork."""
-_NOTHING: Final = -1
-_PAGE_AT: Final = struct.Struct("<Q")
+_CHANGE: Final = struct.Struct("<QQ")
+"""In front of the bytes of a change: their address, and how many they are."""
 _ALL_SIGNALS: Final = _signal.valid_signals()
 
 
@@ -134,10 +135,7 @@ def _fork(
             if fd >= 0:
                 os.close(fd)
         return -errno.EAGAIN
-    # What other threads write meanwhile must not be undone: then only the caller's stack is taken back from the child.
     frames = t.cpu.words[t.abi.stack_word] if len(process.threads) > 1 else 0
-    if not flags & _VM:
-        frames = _NOTHING
     everything = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         with process.forking():
@@ -152,10 +150,13 @@ def _fork(
         if not pid:
             # PERF: no collection need look at what it has from its parent, which would copy the pages.
             gc.freeze()
-            _begin(t, flags, stack, child_tid, tls)
             if reader >= 0:
                 os.close(reader)
-                process.parent_pipe, process.parent_frames = writer, frames
+                process.parent_pipe = writer
+                process.parent_stack = (
+                    (0, b"") if not flags & _VM else _stack(memory, frames) if frames else None
+                )
+            _begin(t, flags, stack, child_tid, tls)
         else:
             try:
                 process.children[pid] = Child(pid, number)
@@ -248,41 +249,82 @@ def _await_vfork(t: GuestThread, reader: int) -> None:
                 data += chunk
     finally:
         os.close(reader)
-    step = _PAGE_AT.size + PAGE
-    for at in range(0, len(data) - step + 1, step):
-        (address,) = _PAGE_AT.unpack_from(data, at)
-        if memory.is_mapped(address, PAGE):
-            with memory.opened(address, PAGE) as page:
-                page[:] = data[at + _PAGE_AT.size : at + step]
+    at = 0
+    while at + _CHANGE.size <= len(data):
+        address, length = _CHANGE.unpack_from(data, at)
+        at += _CHANGE.size
+        changed = data[at : at + length]
+        at += length
+        if len(changed) == length and memory.is_mapped(address, length):
+            with memory.opened(address, length) as place:
+                place[:] = changed
 
 
-def leave_parent(memory: GuestMemory, writer: int, frames: int) -> None:
-    """In the child of a vfork: let the parent go on, with the pages that this process has changed; only with those of the
-    stack around ``frames``, if that is not 0, and with none if it is _NOTHING (CLONE_VFORK without CLONE_VM)."""
+def _stack(memory: GuestMemory, frames: int) -> tuple[int, bytes]:
+    """In the child of a vfork, before it has written anything: where the stack of its caller is, and what is there.
+
+    Around it there may be other things than the frames of functions: what the other threads of a Go program write, for one. The host
+    does not tell the pages that the child has written from those that its parent has since.
+    """
+    start = page_down(frames)
+    end = start
+    while end < start + _FRAMES and memory.is_mapped(end, PAGE):
+        end += PAGE
+    if start == end:
+        return 0, b""
+    with memory.opened(start, end - start, writing=False) as stack:
+        return start, bytes(stack)
+
+
+def leave_parent(memory: GuestMemory, writer: int, stack: tuple[int, bytes] | None) -> None:
+    """In the child of a vfork: let the parent go on, with the pages that this process has changed, or if ``stack`` is not None,
+    with the bytes there that are not what it says."""
     try:
-        for address in _changed(memory, frames):
-            with memory.opened(address, PAGE) as page:
-                data = _PAGE_AT.pack(address) + bytes(page)
-            while data:
-                data = data[os.write(writer, data) :]
+        for address in _pages(memory, stack):
+            with memory.opened(address, PAGE, writing=False) as page:
+                now = bytes(page)
+            changes = [(0, PAGE)]
+            if stack is not None:
+                changes = _changes(stack[1][address - stack[0] :][:PAGE], now)
+            for begin, end in changes:
+                data = _CHANGE.pack(address + begin, end - begin) + now[begin:end]
+                while data:
+                    data = data[os.write(writer, data) :]
     except OSError:
         pass  # the parent is gone, or the host does not say what has changed
     finally:
         os.close(writer)
 
 
-def _changed(memory: GuestMemory, frames: int) -> list[int]:
-    """The addresses of private pages that this process has to itself: what it wrote since it was forked."""
-    if frames == _NOTHING:
+def _changes(before: bytes, now: bytes) -> list[tuple[int, int]]:
+    """Where two pages differ, in order: first byte and end of each run."""
+    out: list[tuple[int, int]] = []
+    if before == now:
+        return out
+    for at in range(0, PAGE, 8):
+        if before[at : at + 8] == now[at : at + 8]:
+            continue
+        for i in range(at, at + 8):
+            if before[i] != now[i]:
+                if out and out[-1][1] == i:
+                    out[-1] = out[-1][0], i + 1
+                else:
+                    out.append((i, i + 1))
+    return out
+
+
+def _pages(memory: GuestMemory, stack: tuple[int, bytes] | None) -> list[int]:
+    """The addresses of private pages that this process has to itself: what it, or its parent, wrote since it was forked."""
+    low, high = (stack[0], stack[0] + len(stack[1])) if stack is not None else (0, memory.size)
+    if low == high:
         return []
-    low, high = (page_down(frames), frames + _FRAMES) if frames else (0, memory.size)
     out = []
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for region in memory.regions():
             if region.shared or not region.prot & Prot.WRITE:
                 continue
-            start, end = max(region.start, low), min(region.end, page_up(high))
+            start, end = max(region.start, low), min(region.end, high)
             if start >= end:
                 continue
             raw = os.pread(fd, (end - start) // PAGE * 8, (memory.host_address + start) // PAGE * 8)

@@ -21,8 +21,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import SigInfo, s32, s64
 from vm_core.linux.files import RESTART, RESTART_NO_HANDLER, SOCKET, SPECIAL, File, host_umask
 from vm_core.linux.host import call as host_call

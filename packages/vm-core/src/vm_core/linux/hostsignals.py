@@ -59,9 +59,18 @@ class HostSignals:
         self._listening = False
         self._beginning = threading.Lock()
 
+    def inherit(self) -> None:
+        """What the host process ignores (nohup, a shell's ``&``), a guest that it belongs to ignores from its beginning on."""
+        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
+
+        signals_of = self._process.signals
+        for number in _signal.valid_signals() - _NOT_TAKEN - _IGNORED_BY_PYTHON:
+            if _signal.getsignal(number) == _signal.SIG_IGN:
+                signals_of.set_action(number, signals.IGNORED)
+
     def take(self) -> None:
         """From now on all signals of the host are for the guest, if it wants them or they come from one of its processes."""
-        import _signal  # type: ignore[import-not-found]  # PERF: see vm_core.linux.fork
+        import _signal  # PERF: see vm_core.linux.fork
         import signal  # PERF: most programs have no children
 
         process = self._process
@@ -75,9 +84,13 @@ class HostSignals:
                 self._listen()
             return
         self.wanted = False
+        # What a host process that is not the guest's ignores is nothing to the guest.
+        own = process.owns_host and not process.forked
         for number in _signal.valid_signals() - _NOT_TAKEN - HOST_SIGNALS - self._handling.keys():
             handler = signal.getsignal(number)
-            if handler is None or (handler is signal.SIG_IGN and number not in _IGNORED_BY_PYTHON):
+            if handler is None or (
+                handler is signal.SIG_IGN and not own and number not in _IGNORED_BY_PYTHON
+            ):
                 continue
             self._handling[number] = handler
             signal.signal(number, self._signalled)
@@ -126,7 +139,10 @@ class HostSignals:
         handler = self._handling.get(number)
         if callable(handler):
             handler(number, frame)
-        elif number not in signals.IGNORED_BY_DEFAULT and handler is not signal.SIG_IGN:
+        elif number not in signals.IGNORED_BY_DEFAULT and (
+            # The guest had it ignored when it began, and has left it to its default since.
+            handler is not signal.SIG_IGN or (self._process.owns_host and number not in _IGNORED_BY_PYTHON)
+        ):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             signal.signal(number, self._signalled)  # it stopped the process, and has been continued

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, Final
+
+from vm_core.hints import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread

@@ -17,8 +17,8 @@ import struct
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.linux.host import call as host_call
 from vm_core.linux.native import Constant

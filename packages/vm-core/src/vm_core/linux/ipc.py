@@ -16,8 +16,8 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import futex
 from vm_core.linux.family import FREE_FROM, Family
 from vm_core.linux.host import call as host_call

@@ -16,8 +16,8 @@ import stat
 import struct
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import limits
 from vm_core.linux.abi import SigInfo, s32, s64
 from vm_core.linux.files import RESTART, SOCKET, SPECIAL, File

@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import select
 import socket
@@ -24,8 +23,8 @@ import stat
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.linux.files import (
     DIRECTORY,
@@ -253,6 +252,8 @@ def _abstract(t: GuestThread, name: bytes) -> bytes:
     host = _private(t) + name
     if len(host) > 108:
         # A long name's digest stands for it.
+        import hashlib  # PERF: it loads OpenSSL, and few names are abstract
+
         digest = hashlib.blake2b(name, digest_size=10).hexdigest().encode()
         t.process.found_family().bound(digest, name, (0, 0))
         host = _private(t) + digest

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from vm_core.engine import Cause
 from vm_core.errors import DecodeError
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import SigInfo
 from vm_core.memory import MemoryFault

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.vdso import vdso_of
 from vm_core.loader import Symbols, bias_of, symbols_of
 from vm_core.memory import Prot, Region

@@ -200,7 +200,8 @@ class Process:
         """Whether this host process runs nothing but the guest, which ends it."""
         self.owns_host = False
         """Whether the host process may be stopped and may lead a session, for the guest."""
-        self.parent_pipe, self.parent_frames = -1, 0
+        self.parent_pipe = -1
+        self.parent_stack: tuple[int, bytes] | None = None
         self.host_signals = HostSignals(self)
         self._next: Request | None = None
         self._mask = 0  # of the thread that executes another program
@@ -302,8 +303,8 @@ class Process:
     def _in_guest(
         self, program: str | os.PathLike[str] | bytes, namespace: Namespace, *, rooted: bool
     ) -> str | os.PathLike[str] | bytes:
-        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path. ``executable``
-        becomes the path without links."""
+        """With a root, a program is looked for there first, as chroot does; with a sysroot, an absolute path; what the host does not
+        have, where the guest has it (a bind). ``executable`` becomes the path without links."""
         if isinstance(program, bytes):
             return program
         try:
@@ -311,7 +312,8 @@ class Process:
                 if place.node is not None or place.mount is None:
                     return program
                 info = place.stat()
-                if place.mount.guest == "/" and (rooted or os.path.isabs(program)):
+                own = rooted or (place.mount.guest == "/" and os.path.isabs(program))
+                if not place.mount.file and (own or not os.path.exists(program)):
                     fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
                     self.executable = place.guest
                     self._program_fd = fd
@@ -521,7 +523,8 @@ class Process:
         from vm_core.linux.fork import leave_parent  # PERF: most programs have no children
 
         fd, self.parent_pipe = self.parent_pipe, -1
-        leave_parent(self.memory, fd, self.parent_frames)
+        leave_parent(self.memory, fd, self.parent_stack)
+        self.parent_stack = None
 
     @staticmethod
     def _die_by(number: int) -> None:

@@ -25,7 +25,16 @@ from vm_core.state import HEADER
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["IGNORED_BY_DEFAULT", "Action", "SignalState", "announce", "bit", "deliver", "signal_name"]
+__all__ = [
+    "IGNORED",
+    "IGNORED_BY_DEFAULT",
+    "Action",
+    "SignalState",
+    "announce",
+    "bit",
+    "deliver",
+    "signal_name",
+]
 
 SIGKILL, SIGSTOP, SIGSEGV = 9, 19, 11
 _DEFAULT, _IGNORE = 0, 1
@@ -93,6 +102,7 @@ class SignalState:
 
 
 _NO_ACTION: Final = Action()
+IGNORED: Final = Action(_IGNORE)
 
 
 def enqueue(pending: list[SigInfo], info: SigInfo) -> None:

@@ -13,8 +13,8 @@ import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux import files
 from vm_core.linux.abi import s32, s64
 from vm_core.linux.files import DIRECTORY, EMULATED, PATH, REGULAR, SOCKET, STREAM, File, wait_for

@@ -10,8 +10,8 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
 
+from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32, s64
 from vm_core.linux.files import RESTART_NO_HANDLER
 from vm_core.linux.ipc import MSG, SEM, SHM, Entry, Ipc, wait

@@ -697,6 +697,12 @@ class EngineSuite:
             machine.cpu.pc = CODE
             assert machine.run() == Syscall()
             assert machine.retired(1_000_000) == 1
+            # The same of a part of it.
+            machine.memory.write(CODE, self.code(self.program.loop[0], self.program.syscall))
+            machine.engine.synchronize(machine.memory, CODE, CODE + 4)
+            machine.cpu.pc = CODE
+            assert machine.run() == Syscall()
+            assert machine.retired(1_000_000) == 2
 
     def test_code_of_a_page_that_was_replaced(self) -> None:
         """Unmapping executable pages is told to the engine by memory's own notification, if it registers one."""
