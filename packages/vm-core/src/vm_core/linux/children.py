@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import struct
+import time
 from collections.abc import Callable
 
 from vm_core.hints import TYPE_CHECKING, Final
@@ -32,12 +33,13 @@ _P_ALL, _P_PID, _P_PGID, _P_PIDFD = range(4)
 _OVER: Final = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 _IGNORE: Final = 1
 _NOCLDSTOP, _NOCLDWAIT = 1, 2
+_TELLING_SECONDS: Final = 0.2
 
 
 class Child:
     """A child process that has not been waited for. ``fd`` is its pidfd; ``signal`` what its end sends (0: nothing)."""
 
-    __slots__ = ("fd", "group", "pid", "said", "signal")
+    __slots__ = ("fd", "group", "pid", "said", "signal", "telling")
 
     def __init__(self, pid: int, number: int) -> None:
         self.pid = pid
@@ -45,6 +47,8 @@ class Child:
         self.fd = os.pidfd_open(pid)
         self.said: tuple[int, int] | None = None
         """si_code and si_status that the last SIGCHLD was about."""
+        self.telling = False
+        """Whether that SIGCHLD is on its way to the guest."""
 
     @property
     def over(self) -> bool:
@@ -97,14 +101,15 @@ def _changed(process: Process, child: Child) -> bool:
             return False
         if seen is None or child.said == (seen.si_code, seen.si_status):
             return False
-        child.said = (seen.si_code, seen.si_status)
-    if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-        process.tracer.child_over(child.pid, seen.si_status, reaped=False)
-    if not child.over and process.signals.action(SIGCHLD).flags & _NOCLDSTOP:
-        return True
-    number = child.signal if child.over else SIGCHLD
-    if number:
-        process.send(SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status))
+        child.said, child.telling = (seen.si_code, seen.si_status), True
+    try:
+        if process.tracer is not None and seen.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            process.tracer.child_over(child.pid, seen.si_status, reaped=False)
+        number = child.signal if child.over else SIGCHLD
+        if number and (child.over or not process.signals.action(SIGCHLD).flags & _NOCLDSTOP):
+            process.send(SigInfo(number, seen.si_code, pid=child.pid, uid=seen.si_uid, value=seen.si_status))
+    finally:
+        child.telling = False
     return True
 
 
@@ -120,6 +125,11 @@ def _reap(process: Process, child: Child, options: int) -> tuple[int, object] | 
     if options & _EXITED and family is not None and select_ready(child.fd):
         if not child.over:
             _changed(process, child)  # or nobody would tell the guest any more
+        # Another thread may be at it: the signal comes before the wait for what it tells of is over. It may not be waited for with the
+        # lock, which a handler of Python's takes with others held.
+        deadline = time.monotonic() + _TELLING_SECONDS
+        while child.telling and time.monotonic() < deadline:
+            time.sleep(0.0001)
         family.forget(child.pid)  # before the host may give the pid to somebody else
     try:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG | options & (_STOPPED | _CONTINUED))

@@ -20,6 +20,7 @@ import os
 import signal
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,10 +42,14 @@ _HEAD: Final = struct.Struct("<I16sHH")
 """A row: how many letters there are, comm, the lengths of the executable's path and of the arguments."""
 _REACH: Final = 28
 """In a row: how its process is to be told of its letters, a Reach."""
-_LETTERS: Final = 32
+_HANDED: Final = 32
+"""In a row: how many hands hold letters that its process has taken out, and the guest does not know of yet."""
+_LETTERS: Final = 40
 _LETTER: Final = struct.Struct("<iiIIQqq")
 """Signal, si_code, si_pid, si_uid, si_value, thread (0: any), unused."""
 _TEXT: Final = 2048
+_TAKEN_SECONDS: Final = 0.2
+"""How long a sender waits for a listener that has more to do than to listen."""
 _MOST: Final = (_TEXT - _LETTERS) // _LETTER.size
 _SOCKETS: Final = _ROWS + MAX_PROCESSES * _ROW_BYTES
 _MOST_SOCKETS: Final = 1023
@@ -146,7 +151,7 @@ class Family:
                     self._map[at : at + _ROW_BYTES] = self._map[mine : mine + _ROW_BYTES]
                     _, *rest = _HEAD.unpack_from(self._map, at)
                     _HEAD.pack_into(self._map, at, 0, *rest)
-                    _COUNT.pack_into(self._map, at + _REACH, Reach.OWN)
+                    self._begin_row(at)
 
     def forget(self, pid: int) -> None:
         """The process is over, and nobody else has the pid yet (it has not been waited for)."""
@@ -211,7 +216,10 @@ class Family:
             posted = (at_once and reach is Reach.OWN) or self._post(pid, info, tid)
             if reach is Reach.BELL:
                 self.ring()
-                return 0 if posted else -errno.EAGAIN
+                if not posted:
+                    return -errno.EAGAIN
+                self._wait_until_taken(pid)
+                return 0
             # The letter is what kills; any signal that the host process handles tells of it.
             number = info.number if not at_once or reach is Reach.OWN else signal.SIGCHLD
             signal.pidfd_send_signal(process, number)
@@ -220,6 +228,16 @@ class Family:
         finally:
             os.close(process)
         return 0
+
+    def _wait_until_taken(self, pid: int) -> None:
+        """A signal is there when the call that sends it returns: what its sender does next, and the other sees, comes after."""
+        deadline = time.monotonic() + _TAKEN_SECONDS
+        while time.monotonic() < deadline:
+            with self.held():
+                at = self._row(pid)
+                if at < 0 or not any(_COUNT.unpack_from(self._map, at + field)[0] for field in (0, _HANDED)):
+                    return
+            time.sleep(0.0001)
 
     def reached_by(self, reach: Reach) -> None:
         """How the calling process gets its signals from now on."""
@@ -238,7 +256,8 @@ class Family:
         os.eventfd_write(self.bell, 1)
 
     def received(self, number: int = 0) -> list[tuple[SigInfo, int]]:
-        """The letters that came with a signal (0: all), and the thread that each is for (0: any)."""
+        """The letters that came with a signal (0: all), and the thread that each is for (0: any). If there are some, the caller says
+        :meth:`handed_out` when the guest knows of them."""
         out = []
         with self.held():
             at = self._row(os.getpid())
@@ -255,7 +274,20 @@ class Family:
                     kept += letters[start : start + _LETTER.size]
             _COUNT.pack_into(self._map, at, len(kept) // _LETTER.size)
             self._map[at + _LETTERS : at + _LETTERS + len(kept)] = bytes(kept)
+            if out:
+                self._hands(at, 1)
         return out
+
+    def handed_out(self) -> None:
+        """The guest knows of the letters that :meth:`received` has given."""
+        with self.held():
+            at = self._row(os.getpid())
+            if at >= 0:
+                self._hands(at, -1)
+
+    def _hands(self, at: int, more: int) -> None:
+        (hands,) = _COUNT.unpack_from(self._map, at + _HANDED)
+        _COUNT.pack_into(self._map, at + _HANDED, max(hands + more, 0))
 
     def _post(self, pid: int, info: SigInfo, tid: int) -> bool:
         """Write a letter; without room for one, a signal of the host arrives all the same, as one whose sender is not known."""
@@ -318,8 +350,12 @@ class Family:
         if count < MAX_PROCESSES:
             _PID.pack_into(self._map, _PIDS + count * _PID.size, pid)
             _HEAD.pack_into(self._map, _ROWS + count * _ROW_BYTES, 0, b"", 0, 0)
-            _COUNT.pack_into(self._map, _ROWS + count * _ROW_BYTES + _REACH, Reach.OWN)
+            self._begin_row(_ROWS + count * _ROW_BYTES)
             _COUNT.pack_into(self._map, 0, count + 1)
+
+    def _begin_row(self, at: int) -> None:
+        _COUNT.pack_into(self._map, at + _REACH, Reach.OWN)
+        _COUNT.pack_into(self._map, at + _HANDED, 0)
 
     def _drop(self, pid: int) -> None:
         """Those in use stay together: the last row takes the place."""

@@ -216,6 +216,9 @@ class HostSignals:
                 process.send(info)
             else:
                 process.send_to(thread, info)
+        if letters:
+            assert process.family is not None
+            process.family.handed_out()
 
     def accept(self, number: int) -> bool:
         """Give the guest a signal that the host got; False if the guest leaves it to its default.
