@@ -122,15 +122,17 @@ def forget(process: Process, child: Child) -> None:
 def _reap(process: Process, child: Child, options: int) -> tuple[int, object] | None:
     """The host's wait status and resource usage of a child that has something to say; it is consumed."""
     family = process.family
-    if options & _EXITED and family is not None and select_ready(child.fd):
-        if not child.over:
+    over = options & _EXITED and select_ready(child.fd)
+    if family is not None:
+        if (over and not child.over) or options & (_STOPPED | _CONTINUED):
             _changed(process, child)  # or nobody would tell the guest any more
         # Another thread may be at it: the signal comes before the wait for what it tells of is over. It may not be waited for with the
         # lock, which a handler of Python's takes with others held.
         deadline = time.monotonic() + _TELLING_SECONDS
         while child.telling and time.monotonic() < deadline:
             time.sleep(0.0001)
-        family.forget(child.pid)  # before the host may give the pid to somebody else
+        if over:
+            family.forget(child.pid)  # before the host may give the pid to somebody else
     try:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG | options & (_STOPPED | _CONTINUED))
     except ChildProcessError:
