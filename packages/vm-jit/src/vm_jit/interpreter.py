@@ -505,7 +505,7 @@ class _Handler(Emitter):
 
     def heat(self, ip: str, target: str, left: str, go: str, *, patiently: bool = False) -> None:
         """Count a jump to the record at ``ip``; leave when it becomes hot, else go on at ``go``. Where the baseline tier has been already,
-        leave never, or, if ``patiently``, at those of its turns that are to be reported."""
+        leave only where the image has no patience, or, if ``patiently``, at those of its turns that are to be reported."""
         hot, turned, compiled = self.label(), self.label(), self.label()
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {HEAT}")
         count = self.v(f"add i16 {self.v(f'load i16, ptr {spot}, {RECORD}')}, 1")
@@ -516,12 +516,12 @@ class _Handler(Emitter):
         )
         self.place(turned)
         bit = self.v(f"and i64 {self.v(f'load i64, ptr {ip}, {RECORD}')}, {LINKED}")
-        self.emit(
-            f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled if patiently else go}, label %{hot}"
-        )
+        self.emit(f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled}, label %{hot}")
+        self.place(compiled)
         if patiently:
-            self.place(compiled)
             self.turn(ip, hot, go)
+        else:
+            self.emit(f"br i1 {self.v(f'icmp eq i64 {self.patience()}, 0')}, label %{hot}, label %{go}")
 
     def lookup(self, target: str, left: str) -> str:
         """The record of a guest address, or leave with MISS."""

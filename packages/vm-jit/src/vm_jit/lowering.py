@@ -211,10 +211,14 @@ class Emitter:
         spot = self.v(f"getelementptr i8, ptr {ip}, i64 {TURNS}")
         turns = self.v(f"add i8 {self.v(f'load i8, ptr {spot}, {RECORD}')}, 1")
         self.emit(f"store i8 {turns}, ptr {spot}, {RECORD}")
-        word = self.v(f"getelementptr i64, ptr {self.load_state('image', 'ptr')}, i64 {WORDS['patience']}")
-        patience = self.v(f"trunc i64 {self.v(f'load i64, ptr {word}, {RECORD}')} to i8")
+        patience = self.v(f"trunc i64 {self.patience()} to i8")
         due = self.v(f"icmp eq i8 {self.v(f'and i8 {turns}, {patience}')}, 0")
         self.emit(f"br i1 {due}, label %{report}, label %{proceed}")
+
+    def patience(self) -> str:
+        """The image's (WORDS)."""
+        word = self.v(f"getelementptr i64, ptr {self.load_state('image', 'ptr')}, i64 {WORDS['patience']}")
+        return self.v(f"load i64, ptr {word}, {RECORD}")
 
     # -- to be given by subclasses ------------------------------------------------------------------------------
 

@@ -494,9 +494,10 @@ class _Glue(_Stencil):
             f"switch i16 {count}, label %{on} [ i16 {LOW}, label %{warm} {levels}i16 0, label %{turned} ]"
         )
         self.place(warm)
-        # PERF: most are in a unit by then, that was made from another place.
+        # PERF: most are in a unit by then, that was made from another place. Who has no patience may want to know all the same.
         handler = self.v(f"load i64, ptr {self.v(f'inttoptr i64 {ip} to ptr')}, {RECORD}")
         made = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
+        made = self.v(f"and i1 {made}, {self.v(f'icmp ne i64 {self.patience()}, 0')}")
         self.emit(f"br i1 {made}, label %{on}, label %{first}")
         self.place(first)
         turns = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {TURNS}')} to ptr")
