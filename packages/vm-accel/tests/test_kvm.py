@@ -22,10 +22,11 @@ from vm_accel.exits import Exit, FailEntry, Halt, Interrupted, Mmio, PortIo, Unk
 from vm_accel.interface import Hypervisor, Vcpu, Vm, VmConfig
 from vm_accel.kvm import kick
 from vm_accel.kvm.hypervisor import Kvm
-from vm_accel.memory import HUGE, PAGE, HostMemory
+from vm_accel.memory import PAGE, HostMemory
 from vm_accel.testing.conformance import Recorder, assemble, guest, prepare_x86
 from vm_accel.testing.snippets import CODE, DATA, MMIO, VECTOR_PORT
 from vm_core.errors import UsageError
+from vm_core.memory import HUGE
 
 pytestmark = pytest.mark.kvm
 

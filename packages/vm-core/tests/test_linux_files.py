@@ -216,6 +216,19 @@ def test_copying_between_files(guest, file, tmp_path):
     assert guest.call("sendfile", appending, file, 0, 5) == -errno.EINVAL
 
 
+@pytest.mark.parametrize("number", [-1, -2, -40, -1000, -100_000, -1 << 31])
+def test_negative_descriptors_are_none(guest, number):
+    """Numbers stand in native code's table by their place: what lies in front of it is no descriptor's."""
+    words = guest.process.native.words
+    before = words.tobytes()
+    assert guest.call("waitid", 3, number, guest.buffer, 4, 0) == -errno.EBADF  # P_PIDFD
+    for name in ("close", "fsync", "fchdir", "dup"):
+        assert guest.call(name, number) == -errno.EBADF, name
+    assert number not in guest.process.main.table
+    assert guest.process.main.table.pop(number) is None
+    assert words.tobytes() == before
+
+
 def test_descriptors(guest, file):
     copy = guest.call("dup", file)
     assert copy == file + 1

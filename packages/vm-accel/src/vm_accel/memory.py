@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 from vm_accel.closing import Closing
 from vm_accel.errors import HypervisorError
 from vm_core.errors import HostError, UsageError
+from vm_core.memory import HUGE
 
 if TYPE_CHECKING:
     from vm_accel.interface import Memory
 
-__all__ = ["HUGE", "PAGE", "HostMemory", "placed"]
+__all__ = ["PAGE", "HostMemory", "placed"]
 
 PAGE = mmap.PAGESIZE
 """The host's page in bytes; on Apple silicon 16 KiB."""
 _CHUNK = 1 << 20
 _FIXED = 0x10
-HUGE = 2 << 20
-"""A large page of x86-64 hosts, and of arm64 and riscv64 hosts with pages of 4 KiB."""
 
 
 class HostMemory(Closing):

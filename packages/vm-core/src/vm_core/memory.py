@@ -50,10 +50,12 @@ MAX_BITS: Final = 32
 TABLE_BYTES: Final = (1 << MAX_BITS >> 12) + PAGE
 """One byte for each page of the largest arena, then zeros for what lies just behind its end."""
 TABLE_OFFSET: Final = TABLE_BYTES + LOW_GUARD
-HUGE: Final = 2 << 20
-"""The arena is at a multiple of this in the host: the size of a large page of most, which a hypervisor can give a guest only where
-its addresses and the host's agree below it."""
 """How many bytes below the arena its permission table begins: one pointer serves compiled code for both."""
+HUGE: Final = 2 << 20
+"""The arena is at a multiple of this in the host: the size of a large page of x86-64, and of arm64 and riscv64 with pages of 4 KiB,
+which a hypervisor can give a guest only where its addresses and the host's agree below it."""
+DENSE: Final = 2 * HUGE
+"""Bytes of a mapping of the guest's from which on it gets large pages of the host."""
 
 
 class Prot(enum.IntFlag):

@@ -37,7 +37,6 @@ from vm_jit.records import (
     HOT,
     LAST,
     LENGTH,
-    LINKED,
     LOW,
     RECORD_BYTES,
     RECORD_PC,
@@ -515,8 +514,8 @@ class _Handler(Emitter):
             f"br i1 {self.v(f'icmp eq i16 {count}, {self.threshold}')}, label %{turned}, label %{go}, !prof !10"
         )
         self.place(turned)
-        bit = self.v(f"and i64 {self.v(f'load i64, ptr {ip}, {RECORD}')}, {LINKED}")
-        self.emit(f"br i1 {self.v(f'icmp ne i64 {bit}, 0')}, label %{compiled}, label %{hot}")
+        unit = self.in_unit(self.v(f"load i64, ptr {ip}, {RECORD}"))
+        self.emit(f"br i1 {unit}, label %{compiled}, label %{hot}")
         self.place(compiled)
         if patiently:
             self.turn(ip, hot, go)

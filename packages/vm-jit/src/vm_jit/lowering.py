@@ -21,7 +21,7 @@ from vm_core.spec.template import Op, Template
 from vm_core.state import HEADER
 from vm_jit.compiler import has_segment
 from vm_jit.faults import FIXUPS
-from vm_jit.records import TURNS, WORDS
+from vm_jit.records import LINKED, TURNS, WORDS
 
 __all__ = [
     "DECLARATIONS",
@@ -214,6 +214,10 @@ class Emitter:
         patience = self.v(f"trunc i64 {self.patience()} to i8")
         due = self.v(f"icmp eq i8 {self.v(f'and i8 {turns}, {patience}')}, 0")
         self.emit(f"br i1 {due}, label %{report}, label %{proceed}")
+
+    def in_unit(self, handler: str) -> str:
+        """Whether a record's handler, an i64, is code of the baseline tier."""
+        return self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
 
     def patience(self) -> str:
         """The image's (WORDS)."""

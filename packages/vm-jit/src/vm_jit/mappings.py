@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from vm_core.linux import native
-from vm_core.memory import MADE, MADE_WORDS, MAPPED, TABLE_OFFSET
+from vm_core.memory import DENSE, MADE, MADE_WORDS, MAPPED, PAGE, TABLE_OFFSET
 from vm_jit.lowering import HOST
 from vm_jit.names import PYTHONS
 
 __all__ = ["FUNCTIONS"]
 
 _MMAP: Final = 9 if HOST.x86 else 222
-_LARGEST: Final = (4 << 20) - 4096
+_LARGEST: Final = DENSE - PAGE
 """Bytes of a mapping; larger ones get large pages, which is Python's."""
 _FARTHEST: Final = 1 << 16
 """Pages looked at for a free place."""

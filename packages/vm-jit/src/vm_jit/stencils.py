@@ -47,7 +47,6 @@ from vm_jit.lowering import (
 from vm_jit.records import (
     HEAT,
     HOT,
-    LINKED,
     LOW,
     RECORD_BYTES,
     RECORD_PC,
@@ -457,8 +456,7 @@ class _Glue(_Stencil):
         pointer = self.v(f"inttoptr i64 {ip} to ptr")
         handler = self.v(f"load i64, ptr {pointer}, {RECORD}")
         unit, other = self.label(), self.label()
-        linked = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
-        self.emit(f"br i1 {linked}, label %{unit}, label %{other}, {LIKELY}")
+        self.emit(f"br i1 {self.in_unit(handler)}, label %{unit}, label %{other}, {LIKELY}")
         self.place(unit)
         inner = self.v(f"add i64 {handler}, {_hole('link')}")
         self.tail(self.v(f"inttoptr i64 {inner} to ptr"), a="poison", b="poison")
@@ -496,8 +494,7 @@ class _Glue(_Stencil):
         self.place(warm)
         # PERF: most are in a unit by then, that was made from another place. Who has no patience may want to know all the same.
         handler = self.v(f"load i64, ptr {self.v(f'inttoptr i64 {ip} to ptr')}, {RECORD}")
-        made = self.v(f"icmp ne i64 {self.v(f'and i64 {handler}, {LINKED}')}, 0")
-        made = self.v(f"and i1 {made}, {self.v(f'icmp ne i64 {self.patience()}, 0')}")
+        made = self.v(f"and i1 {self.in_unit(handler)}, {self.v(f'icmp ne i64 {self.patience()}, 0')}")
         self.emit(f"br i1 {made}, label %{on}, label %{first}")
         self.place(first)
         turns = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {TURNS}')} to ptr")

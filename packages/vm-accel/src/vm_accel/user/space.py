@@ -27,7 +27,7 @@ from typing import Final
 
 from vm_accel import x86
 from vm_accel.memory import HostMemory
-from vm_core.memory import HUGE, PAGE
+from vm_core.memory import DENSE, HUGE, PAGE
 from vm_core.snapshot import sealed
 
 __all__ = [
@@ -94,9 +94,8 @@ _FLAGS: Final = _MARKED | _WRITE | _USER | _NX
 _TSS_BYTES: Final = 104
 _BLOCK: Final = HUGE // PAGE
 """Pages that one entry of a directory is for, a large page or a table."""
-_DENSE: Final = 2 * _BLOCK
-"""From so many writable pages on that are mapped together, whole blocks become large pages: where vm_core.linux.mmap asks the host
-for them."""
+_DENSE: Final = DENSE // PAGE
+"""From so many writable pages on that are mapped together, whole blocks become large pages."""
 _DIVISIONS: Final = 8
 """How often KVM may have to forget its tables, which it fills again fault by fault, before there are no large pages any more."""
 

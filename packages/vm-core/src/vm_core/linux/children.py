@@ -12,12 +12,12 @@ import errno
 import os
 import select
 import struct
-import time
 from collections.abc import Callable
 
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import SigInfo, s32
 from vm_core.linux.files import EMULATED, RESTART, STREAM, File
+from vm_core.linux.hostthread import wait_until
 from vm_core.memory import Access
 
 if TYPE_CHECKING:
@@ -122,15 +122,13 @@ def forget(process: Process, child: Child) -> None:
 def _reap(process: Process, child: Child, options: int) -> tuple[int, object] | None:
     """The host's wait status and resource usage of a child that has something to say; it is consumed."""
     family = process.family
-    over = options & _EXITED and select_ready(child.fd)
     if family is not None:
+        over = options & _EXITED and select_ready(child.fd)
         if (over and not child.over) or options & (_STOPPED | _CONTINUED):
             _changed(process, child)  # or nobody would tell the guest any more
         # Another thread may be at it: the signal comes before the wait for what it tells of is over. It may not be waited for with the
         # lock, which a handler of Python's takes with others held.
-        deadline = time.monotonic() + _TELLING_SECONDS
-        while child.telling and time.monotonic() < deadline:
-            time.sleep(0.0001)
+        wait_until(lambda: not child.telling, _TELLING_SECONDS)
         if over:
             family.forget(child.pid)  # before the host may give the pid to somebody else
     try:

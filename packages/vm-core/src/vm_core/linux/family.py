@@ -20,12 +20,12 @@ import os
 import signal
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vm_core.hints import Final, NamedTuple
 from vm_core.linux.abi import SigInfo
+from vm_core.linux.hostthread import wait_until
 
 __all__ = ["FREE_FROM", "MAX_PROCESSES", "Family", "Member", "Reach"]
 
@@ -231,13 +231,15 @@ class Family:
 
     def _wait_until_taken(self, pid: int) -> None:
         """A signal is there when the call that sends it returns: what its sender does next, and the other sees, comes after."""
-        deadline = time.monotonic() + _TAKEN_SECONDS
-        while time.monotonic() < deadline:
+
+        def taken() -> bool:
             with self.held():
                 at = self._row(pid)
-                if at < 0 or not any(_COUNT.unpack_from(self._map, at + field)[0] for field in (0, _HANDED)):
-                    return
-            time.sleep(0.0001)
+                return at < 0 or not any(
+                    _COUNT.unpack_from(self._map, at + field)[0] for field in (0, _HANDED)
+                )
+
+        wait_until(taken, _TAKEN_SECONDS)
 
     def reached_by(self, reach: Reach) -> None:
         """How the calling process gets its signals from now on."""

@@ -19,7 +19,7 @@ from vm_core.engine import HOST_SIGNALS
 from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.linux import signal as signals
 from vm_core.linux.abi import SigInfo
-from vm_core.linux.hostthread import HostThread, in_main_thread, kick_signal
+from vm_core.linux.hostthread import HostThread, in_main_thread, kick_signal, wait_until
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -110,9 +110,7 @@ class HostSignals:
         process = self._process
         self.wanted = True
         process.main.interrupt()
-        deadline = time.monotonic() + _PATIENCE
-        while self.wanted and not process.leaving and time.monotonic() < deadline:
-            time.sleep(0.0005)
+        wait_until(lambda: process.leaving or not self.wanted, _PATIENCE)
 
     def take_wanted(self) -> None:
         if in_main_thread():

@@ -5,19 +5,27 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from vm_core.engine import HOST_SIGNALS
 from vm_core.errors import HostError
 from vm_core.hints import Final
 
-__all__ = ["HostThread", "in_main_thread", "kick_signal", "switching"]
+__all__ = ["HostThread", "in_main_thread", "kick_signal", "switching", "wait_until"]
 
 
 def in_main_thread() -> bool:
     """Whether this is Python's main thread, the one that the host's signals come to."""
     # PERF: asking for the current thread makes an object for one that threading has not started.
     return threading.get_ident() == threading.main_thread().ident
+
+
+def wait_until(done: Callable[[], object], seconds: float) -> None:
+    """Wait for what another thread or process is about to do, at most so long. Holds no lock meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.0002)
 
 
 class _Switching:

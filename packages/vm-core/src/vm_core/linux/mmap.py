@@ -16,7 +16,7 @@ import os
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.limits import has_room
-from vm_core.memory import HUGE, PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
+from vm_core.memory import DENSE, HUGE, PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ _FD: Final = 0xFFFF_FFFF
 _O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _NORESERVE, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x4000, 0x20000, 0x40000, 0x100000
-_LARGE: Final = 4 << 20
-"""Bytes of a mapping from which on it gets large pages of the host."""
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
 _COPY: Final = 16 << 20
@@ -150,7 +148,7 @@ def brk(t: GuestThread, address: int) -> int:
 
 def _expect_use(memory: GuestMemory, start: int, end: int) -> None:
     """The guest will probably write all of this new range."""
-    if end - start < _LARGE:
+    if end - start < DENSE:
         memory.populate(start, end)
         return
     # PERF: where the guest's table is larger than what the host's translation buffer covers.
@@ -196,7 +194,7 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
             return place
         if file is None:
             memory.map(place, length, _prot(prot))
-            if prot & 2 and not flags & _STACK and (length >= _LARGE or not flags & _NORESERVE):
+            if prot & 2 and not flags & _STACK and (length >= DENSE or not flags & _NORESERVE):
                 _expect_use(memory, place, place + length)
             return place
         if memory.catches_bus:
@@ -243,7 +241,7 @@ def _choose(t: GuestThread, address: int, length: int, flags: int) -> int:
     place = memory.find_free(length, hint=hint, high=top)
     if place is None:
         return -errno.ENOMEM
-    if place != hint and length >= _LARGE and flags & _ANONYMOUS:
+    if place != hint and length >= DENSE and flags & _ANONYMOUS:
         # PERF: at a multiple of a large page's size, whose first and last pages are no small ones then.
         room = memory.find_free(length + HUGE - PAGE, high=top)
         place = place if room is None else -(-room // HUGE) * HUGE

@@ -248,13 +248,13 @@ class NativeCalls:
 
     def describe(self, number: int, file: File | None) -> None:
         """A guest descriptor now names this file, or none."""
-        if number < MAX_DESCRIPTORS:
+        if 0 <= number < MAX_DESCRIPTORS:
             word = 0 if file is None else FD_TAKEN | (_descriptor(file) if file.fd >= 0 else 0)
             self.words[DESCRIPTORS // 8 + number] = word
 
     def take(self, number: int) -> None:
         """A guest descriptor is in use, and what it names is vm_core's alone."""
-        if number < MAX_DESCRIPTORS:
+        if 0 <= number < MAX_DESCRIPTORS:
             self.words[DESCRIPTORS // 8 + number] = FD_TAKEN
 
     def free(self, lowest: int) -> int:
@@ -292,7 +292,7 @@ class NativeCalls:
     def opened_as(self, number: int) -> tuple[int, int, str | None] | None:
         """The host's descriptor, the flags with the bits OPENED_*, and the path, if it is still known, of what an engine has
         opened. None if it has not."""
-        word = self.words[DESCRIPTORS // 8 + number] if number < MAX_DESCRIPTORS else 0
+        word = self.words[DESCRIPTORS // 8 + number] if 0 <= number < MAX_DESCRIPTORS else 0
         if not word & FD_OPENED:
             return None
         at = RECENT + number % RECENTS * RECENT_BYTES

@@ -202,6 +202,7 @@ class Process:
         """Whether the host process may be stopped and may lead a session, for the guest."""
         self.parent_pipe = -1
         self.parent_stack: tuple[int, bytes] | None = None
+        """Of a vfork's child: where what it changes is its parent's too, and what was there; None: everywhere."""
         self.host_signals = HostSignals(self)
         self._next: Request | None = None
         self._mask = 0  # of the thread that executes another program
