@@ -268,7 +268,13 @@ _TAKEN: Final = 640
 _LEAST_TAKEN: Final = 240
 """Instructions that those of a shorter function may take in."""
 _SPILLED: Final = 5
-"""Registers beyond those of the host with which LLVM gets along."""
+"""Floating-point registers beyond those of the host with which LLVM gets along."""
+_WORKING: Final = 4
+"""Registers of the host that an interpreter's region has for what its operations compute."""
+_MEETING: Final = 4
+"""Ways into a block of an interpreter's region, from which on what nobody reads there is written back before."""
+_SELDOM: Final = 0.1
+"""The share of the operations of an interpreter that may read a register at their beginning though it has been written back."""
 _TRIPS: Final = 2
 """Trips between the state and a host register beyond its uses that a guest register may make."""
 _DISPATCH: Final = _CONTEXT - 1
@@ -436,6 +442,16 @@ def _kind(isa: Isa, insn: Decoded, jump: Op) -> str:
     return str(jump.attr)
 
 
+def _bare(isa: Isa, template: Template, jump: Op) -> int | None:
+    """The op whose value is a jump's target but for the lowest bits, which the jump drops; None if it drops none."""
+    target = template.ops[jump.args[0]]
+    if target.code == "and":
+        for one, other in (target.args, target.args[::-1]):
+            if template.ops[other].code == "const" and template.ops[other].attr == -isa.unit & mask(64):
+                return one
+    return None
+
+
 def _block(isa: Isa, start: int, code: dict[int, Decoded], leaders: set[int]) -> Block:
     block = Block(start)
     pc = start
@@ -598,10 +614,13 @@ class _Emit(Emitter):
         self.point = (0, 0)
         self.saved: list[tuple[Cell, str]] = []
         self.used: dict[Cell, None] = dict.fromkeys(self.pins)
+        self.now_dirty: set[Cell] = set()
+        self.settled: dict[int, set[Cell]] = {}
+        """By block of an interpreter's region, what is written back on the ways there (:meth:`_settle`)."""
         self.in_state_only: set[Cell] = set()
         """Registers that stay in the state, as the host has instructions with operands in memory: those that calls would carry back
-        and forth; and those that an interpreter of the guest's uses least, where there are many more than the host has. LLVM would move all
-        of them about, from each operation to each other."""
+        and forth; and those that an interpreter of the guest's uses least, where there are more than the host has, those that calls pin among them. LLVM would
+        move all of them about, from each operation to each other."""
         self.exits: dict[
             frozenset[Cell], list[tuple[str, str]]
         ] = {}  # dirty cells -> (predecessor, pc value)
@@ -625,6 +644,8 @@ class _Emit(Emitter):
             self.ranges.looks = {head: set() for head in self.ranges.loops}
         self.order = self.ranges.order
         self.stops = self.ranges.loops.keys()
+        jumps = [block.insns[-1][1].template for block in region.blocks.values() if block.kind == "indirect"]
+        self.drops = all(_bare(isa, template, template.jumps[-1]) is not None for template in jumps)
         self.longest = self._longest()
 
     # -- registers ----------------------------------------------------------------------------------------------
@@ -638,13 +659,38 @@ class _Emit(Emitter):
                         self.used[cell] = None
                         uses[cell] = uses.get(cell, 0) + 1
         if _DISPATCH in self.region.blocks:
-            for floats, room in ((False, HOST.general - len(self.pins)), (True, HOST.floats)):
-                alike = [c for c in uses if c not in self.pinned and (c[0] in _FLOAT_FILES) == floats]
-                if len(alike) > room + _SPILLED and all(self.width(c) == 64 for c in alike):
-                    self.in_state_only.update(sorted(alike, key=uses.__getitem__)[:-room])
+            general = [c for c in uses if c[0] not in _FLOAT_FILES and self.width(c) == 64]
+            if len(general) > HOST.general:
+                self.settled = self._settle()
+                brought = [c for c in general if c not in self.settled[_DISPATCH]]
+                self.in_state_only.update(sorted(brought, key=uses.__getitem__)[: -(HOST.general - _WORKING)])
+            floats = [c for c in uses if c[0] in _FLOAT_FILES and self.width(c) == 64]
+            if len(floats) > HOST.floats + _SPILLED:
+                self.in_state_only.update(sorted(floats, key=uses.__getitem__)[: -HOST.floats])
         self.dirty = self._dirty()
-        self.live = self._live()
+        self.live = self._live(self.dirty)
         self._leave_in_state()
+
+    def _settle(self) -> dict[int, set[Cell]]:
+        """Where many ways meet in the region of an interpreter: the cells that (nearly) nobody reads from there on before they are written,
+        or before the next operation. They are written back on those ways, so that LLVM need not bring them together there."""
+        cells = {cell for cell in self.used if cell not in self.pinned}
+        self.settled = {_DISPATCH: cells}
+        read = self._live({pc: set() for pc in self.region.blocks})
+        weights = {pc: self.region.weights.get(pc, 1) for pc in self.region.places}
+        some = sum(weights.values()) * _SELDOM
+        seldom = {
+            cell
+            for cell in cells
+            if sum(weight for pc, weight in weights.items() if cell in read[pc]) <= some
+        }
+        ways: dict[int, int] = {}
+        for block in self.region.blocks.values():
+            for pc in self._successors(block):
+                ways[pc] = ways.get(pc, 0) + 1
+        out = {pc: seldom - read[pc] for pc, number in ways.items() if number >= _MEETING}
+        out[_DISPATCH] = seldom
+        return out
 
     def _leave_in_state(self) -> None:
         """Leave in the state what would be carried between it and a register more often than it is used."""
@@ -733,17 +779,18 @@ class _Emit(Emitter):
             for pc in self._successors(block):
                 if block.kind == "call" and pc == block.follow:
                     continue
-                if not now <= out[pc]:
-                    out[pc] |= now
+                there = now - self.settled.get(pc, set())
+                if not there <= out[pc]:
+                    out[pc] |= there
                     work.append(pc)
         return out
 
-    def _live(self) -> dict[int, set[Cell]]:
+    def _live(self, dirty: Mapping[int, set[Cell]]) -> dict[int, set[Cell]]:
         """For each block, the unpinned cells whose values are needed when it begins: read, or written back on the way out."""
         uses: dict[int, set[Cell]] = {}
         sets: dict[int, set[Cell]] = {}
         for pc, block in self.region.blocks.items():
-            need, put = set(self.dirty[pc]), set()
+            need, put = set(dirty[pc]), set()
             for _, insn in block.insns:
                 reads = {self._cell(insn, file, index) for file, index in insn.template.reads}
                 need |= {cell for cell in reads if cell is not None and cell not in put}
@@ -760,6 +807,8 @@ class _Emit(Emitter):
                 for to in self._successors(block):
                     through = block.kind == "call" and to == block.follow
                     out |= live[to] & self.preserved if through else live[to]
+                if block.kind == "dispatch":
+                    out -= self.settled.get(pc, set())
                 now = uses[pc] | (out - sets[pc])
                 if now != live[pc]:
                     live[pc], changed = now, True
@@ -977,12 +1026,31 @@ class _Emit(Emitter):
         if target not in self.region.blocks:
             return self.leave_to(str(address(target)))
         body = self.ranges.loops.get(target)
+        label = f"B{target:x}"
         if body is not None and self.block.start not in body:
             cells = [c for c in sorted(self.ranges.looks[target]) if not is_near(self.known.get(c, ANY))]
             if cells:
                 pc = self.target if target == _DISPATCH else str(address(target))
-                return self.looking(cells, f"B{target:x}", pc)
-        return f"B{target:x}"
+                label = self.looking(cells, label, pc)
+        return self.settling(target, label)
+
+    def settling(self, target: int, label: str) -> str:
+        """A label that goes on to another with what is settled at a block written back; or read again, behind the dispatch block."""
+        back = self.now_dirty & self.settled.get(target, set())
+        again: set[Cell] = set()
+        if self.block.kind == "dispatch":
+            again = self.settled.get(_DISPATCH, set()) & self.live[target]
+        if not back and not again:
+            return label
+        n = self.label()
+        lines, self.lines = self.lines, []
+        self.place(n)
+        self.flush(back)
+        self.reload(sorted(again))
+        self.emit(f"br label %{label}")
+        self.cold += self.lines
+        self.lines = lines
+        return n
 
     def looking(self, cells: list[Cell], label: str, pc: str) -> str:
         """A label that goes on to another if registers are in the arena, else leaves for ``pc``."""
@@ -1035,7 +1103,7 @@ class _Emit(Emitter):
                 out = self.label()
                 self.emit(f"br i1 {guard}, label %{out}, label %{self.where(block.follow)}")
                 self.place(out)
-                self.indirect(target)
+                self.indirect(target, op)
                 return
             weights = ", !prof !12" if self._turns_with_calls(block) else ""
             yes, no = self.where(block.target), self.where(block.follow)
@@ -1045,7 +1113,7 @@ class _Emit(Emitter):
             if block.target in self.region.blocks:
                 self.emit(f"br label %{self.where(block.target)}")
             else:
-                self.indirect(target)
+                self.indirect(target, op)
         elif block.kind == "call":
             self.call(target)
         elif block.kind == "ret":
@@ -1053,7 +1121,7 @@ class _Emit(Emitter):
                 self.switch(target, block.returns)
             self.exit_to(target)
         else:
-            self.indirect(target)
+            self.indirect(target, op)
 
     def _turns_with_calls(self, block: Block) -> bool:
         """Whether a branch goes back in a loop that calls. LLVM takes the code in a loop for 30 times as frequent as what is around it;
@@ -1091,8 +1159,8 @@ class _Emit(Emitter):
         slot = self.v(f"mul i64 {self.v(f'and i64 {target}, {PAGE - 1}')}, {16 // self.isa.unit}")
         return self.v(f"load ptr, ptr {self.v(f'getelementptr i8, ptr {page}, i64 {slot}')}, {RECORD}")
 
-    def switch(self, target: str, places: Sequence[int]) -> None:
-        """Go to one of some blocks if the target is one; else go on behind."""
+    def switch(self, target: str, places: Sequence[int]) -> tuple[str, int]:
+        """Go to one of some blocks if the target is one; else go on behind. Gives what it looked at, and what was subtracted from the target for it."""
         other = self.label()
         # The unit is taken off, so that the table is dense.
         shift = self.isa.unit.bit_length() - 1
@@ -1109,12 +1177,14 @@ class _Emit(Emitter):
         number_of = len(METADATA.splitlines()) + len(self.metadata) - 1
         self.emit(f"switch i64 {number}, label %{other} [ {cases} ], !prof !{number_of}")
         self.place(other)
+        return number, base
 
-    def indirect(self, target: str) -> None:
+    def indirect(self, target: str, op: Op | None = None) -> None:
         """Go to the region at an address known only now."""
         if self.block.kind == "indirect" and self.region.places:
             self.target = target
-            self.emit(f"store i64 {target}, ptr %target")
+            bare = _bare(self.isa, self.template, op) if self.drops and op is not None else None
+            self.emit(f"store i64 {target if bare is None else self.values[bare]}, ptr %target")
             self.emit(f"br label %{self.where(_DISPATCH)}")
             return
         self.flush(self.now_dirty)
@@ -1133,7 +1203,7 @@ class _Emit(Emitter):
             self.emit(f"br i1 {right}, label %{self.where(self.block.guess)}, label %{other}, {LIKELY}")
             self.place(other)
         self.flush(self.now_dirty)
-        self.leaving = self.clean
+        self.leaving, self.now_dirty = self.clean, set()
         if self.block.target in self.region.roots:
             function = "@region"
         else:
@@ -1180,10 +1250,18 @@ class _Emit(Emitter):
         if _DISPATCH in self.stops:
             go = self.label()
             short = self.v(f"icmp slt i64 {self.v('load i64, ptr %left')}, {self.longest[_DISPATCH]}")
-            self.emit(f"br i1 {short}, label %{self.leave_to(target)}, label %{go}, !prof !10")
+            self.emit(f"br i1 {short}, label %{self.leave_to(self.even(target))}, label %{go}, !prof !10")
             self.place(go)
-        self.switch(target, self.region.places)
-        self.indirect(target)
+        number, base = self.switch(target, self.region.places)
+        # Made from the switch's operand, opaquely: else the target would take a register on all ways.
+        number = self.v(f'call i64 asm "", "=r,0"(i64 {number})')
+        if shift := self.isa.unit.bit_length() - 1:
+            number = self.v(f"call i64 @llvm.fshr.i64(i64 {number}, i64 {number}, i64 {64 - shift})")
+        self.indirect(self.even(self.v(f"add i64 {number}, {base}")))
+
+    def even(self, target: str) -> str:
+        """A target as jumps go there: the dispatch block has it as it was before they dropped its lowest bits, if all do."""
+        return self.v(f"and i64 {target}, {-self.isa.unit}") if self.drops else target
 
     def emit_block(self, block: Block) -> None:
         if block.kind == "dispatch":
