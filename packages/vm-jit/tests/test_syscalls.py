@@ -692,6 +692,8 @@ def test_a_pipe_is_waited_for_natively_and_the_wait_can_end() -> None:
                     while number and process.main.words[_NATIVE] == before:
                         assert time.monotonic() < deadline
                         time.sleep(0.001)
+                # It looks for what comes soon; as nothing did, the next ones sleep at once, and now and then one looks again.
+                assert (1 << 64) - 32 <= process.main.words[HEADER["pipe_credit"] // 8]
                 if way == "stop":
                     process.stop()
                 elif way == "signal":

@@ -29,7 +29,7 @@ HEADER: Final[dict[str, int]] = {
     "reserved_value": 88,  # what it loaded
     "host_fp": 96,  # the host's FP control word while guest code runs
     "jit_retired": 104,  # instructions retired in compiled regions
-    "spins": 112,  # how often native code looks at a futex's word again before it sleeps
+    "futex_credit": 112,  # whether native code gives way to others before it sleeps, see vm_jit.descriptors
     "scratch": 120,
     # What engines that answer system calls themselves need: see vm_core.linux.native.
     "calls": 128,  # host address of the process's table of such calls, or 0
@@ -47,6 +47,7 @@ HEADER: Final[dict[str, int]] = {
     "fault_access": 240,
     "fault_handler": 248,  # native code that a refused access goes to
     "wake_fd": 256,  # a host descriptor that is ready when the thread is to end its wait, plus 1; 0 if there is none yet
+    "pipe_credit": 272,  # the same for pipes
     "stack_low": 264,  # lowest address of the host thread's stack, or 0 where that is not known
 }
 """Byte offsets of the header words (8 bytes each)."""

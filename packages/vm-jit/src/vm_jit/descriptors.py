@@ -41,6 +41,10 @@ _ONE_PIECE: Final = 2048
 """Bytes that a local socket takes at once or not at all, however small its buffer."""
 _POLLED: Final = 16
 """Descriptors that poll looks at natively."""
+_GIVING: Final = 40_000
+"""Nanoseconds for which a waiter gives way to others before it sleeps."""
+_CREDIT, _RESTING = 2, 32
+"""Waits in vain after a good one until a thread only sleeps, and how often it does so then."""
 _AT_NOFOLLOW, _AT_NO_AUTOMOUNT, _AT_EMPTY = 0x100, 0x800, 0x1000
 _EVENTS: Final = 8
 _EVENT_BYTES: Final = 12 if HOST.x86 else 16
@@ -263,6 +267,18 @@ class DescriptorCalls(Emitter):
         self.require(self.v(f"and i1 {self.v(f'and i1 {waits}, {allowed}')}, {known}"), "letgo")
         self.emit(f"br label %{may}")
         self.place(may)
+        sleep, early, tried = self.label(), self.label(), ""
+
+        def there() -> str:
+            nonlocal tried
+            tried = again()
+            return self.compare("ne", tried, -EAGAIN)
+
+        self.give_way("pipe_credit", there, sleep)
+        self.emit(f"br label %{early}")
+        self.place(early)
+        self.emit(f"br label %{done}")
+        self.place(sleep)
         # struct pollfd[2]: POLLIN of both.
         for at, number in ((0, self.host_number(word)), (8, self.v(f"sub i64 {wake}, 1"))):
             self.emit(f"store i32 {self.v(f'trunc i64 {number} to i32')}, ptr {self.at('%space', at)}")
@@ -280,7 +296,46 @@ class DescriptorCalls(Emitter):
         self.place(ready)
         self.emit(f"br label %{done}")
         self.place(done)
-        return self.v(f"phi i64 [ {result}, %{before} ], [ {second}, %{ready} ]")
+        return self.v(f"phi i64 [ {result}, %{before} ], [ {tried}, %{early} ], [ {second}, %{ready} ]")
+
+    def give_way(self, credit: str, attempt: Callable[[], str], vain: str) -> None:
+        """Before a thread sleeps: let others run and try again, for a while, and go on here when that has come true; else at ``vain``.
+
+        To wake one who sleeps on another processor takes 25 us and more, and the one that is waited for may need this processor. The
+        header's word ``credit`` is how often it may still be in vain until a thread sleeps at once, and below 0, how often it does that.
+        """
+        slot = self.header(credit)
+        left = self.v(f"load i64, ptr {slot}")
+        rest, begin, way, check, lost, good = (self.label() for _ in range(6))
+        self.emit(f"br i1 {self.compare('slt', left, 0)}, label %{rest}, label %{begin}")
+        self.place(rest)
+        self.emit(f"store i64 {self.v(f'add i64 {left}, 1')}, ptr {slot}")
+        self.emit(f"br label %{vain}")
+        self.place(begin)
+        begun = self.nanoseconds()
+        self.emit(f"br label %{way}")
+        self.place(way)
+        self.host("sched_yield")
+        come = attempt()
+        long = self.compare("ugt", self.v(f"sub i64 {self.nanoseconds()}, {begun}"), _GIVING)
+        self.emit(f"br i1 {come}, label %{good}, label %{check}")
+        self.place(check)
+        self.emit(f"br i1 {long}, label %{lost}, label %{way}")
+        self.place(lost)
+        fewer = self.v(f"sub i64 {left}, 1")
+        none = self.compare("eq", left, 0)
+        self.emit(f"store i64 {self.v(f'select i1 {none}, i64 {-_RESTING}, i64 {fewer}')}, ptr {slot}")
+        self.emit(f"br label %{vain}")
+        self.place(good)
+        # Where others had the processor for long, one who sleeps gets it sooner.
+        self.emit(f"store i64 {self.v(f'select i1 {long}, i64 {-_RESTING}, i64 {_CREDIT}')}, ptr {slot}")
+
+    def nanoseconds(self) -> str:
+        """What the host's monotonic clock says."""
+        clock = self.at("%space", 8 * _POLLED + 16)
+        self.v(f"call i32 @clock_gettime(i32 1, ptr {clock})")
+        seconds, part = self.v(f"load i64, ptr {clock}"), self.v(f"load i64, ptr {self.at(clock, 8)}")
+        return self.v(f"add i64 {self.v(f'mul i64 {seconds}, {BILLION}')}, {part}")
 
     def op_read(self) -> None:
         self.transfer("read", writes=False, positioned=False)

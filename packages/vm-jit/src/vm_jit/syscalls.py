@@ -31,7 +31,7 @@ declare i32 @poll(ptr, i64, i32)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
-_FEWEST_SPINS, _MOST_SPINS = 4, 64
+_PAUSES: Final = 32
 """A pause is 10 to 50 ns."""
 _PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
 _SIZE_U32, _FUTEX_PRIVATE = 2, 128
@@ -178,38 +178,34 @@ class _Calls(DescriptorCalls):
         self.emit(f"br i1 {quiet}, label %{again}, label %no")
 
     def spin(self, place: str, value: str, sleep: str, again: str) -> None:
-        """Look at the word for a moment before sleeping, which costs 5 us: longer where that has paid, else less.
+        """Look at the word for a while before sleeping: first with pauses, then giving way to others.
 
         A word that changes meanwhile is as one that changed before the call.
         """
-        spins = self.header("spins")
-        budget = self.v(f"load i64, ptr {spins}")
-        loop, pause, changed, same, start = (self.label() for _ in range(5))
+        loop, pause, start, enough = (self.label() for _ in range(4))
         self.emit(f"br label %{start}")
         self.place(start)
         self.emit(f"br label %{loop}")
         self.place(loop)
         i, left = f"%{loop}i", f"%{loop}n"
-        self.emit(f"{i} = phi i64 [ {budget}, %{start} ], [ {left}, %{pause} ]")
+        self.emit(f"{i} = phi i64 [ {_PAUSES}, %{start} ], [ {left}, %{pause} ]")
         now = self.v(f"load atomic i32, ptr {place} seq_cst, align 4")
         more = self.label()
-        self.emit(f"br i1 {self.compare('eq', now, value, 'i32')}, label %{more}, label %{changed}")
+        self.emit(f"br i1 {self.compare('eq', now, value, 'i32')}, label %{more}, label %{again}")
         self.place(more)
-        self.emit(f"br i1 {self.compare('eq', i, 0)}, label %{same}, label %{pause}")
+        self.emit(f"br i1 {self.compare('eq', i, 0)}, label %{enough}, label %{pause}")
         self.place(pause)
         self.emit(_PAUSE)
         self.emit(f"{left} = sub i64 {i}, 1")
         self.emit(f"br label %{loop}")
-        self.place(changed)
-        twice = self.v(f"shl i64 {budget}, 1")
-        few = self.compare("ult", twice, _MOST_SPINS)
-        self.emit(f"store i64 {self.v(f'select i1 {few}, i64 {twice}, i64 {_MOST_SPINS}')}, ptr {spins}")
+        self.place(enough)
+
+        def changed() -> str:
+            now = self.v(f"load atomic i32, ptr {place} seq_cst, align 4")
+            return self.compare("ne", now, value, "i32")
+
+        self.give_way("futex_credit", changed, sleep)
         self.emit(f"br label %{again}")
-        self.place(same)
-        half = self.v(f"lshr i64 {budget}, 1")
-        enough = self.compare("ugt", half, _FEWEST_SPINS)
-        self.emit(f"store i64 {self.v(f'select i1 {enough}, i64 {half}, i64 {_FEWEST_SPINS}')}, ptr {spins}")
-        self.emit(f"br label %{sleep}")
 
     # -- signals ------------------------------------------------------------------------------------------------
 
