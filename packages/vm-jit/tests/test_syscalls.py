@@ -11,9 +11,10 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -29,7 +30,7 @@ NUMBERS = {
     "pwrite64": 68, "futex": 98, "nanosleep": 101, "clock_gettime": 113, "clock_nanosleep": 115, "sched_yield": 124,
     "tkill": 130, "tgkill": 131, "kill": 129, "rt_sigprocmask": 135, "gettimeofday": 169, "getpid": 172, "getppid": 173,
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
-    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
+    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "sendto": 206, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
     "recvmsg": 212,
 }  # fmt: skip
 PATH_NUMBERS = {
@@ -261,6 +262,11 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
                     place,
                     0,
                 )
+            case "sendto":
+                args = (
+                    rng.choice((30, 31, 31, 12, 0, 99)), address(), length(), rng.choice((0, 0x40, 0x4000, 0x4040, 1)),
+                    rng.choice((0, 0, 0, address())), 0,
+                )  # fmt: skip
             case "epoll_pwait":
                 args = (rng.choice((13, 13, 13, 0, 99)), address(), rng.choice((1, 2, 9, 0, -1)), 0, 0, 8)
             case "ppoll":
@@ -654,13 +660,29 @@ def test_memory_mapped_natively_counts(tmp_path: Path) -> None:
             before = list(process.memory.regions())
 
 
-WAITING = """
-    _start: li s0, 0
-    again:  li a0, 5
+WAITS = {
+    "read": "addi a1, sp, -64\nli a2, 8\nli a7, 63\necall",
+    "recvfrom": "addi a1, sp, -64\nli a2, 8\nli a3, 0\nli a4, 0\nli a5, 0\nli a7, 207\necall",
+    "epoll": """
+            li a0, 6
+            addi a1, sp, -64
+            li a2, 4
+            li a3, -1
+            li a4, 0
+            li a5, 8
+            li a7, 22
+            ecall
+            bge zero, a0, over
+            li a0, 5
             addi a1, sp, -64
             li a2, 8
             li a7, 63
-            ecall
+            ecall""",
+}
+WAITING = """
+    _start: li s0, 0
+    again:  li a0, 5
+            {wait}
             bge zero, a0, over
             addi s0, s0, 1
             j again
@@ -670,43 +692,87 @@ WAITING = """
 """
 
 
-def test_a_pipe_is_waited_for_natively_and_the_wait_can_end() -> None:
+@contextmanager
+def reading(process: Process, kind: str, call: str) -> Iterator[tuple[int, BinaryIO]]:
+    """The guest's descriptor 5 is the end of a pipe or socket where it reads, 6 an epoll set that watches it; both ends of the host."""
+    from vm_core.linux.files import STREAM, File
+    from vm_core.linux.net import Endpoint
+    from vm_core.linux.poll import _Watched
+
+    if kind == "pipe":
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        file = File(reader, 0)
+    else:
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        reader, writer = one.detach(), other.detach()
+        file = File(reader, 2)
+        file.socket = Endpoint(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+    process.files.table[5] = file
+    if call == "epoll":
+        with select.epoll() as poller:
+            poller.register(reader, select.EPOLLIN)
+            watched = File(os.dup(poller.fileno()), 2, path="anon_inode:[eventpoll]", kind=STREAM)
+        watched.socket = _Watched()
+        process.files.table[6] = watched
+    with open(writer, "wb", buffering=0) as end:
+        try:
+            yield reader, end
+        finally:
+            process.stop()
+
+
+@pytest.mark.parametrize("way", ["stop", "signal", "close"])
+@pytest.mark.parametrize(
+    ("kind", "call"), [("pipe", "read"), ("socket", "read"), ("socket", "recvfrom"), ("socket", "epoll")]
+)
+def test_a_wait_is_native_and_can_end(kind: str, call: str, way: str) -> None:
     """By what is written, by a signal, by the end of the writers and by the end of the process."""
     from vm_core.linux.abi import SigInfo
-    from vm_core.linux.files import File
 
-    for way in ("stop", "signal", "close"):
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        with make(program(WAITING), "jit") as process:
-            process.files.table[5] = File(reader, 0)
-            process.start()
-            try:
-                for number in range(4):
-                    time.sleep(0.05)
-                    before = process.main.words[_NATIVE]
-                    os.write(writer, b"12345678")
-                    deadline = time.monotonic() + 10
-                    while select.select([reader], [], [], 0)[0] and time.monotonic() < deadline:
-                        time.sleep(0.001)
-                    # The first wait makes what later ones are ended by.
-                    while number and process.main.words[_NATIVE] == before:
-                        assert time.monotonic() < deadline
-                        time.sleep(0.001)
-                # It looks for what comes soon; as nothing did, the next ones sleep at once, and now and then one looks again.
-                assert (1 << 64) - 32 <= process.main.words[HEADER["pipe_credit"] // 8]
-                if way == "stop":
-                    process.stop()
-                elif way == "signal":
-                    process.send(SigInfo(15, 0))
-                else:
-                    os.close(writer)
-                    writer = -1
-                assert process.wait(10)
-                assert process.reason == {"stop": "stopped", "signal": "signal", "close": "exit"}[way]
-            finally:
-                process.stop()
-                if writer >= 0:
-                    os.close(writer)
+    image = program(WAITING.format(wait=WAITS[call]))
+    with make(image, "jit") as process, reading(process, kind, call) as (reader, writer):
+        process.start()
+        for number in range(4):
+            time.sleep(0.05)
+            before = process.main.words[_NATIVE]
+            writer.write(b"12345678")
+            deadline = time.monotonic() + 10
+            while select.select([reader], [], [], 0)[0] and time.monotonic() < deadline:
+                time.sleep(0.001)
+            # The first wait makes what later ones are ended by.
+            while number and process.main.words[_NATIVE] == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        # It looks for what comes soon; as nothing did, the next ones sleep at once, and now and then one looks again.
+        assert (1 << 64) - 32 <= process.main.words[HEADER["wait_credit"] // 8]
+        if way == "stop":
+            process.stop()
+        elif way == "signal":
+            process.send(SigInfo(15, 0))
+        else:
+            writer.close()
+        assert process.wait(10)
+        assert process.reason == {"stop": "stopped", "signal": "signal", "close": "exit"}[way]
+
+
+@pytest.mark.parametrize("call", ["read", "recvfrom"])
+def test_a_native_wait_obeys_a_sockets_time_limit(call: str) -> None:
+    """Whoever has set it: vm is not told."""
+    image = program(WAITING.format(wait=WAITS[call]).replace("mv a0, s0", "sub a0, zero, a0"))
+    with make(image, "jit") as process, reading(process, "socket", call) as (reader, writer):
+        process.start()
+        for _ in range(3):
+            writer.write(b"12345678")
+            deadline = time.monotonic() + 10
+            while select.select([reader], [], [], 0)[0]:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        time.sleep(0.05)  # it waits natively, without a limit
+        with socket.socket(fileno=os.dup(reader)) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("<qq", 0, 100_000))
+        writer.write(b"12345678")
+        assert process.wait(10)
+        assert (process.exit_code, process.reason) == (11, "exit")
 
 
 def test_a_trace_or_a_hook_sees_every_call() -> None:
@@ -1050,10 +1116,7 @@ def test_the_end_of_the_process_ends_a_native_wait(engine: str, main_waits: bool
         + f"beq a0, zero, child\n{main}child: {child}"
         + DATA.replace("handler", "_start")
     )
-    begin = time.monotonic()
-    result = run(["x"], program=program(text), engine=engine)
-    assert result.returncode == 7
-    assert time.monotonic() - begin < 5
+    assert run(["x"], program=program(text), engine=engine).returncode == 7
 
 
 @needs_two

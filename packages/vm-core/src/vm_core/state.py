@@ -47,7 +47,7 @@ HEADER: Final[dict[str, int]] = {
     "fault_access": 240,
     "fault_handler": 248,  # native code that a refused access goes to
     "wake_fd": 256,  # a host descriptor that is ready when the thread is to end its wait, plus 1; 0 if there is none yet
-    "pipe_credit": 272,  # the same for pipes
+    "wait_credit": 272,  # the same for descriptors
     "stack_low": 264,  # lowest address of the host thread's stack, or 0 where that is not known
 }
 """Byte offsets of the header words (8 bytes each)."""

@@ -19,13 +19,13 @@ _HOST_NUMBERS: Final = (
     {
         "read": 0, "write": 1, "lseek": 8, "pread64": 17, "pwrite64": 18, "readv": 19, "writev": 20, "sched_yield": 24,
         "futex": 202, "getrandom": 318, "futex_waitv": 449, "fstat": 5, "recvfrom": 45, "getdents64": 217, "epoll_pwait": 281, "ppoll": 271,
-        "sendmsg": 46, "recvmsg": 47,
+        "sendmsg": 46, "recvmsg": 47, "sendto": 44, "getsockopt": 55,
     }
     if HOST.x86
     else {
         "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "futex": 98,
         "sched_yield": 124, "getrandom": 278, "futex_waitv": 449, "epoll_pwait": 22, "getdents64": 61, "fstat": 80,
-        "recvfrom": 207, "ppoll": 73, "sendmsg": 211, "recvmsg": 212,
+        "recvfrom": 207, "ppoll": 73, "sendmsg": 211, "recvmsg": 212, "sendto": 206, "getsockopt": 209,
     }
 )  # fmt: skip
 READ: Final = Access.READ.value
@@ -45,6 +45,9 @@ _GIVING: Final = 40_000
 """Nanoseconds for which a waiter gives way to others before it sleeps."""
 _CREDIT, _RESTING = 2, 32
 """Waits in vain after a good one until a thread only sleeps, and how often it does so then."""
+_WAIT_AT: Final = 160
+"""In %space, behind vectors and messages: struct pollfd[2], and what a socket says of its time limit, SO_RCVTIMEO."""
+_RCVTIMEO: Final = 20
 _AT_NOFOLLOW, _AT_NO_AUTOMOUNT, _AT_EMPTY = 0x100, 0x800, 0x1000
 _EVENTS: Final = 8
 _EVENT_BYTES: Final = 12 if HOST.x86 else 16
@@ -205,10 +208,13 @@ class DescriptorCalls(Emitter):
         even = self.v(f"add i64 {self.v(f'load i64, ptr {slot}')}, 1")
         self.emit(f"store atomic i64 {even}, ptr {slot} release, align 8")
 
-    def transferred(self, result: str) -> None:
+    def transferred(self, result: str, word: str = "0") -> None:
         """The end of a call on a descriptor. Waiting, SIGPIPE and signals of the host are Python's: it calls again."""
-        for number in (_EINTR, EAGAIN, _EFBIG, _EPIPE):
+        for number in (_EINTR, _EFBIG, _EPIPE):
             self.require(self.compare("ne", result, -number), "letgo")
+        waits = self.compare("eq", self.v(f"and i64 {word}, {native.FD_AGAIN}"), 0)
+        none = self.compare("eq", result, -EAGAIN)
+        self.require(self.v(f"xor i1 {self.v(f'and i1 {waits}, {none}')}, true"), "letgo")
         self.end_call()
         self.finish(result)
 
@@ -251,20 +257,21 @@ class DescriptorCalls(Emitter):
             result = self.waited(
                 word, result, lambda: self.host(name, self.host_number(word), f"ptr {place}", count)
             )
-        self.transferred(result)
+        self.transferred(result, word)
 
     def waited(self, word: str, result: str, again: Callable[[], str]) -> str:
-        """If a pipe has nothing yet, wait for it, and read again."""
-        before, empty, may, ready, done = (self.label() for _ in range(5))
+        """If a file has nothing yet and the guest waits for it, wait, and read again."""
+        before, empty, ask, may, ready, done = (self.label() for _ in range(6))
         self.emit(f"br label %{before}")
         self.place(before)
         self.emit(f"br i1 {self.compare('eq', result, -EAGAIN)}, label %{empty}, label %{done}")
         self.place(empty)
+        final = self.compare("ne", self.v(f"and i64 {word}, {native.FD_AGAIN}"), 0)
+        self.emit(f"br i1 {final}, label %{done}, label %{ask}")
+        self.place(ask)
         waits = self.compare("ne", self.v(f"and i64 {word}, {native.FD_WAITS}"), 0)
-        allowed = self.compare("ne", self.v(f"load i64, ptr {self.at('%calls', native.WAITS)}"), 0)
-        wake = self.load_header("wake_fd")
-        known = self.compare("ne", wake, 0)
-        self.require(self.v(f"and i1 {self.v(f'and i1 {waits}, {allowed}')}, {known}"), "letgo")
+        self.require(waits, "letgo")
+        wake = self.may_wait()
         self.emit(f"br label %{may}")
         self.place(may)
         sleep, early, tried = self.label(), self.label(), ""
@@ -274,29 +281,56 @@ class DescriptorCalls(Emitter):
             tried = again()
             return self.compare("ne", tried, -EAGAIN)
 
-        self.give_way("pipe_credit", there, sleep)
+        self.give_way("wait_credit", there, sleep)
         self.emit(f"br label %{early}")
         self.place(early)
         self.emit(f"br label %{done}")
         self.place(sleep)
-        # struct pollfd[2]: POLLIN of both.
-        for at, number in ((0, self.host_number(word)), (8, self.v(f"sub i64 {wake}, 1"))):
-            self.emit(f"store i32 {self.v(f'trunc i64 {number} to i32')}, ptr {self.at('%space', at)}")
-            self.emit(f"store i32 1, ptr {self.at('%space', at + 4)}")
+        # A socket may have a time limit for that, which anybody may have set who has it.
+        limited, free = self.label(), self.label()
+        socket = self.compare("ne", self.v(f"and i64 {word}, {native.FD_SOCKET}"), 0)
+        self.emit(f"br i1 {socket}, label %{limited}, label %{free}")
+        self.place(limited)
+        limit, size = self.at("%space", _WAIT_AT + 16), self.at("%space", _WAIT_AT + 32)
+        self.emit(f"store i64 0, ptr {limit}")
+        self.emit(f"store i64 0, ptr {self.at(limit, 8)}")
+        self.emit(f"store i64 16, ptr {size}")
+        self.host("getsockopt", self.host_number(word), "1", str(_RCVTIMEO), f"ptr {limit}", f"ptr {size}")
+        both = self.v(f"or i64 {self.once(limit)}, {self.once(self.at(limit, 8))}")
+        self.require(self.compare("eq", both, 0), "letgo")
+        self.emit(f"br label %{free}")
+        self.place(free)
         longest = self.load_header("wait_nanoseconds")
         bounded = self.v(f"trunc i64 {self.v(f'udiv i64 {longest}, 1000000')} to i32")
         timeout = self.v(f"select i1 {self.compare('eq', longest, 0)}, i32 -1, i32 {bounded}")
-        self.v(f"call i32 @poll(ptr %space, i64 2, i32 {timeout})")
-        woken = self.v(f"load i16, ptr {self.at('%space', 14)}")
-        self.require(self.compare("eq", woken, 0, "i16"), "letgo")
-        seen = self.v(f"load i16, ptr {self.at('%space', 6)}")
+        seen = self.slept(self.host_number(word), wake, timeout)
         self.require(self.compare("ne", seen, 0, "i16"), "letgo")
         second = again()
         self.emit(f"br label %{ready}")
         self.place(ready)
         self.emit(f"br label %{done}")
         self.place(done)
-        return self.v(f"phi i64 [ {result}, %{before} ], [ {tried}, %{early} ], [ {second}, %{ready} ]")
+        return self.v(
+            f"phi i64 [ {result}, %{before} ], [ {result}, %{empty} ], [ {tried}, %{early} ], [ {second}, %{ready} ]"
+        )
+
+    def may_wait(self) -> str:
+        """Go on only if native code may wait here; header ``wake_fd``."""
+        allowed = self.compare("ne", self.v(f"load i64, ptr {self.at('%calls', native.WAITS)}"), 0)
+        wake = self.load_header("wake_fd")
+        self.require(self.v(f"and i1 {allowed}, {self.compare('ne', wake, 0)}"), "letgo")
+        return wake
+
+    def slept(self, number: str, wake: str, timeout: str) -> str:
+        """Wait until a descriptor has something to read, so many milliseconds at most; what poll says of it. What ends the wait is Python's."""
+        place = self.at("%space", _WAIT_AT)
+        for at, one in ((0, number), (8, self.v(f"sub i64 {wake}, 1"))):
+            self.emit(f"store i32 {self.v(f'trunc i64 {one} to i32')}, ptr {self.at(place, at)}")
+            self.emit(f"store i32 1, ptr {self.at(place, at + 4)}")
+        self.v(f"call i32 @poll(ptr {place}, i64 2, i32 {timeout})")
+        woken = self.v(f"load i16, ptr {self.at(place, 14)}")
+        self.require(self.compare("eq", woken, 0, "i16"), "letgo")
+        return self.v(f"load i16, ptr {self.at(place, 6)}")
 
     def give_way(self, credit: str, attempt: Callable[[], str], vain: str) -> None:
         """Before a thread sleeps: let others run and try again, for a while, and go on here when that has come true; else at ``vain``.
@@ -385,7 +419,11 @@ class DescriptorCalls(Emitter):
             self.limit(word, sum_)
         self.ready(word, 4 if writes else 1)
         self.spend(sum_)
-        self.transferred(self.host(name, self.host_number(word), f"ptr {self.at('%space', 16)}", count))
+
+        def move() -> str:
+            return self.host(name, self.host_number(word), f"ptr {self.at('%space', 16)}", count)
+
+        self.transferred(move() if writes else self.waited(word, move(), move), word)
 
     def once(self, pointer: str) -> str:
         return self.v(f"load volatile i64, ptr {pointer}, align 1")
@@ -526,11 +564,35 @@ class DescriptorCalls(Emitter):
         word = self.open_descriptor(native.FD_SOCKET | native.FD_READ)
         self.require(self.compare("eq", self.v(f"and i64 {word}, {native.FD_POLL}"), 0), "letgo")
         self.spend(count)
+        word, number = self.impatient(word, flags), self.host_number(word)
+
+        def receive() -> str:
+            return self.host("recvfrom", number, f"ptr {place}", count, str(_DONTWAIT), "0", "0")
+
+        self.transferred(self.waited(word, receive(), receive), word)
+
+    def impatient(self, word: str, flags: str) -> str:
+        """The word of a socket for a call with flags: with MSG_DONTWAIT, EAGAIN is the result."""
+        once = self.compare("ne", self.v(f"and i32 {flags}, {_DONTWAIT}"), 0, "i32")
+        return self.v(f"or i64 {word}, {self.v(f'select i1 {once}, i64 {native.FD_AGAIN}, i64 0')}")
+
+    def op_sendto(self) -> None:
+        """Without an address."""
+        count, flags = self.argument(2), self.int_argument(3)
+        self.require(self.compare("ule", count, _MOST))
+        self.require(self.compare("eq", self.v(f"and i32 {flags}, {~(_DONTWAIT | _NOSIGNAL)}"), 0, "i32"))
+        self.require(self.compare("eq", self.argument(4), 0))
+        place = self.require_range(self.argument(1), count, READ)
+        word = self.open_descriptor(native.FD_SOCKET | native.FD_WRITE)
+        word = self.impatient(word, flags)
+        self.limit(word, count)
+        self.spend(count)
         number = self.host_number(word)
-        self.transferred(self.host("recvfrom", number, f"ptr {place}", count, str(_DONTWAIT), "0", "0"))
+        both = str(_DONTWAIT | _NOSIGNAL)
+        self.transferred(self.host("sendto", number, f"ptr {place}", count, both, "0", "0"), word)
 
     def op_epoll_pwait(self) -> None:
-        """What is ready already, a few events at a time; and nothing, if nothing is to be waited for."""
+        """A few events at a time. What is not ready is waited for."""
         self.require(self.compare("eq", self.argument(4), 0))
         wanted = self.int_argument(2)
         self.require(self.compare("sgt", wanted, 0, "i32"))
@@ -539,15 +601,60 @@ class DescriptorCalls(Emitter):
         place = self.require_range(self.argument(1), self.v(f"shl i64 {most}, 4"), WRITE)
         timeout = self.int_argument(3)
         word = self.open_descriptor(native.FD_EPOLL)
-        # The mask's size is looked at even without a mask.
-        count = self.host("epoll_pwait", self.host_number(word), "ptr %space", most, "0", "0", "8")
-        some, none, loop, body, done = (self.label() for _ in range(5))
-        self.require(self.compare("sge", count, 0), "letgo")
-        self.emit(f"br i1 {self.compare('eq', count, 0)}, label %{none}, label %{some}")
+        number = self.host_number(word)
+
+        def asked() -> str:
+            # The mask's size is looked at even without a mask.
+            return self.host("epoll_pwait", number, "ptr %space", most, "0", "0", "8")
+
+        now = asked()
+        some, first, none, nothing, wait, early, late, sleep = (self.label() for _ in range(8))
+        loop, body, done = (self.label() for _ in range(3))
+        self.require(self.compare("sge", now, 0), "letgo")
+        self.emit(f"br label %{first}")
+        self.place(first)
+        self.emit(f"br i1 {self.compare('eq', now, 0)}, label %{none}, label %{some}")
         self.place(none)
-        self.require(self.compare("eq", timeout, 0, "i32"), "letgo")
+        self.emit(f"br i1 {self.compare('eq', timeout, 0, 'i32')}, label %{nothing}, label %{wait}")
+        self.place(nothing)
         self.transferred("0")
+        self.place(wait)
+        wake = self.may_wait()
+        # A longer wait than this thread may make is Python's from the start, as its time would begin anew.
+        longest = self.v(f"udiv i64 {self.load_header('wait_nanoseconds')}, 1000000")
+        any_time = self.compare("eq", longest, 0)
+        wide = self.v(f"zext i32 {timeout} to i64")
+        brief = self.compare("ule", wide, longest)
+        endless = self.compare("slt", timeout, 0, "i32")
+        self.require(self.v(f"or i1 {self.v(f'or i1 {any_time}, {endless}')}, {brief}"), "letgo")
+        tried = ""
+
+        def there() -> str:
+            nonlocal tried
+            tried = asked()
+            return self.compare("ne", tried, 0)
+
+        self.give_way("wait_credit", there, sleep)
+        self.require(self.compare("sgt", tried, 0), "letgo")
+        self.emit(f"br label %{early}")
+        self.place(early)
+        self.emit(f"br label %{some}")
+        self.place(sleep)
+        limit = self.v(f"select i1 {any_time}, i32 -1, i32 {self.v(f'trunc i64 {longest} to i32')}")
+        seen = self.slept(number, wake, self.v(f"select i1 {endless}, i32 {limit}, i32 {timeout}"))
+        over, come = self.label(), self.label()
+        self.emit(f"br i1 {self.compare('eq', seen, 0, 'i16')}, label %{over}, label %{come}")
+        self.place(over)
+        self.require(self.v(f"xor i1 {endless}, true"), "letgo")
+        self.transferred("0")
+        self.place(come)
+        then = asked()
+        self.require(self.compare("sgt", then, 0), "letgo")
+        self.emit(f"br label %{late}")
+        self.place(late)
+        self.emit(f"br label %{some}")
         self.place(some)
+        count = self.v(f"phi i64 [ {now}, %{first} ], [ {tried}, %{early} ], [ {then}, %{late} ]")
         self.emit(f"br label %{loop}")
         self.place(loop)
         i, following = f"%{loop}i", f"%{loop}n"
@@ -761,15 +868,25 @@ class DescriptorCalls(Emitter):
         """A few bytes to a connected socket of this host, which takes all of them or none."""
         _, word = self.message(sends=True)
         self.transferred(
-            self.host("sendmsg", self.host_number(word), "ptr %space", str(_DONTWAIT | _NOSIGNAL))
+            self.host("sendmsg", self.host_number(word), "ptr %space", str(_DONTWAIT | _NOSIGNAL)),
+            self.impatient(word, self.int_argument(2)),
         )
 
     def op_recvmsg(self) -> None:
-        """What is there already."""
         header, word = self.message(sends=False)
+        word = self.impatient(word, self.int_argument(2))
         flags = str(_DONTWAIT | _CMSG_CLOEXEC)
-        result = self.host("recvmsg", self.host_number(word), "ptr %space", flags)
-        self.require(self.compare("sge", result, 0), "letgo")
+
+        def receive() -> str:
+            return self.host("recvmsg", self.host_number(word), "ptr %space", flags)
+
+        result = self.waited(word, receive(), receive)
+        got, other = self.label(), self.label()
+        self.emit(f"br i1 {self.compare('slt', result, 0)}, label %{other}, label %{got}")
+        self.place(other)
+        self.require(self.compare("eq", result, -EAGAIN), "letgo")
+        self.transferred(result, word)
+        self.place(got)
         seen = self.v(f"load i32, ptr {self.at('%space', 48)}")
         shown = self.v(f"and i32 {seen}, {~_CMSG_CLOEXEC}")
         self.emit(f"store i64 0, ptr {self.at(header, 40)}, align 1")

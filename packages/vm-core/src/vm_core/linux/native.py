@@ -49,6 +49,7 @@ __all__ = [
     "CWD",
     "DESCRIPTORS",
     "ENTRY_BYTES",
+    "FD_AGAIN",
     "FD_AT",
     "FD_BELOW",
     "FD_CHANGES",
@@ -115,7 +116,9 @@ FD_STAT, FD_LIST, FD_SOCKET, FD_EPOLL = (1 << 32 + bit for bit in range(6, 10))
 """Is what the host's fstat says; a directory of the host, whose entries are the guest's; a socket; an epoll set."""
 FD_CHANGES, FD_BELOW, FD_OPENED, FD_TAKEN, FD_WAITS, FD_LOCAL = (1 << 32 + bit for bit in range(10, 16))
 """A directory in which the guest may change something; one below which all is the host's; opened by an engine; in use; a
-pipe whose reader waits for what is written; a socket of AF_UNIX."""
+pipe, socket or event whose reader waits for what comes; a socket of AF_UNIX."""
+FD_AGAIN: Final = 1 << 48
+"""The guest's own O_NONBLOCK is set: EAGAIN is the result."""
 OPENED: Final = DESCRIPTORS + 8 * MAX_DESCRIPTORS
 """Byte offset of what is known of what engines have opened, a word each: the guest's O_* flags and the bits OPENED_*."""
 OPENED_CLOEXEC, OPENED_FIXED = 1 << 32, 1 << 33
@@ -197,6 +200,7 @@ class Operation(enum.IntEnum):
     PPOLL = 48
     SENDMSG = 49
     RECVMSG = 50
+    SENDTO = 51
 
 
 _CONSTANTS: Final = {
@@ -364,16 +368,23 @@ def _descriptor(file: File) -> int:
     if file.kind == DIRECTORY:
         return file.fd | FD_LIST | FD_SEEK | told
     if file.kind in (STREAM, SOCKET):
-        # A socket or terminal may take a part of a small write; the rest is vm_core's to wait for.
         mode, device = _device(file.fd)
         steady = stat.S_ISCHR(mode) and device in _STEADY
-        if not (stat.S_ISFIFO(mode) or steady):
+        pipe, event = stat.S_ISFIFO(mode), file.path == "anon_inode:[eventfd]"
+        again = file.flags & os.O_NONBLOCK
+        small = FD_SMALL
+        if file.kind == SOCKET and not file.inherited:
+            local = getattr(file.socket, "family", None) == _AF_UNIX
+            # One of the network may take a part of a small write; if the guest would wait for the rest, vm_core does.
+            can &= -1 if again or local else ~FD_WRITE
+            small = 0 if again else FD_SMALL
+        elif not (pipe or steady or (event and not file.inherited)):
             can &= ~FD_WRITE
-        if stat.S_ISFIFO(mode) and not file.flags & os.O_NONBLOCK and not file.inherited:
-            can |= FD_WAITS
+        if not file.inherited and (pipe or file.kind == SOCKET or not stat.S_IFMT(mode)):
+            can |= FD_AGAIN if again else FD_WAITS
         if file.kind == SOCKET:
             can |= FD_SOCKET | (FD_LOCAL if getattr(file.socket, "family", None) == _AF_UNIX else 0)
         elif file.path == "anon_inode:[eventpoll]":
             can |= FD_EPOLL
-        return file.fd | can | FD_SEEK | FD_SMALL | told | (FD_POLL if file.inherited and not steady else 0)
+        return file.fd | can | FD_SEEK | small | told | (FD_POLL if file.inherited and not steady else 0)
     return 0
