@@ -30,7 +30,7 @@ NUMBERS = {
     "pwrite64": 68, "futex": 98, "nanosleep": 101, "clock_gettime": 113, "clock_nanosleep": 115, "sched_yield": 124,
     "tkill": 130, "tgkill": 131, "kill": 129, "rt_sigprocmask": 135, "gettimeofday": 169, "getpid": 172, "getppid": 173,
     "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "brk": 214, "getrandom": 278,
-    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "sendto": 206, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
+    "epoll_pwait": 22, "getdents64": 61, "fstat": 80, "sendto": 206, "pselect6": 72, "recvfrom": 207, "ppoll": 73, "sendmsg": 211,
     "recvmsg": 212,
 }  # fmt: skip
 PATH_NUMBERS = {
@@ -184,8 +184,9 @@ def files(process: Process) -> None:
         process.files.table[number] = made
 
 
-NO_TIME, SOON, MESSAGE, POLLED = (Room.read_only + at for at in (0x800, 0x820, 0x840, 0x900))
+NO_TIME, SOON, MESSAGE, POLLED, SETS = (Room.read_only + at for at in (0x800, 0x820, 0x840, 0x900, 0xA00))
 LOOSE_MESSAGE: int = Room.base + 0x1A00
+LOOSE_SETS: int = Room.base + 0x19A0
 
 
 def place(room: Room) -> None:
@@ -204,6 +205,12 @@ def place(room: Room) -> None:
     polled = b"".join(struct.pack("<ihH", number, 1 | number & 4, 7) for number in numbers)
     put(POLLED, polled)
     put(LOOSE_POLLED, polled)
+    for at in (SETS, LOOSE_SETS):
+        # Descriptors that are open, and with one that is not.
+        put(
+            at,
+            struct.pack("<QQ", sum(1 << number for number in (0, 3, 5, 6, 7, 12, 30, 31)), 1 << 20 | 0b1101),
+        )
     room.data = bytes(data)
 
 
@@ -262,6 +269,11 @@ def some_calls(rng: random.Random, count: int) -> list[Call]:
                     place,
                     0,
                 )
+            case "pselect6":
+                args = (
+                    rng.choice((0, 1, 7, 13, 31, 32, 40, 64, 65, -1, 1 << 32 | 13)), *(rng.choice((0, SETS, SETS + 8, LOOSE_SETS, LOOSE_SETS + 8, address() & -8)) for _ in range(3)),
+                    rng.choice((NO_TIME, NO_TIME, SOON, room.hole)), rng.choice((0, 0, 0, 0, room.hole)),
+                )  # fmt: skip
             case "sendto":
                 args = (
                     rng.choice((30, 31, 31, 12, 0, 99)), address(), length(), rng.choice((0, 0x40, 0x4000, 0x4040, 1)),

@@ -48,6 +48,10 @@ _CREDIT, _RESTING = 2, 32
 _WAIT_AT: Final = 160
 """In %space, behind vectors and messages: struct pollfd[2], and what a socket says of its time limit, SO_RCVTIMEO."""
 _RCVTIMEO: Final = 20
+_FOUND_AT: Final = 208
+"""In %space: what select has found of its three sets, and of all."""
+_CLOCK_AT: Final = 240
+"""In %space: the time while a thread gives way."""
 _AT_NOFOLLOW, _AT_NO_AUTOMOUNT, _AT_EMPTY = 0x100, 0x800, 0x1000
 _EVENTS: Final = 8
 _EVENT_BYTES: Final = 12 if HOST.x86 else 16
@@ -366,7 +370,7 @@ class DescriptorCalls(Emitter):
 
     def nanoseconds(self) -> str:
         """What the host's monotonic clock says."""
-        clock = self.at("%space", 8 * _POLLED + 16)
+        clock = self.at("%space", _CLOCK_AT)
         self.v(f"call i32 @clock_gettime(i32 1, ptr {clock})")
         seconds, part = self.v(f"load i64, ptr {clock}"), self.v(f"load i64, ptr {self.at(clock, 8)}")
         return self.v(f"add i64 {self.v(f'mul i64 {seconds}, {BILLION}')}, {part}")
@@ -679,27 +683,8 @@ class DescriptorCalls(Emitter):
         count, request = self.argument(1), self.argument(2)
         self.require(self.compare("ult", self.v(f"add i64 {count}, -1"), _POLLED))
         place = self.require_range(self.argument(0), self.v(f"shl i64 {count}, 3"), WRITE)
-        start, timed, begin, loop, body, absent, numbered, following, all_ = (self.label() for _ in range(9))
-        self.emit(f"br label %{start}")
-        self.place(start)
-        forever = self.compare("eq", request, 0)
-        self.emit(f"br i1 {forever}, label %{begin}, label %{timed}")
-        self.place(timed)
-        at = self.require_range(request, 16, READ)
-        given = self.once(at), self.once(self.at(at, 8))
-        self.require(self.compare("sge", given[0], 0))
-        self.require(self.compare("ult", given[1], BILLION))
-        some, known = self.label(), self.label()
-        waits = self.compare("ne", self.v(f"or i64 {given[0]}, {given[1]}"), 0)
-        self.emit(f"br i1 {waits}, label %{some}, label %{known}")
-        self.place(some)
-        self.require_range(request, 16, WRITE)  # where what is left of the time is told
-        self.emit(f"br label %{known}")
-        self.place(known)
-        self.emit(f"br label %{begin}")
-        self.place(begin)
-        seconds, nanoseconds = (self.v(f"phi i64 [ 0, %{start} ], [ {one}, %{known} ]") for one in given)
-        left = self.v(f"phi ptr [ null, %{start} ], [ {at}, %{known} ]")
+        time = self.time_given(request)
+        loop, body, absent, numbered, following, all_ = (self.label() for _ in range(6))
         self.begin_call()
         before = self.label()
         self.emit(f"br label %{before}")
@@ -737,12 +722,157 @@ class DescriptorCalls(Emitter):
         self.emit(f"{more} = add i64 {i}, 1")
         self.emit(f"br label %{loop}")
         self.place(all_)
-        self.poll_host(place, count, forever, (seconds, nanoseconds), left)
 
-    def poll_host(self, place: str, count: str, forever: str, given: tuple[str, str], left: str) -> None:
-        """Ask the host for the descriptors in %space, first without waiting. What is left of the time that is ``given`` is told at
-        ``left``, but of no time at all."""
-        seconds, nanoseconds = given
+        def tell(result: str) -> str:
+            loop, body, begin, done = (self.label() for _ in range(4))
+            self.emit(f"br label %{begin}")
+            self.place(begin)
+            self.emit(f"br label %{loop}")
+            self.place(loop)
+            i, more = f"%{loop}i", f"%{loop}n"
+            self.emit(f"{i} = phi i64 [ 0, %{begin} ], [ {more}, %{body} ]")
+            self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
+            self.place(body)
+            offset = self.v(f"add i64 {self.v(f'shl i64 {i}, 3')}, 6")
+            seen = self.v(f"load i16, ptr {self.at('%space', offset)}")
+            self.emit(f"store i16 {seen}, ptr {self.at(place, offset)}, align 1")
+            self.emit(f"{more} = add i64 {i}, 1")
+            self.emit(f"br label %{loop}")
+            self.place(done)
+            return result
+
+        self.poll_host(count, time, tell)
+
+    def op_pselect6(self) -> None:
+        """Descriptors below 64, few of them, without a mask of signals."""
+        self.require(self.compare("eq", self.argument(5), 0))
+        number = self.int_argument(0)
+        self.require(self.compare("ult", self.v(f"add i32 {number}, -1"), 64, "i32"))
+        wide = self.v(f"zext i32 {number} to i64")
+        valid = self.v(f"lshr i64 -1, {self.v(f'sub i64 64, {wide}')}")
+        sets: list[tuple[str, str]] = []
+        for index in (1, 2, 3):
+            address, given, before, known = self.argument(index), self.label(), self.label(), self.label()
+            self.emit(f"br label %{before}")
+            self.place(before)
+            self.emit(f"br i1 {self.compare('eq', address, 0)}, label %{known}, label %{given}")
+            self.place(given)
+            place, read = self.require_range(address, 8, WRITE), self.label()
+            bits = self.v(f"and i64 {self.once(place)}, {valid}")
+            self.emit(f"br label %{read}")
+            self.place(read)
+            self.emit(f"br label %{known}")
+            self.place(known)
+            sets.append(
+                (
+                    self.v(f"phi ptr [ null, %{before} ], [ {place}, %{read} ]"),
+                    self.v(f"phi i64 [ 0, %{before} ], [ {bits}, %{read} ]"),
+                )
+            )
+        every = self.v(f"or i64 {self.v(f'or i64 {sets[0][1]}, {sets[1][1]}')}, {sets[2][1]}")
+        count = self.v(f"call i64 @llvm.ctpop.i64(i64 {every})")
+        self.require(self.compare("ult", self.v(f"add i64 {count}, -1"), _POLLED))
+        time = self.time_given(self.argument(4))
+        self.begin_call()
+
+        def each(step: Callable[[str, str], None]) -> None:
+            """Code for each descriptor: its number, and its struct pollfd."""
+            before, loop, body, done = (self.label() for _ in range(4))
+            self.emit(f"br label %{before}")
+            self.place(before)
+            self.emit(f"br label %{loop}")
+            self.place(loop)
+            left, rest, i, more = (f"%{loop}{part}" for part in "lrin")
+            ending = self.label()
+            self.emit(f"{left} = phi i64 [ {every}, %{before} ], [ {rest}, %{ending} ]")
+            self.emit(f"{i} = phi i64 [ 0, %{before} ], [ {more}, %{ending} ]")
+            self.emit(f"br i1 {self.compare('eq', left, 0)}, label %{done}, label %{body}")
+            self.place(body)
+            number = self.v(f"call i64 @llvm.cttz.i64(i64 {left}, i1 true)")
+            step(number, self.at("%space", self.v(f"shl i64 {i}, 3")))
+            self.emit(f"br label %{ending}")
+            self.place(ending)
+            self.emit(f"{rest} = and i64 {left}, {self.v(f'add i64 {left}, -1')}")
+            self.emit(f"{more} = add i64 {i}, 1")
+            self.emit(f"br label %{loop}")
+            self.place(done)
+
+        def ask(number: str, place: str) -> None:
+            slot = self.at(
+                "%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}")
+            )
+            word = self.v(f"load atomic i64, ptr {slot} monotonic, align 8")
+            self.require(self.compare("ne", self.v(f"and i64 {word}, {native.FD_STAT}"), 0), "letgo")
+            self.emit(f"store i32 {self.v(f'trunc i64 {word} to i32')}, ptr {place}")
+            events = "0"
+            for (_, bits), event in zip(sets, (1, 4, 2), strict=True):
+                asked = self.v(f"and i64 {self.v(f'lshr i64 {bits}, {number}')}, 1")
+                events = self.v(f"or i64 {events}, {self.v(f'mul i64 {asked}, {event}')}")
+            self.emit(f"store i32 {self.v(f'trunc i64 {events} to i32')}, ptr {self.at(place, 4)}")
+
+        each(ask)
+        # What is ready of each set, and how many those are: in %space, behind what poll needs.
+        found = [self.at("%space", _FOUND_AT + 8 * i) for i in range(4)]
+
+        def tell(_result: str) -> str:
+            for one in found:
+                self.emit(f"store i64 0, ptr {one}")
+
+            def look(number: str, place: str) -> None:
+                seen = self.v(f"load i16, ptr {self.at(place, 6)}")
+                for (_, bits), one, hit in zip(sets, found, (1 | 8 | 16, 4 | 8, 2), strict=False):
+                    hits = self.compare("ne", self.v(f"and i16 {seen}, {hit}"), 0, "i16")
+                    asked = self.v(f"and i64 {self.v(f'lshr i64 {bits}, {number}')}, 1")
+                    ready = self.v(f"select i1 {hits}, i64 {asked}, i64 0")
+                    bit = self.v(f"shl i64 {ready}, {number}")
+                    others = self.v(f"load i64, ptr {one}")
+                    self.emit(f"store i64 {self.v(f'or i64 {others}, {bit}')}, ptr {one}")
+                    total = self.v(f"load i64, ptr {found[3]}")
+                    self.emit(f"store i64 {self.v(f'add i64 {total}, {ready}')}, ptr {found[3]}")
+
+            each(look)
+            for (place, _), one in zip(sets, found, strict=False):
+                write, go = self.label(), self.label()
+                self.emit(f"br i1 {self.v(f'icmp eq ptr {place}, null')}, label %{go}, label %{write}")
+                self.place(write)
+                self.emit(f"store i64 {self.v(f'load i64, ptr {one}')}, ptr {place}, align 1")
+                self.emit(f"br label %{go}")
+                self.place(go)
+            return self.v(f"load i64, ptr {found[3]}")
+
+        self.poll_host(count, time, tell)
+
+    def time_given(self, request: str) -> tuple[str, tuple[str, str], str]:
+        """The struct timespec of a wait: whether there is none, its words, and where what is left of it is told, or null."""
+        start, timed, begin = (self.label() for _ in range(3))
+        self.emit(f"br label %{start}")
+        self.place(start)
+        forever = self.compare("eq", request, 0)
+        self.emit(f"br i1 {forever}, label %{begin}, label %{timed}")
+        self.place(timed)
+        at = self.require_range(request, 16, READ)
+        given = self.once(at), self.once(self.at(at, 8))
+        self.require(self.compare("sge", given[0], 0))
+        self.require(self.compare("ult", given[1], BILLION))
+        some, known = self.label(), self.label()
+        waits = self.compare("ne", self.v(f"or i64 {given[0]}, {given[1]}"), 0)
+        self.emit(f"br i1 {waits}, label %{some}, label %{known}")
+        self.place(some)
+        self.require_range(request, 16, WRITE)  # where what is left of the time is told
+        self.emit(f"br label %{known}")
+        self.place(known)
+        self.emit(f"br label %{begin}")
+        self.place(begin)
+        seconds, nanoseconds = (self.v(f"phi i64 [ 0, %{start} ], [ {one}, %{known} ]") for one in given)
+        left = self.v(f"phi ptr [ null, %{start} ], [ {at}, %{known} ]")
+        return forever, (seconds, nanoseconds), left
+
+    def poll_host(
+        self, count: str, time_given: tuple[str, tuple[str, str], str], tell_guest: Callable[[str], str]
+    ) -> None:
+        """Ask the host for the descriptors in %space, first without waiting. ``tell_guest`` makes the code that tells what there is, and
+        gives the call's result. What is left of the time that is ``given`` is told as well, but of no time at all."""
+        forever, (seconds, nanoseconds), left = time_given
         begun, asked, told, finished = (self.label() for _ in range(4))
         timed = self.v(
             f"and i1 {self.v(f'icmp ne ptr {left}, null')}, {self.compare('ne', self.v(f'or i64 {seconds}, {nanoseconds}'), 0)}"
@@ -768,9 +898,7 @@ class DescriptorCalls(Emitter):
         short = self.v(f"and i1 {self.v(f'xor i1 {forever}, true')}, {self.compare('eq', both, 0)}")
         self.emit(f"br i1 {short}, label %{tell}, label %{wait}")
         self.place(wait)
-        wake = self.load_header("wake_fd")
-        allowed = self.compare("ne", self.v(f"load i64, ptr {self.at('%calls', native.WAITS)}"), 0)
-        self.require(self.v(f"and i1 {allowed}, {self.compare('ne', wake, 0)}"), "letgo")
+        wake = self.may_wait()
         # A longer wait than this thread may make is Python's from the start, as its time would begin anew.
         longest = self.load_header("wait_nanoseconds")
         any_time = self.compare("eq", longest, 0)
@@ -779,6 +907,19 @@ class DescriptorCalls(Emitter):
         )
         fine = self.v(f"or i1 {self.v(f'or i1 {any_time}, {forever}')}, {brief}")
         self.require(fine, "letgo")
+        tried, early, sleep = "", self.label(), self.label()
+
+        def there() -> str:
+            nonlocal tried
+            tried = self.host("ppoll", "ptr %space", count, f"ptr {time}", "0", "8")
+            return self.compare("ne", tried, 0)
+
+        self.give_way("wait_credit", there, sleep)
+        self.require(self.compare("sgt", tried, 0), "letgo")
+        self.emit(f"br label %{early}")
+        self.place(early)
+        self.emit(f"br label %{tell}")
+        self.place(sleep)
         self.emit(f"store i64 {seconds}, ptr {time}")
         limit = self.v(f"select i1 {forever}, i64 {longest}, i64 {nanoseconds}")
         self.emit(f"store i64 {limit}, ptr {self.at(time, 8)}")
@@ -798,20 +939,10 @@ class DescriptorCalls(Emitter):
         self.place(some)
         self.emit(f"br label %{tell}")
         self.place(tell)
-        result = self.v(f"phi i64 [ {now}, %{first} ], [ 0, %{none} ], [ {then}, %{some} ]")
-        loop, body, done = (self.label() for _ in range(3))
-        self.emit(f"br label %{loop}")
-        self.place(loop)
-        i, more = f"%{loop}i", f"%{loop}n"
-        self.emit(f"{i} = phi i64 [ 0, %{tell} ], [ {more}, %{body} ]")
-        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
-        self.place(body)
-        offset = self.v(f"add i64 {self.v(f'shl i64 {i}, 3')}, 6")
-        seen = self.v(f"load i16, ptr {self.at('%space', offset)}")
-        self.emit(f"store i16 {seen}, ptr {self.at(place, offset)}, align 1")
-        self.emit(f"{more} = add i64 {i}, 1")
-        self.emit(f"br label %{loop}")
-        self.place(done)
+        result = self.v(
+            f"phi i64 [ {now}, %{first} ], [ 0, %{none} ], [ {tried}, %{early} ], [ {then}, %{some} ]"
+        )
+        result = tell_guest(result)
         self.emit(f"br i1 {timed}, label %{told}, label %{finished}")
         self.place(told)
         self.v(f"call i32 @clock_gettime(i32 1, ptr {time})")

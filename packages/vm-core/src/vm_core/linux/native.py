@@ -201,6 +201,7 @@ class Operation(enum.IntEnum):
     SENDMSG = 49
     RECVMSG = 50
     SENDTO = 51
+    PSELECT6 = 52
 
 
 _CONSTANTS: Final = {
