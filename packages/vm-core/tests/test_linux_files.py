@@ -16,12 +16,14 @@ import time
 
 import pytest
 
+from vm_core.linux import files
 from vm_core.linux.files import RESTART
-from vm_core.testing.guests import Caller
+from vm_core.testing.guests import Caller, elf
 
 AT = -100
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK = 0, 1, 2, 0o100, 0o1000, 0o2000, 0o4000
-O_DIRECTORY, O_CLOEXEC = 0o200000, 0o2000000
+O_EXCL, O_DIRECTORY, O_CLOEXEC, O_PATH = 0o200, 0o200000, 0o2000000, 0o10000000
+RESOLVE_BENEATH = 8
 
 
 @pytest.fixture
@@ -259,6 +261,78 @@ def test_file_status_flags(guest, file, tmp_path):
     assert guest.call("write", fd, b"J", 1) == 1
     assert (tmp_path / "file").read_bytes() == b"Jello world"
     assert guest.call("fcntl", fd, 99, 0) == -errno.EINVAL
+
+
+@pytest.fixture
+def nothing_left():
+    """A test that ends with the host's descriptors that it began with."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("isa", ["riscv64", "aarch64", "x86_64"])
+def test_o_path_takes_no_notice_of_what_is_not_about_paths(nothing_left, tmp_path, monkeypatch, isa):
+    monkeypatch.setattr(files, "host_umask", lambda: 0o022)
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir").chmod(0o755)
+    (tmp_path / "file").write_bytes(b"hello world")
+    (tmp_path / "link").symlink_to("file")
+    machine = {"riscv64": 243, "aarch64": 183, "x86_64": 62}[isa]
+    with Caller(image=elf(bytes(64), machine=machine), cwd=str(tmp_path)) as guest:
+        guest.call("umask", 0)
+        flags = O_PATH | O_CREAT | O_EXCL | O_TRUNC | O_RDWR | O_APPEND | O_NONBLOCK
+        for name in ("dir", "file", "link", "."):
+            fd = guest.call("openat", AT, name, flags, 0o777)
+            assert fd >= 0, name
+            assert guest.call("fcntl", fd, 3, 0) == O_PATH
+            assert guest.call("read", fd, guest.buffer, 1) == -errno.EBADF
+            assert guest.call("close", fd) == 0
+        assert guest.call("openat", AT, "absent", flags, 0o777) == -errno.ENOENT
+        how = struct.pack("<QQQ", flags, 0o777, 0)
+        assert guest.call("openat2", AT, "dir", how, 24) == -errno.EINVAL
+    assert sorted(os.listdir(tmp_path)) == ["dir", "file", "link"]
+    assert stat.S_IMODE((tmp_path / "dir").stat().st_mode) == 0o755
+    assert (tmp_path / "file").read_bytes() == b"hello world"
+
+
+def refuse(number):
+    def call(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_a_file_that_is_not_given_to_the_guest_is_closed(nothing_left, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "host_umask", lambda: 0o022)
+    os.mkfifo(tmp_path / "fifo")
+    with Caller(cwd=str(tmp_path)) as guest:
+        guest.call("umask", 0)
+        with monkeypatch.context() as patch:
+            # As on a file system that has no modes.
+            patch.setattr(os, "fchmod", refuse(errno.EPERM))
+            assert guest.call("openat", AT, "new", O_WRONLY | O_CREAT, 0o777) == -errno.EPERM
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe2", refuse(errno.EMFILE))
+            assert guest.call("openat", AT, "fifo", O_RDONLY, 0) == -errno.EMFILE
+
+
+def test_a_file_deeper_than_the_host_can_say(nothing_left, tmp_path):
+    deep = [str(level).rjust(200, "d") for level in range(20)]
+    here = os.open(tmp_path, os.O_RDONLY)
+    for name in deep:
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("f" * 200, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=here))
+    os.close(here)
+    with Caller(cwd=str(tmp_path)) as guest:
+        fd = guest.call("openat", AT, "/".join(deep), O_RDONLY | O_DIRECTORY, 0)
+        assert fd >= 0
+        got = guest.call("openat2", fd, "f" * 200, struct.pack("<QQQ", O_RDONLY, 0, RESOLVE_BENEATH), 24)
+        assert got == fd + 1
+        assert guest.call("read", got, guest.buffer, 1) == 0
 
 
 def test_the_number_of_descriptors_is_limited(guest, file):

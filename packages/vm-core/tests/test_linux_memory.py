@@ -179,6 +179,18 @@ def test_shared_file_mappings_reach_the_file(guest, tmp_path):
     assert path.read_bytes()[PAGE : PAGE + 5] == b"other"
 
 
+def test_a_shared_mapping_ends_with_a_guest_that_nobody_runs(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * PAGE)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with Caller(cwd=str(tmp_path)) as guest:
+        fd = guest.call("openat", AT, "file", 2, 0)
+        at = guest.call("mmap", 0, PAGE, RW, SHARED, fd, 0)
+        guest.memory.write(at, b"first")
+    assert path.read_bytes()[:6] == b"firsta"
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_shared_mapping_of_a_truncated_file_cannot_hurt(guest, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(4 * PAGE))

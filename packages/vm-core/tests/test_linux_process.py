@@ -17,6 +17,7 @@ import pytest
 
 from vm_core.errors import LoadError, UsageError
 from vm_core.linux.process import Process
+from vm_core.linux.strace import Strace
 from vm_core.linux.system import ThreadEnd
 from vm_core.linux.thread import FuelPool
 from vm_core.runner import DEVNULL, PIPE, STDOUT, GuestFailed, run
@@ -398,6 +399,28 @@ def test_strace_lines():
     assert lines[0] == 'openat(AT_FDCWD, "no", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)'
 
 
+def test_strace_makes_what_forks_share_once(monkeypatch):
+    """Two threads may fork at once: neither comes in while the other makes a file."""
+    real, entered = os.memfd_create, []
+
+    def memfd_create(*args):
+        other = threading.Thread(target=lambda: entered.append(shared._lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        return real(*args)
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with Caller(strace=Strace(events=[].append)) as guest:
+        tracer = guest.process.tracer
+        shared = tracer.shared
+        monkeypatch.setattr(os, "memfd_create", memfd_create)
+        tracer._will_fork()
+        tracer._will_fork()
+        monkeypatch.undo()
+    assert entered == [False, False]
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_syscall_hook_sees_and_replaces_calls():
     seen = []
 
@@ -683,4 +706,31 @@ def test_a_program_that_is_not_executed_any_more_is_closed(tmp_path: Path) -> No
         words = guest.put(struct.pack("<QQ", path, 0))
         with pytest.raises(ThreadEnd):
             guest.call("execve", path, words, 0)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_program_that_comes_too_late_is_closed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host has given the number to meanwhile is another thread's."""
+    (tmp_path / "prog").write_bytes(program("ebreak"))
+    (tmp_path / "prog").chmod(0o755)
+    refused: list[int] = []
+    real = os.close
+
+    def close(fd: int) -> None:
+        try:
+            real(fd)
+        except OSError:
+            refused.append(fd)
+            raise
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with Caller(cwd=str(tmp_path)) as guest:
+        guest.process.leaving = True  # another thread executes a program, or has ended the process
+        monkeypatch.setattr(os, "close", close)
+        with pytest.raises(ThreadEnd):
+            guest.call("execve", "prog", 0, 0)
+        monkeypatch.undo()
+    assert refused == []
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -33,6 +33,7 @@ from vm_core.linux.paths import Namespace, Place
 from vm_core.memory import Access, GuestMemory, MemoryFault
 
 if TYPE_CHECKING:
+    from vm_core.linux.abi import Abi
     from vm_core.linux.process import GuestThread
 
 __all__ = [
@@ -843,10 +844,15 @@ def _opened_file(t: GuestThread, fd: int, flags: int, path: str, *, fixed: bool)
     """The File for what has just been opened with the guest's flags; the result that the call must return if a signal comes
     while it waits."""
     file = _file_of(fd, flags, path, fixed=fixed)
-    if file.kind == STREAM and not flags & (3 | _O_NONBLOCK) and not _await_writer(t, fd):
-        t.files.release(file)
-        return RESTART
-    return file
+    if file.kind != STREAM or flags & (3 | _O_NONBLOCK):
+        return file
+    there = False
+    try:
+        there = _await_writer(t, fd)
+    finally:
+        if not there:
+            t.files.release(file)
+    return file if there else RESTART
 
 
 def _await_writer(t: GuestThread, fd: int) -> bool:
@@ -889,7 +895,11 @@ def _opened(place: Place, flags: int, mode: int) -> int:
                 return os.open(place.name, flags & ~os.O_CREAT, dir_fd=place.fd)
             except FileNotFoundError:
                 continue  # it has gone meanwhile
-        os.fchmod(fd, mode)
+        try:
+            os.fchmod(fd, mode)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
 
@@ -914,8 +924,16 @@ def _file_of(fd: int, flags: int, path: str, *, fixed: bool) -> File:
     return file
 
 
+def _path_flags(abi: Abi) -> int:
+    """What means something together with O_PATH."""
+    return _O_PATH | abi.O_DIRECTORY | abi.O_NOFOLLOW | _O_CLOEXEC
+
+
 def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     flags &= 0xFFFF_FFFF
+    if flags & _O_PATH:
+        # O_CREAT is gone, too: what is opened was there before, and no mode can be set through it.
+        flags &= _path_flags(t.abi)
     files = t.files
     file: File | int | None
     half = files.half_opened()
@@ -962,7 +980,7 @@ def openat2(t: GuestThread, dfd: int, path: int, how: int, size: int) -> int:
         return -errno.EINVAL
     if mode & ~0o7777 or (mode and not flags & (_O_CREAT | _O_TMPFILE)):
         return -errno.EINVAL
-    if flags & _O_PATH and flags & ~(_O_PATH | abi.O_DIRECTORY | abi.O_NOFOLLOW | _O_CLOEXEC):
+    if flags & _O_PATH and flags & ~_path_flags(abi):
         return -errno.EINVAL
     if resolve & _CACHED:
         return -errno.EAGAIN  # the caller then asks again without it

@@ -562,7 +562,12 @@ class Namespace:
 
     def guest_path(self, fd: int) -> str | None:
         """What the guest calls the file that a host descriptor is open on; None for one that it cannot name."""
-        host = os.readlink(f"/proc/self/fd/{fd}")
+        try:
+            host = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return None  # it is deeper than the host can say
         if host.startswith("/memfd:") or not host.startswith("/"):
             return host
         best = None

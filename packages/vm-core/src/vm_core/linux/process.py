@@ -614,11 +614,10 @@ class Process:
                 place.stat()
 
     def replace_by(self, thread: GuestThread, request: Request) -> None:
-        """The process goes on as another program, once all threads have left. Raises ThreadEnd if it ends instead, or another
-        thread has come first."""
+        """The process goes on as another program, once all threads have left; the program's descriptor is the process's from now on.
+        Raises ThreadEnd if it ends instead, or another thread has come first: then it stays the caller's."""
         with self.lock:
             if self.leaving:
-                os.close(request.fd)
                 raise ThreadEnd
             self._next, self.leaving = request, True
             self._mask, self._kept = thread.mask, thread.pending
@@ -817,6 +816,9 @@ class Process:
             self._next = None
         if self.tracer is not None:
             self.tracer.close()
+        stuck = any(host.is_alive() for host in self._host_threads)
+        if not stuck:
+            mapping.flush_all(self)  # nobody has run it, or not to its end
         self.files.close_all()
         self._sweep_limbo(everything=True)
         self._leave_family()
@@ -826,7 +828,7 @@ class Process:
         if self._program_fd >= 0:
             os.close(self._program_fd)
             self._program_fd = -1
-        if any(host.is_alive() for host in self._host_threads):
+        if stuck:
             return
         if hasattr(self, "engine"):
             self.engine.close()

@@ -43,7 +43,7 @@ class Shared:
         """Whether no process has been forked yet."""
 
     def will_fork(self) -> None:
-        """From now on there may be several processes."""
+        """From now on there may be several processes. Inside :meth:`held`: two threads may fork at once."""
         if self.alone:
             self._file = os.memfd_create("vm-strace", os.MFD_CLOEXEC)
             self.alone = False

@@ -385,14 +385,15 @@ class Tracer:
             self._ended(t, made, -errno.ENOSYS)
 
     def _will_fork(self) -> None:
-        self.shared.will_fork()
-        if self.post is None and (
-            self._summary is not None or self.options.write is not None or self.options.events is not None
-        ):
-            self.post = Post()
-            for lines in (self._lines, self._table_lines):
-                if lines is not None:
-                    lines.listen(self.post)
+        with self.shared.held():
+            self.shared.will_fork()
+            if self.post is None and (
+                self._summary is not None or self.options.write is not None or self.options.events is not None
+            ):
+                self.post = Post()
+                for lines in (self._lines, self._table_lines):
+                    if lines is not None:
+                        lines.listen(self.post)
 
     def _enter(self, t: GuestThread, name: str, signature: Signature, *, early: bool = True) -> _Made:
         words = t.cpu.words
