@@ -459,6 +459,32 @@ def test_a_timer_sends_its_signal_with_its_value(guest):
     assert guest.call("timer_settime", timer, 0, soon, 0) == -errno.EINVAL
 
 
+def test_the_overrun_is_that_of_the_signal_that_was_taken(guest):
+    """Also when the timer has sent its next signal since."""
+    event = struct.pack("<Qiii", 5, 34, 0, 0).ljust(64, b"\0")
+    assert guest.call("timer_create", 1, event, guest.buffer) == 0
+    timer = int.from_bytes(guest.get(4), "little")
+    pending = guest.process.signals.pending
+    guest.thread.mask |= 1 << 33
+
+    def sent():
+        deadline = time.monotonic() + 10
+        while not pending:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    assert guest.call("timer_settime", timer, 0, struct.pack("<qqqq", 0, 5_000_000, 0, 5_000_000), 0) == 0
+    sent()
+    time.sleep(0.2)
+    wanted = (1 << 33).to_bytes(8, "little")
+    assert guest.call("rt_sigtimedwait", wanted, guest.buffer, struct.pack("<qq", 5, 0), 8) == 34
+    told = struct.unpack("<iiiiIIQ", guest.get(32))[5]
+    assert told >= 20
+    sent()
+    assert guest.call("timer_getoverrun", timer) == told
+    assert guest.call("timer_delete", timer) == 0
+
+
 def test_timer_arguments(guest):
     b = guest.buffer
     assert guest.call("timer_create", 10, 0, b) == -errno.EINVAL  # a clock that is not there any more

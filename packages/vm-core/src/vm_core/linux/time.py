@@ -236,8 +236,10 @@ class IntervalTimer:
     ) -> None:
         self._used = used
         self.missed = 0
-        self.overrun = 0
-        """Expiries of a timer_create timer since its last signal, which has not been taken or was the last taken."""
+        self.overrun = self.taken = 0
+        """Expiries of a timer_create timer since its last signal; and since the one before, which was taken, until that was sent."""
+        self.waiting: Callable[[], bool] = bool
+        """Whether the last signal of such a timer has not been taken yet."""
         self._process = process
         self._expire = expire or (lambda: process.send(SigInfo(_SIGALRM, 0x80)))
         self._lock = threading.Lock()
@@ -393,27 +395,41 @@ def timer_create(t: GuestThread, clock: int, event: int, result: int) -> int:
             return -errno.EAGAIN
         timer_id = next(n for n in itertools.count() if n not in process.timers)
         info = SigInfo(number, _SI_TIMER, pid=timer_id, uid=0, value=value if event else timer_id)
+        sent = info
+
+        def waiting() -> bool:
+            return any(one is sent for one in list(queue()))
+
+        def queue() -> list[SigInfo]:
+            owner = process.threads.get(tid) if notify == _SIGEV_THREAD_ID else None
+            return process.signals.pending if owner is None else owner.pending
 
         def expire() -> None:
             made = process.timers.get(timer_id)
             if made is None:
                 return
-            pending = process.signals.pending
-            if notify == _SIGEV_THREAD_ID and (owner := process.threads.get(tid)) is not None:
-                pending = owner.pending
-            if any(waiting is info for waiting in list(pending)):
-                # One is enough: what comes before it is taken is counted.
-                made[1].overrun += 1 + made[1].missed
-                return
-            made[1].overrun = made[1].missed
+            nonlocal sent
+            timer = made[1]
+            with process.lock:
+                pending = queue()
+                for index, one in enumerate(pending):
+                    if one is sent:
+                        # One is enough: what comes before it is taken is counted.
+                        timer.overrun += 1 + timer.missed
+                        sent = pending[index] = info._replace(uid=min(timer.overrun, 0x7FFF_FFFF))
+                        return
+                timer.taken, timer.overrun = timer.overrun, timer.missed
+                sent = info._replace(uid=min(timer.overrun, 0x7FFF_FFFF))
             if notify == _SIGEV_THREAD_ID:
                 thread = process.threads.get(tid)
                 if thread is not None:
-                    process.send_to(thread, info)
+                    process.send_to(thread, sent)
             elif notify != _SIGEV_NONE:
-                process.send(info)
+                process.send(sent)
 
-        process.timers[timer_id] = (clock_id, IntervalTimer(process, expire, used))
+        timer = IntervalTimer(process, expire, used)
+        timer.waiting = waiting
+        process.timers[timer_id] = (clock_id, timer)
     t.memory.store(result, 4, timer_id)
     return 0
 
@@ -458,7 +474,9 @@ def timer_gettime(t: GuestThread, timer_id: int, result: int) -> int:
 
 
 def timer_getoverrun(t: GuestThread, timer_id: int) -> int:
-    return min(_timer(t, timer_id)[1].overrun, 0x7FFF_FFFF)
+    _, timer = _timer(t, timer_id)
+    # Of the signal that was taken last: the next one may have been sent meanwhile.
+    return min(timer.taken if timer.waiting() else timer.overrun, 0x7FFF_FFFF)
 
 
 def timer_delete(t: GuestThread, timer_id: int) -> int:
