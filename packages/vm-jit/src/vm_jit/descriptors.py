@@ -194,10 +194,32 @@ class DescriptorCalls(Emitter):
         number = self.v(f"and i64 {self.argument(0)}, {0xFFFF_FFFF}")
         self.require(self.compare("ult", number, native.MAX_DESCRIPTORS))
         self.begin_call()
+        return self.word_of(number, need)
+
+    def word_of(self, number: str, need: int) -> str:
+        """The word of a descriptor, one of the table's; go on only if it has all of ``need``."""
         entry = self.at("%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}"))
         word = self.v(f"load atomic i64, ptr {entry} monotonic, align 8")
         self.require(self.compare("eq", self.v(f"and i64 {word}, {need}"), need), "letgo")
         return word
+
+    def each(self, count: str, step: Callable[[str], None]) -> None:
+        """``step`` makes the code for each number below ``count``."""
+        begin, loop, body, ending, done = (self.label() for _ in range(5))
+        self.emit(f"br label %{begin}")
+        self.place(begin)
+        self.emit(f"br label %{loop}")
+        self.place(loop)
+        i, more = f"%{loop}i", f"%{loop}n"
+        self.emit(f"{i} = phi i64 [ 0, %{begin} ], [ {more}, %{ending} ]")
+        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
+        self.place(body)
+        step(i)
+        self.emit(f"br label %{ending}")
+        self.place(ending)
+        self.emit(f"{more} = add i64 {i}, 1")
+        self.emit(f"br label %{loop}")
+        self.place(done)
 
     def begin_call(self) -> None:
         slot = self.header("in_call")
@@ -237,7 +259,8 @@ class DescriptorCalls(Emitter):
 
     def limit(self, word: str, count: str) -> None:
         """Go on only if a write of so many bytes is never done in part."""
-        few = self.compare("ule", count, _PIPE_BUF)
+        local = self.compare("ne", self.v(f"and i64 {word}, {native.FD_LOCAL}"), 0)
+        few = self.compare("ule", count, self.v(f"select i1 {local}, i64 {_ONE_PIECE}, i64 {_PIPE_BUF}"))
         whole = self.compare("eq", self.v(f"and i64 {word}, {native.FD_SMALL}"), 0)
         self.require(self.v(f"or i1 {few}, {whole}"), "letgo")
 
@@ -613,7 +636,6 @@ class DescriptorCalls(Emitter):
 
         now = asked()
         some, first, none, nothing, wait, early, late, sleep = (self.label() for _ in range(8))
-        loop, body, done = (self.label() for _ in range(3))
         self.require(self.compare("sge", now, 0), "letgo")
         self.emit(f"br label %{first}")
         self.place(first)
@@ -625,8 +647,8 @@ class DescriptorCalls(Emitter):
         self.place(wait)
         wake = self.may_wait()
         # A longer wait than this thread may make is Python's from the start, as its time would begin anew.
-        longest = self.v(f"udiv i64 {self.load_header('wait_nanoseconds')}, 1000000")
-        any_time = self.compare("eq", longest, 0)
+        nanoseconds = self.load_header("wait_nanoseconds")
+        any_time, longest = self.compare("eq", nanoseconds, 0), self.v(f"udiv i64 {nanoseconds}, 1000000")
         wide = self.v(f"zext i32 {timeout} to i64")
         brief = self.compare("ule", wide, longest)
         endless = self.compare("slt", timeout, 0, "i32")
@@ -659,22 +681,17 @@ class DescriptorCalls(Emitter):
         self.emit(f"br label %{some}")
         self.place(some)
         count = self.v(f"phi i64 [ {now}, %{first} ], [ {tried}, %{early} ], [ {then}, %{late} ]")
-        self.emit(f"br label %{loop}")
-        self.place(loop)
-        i, following = f"%{loop}i", f"%{loop}n"
-        self.emit(f"{i} = phi i64 [ 0, %{some} ], [ {following}, %{body} ]")
-        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
-        self.place(body)
-        source = self.at("%space", self.v(f"mul i64 {i}, {_EVENT_BYTES}"))
-        target = self.at(place, self.v(f"shl i64 {i}, 4"))
-        events = self.v(f"load i32, ptr {source}")
-        data = self.v(f"load i64, ptr {self.at(source, _EVENT_BYTES - 8)}, align 4")
-        self.emit(f"store i32 {events}, ptr {target}, align 1")
-        self.emit(f"store i32 0, ptr {self.at(target, 4)}, align 1")
-        self.emit(f"store i64 {data}, ptr {self.at(target, 8)}, align 1")
-        self.emit(f"{following} = add i64 {i}, 1")
-        self.emit(f"br label %{loop}")
-        self.place(done)
+
+        def tell(i: str) -> None:
+            source = self.at("%space", self.v(f"mul i64 {i}, {_EVENT_BYTES}"))
+            target = self.at(place, self.v(f"shl i64 {i}, 4"))
+            events = self.v(f"load i32, ptr {source}")
+            data = self.v(f"load i64, ptr {self.at(source, _EVENT_BYTES - 8)}, align 4")
+            self.emit(f"store i32 {events}, ptr {target}, align 1")
+            self.emit(f"store i32 0, ptr {self.at(target, 4)}, align 1")
+            self.emit(f"store i64 {data}, ptr {self.at(target, 8)}, align 1")
+
+        self.each(count, tell)
         self.transferred(count)
 
     def op_ppoll(self) -> None:
@@ -684,61 +701,41 @@ class DescriptorCalls(Emitter):
         self.require(self.compare("ult", self.v(f"add i64 {count}, -1"), _POLLED))
         place = self.require_range(self.argument(0), self.v(f"shl i64 {count}, 3"), WRITE)
         time = self.time_given(request)
-        loop, body, absent, numbered, following, all_ = (self.label() for _ in range(6))
         self.begin_call()
-        before = self.label()
-        self.emit(f"br label %{before}")
-        self.place(before)
-        self.emit(f"br label %{loop}")
-        self.place(loop)
-        i, more = f"%{loop}i", f"%{loop}n"
-        self.emit(f"{i} = phi i64 [ 0, %{before} ], [ {more}, %{following} ]")
-        self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{all_}")
-        self.place(body)
-        offset = self.v(f"shl i64 {i}, 3")
-        entry = self.once(self.at(place, offset))
-        number = self.v(f"and i64 {entry}, {0xFFFF_FFFF}")
-        upper = self.v(f"lshr i64 {entry}, 32")
-        events = self.v(f"and i32 {self.v(f'trunc i64 {upper} to i32')}, 65535")
-        negative = self.compare("slt", self.v(f"trunc i64 {entry} to i32"), 0, "i32")
-        self.emit(f"br i1 {negative}, label %{absent}, label %{numbered}")
-        self.place(numbered)
-        self.require(self.compare("ult", number, native.MAX_DESCRIPTORS), "letgo")
-        slot = self.at("%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}"))
-        word = self.v(f"load atomic i64, ptr {slot} monotonic, align 8")
-        self.require(self.compare("ne", self.v(f"and i64 {word}, {native.FD_STAT}"), 0), "letgo")
-        here = self.label()
-        self.emit(f"br label %{here}")
-        self.place(here)
-        host_fd = self.v(f"trunc i64 {word} to i32")
-        self.emit(f"br label %{following}")
-        self.place(absent)
-        self.emit(f"br label %{following}")
-        self.place(following)
-        fd = self.v(f"phi i32 [ {host_fd}, %{here} ], [ -1, %{absent} ]")
-        target = self.at("%space", offset)
-        self.emit(f"store i32 {fd}, ptr {target}")
-        self.emit(f"store i32 {events}, ptr {self.at(target, 4)}")
-        self.emit(f"{more} = add i64 {i}, 1")
-        self.emit(f"br label %{loop}")
-        self.place(all_)
+
+        def ask(i: str) -> None:
+            absent, numbered, here, following = (self.label() for _ in range(4))
+            offset = self.v(f"shl i64 {i}, 3")
+            entry = self.once(self.at(place, offset))
+            number = self.v(f"and i64 {entry}, {0xFFFF_FFFF}")
+            upper = self.v(f"lshr i64 {entry}, 32")
+            events = self.v(f"and i32 {self.v(f'trunc i64 {upper} to i32')}, 65535")
+            negative = self.compare("slt", self.v(f"trunc i64 {entry} to i32"), 0, "i32")
+            self.emit(f"br i1 {negative}, label %{absent}, label %{numbered}")
+            self.place(numbered)
+            self.require(self.compare("ult", number, native.MAX_DESCRIPTORS), "letgo")
+            word = self.word_of(number, native.FD_STAT)
+            host_fd = self.v(f"trunc i64 {word} to i32")
+            self.emit(f"br label %{here}")
+            self.place(here)
+            self.emit(f"br label %{following}")
+            self.place(absent)
+            self.emit(f"br label %{following}")
+            self.place(following)
+            fd = self.v(f"phi i32 [ {host_fd}, %{here} ], [ -1, %{absent} ]")
+            target = self.at("%space", offset)
+            self.emit(f"store i32 {fd}, ptr {target}")
+            self.emit(f"store i32 {events}, ptr {self.at(target, 4)}")
+
+        self.each(count, ask)
 
         def tell(result: str) -> str:
-            loop, body, begin, done = (self.label() for _ in range(4))
-            self.emit(f"br label %{begin}")
-            self.place(begin)
-            self.emit(f"br label %{loop}")
-            self.place(loop)
-            i, more = f"%{loop}i", f"%{loop}n"
-            self.emit(f"{i} = phi i64 [ 0, %{begin} ], [ {more}, %{body} ]")
-            self.emit(f"br i1 {self.compare('ult', i, count)}, label %{body}, label %{done}")
-            self.place(body)
-            offset = self.v(f"add i64 {self.v(f'shl i64 {i}, 3')}, 6")
-            seen = self.v(f"load i16, ptr {self.at('%space', offset)}")
-            self.emit(f"store i16 {seen}, ptr {self.at(place, offset)}, align 1")
-            self.emit(f"{more} = add i64 {i}, 1")
-            self.emit(f"br label %{loop}")
-            self.place(done)
+            def one(i: str) -> None:
+                offset = self.v(f"add i64 {self.v(f'shl i64 {i}, 3')}, 6")
+                seen = self.v(f"load i16, ptr {self.at('%space', offset)}")
+                self.emit(f"store i16 {seen}, ptr {self.at(place, offset)}, align 1")
+
+            self.each(count, one)
             return result
 
         self.poll_host(count, time, tell)
@@ -775,7 +772,7 @@ class DescriptorCalls(Emitter):
         time = self.time_given(self.argument(4))
         self.begin_call()
 
-        def each(step: Callable[[str, str], None]) -> None:
+        def each_wanted(step: Callable[[str, str], None]) -> None:
             """Code for each descriptor: its number, and its struct pollfd."""
             before, loop, body, done = (self.label() for _ in range(4))
             self.emit(f"br label %{before}")
@@ -798,11 +795,7 @@ class DescriptorCalls(Emitter):
             self.place(done)
 
         def ask(number: str, place: str) -> None:
-            slot = self.at(
-                "%calls", self.v(f"add i64 {self.v(f'shl i64 {number}, 3')}, {native.DESCRIPTORS}")
-            )
-            word = self.v(f"load atomic i64, ptr {slot} monotonic, align 8")
-            self.require(self.compare("ne", self.v(f"and i64 {word}, {native.FD_STAT}"), 0), "letgo")
+            word = self.word_of(number, native.FD_STAT)
             self.emit(f"store i32 {self.v(f'trunc i64 {word} to i32')}, ptr {place}")
             events = "0"
             for (_, bits), event in zip(sets, (1, 4, 2), strict=True):
@@ -810,7 +803,7 @@ class DescriptorCalls(Emitter):
                 events = self.v(f"or i64 {events}, {self.v(f'mul i64 {asked}, {event}')}")
             self.emit(f"store i32 {self.v(f'trunc i64 {events} to i32')}, ptr {self.at(place, 4)}")
 
-        each(ask)
+        each_wanted(ask)
         # What is ready of each set, and how many those are: in %space, behind what poll needs.
         found = [self.at("%space", _FOUND_AT + 8 * i) for i in range(4)]
 
@@ -830,7 +823,7 @@ class DescriptorCalls(Emitter):
                     total = self.v(f"load i64, ptr {found[3]}")
                     self.emit(f"store i64 {self.v(f'add i64 {total}, {ready}')}, ptr {found[3]}")
 
-            each(look)
+            each_wanted(look)
             for (place, _), one in zip(sets, found, strict=False):
                 write, go = self.label(), self.label()
                 self.emit(f"br i1 {self.v(f'icmp eq ptr {place}, null')}, label %{go}, label %{write}")
@@ -871,7 +864,7 @@ class DescriptorCalls(Emitter):
         self, count: str, time_given: tuple[str, tuple[str, str], str], tell_guest: Callable[[str], str]
     ) -> None:
         """Ask the host for the descriptors in %space, first without waiting. ``tell_guest`` makes the code that tells what there is, and
-        gives the call's result. What is left of the time that is ``given`` is told as well, but of no time at all."""
+        gives the call's result. What is left of the time is told as well, but of no time at all."""
         forever, (seconds, nanoseconds), left = time_given
         begun, asked, told, finished = (self.label() for _ in range(4))
         timed = self.v(

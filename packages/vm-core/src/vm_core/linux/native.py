@@ -372,20 +372,18 @@ def _descriptor(file: File) -> int:
         mode, device = _device(file.fd)
         steady = stat.S_ISCHR(mode) and device in _STEADY
         pipe, event = stat.S_ISFIFO(mode), file.path == "anon_inode:[eventfd]"
-        again = file.flags & os.O_NONBLOCK
-        small = FD_SMALL
-        if file.kind == SOCKET and not file.inherited:
-            local = getattr(file.socket, "family", None) == _AF_UNIX
-            # One of the network may take a part of a small write; if the guest would wait for the rest, vm_core does.
-            can &= -1 if again or local else ~FD_WRITE
-            small = 0 if again else FD_SMALL
-        elif not (pipe or steady or (event and not file.inherited)):
+        sock, ours, again = file.kind == SOCKET, not file.inherited, file.flags & os.O_NONBLOCK
+        local = sock and getattr(file.socket, "family", None) == _AF_UNIX
+        # A socket of the network may take a part of a small write; if the guest would wait for the rest, vm_core does.
+        if not (pipe or steady or (ours and (event or (sock and (again or local))))):
             can &= ~FD_WRITE
-        if not file.inherited and (pipe or file.kind == SOCKET or not stat.S_IFMT(mode)):
+        if ours and (pipe or sock or not stat.S_IFMT(mode)):
             can |= FD_AGAIN if again else FD_WAITS
-        if file.kind == SOCKET:
-            can |= FD_SOCKET | (FD_LOCAL if getattr(file.socket, "family", None) == _AF_UNIX else 0)
+        if not (ours and sock and again):
+            can |= FD_SMALL
+        if sock:
+            can |= FD_SOCKET | (FD_LOCAL if local else 0)
         elif file.path == "anon_inode:[eventpoll]":
             can |= FD_EPOLL
-        return file.fd | can | FD_SEEK | small | told | (FD_POLL if file.inherited and not steady else 0)
+        return file.fd | can | FD_SEEK | told | (0 if ours or steady else FD_POLL)
     return 0
