@@ -69,6 +69,10 @@ HOST: Final = Host(os.uname().machine if hasattr(os, "uname") else "")
 LOADS: Final = {8: ("movzbl", "movsbq"), 16: ("movzwl", "movswq"), 32: ("movl", "movslq"), 64: ("movq", "")}
 STORES: Final = {8: "movb ${1:b}, $0", 16: "movw ${1:w}, $0", 32: "movl $1, $0", 64: "movq $1, $0"}
 """The instructions of x86 for an access of so many bits; those that extend a load with zeros, and with the sign."""
+_ATOMIC: Final = {"add": "lock xadd", "swap": "xchg"}
+"""The instructions of x86 that are an atomic operation and give the old value."""
+_FIRST: Final = {8: "${0:b}", 16: "${0:w}", 32: "${0:k}", 64: "$0"}
+"""The first operand as a register of so many bits."""
 
 _FLOAT = {32: "float", 64: "double"}
 _ROUND = '!"round.dynamic"'
@@ -427,8 +431,9 @@ class Emitter:
     def access(self, text: str, constraints: str, type_: str, arguments: str) -> str:
         """One host instruction that accesses guest memory unchecked (:mod:`vm_jit.faults`); its result, if it has one."""
         done = self.label()
-        # The text's operands are the memory, its value, and last the place to go to.
-        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{2:l}}-.\\0A.popsection"
+        # The text's operands are the memory, its value, what that is made of if that is one more, and last the place to go to.
+        last = constraints.count(",") + 1
+        table = f"\\0A.pushsection {FIXUPS},\\22a\\22,@progbits\\0A.long 1b-., ${{{last}:l}}-.\\0A.popsection"
         call = f'callbr {type_} asm sideeffect "1: {text}{table}", "{constraints},!i"({arguments})'
         where = f"to label %{done} [label %{self.faulting()}]"
         result = "" if type_ == "void" else self.v(f"{call} {where}")
@@ -461,6 +466,11 @@ class Emitter:
 
     def op_amo(self, op: Op, address: str, value: str) -> str:
         self.check(address, op.width // 8, Prot.WRITE, aligned=True)
+        if HOST.x86 and op.attr[0] in _ATOMIC:
+            # PERF: a load in front of it would fetch the line twice where processors fight for it.
+            pointer = f"ptr elementtype(i{op.width}) {self.place_of(address)}"
+            text = f"{_ATOMIC[op.attr[0]]} {_FIRST[op.width]}, $1"
+            return self.access(text, "=r,*m,0", f"i{op.width}", f"{pointer}, i{op.width} {value}")
         self.touch(address)
         operation = {"swap": "xchg"}.get(op.attr[0], op.attr[0])
         return self.v(f"atomicrmw {operation} ptr {self.host_pointer(address)}, i{op.width} {value} seq_cst")
@@ -505,7 +515,7 @@ class Emitter:
         return self.v(f"phi i1 [ {failed}, %{attempt} ], [ true, %{before} ]")
 
     def op_fence(self, op: Op) -> None:
-        self.emit("fence seq_cst")
+        self.emit(f"fence {op.attr}")
 
     # -- floating point -----------------------------------------------------------------------------------------
     # The host's own operation, with the host's sticky flags, then one compare and select for the canonical NaN.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vm_core.isa.riscv.state import rv
-from vm_core.spec import SEQ_CST
+from vm_core.spec import ACQ_REL, ACQUIRE, RELEASE, SEQ_CST
 
 # -- integer register-immediate (2.4.1, 4.2.1) --------------------------------------------------------------------
 
@@ -273,9 +273,21 @@ def fence(mem):
     mem.fence(SEQ_CST)
 
 
+@rv.insn("---- pred succ ----- 000 ----- 0001111", "pred, succ", over="fence", where="pred==0,2,8,10")
+def fence_acquire(mem):
+    """No writes in front of it are ordered."""
+    mem.fence(ACQUIRE)
+
+
+@rv.insn("---- pred succ ----- 000 ----- 0001111", "pred, succ", over="fence", where="pred!=0,2,8,10 succ==0,1,4,5")
+def fence_release(mem):
+    """No reads behind it are ordered."""
+    mem.fence(RELEASE)
+
+
 @rv.insn("1000 0011 0011 ----- 000 ----- 0001111", "", over="fence")
 def fence_tso(mem):
-    mem.fence(SEQ_CST)
+    mem.fence(ACQ_REL)
 
 
 @rv.insn("------------ ----- 001 ----- 0001111", "")

@@ -180,6 +180,8 @@ class RiscV(Isa):
             mnemonic, _, rest = text.partition(" ")
             order = "aq" * fields["aq"] + "rl" * fields["rl"]
             text = f"{mnemonic}{'.' * bool(order)}{order} {rest}"
+        if "pred" in fields:
+            text = f"fence {text.partition(' ')[2]}"
         if "rm" in fields:
             text = text.removesuffix(", " + _default_rounding(insn.name))
         return insn.name if insn.name == _HINT and not fields["imm"] else text
