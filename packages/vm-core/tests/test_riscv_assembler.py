@@ -19,10 +19,12 @@ GNU = "riscv64-linux-gnu-"
 @pytest.mark.parametrize("name", ISA.instructions)
 def test_round_trip(name: str) -> None:
     rng = random.Random(name)
+    # What it orders is in its sets.
+    mnemonic = "fence" if "pred" in ISA.instructions[name].fields else name
     for _ in range(30):
         code = ISA.random(rng, [name])
         text = ISA.decode(code).text()
-        assert text.split()[0].startswith(name)
+        assert text.split()[0].startswith(mnemonic)
         assert ISA.assemble(text) == code, text
         assert ISA.decode(ISA.assemble(text)).text() == text
 

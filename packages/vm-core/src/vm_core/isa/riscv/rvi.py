@@ -279,7 +279,9 @@ def fence_acquire(mem):
     mem.fence(ACQUIRE)
 
 
-@rv.insn("---- pred succ ----- 000 ----- 0001111", "pred, succ", over="fence", where="pred!=0,2,8,10 succ==0,1,4,5")
+@rv.insn(
+    "---- pred succ ----- 000 ----- 0001111", "pred, succ", over="fence", where="pred!=0,2,8,10 succ==0,1,4,5"
+)
 def fence_release(mem):
     """No reads behind it are ordered."""
     mem.fence(RELEASE)
