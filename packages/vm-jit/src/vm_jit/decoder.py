@@ -87,8 +87,9 @@ def _constrain(row: _Row, pattern: Pattern) -> bool:
         place = _place(pattern, constraint.field)
         if kind.role == "static":
             continue  # the variants are chosen by it
-        if kind.role == "reg" and place is not None and kind.codec is None:
-            allowed = sum(1 << raw for raw in range(32) if constraint.holds(raw + kind.base))
+        if kind.role in ("reg", "strongest") and place is not None and kind.codec is None:
+            own = (1 << pattern.parts[constraint.field][0].count) - 1  # the number in the table has five bits
+            allowed = sum(1 << raw for raw in range(32) if constraint.holds((raw & own) + kind.base))
             row.sets[place] = row.sets.get(place, _ANY) & allowed
         elif constraint.values == (0,) and not constraint.equal and not kind.codec and not row.nonzero:
             row.nonzero = sum(((1 << part.count) - 1) << part.at for part in pattern.parts[constraint.field])
