@@ -454,3 +454,26 @@ def test_what_only_regions_call_gets_the_baseline_tier(cache: Cache, monkeypatch
             assert here.regions() == ((CODE,),)
             assert here.engine.entry(function) & LINKED
     assert engine.stats.regions_cached == 1
+
+
+def test_a_short_run_starts_no_compiler_process(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = 5.0
+    monkeypatch.setattr("time.process_time", lambda: used)
+    with machine(cache, synchronous=False) as (engine, cpu):
+        for seconds, starts in (0.0, False), (tiering._SHORT_SECONDS - 0.001, False), (0.2, True):
+            used = 5.0 + seconds
+            run(engine, cpu, 1)
+            here = engine.tiering
+            assert here is not None
+            here.request(CODE, 1 << 10)
+            assert (here._thread is not None) == starts
+    with machine(cache, synchronous=False) as (engine, cpu):
+        used = 7.0
+        run(engine, cpu, 1)
+        here = engine.tiering
+        assert here is not None
+        here._warm = True
+        for seconds, starts in (tiering._SHORT_AND_WARM - 0.001, False), (0.6, True):
+            used = 7.0 + seconds
+            here.request(CODE + 8, 1 << 12)
+            assert (here._thread is not None) == starts

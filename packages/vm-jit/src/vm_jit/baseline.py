@@ -66,7 +66,10 @@ class Kit:
         self._nothing = (ctypes.c_ubyte * TABLE_BYTES).from_buffer(mmap.mmap(-1, TABLE_BYTES))
         self.nothing = ctypes.addressof(self._nothing)
         """A permission table for code that no guest can write."""
-        self._work = (ctypes.c_uint64 * (work_bytes // 8 + 8))()
+        # PERF: most of its pages are never touched. Private, as a fork copies it.
+        words = work_bytes // 8 + 8
+        own = mmap.mmap(-1, 8 * words, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._work = (ctypes.c_uint64 * words).from_buffer(own)
         self.work = ctypes.addressof(self._work)
         self.words = memoryview(self._work).cast("B").cast("Q")
         self.index: tuple[Interpreter, ctypes.Array[ctypes.c_uint64]] | None = None

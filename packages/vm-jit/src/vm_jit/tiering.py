@@ -40,7 +40,10 @@ _MAX_FAILURES: Final = 20
 PAGES: Final = 1 << MAX_BITS >> 12
 _PATIENCE_SECONDS: Final = 1.5
 _GRACE_SECONDS: Final = 0.3
-_SHORT_SECONDS: Final = 0.5
+_SHORT_SECONDS: Final = 0.15
+"""A run that has used less processor time is not worth a compiler process, which takes a third of that before it compiles anything;"""
+_SHORT_AND_WARM: Final = 0.5
+"""nor is one that has used less, if most of it came from the cache."""
 _MAX_GROWTH: Final = 6
 _SHARE: Final = 0.5
 """LLVM's time, over the first second of the run: no program pays much more for it than it can gain."""
@@ -240,7 +243,7 @@ class Tiering:
         self._failures = 0
         self._latencies: list[float] = []  # seconds from the decision to compile a region to its use
         self.unsaved = 0
-        self._begin = time.perf_counter()
+        self._begin, self._used = time.perf_counter(), time.process_time()
         self.account = Account()
         self._prices: dict[int, float] = {}  # of what was too dear when its turn came
         self._closed = False
@@ -389,7 +392,7 @@ class Tiering:
         self._work_to_do = threading.Condition(self.engine.lock)
         self._thread = None
         self._compiler = None
-        self._begin = time.perf_counter()
+        self._begin, self._used = time.perf_counter(), time.process_time()
         self.account.rest()
         # Freed when the vCPU next says that it is in none: here the code memory is held.
         self.retired = [(set(), block) for _, block in self.retired]
@@ -425,8 +428,7 @@ class Tiering:
                 # turn is reported again as well.
                 if self._spent() or self._worth(pc) is None:
                     return
-                if self._warm and time.perf_counter() - self._begin < _SHORT_SECONDS:
-                    # Most of it came from the cache: a run that ends soon is not worth a compiler process.
+                if time.process_time() - self._used < (_SHORT_AND_WARM if self._warm else _SHORT_SECONDS):
                     return
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="vm-jit", daemon=True)
