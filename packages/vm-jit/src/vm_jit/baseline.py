@@ -35,6 +35,9 @@ log = Log("vm.jit")
 
 _UNIT_BYTES: Final = 256 << 10
 """The largest unit; what it does not need is given back at once."""
+_SHARED_BYTES: Final = 4 << 10
+_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+SHARED: Final = ("warmed", "returned", "handled", "missed")
 _PARTS: Final = ("descriptors", "holes", "patches", "code", "tables")
 _kits: dict[str, Kit] = {}
 _kit_lock = threading.Lock()
@@ -54,6 +57,9 @@ class Kit:
         self.compile: Callable[[int, int, int, int, int], int] = ctypes.CFUNCTYPE(
             ctypes.c_uint64, *[ctypes.c_uint64] * 5
         )(made.symbols["baseline"])
+        self.share: Callable[[int, int, int, int], int] = ctypes.CFUNCTYPE(
+            ctypes.c_uint64, *[ctypes.c_uint64] * 4
+        )(made.symbols["shared"])
         parts = {name: bytes(made.sections[name]) for name in _PARTS}
         # The compiler copies 32 bytes at a time.
         self._kept = [ctypes.create_string_buffer(parts[name], len(parts[name]) + 64) for name in _PARTS[:4]]
@@ -222,6 +228,8 @@ class Baseline:
         self._kit: Kit | None = None
         self._loading: threading.Thread | None = None
         self._failed = False
+        self._shared: dict[Any, tuple[CodeBlock, dict[str, int]]] = {}
+        """By chunk of code memory: the code that its units have in common, and where in the chunk its parts begin."""
         self.instructions = 0
         self.seconds = 0.0
 
@@ -319,10 +327,15 @@ class Baseline:
             kit.words[: len(self._head)] = self._head
             if engine.owner is not None:
                 kit.set("table", engine.owner.table_address)
+            shared = self._shared_in(block, kit)
+            for name, place in shared.items():
+                kit.set(name, place - block.at & _MASK)
             kit.set("faults", block.chunk.fault_table)
             kit.set("start", block.at)
-            # SAFETY: the block is ours; the tables named above live as long as the engine, whose lock is held.
-            size = kit.compile(kit.work, pc, block.write, block.execute, block.size)
+            size = 0
+            if shared:
+                # SAFETY: the block is ours; the tables named above live as long as the engine, whose lock is held.
+                size = kit.compile(kit.work, pc, block.write, block.execute, block.size)
             if not size:
                 self.code.free(block)
                 return False
@@ -342,6 +355,21 @@ class Baseline:
         self.instructions += count
         engine.made(one, self._drop)
         return True
+
+    def _shared_in(self, block: CodeBlock, kit: Kit) -> dict[str, int]:
+        """Where in a block's chunk the code is that its units have in common; nothing if there is no room for it. Called with the kit's lock
+        held, and its words set."""
+        found = self._shared.get(block.chunk)
+        if found is None:
+            own = self.code.allocate_beside(block, _SHARED_BYTES)
+            if own is None:
+                return {}
+            # SAFETY: the block is ours; the tables that the kit's words name live as long as the engine.
+            if not kit.share(kit.work, own.write, own.execute, own.size):
+                self.code.free(own)
+                return {}
+            found = self._shared[block.chunk] = own, {name: own.at + kit.get(name) for name in SHARED}
+        return found[1]
 
     def handler(self, at: int, own: int) -> int:
         """What the record at host address ``at`` should go to, if it is not to be ``own``, the interpreter's."""
@@ -379,6 +407,9 @@ class Baseline:
             self._loading.join()
         for one in self._units:
             self.code.free(one.block)
+        for block, _ in self._shared.values():
+            self.code.free(block)
+        self._shared.clear()
         self._units.clear()
         self._on.clear()
         self.originals.clear()

@@ -206,6 +206,16 @@ class CodeMemory:
             self.used += size
             return CodeBlock(chunk, at, size)
 
+    def allocate_beside(self, block: CodeBlock, size: int) -> CodeBlock | None:
+        """``size`` bytes in the same chunk; None if it is full."""
+        size = (size + _ALIGN - 1) & -_ALIGN
+        with self._lock:
+            at = block.chunk.allocate(size, _ALIGN)
+            if at is None:
+                return None
+            self.used += size
+            return CodeBlock(block.chunk, at, size)
+
     def shrink(self, block: CodeBlock, size: int) -> None:
         """Give back what is behind the first ``size`` bytes of a block."""
         size = (size + _ALIGN - 1) & -_ALIGN

@@ -2,7 +2,8 @@
 
 ``baseline(work, pc, write, execute, capacity)`` makes a unit: the code that is reachable from the guest address
 ``pc`` without calls, has been decoded, and lies in one window of guest addresses. It returns the bytes written at
-``write`` (which run at ``execute``), or 0 if there is nothing to compile or no space.
+``write`` (which run at ``execute``), or 0 if there is nothing to compile or no space. ``shared(work, write, execute, capacity)`` makes what units
+have in common.
 
 A few guest registers live in host registers (pins) in all units, and travel from one to the other. Others that pay for it live
 in pins within a unit: they are loaded where it is entered and
@@ -21,7 +22,7 @@ from vm_jit.assemble import Condition, Function, Value
 from vm_jit.records import LENGTH, LINKED, RECORD_BYTES
 from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
-__all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "WINDOW", "WORK_BYTES", "baseline_module"]
+__all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "SHARED", "WINDOW", "WORK_BYTES", "baseline_module"]
 
 DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxHH"
 """Code offset, number of the first hole, code bytes, holes, flags, a, b, result, target, sizes of the immediates, extra
@@ -41,6 +42,8 @@ _SLACK: Final = 1024
 """Bytes of code that one instruction cannot need, with all that is around it."""
 _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
 ENTRY_BYTES: Final = 24
+SHARED: Final = ("warmed", "returned", "handled", "missed")
+"""The stencils that all units of a chunk of code memory have in common."""
 
 
 class _Layout:
@@ -75,6 +78,7 @@ def _layout() -> _Layout:
         "written",  # a bit for each pin that the unit writes
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
         "refusal",  # the label of what all refusals of the unit have in common
+        *SHARED,  # where what all units have in common is: seen from the unit, then its label
     ):  # fmt: skip
         out.add(name)
     out.add("values", 8 * len(SOURCES))
@@ -385,13 +389,13 @@ class _Builder:
                 patch.add(4)
         self.value(f, "next", self.get(f, "execute") + at + size)
         first = self.get(f, "holes") + f.load(d + 4, 32) * 8
-        taken, refuse = SOURCES.index("taken"), SOURCES.index("refuse")
+        taken, refuse, miss = (SOURCES.index(name) for name in ("taken", "refuse", "miss"))
         with f.each(0, f.load(d + 10, 16)) as i:
             hole = first + i * 8
             offset, kind = f.load(hole, 16), f.load(hole + 2, 8)
             source, addend = f.load(hole + 3, 8), f.load_signed(hole + 4, 32)
             value = f.load(f["work"] + FIELDS["values"] + source * 8)
-            with f.when(source.equals(taken) | source.equals(refuse)):
+            with f.when(source.equals(taken) | source.equals(refuse) | source.equals(miss)):
                 # The value is a label, whose place is known at the end.
                 count = self.get(f, "fixups")
                 with f.when(count >= _MAX_LABELS):
@@ -402,7 +406,7 @@ class _Builder:
                 f.store(fixup + 4, value, 32)
                 f.store(fixup + 8, f.select(kind.equals(4), _FAULT, addend))
                 self.set(f, "fixups", count + 1)
-            known = source.differs(taken) & source.differs(refuse)
+            known = source.differs(taken) & source.differs(refuse) & source.differs(miss)
             with f.when(known & kind.equals(1)):
                 f.store(to + offset, value + addend)
             with f.when(known & kind.equals(0)):
@@ -425,6 +429,12 @@ class _Builder:
         number: Value | int = COMMON[name] if isinstance(name, str) else name
         offset = number * DESCRIPTOR_BYTES
         f.call(self.f_copy, f["work"], self.get(f, "descriptors") + offset, 0)
+
+    def shares(self, f: Function, taken: str = "warmed") -> None:
+        """The next stencils go to what units have in common."""
+        self.value(f, "taken", self.get(f, taken))
+        self.value(f, "refuse", self.get(f, "handled"))
+        self.value(f, "miss", self.get(f, "missed"))
 
     def new_label(self, f: Function) -> Value:
         number = self.get(f, "labels")
@@ -700,10 +710,10 @@ class _Builder:
             f.call(self.f_forget, f["work"], result)
         with f.when(flags.has(Flag.INDIRECT)):
             f.call(self.f_spill, f["work"])
+            self.shares(f)
             with f.when(flags.has(Flag.RETURN)):
-                self.common(f, "go_return")
-            with f.when(flags.lacks(Flag.RETURN)):
-                self.common(f, "go_indirect")
+                self.shares(f, "returned")
+            self.common(f, "go_indirect")
         return f
 
     def label(self) -> Function:
@@ -730,9 +740,11 @@ class _Builder:
             # Nothing of that page has run yet, or it has to be looked whether it still holds (CodeImage.synchronize).
             self.value(f, "pc", f["pc"])
             self.common(f, "b_is_pc")
+            self.shares(f)
             self.common(f, "go_indirect")
             f.leave(0)
         self.value(f, "record", record.get())
+        self.shares(f)
         self.common(f, "go_counted")
         return f
 
@@ -839,9 +851,11 @@ class _Builder:
                     self.common(f, "refused")
                 with f.when(kind.equals(_HEATS)):
                     f.call(self.f_spill, f["work"])
+                    self.shares(f)
                     self.common(f, "go_maybe_hot")
         f.store(self.element(f, "label", self.get(f, "refusal"), 4), self.get(f, "at"), 32)
         f.call(self.f_spill, f["work"])
+        self.shares(f)
         self.common(f, "go_refused")
         with f.each(self.slot(f, self.get(f, "low")), self.slot(f, self.get(f, "high"))) as slot:
             entry = f.load(self.element(f, "map", slot, 4), 32)
@@ -900,19 +914,16 @@ class _Builder:
         for name in ("count", "entries", "labels", "stubs", "fixups", "failed", "at", "form"):
             self.set(f, name, 0)
         self.set(f, "falls", -1)
-        for name in ("write", "execute", "capacity"):
-            self.set(f, name, f[name])
-        self.value(f, "tables", self.get(f, "tables"))
-        # What is skipped of an entry by those that have the registers in their pins.
-        skipped = Value(f, "0")
-        for name in ("enter", *(f"load_p{i + 1}" for i in range(len(self.carried)))):
-            skipped = skipped + f.load(self.get(f, "descriptors") + (COMMON[name] * DESCRIPTOR_BYTES + 8), 16)
-        self.value(f, "link", skipped)
+        self.begin(f)
         size = f.variable(0)
         with f.when(f.call(self.f_discover, f["work"], pc).differs(0)):
             f.call(self.f_choose, f["work"])
             self.find_written(f)
             self.set(f, "refusal", self.new_label(f))
+            for name in SHARED:
+                place, label = self.get(f, name), self.new_label(f)
+                f.store(self.element(f, "label", label, 4), place, 32)
+                self.set(f, name, label)
             first, last = self.slot(f, self.get(f, "low")), self.slot(f, self.get(f, "high"))
             now = f.variable(first)
             wanted = _VISITED | _LEADER
@@ -949,6 +960,29 @@ class _Builder:
         self.f_compile = f
         return f
 
+    def begin(self, f: Function) -> None:
+        """What is the same for all code."""
+        for name in ("write", "execute", "capacity"):
+            self.set(f, name, f[name])
+        self.value(f, "tables", self.get(f, "tables"))
+        # What is skipped of an entry by those that have the registers in their pins.
+        skipped = Value(f, "0")
+        for name in ("enter", *(f"load_p{i + 1}" for i in range(len(self.carried)))):
+            skipped = skipped + f.load(self.get(f, "descriptors") + (COMMON[name] * DESCRIPTOR_BYTES + 8), 16)
+        self.value(f, "link", skipped)
+
+    def shared(self) -> Function:
+        """What units have in common; where each piece begins is in the fields."""
+        f = Function("shared", "work", "write", "execute", "capacity")
+        for name in ("fixups", "failed", "at"):
+            self.set(f, name, 0)
+        self.begin(f)
+        for name in SHARED:
+            self.set(f, name, self.get(f, "at"))
+            self.common(f, name)
+        f.leave(f.select(self.get(f, "failed").equals(0), self.get(f, "at"), 0))
+        return f
+
 
 def baseline_module(isa: Isa) -> str:
     """The LLVM module of the compiler for one ISA."""
@@ -956,7 +990,7 @@ def baseline_module(isa: Isa) -> str:
     functions = [
         make.record(), make.describe(), make.mark(), make.discover(), make.choose_pins(), make.copy(), make.stub(),
         make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.learn(), make.instruction(), make.leave_for(), make.block(),
-        make.behind(), make.compile(),
+        make.behind(), make.compile(), make.shared(),
     ]  # fmt: skip
     return "\n".join(
         [

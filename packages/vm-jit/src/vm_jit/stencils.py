@@ -87,7 +87,7 @@ _BEGIN: Final = (
 
 SOURCES: Final = (
     "slot0", "slot1", "slot2", "slot3", "imm0", "imm1", "pc", "next_pc", "next", "taken", "refuse", "tables",
-    "count", "uncount", "record", "handler", "link",
+    "count", "uncount", "record", "handler", "link", "miss",
 )  # fmt: skip
 """What a hole can be filled with, by number."""
 _RANGES: Final = {
@@ -97,7 +97,7 @@ _RANGES: Final = {
     **dict.fromkeys(("record", "handler"), (-1, -1)),
 }
 """The values of the symbols: LLVM chooses encodings by them. (-1, -1) is any 64-bit value."""
-_TARGETS: Final = ("next", "taken", "refuse")
+_TARGETS: Final = ("next", "taken", "refuse", "miss")
 
 
 class Flag:
@@ -451,8 +451,8 @@ class _Glue(_Stencil):
         arena = self.load_state("arena") if HOST.segment else "%memory"
         self.tail(handler, p0="%state", p1=ip, p2=arena, p3=self.load_state("pages"), fuel=fuel, **rest)
 
-    def dispatch(self, ip: str) -> None:
-        """Go to a record's handler, or on in the unit that it has become the entry of."""
+    def dispatch(self, ip: str, *, shares: bool = False) -> None:
+        """Go to a record's handler, or on in the unit that it has become the entry of. If this ``shares``, a handler is gone to by ``refuse``."""
         pointer = self.v(f"inttoptr i64 {ip} to ptr")
         handler = self.v(f"load i64, ptr {pointer}, {RECORD}")
         unit, other = self.label(), self.label()
@@ -461,7 +461,10 @@ class _Glue(_Stencil):
         inner = self.v(f"add i64 {handler}, {_hole('link')}")
         self.tail(self.v(f"inttoptr i64 {inner} to ptr"), a="poison", b="poison")
         self.place(other)
-        self.handler(self.v(f"inttoptr i64 {handler} to ptr"), ip)
+        if shares:
+            self.tail("@refuse", a=ip, b=handler)
+        else:
+            self.handler(self.v(f"inttoptr i64 {handler} to ptr"), ip)
 
     def leave(self, reason: Reason, pc: str) -> None:
         self.settle()
@@ -508,9 +511,17 @@ class _Glue(_Stencil):
         where = self.v(f"inttoptr i64 {self.v(f'add i64 {ip}, {RECORD_PC}')} to ptr")
         self.leave(Reason.HOT, self.v(f"zext i32 {self.v(f'load i32, ptr {where}, {RECORD}')} to i64"))
 
-    def look_up(self, *, returns: bool) -> None:
+    def counted(self, ip: str) -> None:
+        """Go to a record and count that."""
+        seldom = self.label()
+        self.count(ip, seldom)
+        self.dispatch(ip, shares=True)
+        self.place(seldom)
+        self.tail("@taken", a=ip, b="poison")
+
+    def look_up(self) -> None:
         """Go to the guest address in ``b``."""
-        inside, found, miss, seldom = (self.label() for _ in range(4))
+        inside, found, miss = (self.label() for _ in range(3))
         ok = self.v(f"icmp ult i64 %b, {1 << self.bits}")
         if self.isa.unit > 1:
             even = self.v(f"icmp eq i64 {self.v(f'and i64 %b, {self.isa.unit - 1}')}, 0")
@@ -524,12 +535,9 @@ class _Glue(_Stencil):
         self.place(found)
         index = self.v(f"and i64 %b, {PAGE - 1}")
         ip = self.v(f"add i64 {page}, {self.v(f'mul i64 {index}, {RECORD_BYTES // self.isa.unit}')}")
-        self.count(ip, seldom)
-        self.dispatch(ip)
-        self.place(seldom)
-        self.maybe_hot(ip, returns=returns)
+        self.counted(ip)
         self.place(miss)
-        self.leave(Reason.MISS, "%b")
+        self.tail("@miss", a="poison")
 
 
 def _glue() -> dict[str, Callable[[_Glue], None]]:
@@ -614,15 +622,11 @@ def _glue() -> dict[str, Callable[[_Glue], None]]:
 
     @add("go_maybe_hot")
     def _go_maybe_hot(e: _Glue) -> None:
-        e.maybe_hot(e.address("record"))
+        e.tail("@taken", a=e.address("record"), b="poison")
 
     @add("go_counted")
     def _go_counted(e: _Glue) -> None:
-        seldom, ip = e.label(), e.address("record")
-        e.count(ip, seldom)
-        e.dispatch(ip)
-        e.place(seldom)
-        e.maybe_hot(ip)
+        e.counted(e.address("record"))
 
     @add("go_handler")
     def _go_handler(e: _Glue) -> None:
@@ -638,15 +642,31 @@ def _glue() -> dict[str, Callable[[_Glue], None]]:
 
     @add("go_refused")
     def _go_refused(e: _Glue) -> None:
-        e.handler(e.v("inttoptr i64 %b to ptr"), "%a")
-
-    @add("go_return")
-    def _go_return(e: _Glue) -> None:
-        e.look_up(returns=True)
+        e.tail("@refuse")
 
     @add("go_indirect")
     def _go_indirect(e: _Glue) -> None:
-        e.look_up(returns=False)
+        """To the guest address in ``b``, also where a function returns to."""
+        e.look_up()
+
+    # What units have in common: they go there by ``taken``, ``refuse`` and ``miss``.
+
+    @add("warmed")
+    def _warmed(e: _Glue) -> None:
+        e.maybe_hot("%a")
+
+    @add("returned")
+    def _returned(e: _Glue) -> None:
+        e.maybe_hot("%a", returns=True)
+
+    @add("handled")
+    def _handled(e: _Glue) -> None:
+        """To the handler in ``b`` of the record in ``a``."""
+        e.handler(e.v("inttoptr i64 %b to ptr"), "%a")
+
+    @add("missed")
+    def _missed(e: _Glue) -> None:
+        e.leave(Reason.MISS, "%b")
 
     return out
 
