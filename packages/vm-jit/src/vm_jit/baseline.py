@@ -23,6 +23,17 @@ from vm_core.spec.isa import Isa
 from vm_jit.cache import Cache
 from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
+from vm_jit.kept import (
+    MOVE_BYTES,
+    Group,
+    digest_of,
+    handlers_digest,
+    pack_groups,
+    pages_of_records,
+    row_of,
+    unpack_groups,
+    window,
+)
 from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
 from vm_jit.records import LINKED
 
@@ -36,8 +47,10 @@ log = Log("vm.jit")
 _UNIT_BYTES: Final = 256 << 10
 """The largest unit; what it does not need is given back at once."""
 _SHARED_BYTES: Final = 4 << 10
-_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 SHARED: Final = ("warmed", "returned", "handled", "missed")
+_FEW: Final = 16
+"""Up to so many units, or one for so many that the cache has, are not worth writing them all."""
+_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _PARTS: Final = ("descriptors", "holes", "patches", "code", "tables")
 _kits: dict[str, Kit] = {}
 _kit_lock = threading.Lock()
@@ -51,7 +64,7 @@ class Kit:
 
     def __init__(self, made: Code, code: CodeMemory) -> None:
         self.numbers, self.fields = (unpack_numbers(made.sections[name]) for name in ("numbers", "fields"))
-        (self.entry_bytes, work_bytes) = unpack_numbers(made.sections["sizes"]).values()
+        (self.entry_bytes, work_bytes, self.most_moves) = unpack_numbers(made.sections["sizes"]).values()
         self.lock = threading.Lock()
         # SAFETY: the compiler's function in code memory, which is never freed; its arguments are checked by the caller.
         self.compile: Callable[[int, int, int, int, int], int] = ctypes.CFUNCTYPE(
@@ -60,6 +73,9 @@ class Kit:
         self.share: Callable[[int, int, int, int], int] = ctypes.CFUNCTYPE(
             ctypes.c_uint64, *[ctypes.c_uint64] * 4
         )(made.symbols["shared"])
+        self.relocate: Callable[[int, int, int, int, int, int, int, int], int] = ctypes.CFUNCTYPE(
+            ctypes.c_uint64, *[ctypes.c_uint64] * 8
+        )(made.symbols["relocate"])
         parts = {name: bytes(made.sections[name]) for name in _PARTS}
         # The compiler copies 32 bytes at a time.
         self._kept = [ctypes.create_string_buffer(parts[name], len(parts[name]) + 64) for name in _PARTS[:4]]
@@ -137,6 +153,13 @@ def build(isa: Isa, cpu: str) -> dict[str, bytes]:
         )  # fmt: skip
         code += one.code
         for hole in one.holes:
+            source = stencils.SOURCES[hole.source]
+            if source in ("record", "handler", "tables"):
+                # What copying.py: note can say of it.
+                assert (hole.kind, source != "tables" and hole.addend) == (
+                    2 if source == "tables" else 1,
+                    0,
+                ), hole
             holes += struct.pack(copying.HOLE, hole.offset, hole.kind, hole.source, hole.addend)
         for patch in (*one.patches[0], *one.patches[1]):
             patches += struct.pack(copying.PATCH, patch.offset, *patch.masks)
@@ -144,7 +167,9 @@ def build(isa: Isa, cpu: str) -> dict[str, bytes]:
         "image0": link(native).pack(),
         "numbers": pack_numbers(numbers),
         "fields": pack_numbers(copying.FIELDS),
-        "sizes": pack_numbers({"entry": copying.ENTRY_BYTES, "work": copying.WORK_BYTES}),
+        "sizes": pack_numbers(
+            {"entry": copying.ENTRY_BYTES, "work": copying.WORK_BYTES, "moves": copying.MAX_MOVES}
+        ),
         "descriptors": bytes(descriptors),
         "holes": bytes(holes),
         "patches": bytes(patches),
@@ -189,20 +214,27 @@ def _index(kit: Kit, interpreter: Interpreter) -> ctypes.Array[ctypes.c_uint64]:
     return table
 
 
+def _pages(start: int, end: int) -> range:
+    """The numbers of the pages that [start, end) lies on."""
+    return range(start >> 12, (end - 1 >> 12) + 1)
+
+
 @record(eq=False)
 class _Unit:
-    """A unit in use: made from the guest bytes in [start, end); ``entries`` are (record, code, the record's own
-    handler)."""
+    """A unit in use, or several from the cache: made from the guest bytes in [start, end); ``entries`` are (record, code, the record's own
+    handler). ``parts`` and ``moves`` are those of a :class:`vm_jit.kept.Group`; None if it cannot be kept."""
 
     start: int
     end: int
     entries: tuple[tuple[int, int, int], ...]
     block: CodeBlock
+    parts: tuple[tuple[int, int, int], ...] = ()
+    moves: bytes | memoryview | None = None
 
     @property
     def pages(self) -> range:
         """The numbers of the guest pages that it is made from."""
-        return range(self.start >> 12, (self.end - 1 >> 12) + 1)
+        return _pages(self.start, self.end)
 
     def records(self, image: CodeImage) -> list[int]:
         return [image.record_at(at) for at, _, _ in self.entries]
@@ -230,6 +262,12 @@ class Baseline:
         self._failed = False
         self._shared: dict[Any, tuple[CodeBlock, dict[str, int]]] = {}
         """By chunk of code memory: the code that its units have in common, and where in the chunk its parts begin."""
+        self._groups: dict[int, Group] = {}
+        """What the cache has, by window."""
+        self._waiting: dict[int, list[Group]] = {}
+        """Of that, what is not in use yet, by the guest pages that it was made from."""
+        self._kept = self._fresh = 0
+        """How many units the cache's file holds, and how many this run has made."""
         self.instructions = 0
         self.seconds = 0.0
 
@@ -342,19 +380,177 @@ class Baseline:
             first = kit.fields["entry"] >> 3
             words = kit.words[first : first + kit.get("entries") * (kit.entry_bytes >> 3)].tolist()
             start, end, count = kit.get("low"), kit.get("high"), kit.get("count")
+            moves: bytes | None = None
+            if (
+                engine.program is not None
+                and (noted := kit.get("moves")) <= kit.most_moves
+                and not any(map(engine.writes, _pages(start, end)))
+            ):
+                first = kit.fields["move"]
+                moves = bytes(kit.words.cast("B")[first : first + noted * MOVE_BYTES])
             self.code.tell(block, "baseline", kit.places)
         self.code.shrink(block, size)
+        self._fresh += 1
         entries = tuple(zip(words[::3], words[1::3], words[2::3], strict=True))
         for at, address, original in entries:
             self.originals[address] = original
             self._at[at] = address
-        one = _Unit(start, end, entries, block)
+        parts = () if moves is None else ((0, len(moves) // MOVE_BYTES, self._seen_from),)
+        self._use(_Unit(start, end, entries, block, parts, moves))
+        self.instructions += count
+        return True
+
+    def _use(self, one: _Unit) -> None:
+        """Know what is in use now."""
         self._units[one] = None
         for number in one.pages:
             self._on.setdefault(number, {})[one] = None
-        self.instructions += count
-        engine.made(one, self._drop)
-        return True
+        self.engine.made(one, self._drop)
+
+    # -- the cache ------------------------------------------------------------------------------------------------
+
+    @property
+    def _seen_from(self) -> int:
+        """The address that those of handlers are relative to in the cache."""
+        return self.engine.interpreter.address["h_miss"]
+
+    def _sections_name(self) -> str:
+        """The name of the file in the cache."""
+        assert self.engine.program is not None
+        return f"units-{int(self.heat)}-{self.engine.program.name}"
+
+    def restore(self) -> None:
+        """Called before the guest's first instruction: learn what earlier runs made."""
+        engine = self.engine
+        if engine.cache is None or self.code.listener is not None or engine.breakpoints:
+            return  # a listener wants to know what each unit was made of
+        sections = engine.cache.read(self._sections_name())
+        if sections is None or bytes(sections["handlers"]) != self._handlers():
+            return
+        for group in unpack_groups(sections["groups"]):
+            self._groups[window(group.start)] = group
+            self._kept += len(group.parts)
+            for number in group.pages:
+                self._waiting.setdefault(number, []).append(group)
+
+    def _handlers(self) -> bytes:
+        return handlers_digest(self.engine.interpreter.address, self._seen_from)
+
+    def waits(self, number: int) -> bool:
+        """Whether the cache has something of a page that is not in use yet."""
+        return number in self._waiting
+
+    def arrive(self, number: int) -> None:
+        """The guest runs code on a page for the first time: put in use what earlier runs made of it. Called with the engine's lock held,
+        while it reads the guest's memory."""
+        for group in self._waiting.pop(number):
+            if not group.done:
+                group.done = True
+                if self._fits(group):
+                    self._place(group)
+
+    def _fits(self, group: Group) -> bool:
+        """Whether a group is of the code that is there, and has records."""
+        engine = self.engine
+        if self._kit is None:
+            self.prepare(wait=self.synchronous)
+        if self._kit is None or engine.breakpoints:
+            return False
+        if digest_of(engine.text, group.pages, engine.reach) != group.digest:
+            return False
+        return all(engine.prepare_page(number) for number in group.pages)
+
+    def _place(self, group: Group) -> None:
+        engine, kit = self.engine, self._kit
+        assert kit is not None
+        here, wait = self._seen_from, engine.interpreter.address["h_wait"]
+        rows = bytearray(group.rows)
+        handlers = memoryview(rows).cast("Q")[::4]
+        own = [handler + here & _MASK for handler in handlers.tolist()]
+        for number, handler in enumerate(own):
+            handlers[number] = handler
+        heads = memoryview(group.heads).cast("B").cast("Q").tolist()
+        records = engine.restore_records(heads[::2], own, bytes(rows))
+        block = self.code.allocate(len(group.code))
+        block.faulting = True
+        # SAFETY: the block is ours, as long as the code, and no thread runs it yet.
+        memoryview((ctypes.c_ubyte * len(group.code)).from_address(block.write)).cast("B")[:] = group.code
+        moves = ctypes.create_string_buffer(bytes(group.moves), max(len(group.moves), 1))
+        at = ctypes.addressof(moves)
+        with kit.lock, engine.reachable(group.others):
+            kit.words[: len(self._head)] = self._head
+            shared = self._shared_in(block, kit)
+            if not shared:
+                self.code.free(block)
+                return
+            kit.set("faults", block.chunk.fault_table)
+            for offset, count, base in group.parts:
+                kit.set("start", block.at + offset)
+                for name, place in shared.items():
+                    kit.set(name, place - block.at - offset & _MASK)
+                write, execute = block.write + offset, block.execute + offset
+                # SAFETY: as in _make; the moves are of this code, as the file's checksum says.
+                if not kit.relocate(kit.work, write, execute, at, count, here - base & _MASK, here, wait):
+                    self.code.free(block)
+                    return
+                at += count * MOVE_BYTES
+        entries = [(place, block.execute + heads[2 * i + 1], own[i]) for i, place in records]
+        for place, address, handler in entries:
+            self.originals[address] = handler
+            self._at[place] = address
+            engine.exchange(place, handler, address)
+        self._use(_Unit(group.start, group.end, tuple(entries), block, group.parts, group.moves))
+        extra = engine.stats.extra
+        extra["baseline_restored"] = extra.get("baseline_restored", 0) + len(group.parts)
+
+    def save(self) -> None:
+        """Write the units, if there are more than the file holds. Raises CacheError."""
+        engine = self.engine
+        if engine.program is None or engine.breakpoints:
+            return
+        if self._fresh <= max(_FEW, self._kept // _FEW):
+            return
+        fresh: dict[int, list[_Unit]] = {}
+        kept = {number: engine.is_kept(number) for number in self._on}
+        for one in self._units:
+            # Between two pieces of a unit may lie pages that nobody has run, and are in nobody's way.
+            if one.moves is not None and all(
+                kept[number] or not engine.is_decoded_page(number) for number in one.pages
+            ):
+                fresh.setdefault(window(one.start), []).append(one)
+        assert engine.cache is not None
+        groups = {**self._groups, **{number: self._group(units) for number, units in fresh.items()}}
+        engine.cache.write(
+            self._sections_name(),
+            {"handlers": self._handlers(), "groups": pack_groups(list(groups.values()))},
+        )
+
+    def _group(self, units: list[_Unit]) -> Group:
+        """Units as they are kept."""
+        engine, base = self.engine, self._seen_from
+        start, end = min(one.start for one in units), max(one.end for one in units)
+        code, moves = bytearray(), bytearray()
+        parts: list[tuple[int, int, int]] = []
+        heads: list[int] = []
+        rows: list[bytes] = []
+        for one in units:
+            assert one.moves is not None
+            here = len(code)
+            # SAFETY: the block is in use, and its writable address is readable.
+            code += memoryview((ctypes.c_ubyte * one.block.size).from_address(one.block.write))
+            moves += one.moves
+            parts += [(here + offset, count, base_) for offset, count, base_ in one.parts]
+            for record_, address, handler in one.entries:
+                pc, data = engine.record_of(record_)
+                heads += [pc, here + address - one.block.execute]
+                rows.append(row_of(data, handler - base))
+        pages = sorted({number for one in units for number in one.pages if engine.is_decoded_page(number)})
+        others = pages_of_records(bytes(moves)).difference(pages)
+        digest = digest_of(engine.text, pages, engine.reach)
+        return Group(
+            start, end, digest, tuple(pages), tuple(others), tuple(parts),
+            struct.pack(f"<{len(heads)}Q", *heads), b"".join(rows), bytes(moves), bytes(code),
+        )  # fmt: skip
 
     def _shared_in(self, block: CodeBlock, kit: Kit) -> dict[str, int]:
         """Where in a block's chunk the code is that its units have in common; nothing if there is no room for it. Called with the kit's lock

@@ -19,10 +19,13 @@ from typing import Final
 from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
 from vm_jit.assemble import Condition, Function, Value
-from vm_jit.records import LENGTH, LINKED, RECORD_BYTES
+from vm_jit.kept import KIND_SHIFT, MOVE_BYTES
+from vm_jit.records import LENGTH, LINKED, RECORD_BYTES, RECORD_PC
 from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
-__all__ = ["DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "SHARED", "WINDOW", "WORK_BYTES", "baseline_module"]
+__all__ = [
+    "DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "MAX_MOVES", "SHARED", "WINDOW", "WORK_BYTES", "baseline_module",
+]  # fmt: skip
 
 DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxHH"
 """Code offset, number of the first hole, code bytes, holes, flags, a, b, result, target, sizes of the immediates, extra
@@ -44,6 +47,8 @@ _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
 ENTRY_BYTES: Final = 24
 SHARED: Final = ("warmed", "returned", "handled", "missed")
 """The stencils that all units of a chunk of code memory have in common."""
+MAX_MOVES: Final = 4 * MAX_INSTRUCTIONS
+_RECORD, _HANDLER, _TABLES, _FAULTS, _SHARES = 0, 1, 2, 3, 4
 
 
 class _Layout:
@@ -79,6 +84,8 @@ def _layout() -> _Layout:
         "form", "form_pins",  # what the next instruction will be copied as: a form's descriptor, and its pins
         "refusal",  # the label of what all refusals of the unit have in common
         *SHARED,  # where what all units have in common is: seen from the unit, then its label
+        "subject",  # the guest address whose record ``record`` is
+        "moves",  # how many words of the unit depend on where things are in this process
     ):  # fmt: skip
         out.add(name)
     out.add("values", 8 * len(SOURCES))
@@ -93,6 +100,7 @@ def _layout() -> _Layout:
     out.add("stub", 32 * _MAX_LABELS)
     out.add("fixup", 16 * _MAX_LABELS)
     out.add("entry", ENTRY_BYTES * MAX_INSTRUCTIONS)
+    out.add("move", MOVE_BYTES * MAX_MOVES)
     return out
 
 
@@ -362,6 +370,24 @@ class _Builder:
 
     # -- code ---------------------------------------------------------------------------------------------------
 
+    def note(self) -> Function:
+        """Something at an offset of the unit depends on where things are. More than there is room for are only counted."""
+        f = self.f_note = Function("note", "work", "at", "kind", "value", internal=True)
+        number = self.get(f, "moves")
+        self.set(f, "moves", number + 1)
+        with f.when(number >= MAX_MOVES):
+            f.leave(0)
+        to = self.element(f, "move", number, MOVE_BYTES)
+        f.store(to, f["at"] | (f["kind"] << KIND_SHIFT), 32)
+        f.store(to + 4, self.get(f, "subject"), 32)
+        f.store(to + 8, f["value"])
+        return f
+
+    def about(self, f: Function, pc: Value, record: Value) -> None:
+        """The next stencils are about the record of a guest address."""
+        self.value(f, "record", record)
+        self.set(f, "subject", pc)
+
     def copy(self) -> Function:
         """Copy a stencil and fill its holes from the values; ``pins`` are those of a form, + 1, the second from bit 8."""
         f = self.f_copy = Function("copy", "work", "descriptor", "pins", internal=True)
@@ -409,6 +435,12 @@ class _Builder:
             known = source.differs(taken) & source.differs(refuse) & source.differs(miss)
             with f.when(known & kind.equals(1)):
                 f.store(to + offset, value + addend)
+            with f.when(source.equals(SOURCES.index("record"))):
+                f.call(self.f_note, f["work"], at + offset, _RECORD, 0)
+            with f.when(source.equals(SOURCES.index("handler"))):
+                f.call(self.f_note, f["work"], at + offset, _HANDLER, value)
+            with f.when(source.equals(SOURCES.index("tables"))):
+                f.call(self.f_note, f["work"], at + offset, _TABLES, addend)
             with f.when(known & kind.equals(0)):
                 immediate = source.equals(SOURCES.index("imm0")) | source.equals(SOURCES.index("imm1"))
                 with f.when(immediate & ((value + (1 << 31)) >= 1 << 32)):
@@ -502,7 +534,7 @@ class _Builder:
             self.value(f, f"imm{i}", self.immediate(f, record, descriptor, i))
         self.value(f, "pc", pc)
         self.value(f, "next_pc", pc + f.load(record + LENGTH, 8))
-        self.value(f, "record", record)
+        self.about(f, pc, record)
 
     def forget(self) -> Function:
         """The register at a state offset has a new value, in its pin: a and b do not hold it."""
@@ -743,7 +775,7 @@ class _Builder:
             self.shares(f)
             self.common(f, "go_indirect")
             f.leave(0)
-        self.value(f, "record", record.get())
+        self.about(f, f["pc"], record.get())
         self.shares(f)
         self.common(f, "go_counted")
         return f
@@ -782,13 +814,13 @@ class _Builder:
         with f.when(count.get().equals(0)):
             # The interpreter's: the block is this one instruction.
             f.call(self.f_spill, f["work"])
-            self.value(f, "record", record)
+            self.about(f, f["pc"], record)
             self.value(f, "handler", f.load(record))
             self.value(f, "count", 0)
             self.common(f, "go_handler")
             f.leave(0)
         with f.when(entry.has(_LOOP) & self.get(f, "heat").differs(0)):
-            self.value(f, "record", record)
+            self.about(f, f["pc"], record)
             self.value(f, "refuse", f.call(self.f_stub, f["work"], _HEATS, f["pc"], 0))
             self.common(f, "heat")
         self.value(f, "uncount", Value(f, "0") - count.get())
@@ -843,7 +875,7 @@ class _Builder:
                 f.call(self.f_leave, f["work"], pc)
             with f.when(kind.differs(_LEAVES)):
                 record = f.call(self.f_record, f["work"], pc)
-                self.value(f, "record", record)
+                self.about(f, pc, record)
                 self.value(f, "handler", f.load(record))
                 self.value(f, "count", f.load(at + 24))
                 with f.when(kind.equals(_REFUSED)):
@@ -911,7 +943,7 @@ class _Builder:
         self.set(f, "high", pc)
         self.set(f, "first", WINDOW)
         self.set(f, "last", 0)
-        for name in ("count", "entries", "labels", "stubs", "fixups", "failed", "at", "form"):
+        for name in ("count", "entries", "labels", "stubs", "fixups", "failed", "at", "form", "moves"):
             self.set(f, name, 0)
         self.set(f, "falls", -1)
         self.begin(f)
@@ -945,8 +977,13 @@ class _Builder:
                 with f.when(addend.equals(_FAULT)):
                     start = self.get(f, "start")
                     f.store(self.get(f, "faults") + (start + at >> 1) * 4, start + target, 32)
+                    f.call(self.f_note, f["work"], at, _FAULTS, target)
                 with f.when(addend.differs(_FAULT)):
                     f.store(f["write"] + at, target + addend - at, 32)
+                    label = f.load(fixup + 4, 32)
+                    for number, name in enumerate(SHARED, _SHARES):
+                        with f.when(label.equals(self.get(f, name))):
+                            f.call(self.f_note, f["work"], at, number, addend)
             with f.when(self.get(f, "failed").equals(0)):
                 size.set(self.get(f, "at"))
                 with f.each(0, self.get(f, "entries")) as i:
@@ -983,14 +1020,50 @@ class _Builder:
         f.leave(f.select(self.get(f, "failed").equals(0), self.get(f, "at"), 0))
         return f
 
+    def relocate(self) -> Function:
+        """Put right what a copy of a unit has of where things are: ``handlers`` is added to the addresses of handlers; ``miss`` is the handler
+        of what has not been decoded, which refusals of such instructions go to, and ``wait`` that of places on pages without records. 0 if a record is missing, or it does not fit; the copy is
+        useless then."""
+        f = Function("relocate", "work", "write", "execute", "moves", "count", "handlers", "miss", "wait")
+        start = self.get(f, "start")
+        with f.each(0, f["count"]) as i:
+            move = f["moves"] + i * MOVE_BYTES
+            word, value = f.load(move, 32), f.load(move + 8)
+            at, kind = word & (1 << KIND_SHIFT) - 1, word >> KIND_SHIFT
+            with f.when((kind.equals(_RECORD)) | (kind.equals(_HANDLER))):
+                record = f.call(self.f_record, f["work"], f.load(move + 4, 32))
+                with f.when(record.equals(0)):
+                    f.leave(0)
+                with f.when(kind.equals(_RECORD)):
+                    f.store(f["write"] + at, record)
+                    # On a page that nobody has come to: what leads there is Python's.
+                    with f.when(f.load(record).equals(0)):
+                        f.store(record + RECORD_PC, f.load(move + 4, 32), 32)
+                        f.store(record, f["wait"])
+                with f.when(kind.equals(_HANDLER)):
+                    known = f.load(record).differs(f["miss"])
+                    f.store(f["write"] + at, f.select(known, value + f["handlers"], f["miss"]))
+            with f.when(kind.equals(_TABLES)):
+                distance = self.get(f, "tables") + value - (f["execute"] + at)
+                with f.when((distance + (1 << 31)) >= 1 << 32):
+                    f.leave(0)
+                f.store(f["write"] + at, distance, 32)
+            with f.when(kind.equals(_FAULTS)):
+                f.store(self.get(f, "faults") + (start + at >> 1) * 4, start + value, 32)
+            for number, name in enumerate(SHARED, _SHARES):
+                with f.when(kind.equals(number)):
+                    f.store(f["write"] + at, self.get(f, name) + value - at, 32)
+        f.leave(1)
+        return f
+
 
 def baseline_module(isa: Isa) -> str:
     """The LLVM module of the compiler for one ISA."""
     make = _Builder(isa)
     functions = [
-        make.record(), make.describe(), make.mark(), make.discover(), make.choose_pins(), make.copy(), make.stub(),
+        make.record(), make.describe(), make.mark(), make.discover(), make.choose_pins(), make.note(), make.copy(), make.stub(),
         make.spill(), make.operand_into(), make.label(), make.forget(), make.keep(), make.move(), make.set_constant(), make.two(), make.learn(), make.instruction(), make.leave_for(), make.block(),
-        make.behind(), make.compile(), make.shared(),
+        make.behind(), make.compile(), make.shared(), make.relocate(),
     ]  # fmt: skip
     return "\n".join(
         [

@@ -35,7 +35,7 @@ from vm_core.engine import (
     Syscall,
     Trap,
 )
-from vm_core.errors import DecodeError, HostError, VmError
+from vm_core.errors import CacheError, DecodeError, HostError, VmError
 from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
 from vm_core.memory import MAX_BITS, PAGE, Access, GuestMemory, MemoryFault, Prot
 from vm_core.record import record
@@ -43,7 +43,7 @@ from vm_core.spec.isa import Decoded, Isa
 from vm_core.state import HEADER, CpuState
 from vm_jit import faults
 from vm_jit.baseline import Baseline
-from vm_jit.cache import Cache
+from vm_jit.cache import Cache, warn
 from vm_jit.code_memory import CodeBlock, CodeMemory
 from vm_jit.compiler import has_segment
 from vm_jit.decoder import BLOCK, NEEDS_PYTHON, TRACE
@@ -812,6 +812,8 @@ class CodeImage:
         """All compiled code in use, oldest first, and how each piece is taken out of use."""
         self.code_bytes = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
+        self._reserved: dict[int, int] = {}  # the same of pages that no vCPU has come to
+        self._numbers: dict[int, int] = {}  # the inverse of _records, as far as it was needed
         self._copies: dict[
             int, bytes
         ] = {}  # guest page number -> its bytes when last decoded, and a few behind
@@ -861,16 +863,21 @@ class CodeImage:
         self.breakpoints = breakpoints
         if self.cache is not None:
             self.program = Program(self, self.cache, memory)
+            if self.baseline is not None:
+                try:
+                    self.baseline.restore()
+                except (CacheError, KeyError, ValueError, struct.error) as error:
+                    warn("what is cached of the baseline tier is not used", error)
             self.program.restore(memory)
 
     @contextmanager
     def reading(self, memory: GuestMemory) -> Iterator[None]:
         """Inside, code that has not been decoded is read there: in the memory of a guest for whom it is right."""
-        self._source = memory
+        before, self._source = self._source, memory
         try:
             yield
         finally:
-            self._source = self.owner
+            self._source = before if self.owner is None else self.owner
 
     def copy(self, changed: list[tuple[int, int]], owner: GuestMemory | None) -> CodeImage:
         """Another image with the same code, but for what comes from guest bytes in the ranges ``changed``."""
@@ -1089,10 +1096,93 @@ class CodeImage:
         self._used += (self.record_page + 63) & -64
         return page
 
+    def is_decoded_page(self, number: int) -> bool:
+        """Whether something of a guest page has been decoded."""
+        return number in self._records
+
+    def is_kept(self, number: int) -> bool:
+        """Whether something of a guest page has been decoded, and it is as it was then."""
+        copy = self._copies.get(number) if number in self._records else None
+        return copy is not None and copy[:PAGE] == self.text(number * PAGE, (number + 1) * PAGE)
+
+    def writes(self, number: int) -> bool:
+        """Whether the guest can write and execute a page, as far as the image may hold such code."""
+        return self.owner is not None and self.owner.table[number] & _WX == _WX
+
+    def prepare_page(self, number: int) -> bool:
+        """Have records for a page of code that is in the cache; False if code in other pages must look it up each time."""
+        assert self._source is not None
+        if number not in self._records:
+            self._page(number, self._source)
+            # These pages have records now: nobody will say that the guest comes there.
+            self._arrive(number)
+        return bool(self._pages[number]) and number not in self._written and number not in self._lazy
+
+    @contextmanager
+    def reachable(self, numbers: Iterable[int]) -> Iterator[None]:
+        """Inside, the page table has the records of all these pages, but for those that code in other pages must look up each time. Those of a page
+        that no vCPU has come to are empty."""
+        hidden = []
+        for number in numbers:
+            if number in self._records or self.writes(number):
+                continue
+            page = self._reserved.get(number)
+            if page is None:
+                page = self._reserved[number] = self._allocate()
+            hidden.append(number)
+            self._pages[number] = self._space + page
+        try:
+            yield
+        finally:
+            for number in hidden:
+                self._pages[number] = 0
+
+    def restore_records(self, pcs: list[int], handlers: list[int], rows: bytes) -> list[tuple[int, int]]:
+        """Decode what is at guest addresses, whose pages have records, as an earlier run did: a handler each, and rows as for
+        :meth:`restore_page`. Gives the index and the record's host address of those that have that handler now."""
+        pairs: dict[int, list[int]] = {}
+        out = []
+        for index, (pc, handler) in enumerate(zip(pcs, handlers, strict=True)):
+            slot = (pc & PAGE - 1) // self.isa.unit
+            at = self._records[pc >> 12] + slot * RECORD_BYTES
+            now = self._words[at >> 3]
+            if now == self._miss:
+                pairs.setdefault(pc >> 12, []).extend((slot, index))
+            elif now != handler:
+                continue
+            out.append((index, self._space + at))
+        for number, found in pairs.items():
+            packed = struct.pack(f"<{len(found)}I", *found)
+            self.interpreter.restore(self._space + self._records[number], rows, packed, len(found) // 2)
+        return out
+
+    def record_of(self, address: int) -> tuple[int, bytes]:
+        """The guest address of the record at a host address, and the record."""
+        at = address - self._space
+        page = at - at % (self.record_page + 63 & -64)
+        if self._numbers.get(page) is None:
+            self._numbers = {at: number for number, at in self._records.items()}
+        pc = self._numbers[page] * PAGE + (at - page) // RECORD_BYTES * self.isa.unit
+        return pc, bytes(self._bytes[at : at + RECORD_BYTES])
+
+    def _waits(self, number: int) -> bool:
+        """Whether the cache has something of a page that nobody has run yet."""
+        return (self.tiering is not None and self.tiering.waits(number)) or (
+            self.baseline is not None and self.baseline.waits(number)
+        )
+
+    def _arrive(self, number: int) -> None:
+        """The guest runs code on a page for the first time."""
+        if self.tiering is not None and self.tiering.waits(number):
+            self.tiering.arrive(number)
+        if self.baseline is not None and self.baseline.waits(number):
+            self.baseline.arrive(number)
+
     def _page(self, number: int, memory: GuestMemory) -> int:
         page = self._records.get(number)
         if page is None:
-            page = self._records[number] = self._allocate()
+            reserved = self._reserved.pop(number, None)
+            page = self._records[number] = self._allocate() if reserved is None else reserved
             self.interpreter.fill(self._space + page, number * PAGE, self.per_page, self._miss)
             tail = self.per_page * RECORD_BYTES
             self.interpreter.fill(
@@ -1104,7 +1194,7 @@ class CodeImage:
             self._copies[number] = self._copy(number, memory)
             self._pages[number] = self._space + page
             if memory.table[number] & _WX == _WX:
-                if self._vcpus == 1 and self.owner is memory:
+                if self._vcpus == 1 and self.owner is memory and reserved is None:
                     self._lazy.add(number)
                     self._enter_table(number)
                 else:
@@ -1161,9 +1251,9 @@ class CodeImage:
                 self._look(number)
                 if self.is_decoded(pc):
                     return None
-            if self.tiering is not None and self.tiering.waits(number):
+            if self._waits(number):
                 with self.reading(memory):
-                    self.tiering.arrive(number)
+                    self._arrive(number)
                 if self.is_decoded(pc):
                     return None
             at_ = self.record(pc)
@@ -1287,8 +1377,8 @@ class CodeImage:
     def restore_page(self, number: int, kinds: bytes, slots: bytes, count: int) -> None:
         """Decode a page as an earlier run did. ``kinds`` has rows of 32 bytes (handler, operands, length), ``slots`` pairs of
         32 bits (slot in the page, index in ``kinds``), both checked."""
-        assert self._source is not None
-        self.interpreter.restore(self._space + self._page(number, self._source), kinds, slots, count)
+        self.prepare_page(number)
+        self.interpreter.restore(self._space + self._records[number], kinds, slots, count)
         if self.interpreter.decode is not None:
             first = number * PAGE
             self.slow.update(
@@ -1539,6 +1629,10 @@ class CodeImage:
         if self.program is not None:
             self.program.save()
         if self.baseline is not None:
+            try:
+                self.baseline.save()
+            except CacheError as error:
+                warn("the code of the baseline tier is not cached", error)
             self.baseline.close()
         if self.tiering is not None:
             self.tiering.release()

@@ -1119,6 +1119,7 @@ def build(
         _miss(isa),
         _leaving(isa, "h_emulate", Reason.EMULATE),
         _leaving(isa, "h_breakpoint", Reason.BREAKPOINT),
+        _leaving(isa, "h_wait", Reason.MISS),
         _enter(isa, segment=False),
         *([_enter(isa, segment=True)] if HOST.machine == "x86_64" else []),
         _page_filler(isa),

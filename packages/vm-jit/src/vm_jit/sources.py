@@ -20,7 +20,7 @@ __all__ = ["source_digest"]
 _TEXTS: Final = (
     "vm_core/spec", "vm_core/isa/{isa}", "vm_core/state.py", "vm_core/memory.py", "vm_jit/compiler.py", "vm_jit/decoder.py",
     "vm_jit/faults.py", "vm_jit/interpreter.py", "vm_jit/lowering.py", "vm_jit/prebuilt.py", "vm_jit/records.py", "vm_jit/region.py",
-    "vm_jit/ranges.py", "vm_jit/assemble.py", "vm_jit/baseline.py", "vm_jit/copying.py", "vm_jit/stencils.py",
+    "vm_jit/ranges.py", "vm_jit/assemble.py", "vm_jit/baseline.py", "vm_jit/copying.py", "vm_jit/kept.py", "vm_jit/stencils.py",
     "vm_jit/syscalls.py", "vm_jit/descriptors.py", "vm_jit/names.py", "vm_jit/mappings.py", "vm_jit/superinstructions.py",
     "vm_jit/sequences.py", "vm_jit/lines.py", "vm_jit/dwarf.py",
     "vm_core/linux/abi.py", "vm_core/linux/native.py",
