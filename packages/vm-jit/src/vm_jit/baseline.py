@@ -25,12 +25,11 @@ from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
 from vm_jit.kept import (
     MOVE_BYTES,
+    NO_RECORD,
     Group,
     digest_of,
     handlers_digest,
     pack_groups,
-    pages_of_records,
-    row_of,
     unpack_groups,
     window,
 )
@@ -48,7 +47,7 @@ _UNIT_BYTES: Final = 256 << 10
 """The largest unit; what it does not need is given back at once."""
 _SHARED_BYTES: Final = 4 << 10
 SHARED: Final = ("warmed", "returned", "handled", "missed")
-_FEW: Final = 16
+_FEW, _PART = 16, 8
 """Up to so many units, or one for so many that the cache has, are not worth writing them all."""
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _PARTS: Final = ("descriptors", "holes", "patches", "code", "tables")
@@ -222,11 +221,11 @@ def _pages(start: int, end: int) -> range:
 @record(eq=False)
 class _Unit:
     """A unit in use, or several from the cache: made from the guest bytes in [start, end); ``entries`` are (record, code, the record's own
-    handler). ``parts`` and ``moves`` are those of a :class:`vm_jit.kept.Group`; None if it cannot be kept."""
+    handler, guest address). ``parts`` and ``moves`` are those of a :class:`vm_jit.kept.Group`; None if it cannot be kept."""
 
     start: int
     end: int
-    entries: tuple[tuple[int, int, int], ...]
+    entries: tuple[tuple[int, int, int, int], ...]
     block: CodeBlock
     parts: tuple[tuple[int, int, int], ...] = ()
     moves: bytes | memoryview | None = None
@@ -237,7 +236,7 @@ class _Unit:
         return _pages(self.start, self.end)
 
     def records(self, image: CodeImage) -> list[int]:
-        return [image.record_at(at) for at, _, _ in self.entries]
+        return [image.record_at(at) for at, *_ in self.entries]
 
 
 class Baseline:
@@ -391,8 +390,8 @@ class Baseline:
             self.code.tell(block, "baseline", kit.places)
         self.code.shrink(block, size)
         self._fresh += 1
-        entries = tuple(zip(words[::3], words[1::3], words[2::3], strict=True))
-        for at, address, original in entries:
+        entries = tuple(zip(*(words[i::4] for i in range(4)), strict=True))
+        for at, address, original, _ in entries:
             self.originals[address] = original
             self._at[at] = address
         parts = () if moves is None else ((0, len(moves) // MOVE_BYTES, self._seen_from),)
@@ -464,42 +463,45 @@ class Baseline:
         engine, kit = self.engine, self._kit
         assert kit is not None
         here, wait = self._seen_from, engine.interpreter.address["h_wait"]
-        rows = bytearray(group.rows)
-        handlers = memoryview(rows).cast("Q")[::4]
-        own = [handler + here & _MASK for handler in handlers.tolist()]
-        for number, handler in enumerate(own):
-            handlers[number] = handler
-        heads = memoryview(group.heads).cast("B").cast("Q").tolist()
-        records = engine.restore_records(heads[::2], own, bytes(rows))
+        words = memoryview(group.heads).cast("B").cast("Q")
+        pcs, offsets, own = (
+            words[::3].tolist(),
+            words[1::3].tolist(),
+            [word + here & _MASK for word in words[2::3].tolist()],
+        )
+        records = engine.restore_records(pcs, own, group.rows)
         block = self.code.allocate(len(group.code))
         block.faulting = True
         # SAFETY: the block is ours, as long as the code, and no thread runs it yet.
-        memoryview((ctypes.c_ubyte * len(group.code)).from_address(block.write)).cast("B")[:] = group.code
+        ctypes.memmove(block.write, bytes(group.code), len(group.code))
         moves = ctypes.create_string_buffer(bytes(group.moves), max(len(group.moves), 1))
         at = ctypes.addressof(moves)
-        with kit.lock, engine.reachable(group.others):
+        with kit.lock, engine.reachable() as reach:
             kit.words[: len(self._head)] = self._head
             shared = self._shared_in(block, kit)
-            if not shared:
-                self.code.free(block)
-                return
             kit.set("faults", block.chunk.fault_table)
-            for offset, count, base in group.parts:
+            for offset, count, base in group.parts if shared else ():
                 kit.set("start", block.at + offset)
                 for name, place in shared.items():
                     kit.set(name, place - block.at - offset & _MASK)
                 write, execute = block.write + offset, block.execute + offset
                 # SAFETY: as in _make; the moves are of this code, as the file's checksum says.
-                if not kit.relocate(kit.work, write, execute, at, count, here - base & _MASK, here, wait):
-                    self.code.free(block)
-                    return
+                while wrong := kit.relocate(
+                    kit.work, write, execute, at, count, here - base & _MASK, here, wait
+                ):
+                    if not wrong & NO_RECORD or not reach((wrong ^ NO_RECORD) >> 12):
+                        self.code.free(block)
+                        return
                 at += count * MOVE_BYTES
-        entries = [(place, block.execute + heads[2 * i + 1], own[i]) for i, place in records]
-        for place, address, handler in entries:
+        if not shared:
+            self.code.free(block)
+            return
+        entries = tuple((place, block.execute + offsets[i], own[i], pcs[i]) for i, place in records)
+        for place, address, handler, _ in entries:
             self.originals[address] = handler
             self._at[place] = address
             engine.exchange(place, handler, address)
-        self._use(_Unit(group.start, group.end, tuple(entries), block, group.parts, group.moves))
+        self._use(_Unit(group.start, group.end, entries, block, group.parts, group.moves))
         extra = engine.stats.extra
         extra["baseline_restored"] = extra.get("baseline_restored", 0) + len(group.parts)
 
@@ -508,7 +510,7 @@ class Baseline:
         engine = self.engine
         if engine.program is None or engine.breakpoints:
             return
-        if self._fresh <= max(_FEW, self._kept // _FEW):
+        if self._fresh <= max(_FEW, self._kept // _PART):
             return
         fresh: dict[int, list[_Unit]] = {}
         kept = {number: engine.is_kept(number) for number in self._on}
@@ -532,23 +534,22 @@ class Baseline:
         code, moves = bytearray(), bytearray()
         parts: list[tuple[int, int, int]] = []
         heads: list[int] = []
-        rows: list[bytes] = []
+        rows: list[memoryview] = []
         for one in units:
             assert one.moves is not None
             here = len(code)
             # SAFETY: the block is in use, and its writable address is readable.
-            code += memoryview((ctypes.c_ubyte * one.block.size).from_address(one.block.write))
+            code += ctypes.string_at(one.block.write, one.block.size)
             moves += one.moves
             parts += [(here + offset, count, base_) for offset, count, base_ in one.parts]
-            for record_, address, handler in one.entries:
-                pc, data = engine.record_of(record_)
-                heads += [pc, here + address - one.block.execute]
-                rows.append(row_of(data, handler - base))
+            move = here - one.block.execute
+            for place, address, handler, pc in one.entries:
+                heads += pc, address + move, handler - base & _MASK
+                rows.append(engine.record_bytes(place))
         pages = sorted({number for one in units for number in one.pages if engine.is_decoded_page(number)})
-        others = pages_of_records(bytes(moves)).difference(pages)
         digest = digest_of(engine.text, pages, engine.reach)
         return Group(
-            start, end, digest, tuple(pages), tuple(others), tuple(parts),
+            start, end, digest, tuple(pages), tuple(parts),
             struct.pack(f"<{len(heads)}Q", *heads), b"".join(rows), bytes(moves), bytes(code),
         )  # fmt: skip
 
@@ -589,7 +590,7 @@ class Baseline:
         for number in one.pages:
             del self._on[number][one]
         self.engine.dropped(one)
-        for at, address, original in one.entries:
+        for at, address, original, _ in one.entries:
             self.engine.exchange(at, address, original)
             del self.originals[address]
             if self._at.get(at) == address:

@@ -42,14 +42,21 @@ LIMIT_BYTES: Final = 1 << 30
 
 def pack(sections: Mapping[str, bytes]) -> bytes:
     """A whole file. Names are at most 16 bytes of ASCII; sections begin at multiples of 16."""
+    return b"".join(_pieces(sections))
+
+
+def _pieces(sections: Mapping[str, bytes]) -> list[bytes]:
+    """A file's bytes. PERF: they may be many, and are not copied."""
     at = 8 + _SECTION.size * len(sections)
     table, parts = [len(sections).to_bytes(8, "little")], []
     for name, data in sections.items():
         table.append(_SECTION.pack(name.encode("ascii"), at, len(data)))
         parts += [data, bytes(-(at + len(data)) % 16)]
         at += len(data) + len(parts[-1])
-    payload = b"".join((*table, *parts))
-    return _HEADER.pack(_MAGIC, len(payload), blake2b(payload, digest_size=32).digest()) + payload
+    digest = blake2b(digest_size=32)
+    for piece in (*table, *parts):
+        digest.update(piece)
+    return [_HEADER.pack(_MAGIC, at, digest.digest()), *table, *parts]
 
 
 def unpack(data: bytes, path: str) -> dict[str, memoryview]:
@@ -189,7 +196,7 @@ class Cache:
 
     def write(self, name: str, sections: Mapping[str, bytes]) -> None:
         """Store under ``name``, replacing what was there. Raises CacheError."""
-        data = pack(sections)
+        pieces = _pieces(sections)
         place = cache_zone() or self.root
         try:
             with contextlib.suppress(FileExistsError):
@@ -202,9 +209,10 @@ class Cache:
             )
             try:
                 with open(fd, "wb", buffering=0) as file:
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
+                    for piece in pieces:
+                        view = memoryview(piece)
+                        while view:
+                            view = view[file.write(view) :]
                 os.replace(temporary, self._path(name, place))
             except BaseException:
                 os.unlink(temporary)

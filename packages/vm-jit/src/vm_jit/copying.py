@@ -19,7 +19,7 @@ from typing import Final
 from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
 from vm_jit.assemble import Condition, Function, Value
-from vm_jit.kept import KIND_SHIFT, MOVE_BYTES
+from vm_jit.kept import KIND_SHIFT, MOVE_BYTES, NO_RECORD
 from vm_jit.records import LENGTH, LINKED, RECORD_BYTES, RECORD_PC
 from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
@@ -44,7 +44,7 @@ _FAR: Final = 1 << 12
 _SLACK: Final = 1024
 """Bytes of code that one instruction cannot need, with all that is around it."""
 _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
-ENTRY_BYTES: Final = 24
+ENTRY_BYTES: Final = 32
 SHARED: Final = ("warmed", "returned", "handled", "missed")
 """The stencils that all units of a chunk of code memory have in common."""
 MAX_MOVES: Final = 4 * MAX_INSTRUCTIONS
@@ -906,6 +906,7 @@ class _Builder:
             f.store(out, record)
             f.store(out + 16, f.load(record))
             f.store(out + 8, self.get(f, "execute") + self.get(f, "at"))
+            f.store(out + 24, pc)
             self.common(f, "enter")
             for number, cell in enumerate(self.carried, 1):
                 self.value(f, "slot0", self.isa.layout.offset(*cell))
@@ -1022,8 +1023,8 @@ class _Builder:
 
     def relocate(self) -> Function:
         """Put right what a copy of a unit has of where things are: ``handlers`` is added to the addresses of handlers; ``miss`` is the handler
-        of what has not been decoded, which refusals of such instructions go to, and ``wait`` that of places on pages without records. 0 if a record is missing, or it does not fit; the copy is
-        useless then."""
+        of what has not been decoded, which refusals of such instructions go to, and ``wait`` that of places on pages that nobody has come to. Not 0 if this cannot be: NO_RECORD and a
+        guest address whose page has no records, or 1, and the copy is useless."""
         f = Function("relocate", "work", "write", "execute", "moves", "count", "handlers", "miss", "wait")
         start = self.get(f, "start")
         with f.each(0, f["count"]) as i:
@@ -1033,7 +1034,7 @@ class _Builder:
             with f.when((kind.equals(_RECORD)) | (kind.equals(_HANDLER))):
                 record = f.call(self.f_record, f["work"], f.load(move + 4, 32))
                 with f.when(record.equals(0)):
-                    f.leave(0)
+                    f.leave(f.load(move + 4, 32) | NO_RECORD)
                 with f.when(kind.equals(_RECORD)):
                     f.store(f["write"] + at, record)
                     # On a page that nobody has come to: what leads there is Python's.
@@ -1046,14 +1047,14 @@ class _Builder:
             with f.when(kind.equals(_TABLES)):
                 distance = self.get(f, "tables") + value - (f["execute"] + at)
                 with f.when((distance + (1 << 31)) >= 1 << 32):
-                    f.leave(0)
+                    f.leave(1)
                 f.store(f["write"] + at, distance, 32)
             with f.when(kind.equals(_FAULTS)):
                 f.store(self.get(f, "faults") + (start + at >> 1) * 4, start + value, 32)
             for number, name in enumerate(SHARED, _SHARES):
                 with f.when(kind.equals(number)):
                     f.store(f["write"] + at, self.get(f, name) + value - at, 32)
-        f.leave(1)
+        f.leave(0)
         return f
 
 

@@ -813,7 +813,6 @@ class CodeImage:
         self.code_bytes = 0
         self._records: dict[int, int] = {}  # guest page number -> offset of its records
         self._reserved: dict[int, int] = {}  # the same of pages that no vCPU has come to
-        self._numbers: dict[int, int] = {}  # the inverse of _records, as far as it was needed
         self._copies: dict[
             int, bytes
         ] = {}  # guest page number -> its bytes when last decoded, and a few behind
@@ -1119,27 +1118,38 @@ class CodeImage:
         return bool(self._pages[number]) and number not in self._written and number not in self._lazy
 
     @contextmanager
-    def reachable(self, numbers: Iterable[int]) -> Iterator[None]:
-        """Inside, the page table has the records of all these pages, but for those that code in other pages must look up each time. Those of a page
-        that no vCPU has come to are empty."""
+    def reachable(self) -> Iterator[Callable[[int], bool]]:
+        """Inside, the page table has the records of pages that the function is called for, though no vCPU has come to these pages; they are empty.
+        It gives False for pages that code in others must look up each time."""
         hidden = []
-        for number in numbers:
+
+        def reach(number: int) -> bool:
             if number in self._records or self.writes(number):
-                continue
+                return False
             page = self._reserved.get(number)
             if page is None:
                 page = self._reserved[number] = self._allocate()
             hidden.append(number)
             self._pages[number] = self._space + page
+            return True
+
         try:
-            yield
+            yield reach
         finally:
             for number in hidden:
                 self._pages[number] = 0
 
-    def restore_records(self, pcs: list[int], handlers: list[int], rows: bytes) -> list[tuple[int, int]]:
-        """Decode what is at guest addresses, whose pages have records, as an earlier run did: a handler each, and rows as for
-        :meth:`restore_page`. Gives the index and the record's host address of those that have that handler now."""
+    def restore_records(
+        self, pcs: list[int], handlers: list[int], rows: bytes | memoryview
+    ) -> list[tuple[int, int]]:
+        """Decode what is at guest addresses, whose pages have records, as an earlier run did: a handler and a record each. Gives the index
+        and the record's host address of those that have that handler now."""
+        table = bytearray(rows)
+        table[24::RECORD_BYTES] = table[LENGTH::RECORD_BYTES]
+        memoryview(table).cast("Q")[:: RECORD_BYTES // 8] = memoryview(
+            struct.pack(f"<{len(handlers)}Q", *handlers)
+        ).cast("Q")
+        kinds = bytes(table)
         pairs: dict[int, list[int]] = {}
         out = []
         for index, (pc, handler) in enumerate(zip(pcs, handlers, strict=True)):
@@ -1153,17 +1163,13 @@ class CodeImage:
             out.append((index, self._space + at))
         for number, found in pairs.items():
             packed = struct.pack(f"<{len(found)}I", *found)
-            self.interpreter.restore(self._space + self._records[number], rows, packed, len(found) // 2)
+            self.interpreter.restore(self._space + self._records[number], kinds, packed, len(found) // 2)
         return out
 
-    def record_of(self, address: int) -> tuple[int, bytes]:
-        """The guest address of the record at a host address, and the record."""
+    def record_bytes(self, address: int) -> memoryview:
+        """The record at a host address."""
         at = address - self._space
-        page = at - at % (self.record_page + 63 & -64)
-        if self._numbers.get(page) is None:
-            self._numbers = {at: number for number, at in self._records.items()}
-        pc = self._numbers[page] * PAGE + (at - page) // RECORD_BYTES * self.isa.unit
-        return pc, bytes(self._bytes[at : at + RECORD_BYTES])
+        return self._bytes[at : at + RECORD_BYTES]
 
     def _waits(self, number: int) -> bool:
         """Whether the cache has something of a page that nobody has run yet."""

@@ -15,30 +15,23 @@ from vm_core.hints import Final
 from vm_core.memory import PAGE
 from vm_core.record import record
 from vm_jit.digest import blake2b
-from vm_jit.records import LENGTH
+from vm_jit.records import RECORD_BYTES
 
 __all__ = [
-    "MOVE_BYTES",
-    "Group",
-    "handlers_digest",
-    "pack_groups",
-    "pages_of_records",
-    "row_of",
-    "unpack_groups",
-    "window",
-]
+    "KIND_SHIFT", "MOVE_BYTES", "NO_RECORD", "Group", "digest_of", "handlers_digest", "pack_groups", "unpack_groups", "window",
+]  # fmt: skip
 
 MOVE_BYTES: Final = 16
 """A word of a unit that depends on where things are: 24 bits of its offset and 8 of what it is; the guest address of the record that it is
 about (32 bits); and a value: the address of that record's handler, what is added to the address of the tables, or where in the unit to go if
 the instruction at the offset faults. The first of these kinds is the record's own address, and needs no value."""
 KIND_SHIFT: Final = 24
+NO_RECORD: Final = 1 << 40
 _WINDOW: Final = 16
-_HEADER: Final = struct.Struct("<QQ6I16s")
-"""The first guest address and the end, how many pages, others, parts, entries and moves there are, bytes of code, and the digest."""
+_HEADER: Final = struct.Struct("<QQ5I4x16s")
+"""The first guest address and the end, how many pages, parts, entries and moves there are, bytes of code, and the digest."""
+_HEAD: Final = 24
 _PART: Final = struct.Struct("<IIQ")
-_ROW: Final = struct.Struct("<Q16sB7x")
-"""The address of a handler, the operands, the instruction's length in bytes."""
 
 
 def window(pc: int) -> int:
@@ -48,15 +41,14 @@ def window(pc: int) -> int:
 
 @record(eq=False)
 class Group:
-    """``pages`` are the numbers of the guest pages in [start, end) that it is made from, ``digest`` is that of their bytes (:func:`digest_of`), and
-    ``others`` are those that its code leads to. ``heads`` are pairs of 64-bit words (guest
-    address, offset of the code) and ``rows`` what is in these places' records (:func:`row_of`)."""
+    """``pages`` are the numbers of the guest pages in [start, end) that it is made from, ``digest`` is that of their bytes (:func:`digest_of`).
+    ``heads`` are three 64-bit words for each entry (guest address, offset of the code, address of the record's own handler seen from
+    one of them), and ``rows`` the records."""
 
     start: int
     end: int
     digest: bytes
     pages: tuple[int, ...]
-    others: tuple[int, ...]
     parts: tuple[tuple[int, int, int], ...]
     """(offset of a unit's code, how many of the moves are its, the address that its handlers' are relative to)"""
     heads: bytes | memoryview
@@ -85,27 +77,12 @@ def digest_of(text: Callable[[int, int], bytes], pages: Iterable[int], reach: in
     return digest.digest()
 
 
-def row_of(record_: bytes | memoryview, handler: int) -> bytes:
-    """A decoded record as a row; its handler is given."""
-    return _ROW.pack(handler & 0xFFFF_FFFF_FFFF_FFFF, bytes(record_[8:24]), record_[LENGTH])
-
-
-def pages_of_records(moves: bytes | memoryview) -> set[int]:
-    """The numbers of the guest pages whose records moves are of."""
-    words = memoryview(moves).cast("B").cast("I")
-    return {
-        pc >> 12
-        for word, pc in zip(words[::4].tolist(), words[1::4].tolist(), strict=True)
-        if not word >> KIND_SHIFT
-    }
-
-
 def pack_groups(groups: list[Group]) -> bytes:
     """Groups as bytes. :func:`unpack_groups` is the inverse."""
     out = []
     for one in groups:
-        counts = len(one.pages), len(one.others), len(one.parts), len(one.heads) // 16
-        numbers = struct.pack(f"<{len(one.pages) + len(one.others)}I", *one.pages, *one.others)
+        counts = len(one.pages), len(one.parts), len(one.heads) // _HEAD
+        numbers = struct.pack(f"<{len(one.pages)}I", *one.pages)
         out += [
             _HEADER.pack(
                 one.start, one.end, *counts, len(one.moves) // MOVE_BYTES, len(one.code), one.digest
@@ -125,17 +102,17 @@ def unpack_groups(data: memoryview) -> Iterator[Group]:
     at = 0
     while at < len(data):
         try:
-            start, end, pages, others, parts, entries, moves, code, digest = _HEADER.unpack_from(data, at)
+            start, end, pages, parts, entries, moves, code, digest = _HEADER.unpack_from(data, at)
         except struct.error as error:
             raise CacheError(f"not a group of units: {error}") from None
         at += _HEADER.size
         sizes = (
             parts * _PART.size,
-            entries * 16,
-            entries * _ROW.size,
+            entries * _HEAD,
+            entries * RECORD_BYTES,
             moves * MOVE_BYTES,
             code,
-            (4 * (pages + others) + 63) & -64,
+            (4 * pages + 63) & -64,
         )
         if (
             sum(sizes) > len(data) - at
@@ -151,10 +128,8 @@ def unpack_groups(data: memoryview) -> Iterator[Group]:
         table = tuple(_PART.iter_unpack(pieces[0]))
         if sum(count for _, count, _ in table) != moves or any(offset >= code for offset, _, _ in table):
             raise CacheError("a group's units are out of range")
-        numbers = tuple(pieces[5].cast("B").cast("I")[: pages + others].tolist())
-        if any(not start >> 12 <= number <= end - 1 >> 12 for number in numbers[:pages]):
+        numbers = tuple(pieces[5].cast("B").cast("I")[:pages].tolist())
+        if any(not start >> 12 <= number <= end - 1 >> 12 for number in numbers):
             raise CacheError("a group of units is not of its pages")
         _, heads, rows, words, instructions, _ = pieces
-        yield Group(
-            start, end, digest, numbers[:pages], numbers[pages:], table, heads, rows, words, instructions
-        )
+        yield Group(start, end, digest, numbers, table, heads, rows, words, instructions)
