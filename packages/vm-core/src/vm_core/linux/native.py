@@ -365,7 +365,8 @@ def _descriptor(file: File) -> int:
     can = (FD_READ if access != 1 else 0) | (FD_WRITE if access else 0)
     told = FD_STAT if file.mode is None else 0
     if file.kind == REGULAR:
-        return file.fd | can | FD_SEEK | FD_AT | told
+        # Where somebody looks for what made the file, its beginning is not the host's.
+        return file.fd | can | told | (FD_SEEK | FD_AT if file.socket is None else 0)
     if file.kind == DIRECTORY:
         return file.fd | FD_LIST | FD_SEEK | told
     if file.kind in (STREAM, SOCKET):
