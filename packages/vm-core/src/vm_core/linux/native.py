@@ -234,6 +234,13 @@ class NativeCalls:
         self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
         self.words[Constant.UID], self.words[Constant.GID] = uid, gid
         self.words[Constant.EUID], self.words[Constant.EGID] = os.geteuid(), os.getegid()
+        self._getppid = 0
+
+    def forked(self, pid: int, parent: int) -> None:
+        """In the child of a fork, whose parent may be over before it is: who it is then, vm_core is to say."""
+        self.words[Constant.PID], self.words[Constant.PARENT] = pid, parent
+        if self._getppid:
+            self._bytes[OPERATIONS + self._getppid] = 0
 
     def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
         """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is
@@ -250,6 +257,8 @@ class NativeCalls:
             ):
                 continue
             self._bytes[OPERATIONS + number] = operation
+            if operation == Constant.PARENT:
+                self._getppid = number
 
     def describe(self, number: int, file: File | None) -> None:
         """A guest descriptor now names this file, or none."""
