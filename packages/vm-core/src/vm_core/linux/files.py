@@ -1203,9 +1203,11 @@ def dup2(t: GuestThread, old: int, new: int) -> int:
 
 
 def pipe2(t: GuestThread, result: int, flags: int) -> int:
+    if flags & _FD & ~(_O_CLOEXEC | _O_NONBLOCK | t.abi.O_DIRECT):
+        return -errno.EINVAL
     t.memory.check(result, 8, _WRITE)
     ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    keep = flags & (_O_NONBLOCK | 0o40000)
+    keep = flags & (_O_NONBLOCK | t.abi.O_DIRECT)
     cloexec = bool(flags & _O_CLOEXEC)
     reader = t.files.add(File(ends[0], keep), cloexec=cloexec)
     writer = t.files.add(File(ends[1], keep | 1), cloexec=cloexec)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIONS",
+    "ADVICE",
     "ALONE",
     "CWD",
     "DESCRIPTORS",
@@ -142,6 +143,8 @@ low half and the bytes of the path in the high half of a word, then the path."""
 RECENTS, RECENT_BYTES = 32, 256
 MADE: Final = RECENT + RECENTS * RECENT_BYTES
 """Byte offset of what engines have mapped: :attr:`vm_core.memory.GuestMemory.made`."""
+ADVICE: Final = frozenset({*range(5), *range(8, 18), *range(20, 26)})
+"""What madvise() may be asked. Not MADV_WIPEONFORK: who is told that it works relies on it, for secrets."""
 RESOLVE: Final = 0x08 | 0x04 | 0x02
 """RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS of openat2."""
 _EXACT, _OURS = 1 << 62, 1 << 63

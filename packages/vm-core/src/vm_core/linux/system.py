@@ -238,7 +238,10 @@ def sysinfo(t: GuestThread, result: int) -> int:
     return 0
 
 
-def getrandom(t: GuestThread, address: int, count: int, _flags: int) -> int:
+def getrandom(t: GuestThread, address: int, count: int, flags: int) -> int:
+    # GRND_NONBLOCK, and one of GRND_RANDOM and GRND_INSECURE.
+    if flags & 0xFFFF_FFFF & ~7 or flags & 6 == 6:
+        return -errno.EINVAL
     count = min(count, 1 << 20)
     t.memory.write(address, os.urandom(count))
     return count
