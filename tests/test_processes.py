@@ -94,6 +94,17 @@ int main(void) {
         _exit(WEXITSTATUS(reap(grand)) + 1);
     }
     say("grandchild", WEXITSTATUS(reap(child)));
+    int gone[2], changed = 0;
+    pipe(gone);
+    if (!(child = fork())) {  /* an orphan hears that it is one */
+        pid_t before = getpid();
+        if (fork()) _exit(0);
+        for (int n = 0; n < 2000 && getppid() == before; n++) usleep(1000);
+        changed = getppid() != before;
+        write(gone[1], &changed, sizeof changed);
+        _exit(0);
+    }
+    reap(child), read(gone[0], &changed, sizeof changed), say("orphan", changed);
     child = fork();
     if (!child) { usleep(20000); _exit(1); }
     say("not yet", waitpid(child, 0, WNOHANG));

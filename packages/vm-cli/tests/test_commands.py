@@ -72,6 +72,7 @@ def test_a_program_without_run_is_explained(tmp_path: Path) -> None:
 
 def test_a_wrong_option_of_a_command() -> None:
     assert "--nope" in one_error(vm("info", "--nope"), 2, "VM001")
+    assert "Choose from: riscv64, aarch64" in one_error(vm("sysroot", "create"), 2, "VM001")
 
 
 def test_info_lists_every_part_with_a_reason() -> None:

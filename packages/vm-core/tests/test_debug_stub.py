@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -135,6 +137,23 @@ def test_the_guest_waits_for_its_debugger_and_runs_on_its_word():
         assert guest.result is None
         assert client.ask("vCont;c") == f"W05;process:{os.getpid():x}".encode()
     assert guest.ended().returncode == 5
+
+
+def test_the_thread_of_the_stub_takes_no_signals_of_the_host():
+    """The main thread, which waits for the client, would sleep on."""
+    with debugged(COUNT) as guest, guest.client():
+        (stub,) = (thread for thread in threading.enumerate() if thread.name == "vm-debug")
+
+        def blocked():
+            with open(f"/proc/self/task/{stub.native_id}/status") as file:
+                line = next(line for line in file if line.startswith("SigBlk:"))
+            return int(line.split()[1], 16)
+
+        deadline = time.monotonic() + 5
+        while not blocked() >> signal.SIGTERM - 1 & 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert blocked() >> signal.SIGTERM - 1 & 1
+        assert not blocked() >> signal.SIGSEGV - 1 & 1
 
 
 def test_a_breakpoint_stops_before_its_instruction_each_time():

@@ -528,3 +528,28 @@ def test_calls_without_a_row_are_named(guest):
     assert table.name_of(guest.process.abi, 9999) == "syscall_9999"
     rows = {row.generic for row in table.ROWS}
     assert not rows & set(table._ABSENT_GENERIC)
+
+
+def test_flags_that_linux_does_not_know_are_refused(guest):
+    """Programs ask with them what there is."""
+    at = guest.call("mmap", 0, 4096, 3, 0x22, -1, 0)
+    stack = struct.pack("<QiiQ", at, 99, 0, 1 << 16)
+    for name, *arguments in (
+        ("pipe2", guest.buffer, 0o777000),
+        ("socket", 1, 0x63, 0),
+        ("socketpair", 1, 0x100001, 0, guest.buffer),
+        ("madvise", at, 4096, 77),
+        ("madvise", at, 4096, -1),
+        ("madvise", at, 4096, 18),
+        ("msync", at, 4096, 5),
+        ("msync", at, 4096, 8),
+        ("tkill", 0, 0),
+        ("tgkill", guest.process.pid, 0, 0),
+        ("tgkill", -1, 1, 0),
+        ("sigaltstack", stack, 0),
+        ("getrandom", guest.buffer, 8, 8),
+        ("getrandom", guest.buffer, 8, 6),
+    ):
+        assert guest.call(name, *arguments) == -errno.EINVAL, (name, arguments)
+    assert guest.call("madvise", at, 4096, 17) == guest.call("msync", at, 4096, 4) == 0
+    assert guest.call("getrandom", guest.buffer, 8, 3) == 8

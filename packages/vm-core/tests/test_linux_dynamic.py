@@ -264,6 +264,14 @@ def test_with_a_root_the_sysroot_is_first(sysroot, tmp_path, namespace):
     assert content(shown, "/etc/both") == (b"of the bind", True)
 
 
+def test_a_sysroot_that_is_the_root_is_for_writing(sysroot, namespace):
+    place(sysroot, "etc/name", b"of both")
+    shown = namespace(root=str(sysroot), sysroot=f"{sysroot}/.")
+    assert content(shown, "/etc/name") == (b"of both", True)
+    shown = namespace(root=f"{sysroot}:ro", sysroot=str(sysroot))
+    assert content(shown, "/etc/name") == (b"of both", False)
+
+
 def test_a_sysroot_that_is_no_directory(tmp_path, namespace):
     with pytest.raises(UsageError, match="the sysroot is not a directory"):
         namespace(sysroot=str(tmp_path / "absent"))

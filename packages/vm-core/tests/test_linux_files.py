@@ -503,6 +503,47 @@ def test_emulated_files(guest):
     assert guest.memory.load(guest.buffer, 8) == 0x9FA0
 
 
+def test_emulated_files_that_are_read_again_tell_what_is_true_then(guest):
+    fd = guest.call("openat", AT, "/proc/self/comm", O_RDONLY, 0)
+
+    def text():
+        return guest.get(guest.call("read", fd, guest.buffer, 4096))
+
+    assert text() == b"guest\n"
+    assert guest.call("prctl", 15, "other name") == 0
+    assert text() == b""
+    assert guest.call("lseek", fd, 0, 0) == 0
+    assert text() == b"other name\n"
+    assert guest.call("prctl", 15, "third") == 0
+    assert guest.call("pread64", fd, guest.buffer, 4096, 0) == 6
+    assert guest.get(6) == b"third\n"
+    of_a_file = guest.call("openat", AT, f"/proc/self/fdinfo/{fd}", O_RDONLY, 0)
+    guest.call("close", fd)
+    assert guest.call("lseek", of_a_file, 0, 0) == 0
+    assert guest.call("read", of_a_file, guest.buffer, 4096) == 0
+
+
+def test_emulated_directories_that_are_read_again_tell_what_is_there_then(guest):
+    fd = guest.call("openat", AT, "/proc/self/fd", O_RDONLY | O_DIRECTORY, 0)
+
+    def names():
+        data = guest.get(guest.call("getdents64", fd, guest.buffer, 4096))
+        while data:
+            length = int.from_bytes(data[16:18], "little")
+            yield data[19:length].split(b"\0")[0].decode()
+            data = data[length:]
+
+    before = set(names())
+    assert str(fd) in before
+    assert not [*names()]
+    more = guest.call("dup", fd)
+    here = guest.call("lseek", fd, 0, 1)
+    assert here > 2
+    assert guest.call("lseek", fd, -here - 1, 1) == guest.call("lseek", fd, 0, 9) == -errno.EINVAL
+    assert guest.call("lseek", fd, -here, 1) == 0
+    assert set(names()) == before | {str(more)}
+
+
 def test_emulated_devices(guest):
     def opened(name, flags=O_RDWR):
         return guest.call("openat", AT, f"/dev/{name}", flags, 0)

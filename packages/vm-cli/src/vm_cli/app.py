@@ -43,7 +43,8 @@ def run_app(words: Sequence[str]) -> int:
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         hint = f"{where.command_path} --help says more" if where is not None else ""
-        raise UsageError(error.format_message(), hint=hint) from None
+        # One line: click gives each choice one of its own.
+        raise UsageError(" ".join(error.format_message().split()), hint=hint) from None
     except click.exceptions.Abort:
         raise KeyboardInterrupt from None
     return status if isinstance(status, int) else 0

@@ -11,7 +11,7 @@ from typing import Final
 
 from vm_core.linux import native
 from vm_core.linux.abi import Riscv64, abi_of
-from vm_core.linux.native import Constant, Operation
+from vm_core.linux.native import ADVICE, Constant, Operation
 from vm_core.memory import GONE, MAX_BITS, TABLE_OFFSET
 from vm_core.spec.isa import Isa
 from vm_core.state import HEADER
@@ -50,6 +50,7 @@ class _Calls(DescriptorCalls):
         count = self.argument(1)
         self.require(self.compare("ule", count, 256))
         place = self.require_range(self.argument(0), count, WRITE)
+        self.require(self.compare("ult", self.argument(2), 4))
         result = self.host("getrandom", f"ptr {place}", count, "0")
         self.require(self.compare("eq", result, count))
         self.finish(result)
@@ -64,8 +65,9 @@ class _Calls(DescriptorCalls):
         """Advice that changes nothing, about pages that are there."""
         address, length, advice = self.argument(0), self.argument(1), self.argument(2)
         self.require(self.compare("eq", self.v(f"and i64 {address}, 4095"), 0))
-        for acts in (4, 9):
-            self.require(self.compare("ne", advice, acts))
+        self.require(self.compare("ult", advice, 64))
+        plain = sum(1 << one for one in ADVICE - {4, 9})
+        self.require(self.compare("ne", self.v(f"and i64 {plain}, {self.v(f'shl i64 1, {advice}')}"), 0))
         self.require_range(address, length, -128)
         self.finish("0")
 

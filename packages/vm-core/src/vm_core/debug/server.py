@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import socket
 import stat
 import threading
@@ -16,6 +17,7 @@ from vm_core.debug.commands import Commands
 from vm_core.debug.control import Debugger
 from vm_core.debug.packets import ACK, INTERRUPT, NAK, Broken, Packet, Reader, frame
 from vm_core.debug.processes import Conversation
+from vm_core.engine import HOST_SIGNALS
 from vm_core.errors import HostError, UsageError
 from vm_core.log import Log
 
@@ -101,6 +103,12 @@ class Address:
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+def _leave_signals() -> None:
+    """Signals of the host are the main thread's: what it waits for would not be interrupted by one that came to this thread."""
+    own = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - own - HOST_SIGNALS)
 
 
 class Server:
@@ -197,6 +205,7 @@ class Server:
                 os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
+        _leave_signals()
         while self._wait(self._listener):
             try:
                 connection, _ = self._listener.accept()
@@ -211,6 +220,7 @@ class Server:
                 self._serve(self._session)
 
     def _serve(self, session: _Session) -> None:
+        _leave_signals()
         try:
             session.serve()
         except OSError as error:

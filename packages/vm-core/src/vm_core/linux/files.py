@@ -182,7 +182,7 @@ class File:
             )
         made = copy.copy(self)
         made.refs, made.extras = 1, []
-        made.socket = copy.copy(self.socket)
+        made.socket = None if isinstance(self.socket, Text) else copy.copy(self.socket)
         made.fd = -1 if self.fd < 0 else fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3)
         made.extras = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in self.extras]
         return made
@@ -205,16 +205,41 @@ def _device_name(fd: int, info: os.stat_result) -> str:
         return "/dev/tty"
 
 
-def text_file(data: bytes, flags: int) -> File:
+class Text:
+    """File.socket of a text that the kernel makes: who begins to read it again gets what is true then, as with /proc of Linux."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+
+    def renew(self, fd: int) -> None:
+        """Make the contents anew; none of what is not there any more."""
+        try:
+            view = memoryview(self._make())
+        except (OSError, LookupError, ValueError):
+            view = memoryview(b"")
+        size, done = len(view), 0
+        while done < size:
+            done += os.pwrite(fd, view[done:], done)
+        os.ftruncate(fd, size)
+
+
+def text_file(make: Callable[[], bytes], flags: int) -> File:
     """A read-only file with these contents."""
     fd = os.memfd_create("vm", os.MFD_CLOEXEC)
-    view = memoryview(data)
+    view = memoryview(make())
     while view:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     file = File(fd, flags, kind=REGULAR)
     file.mode = stat.S_IFREG | 0o444
+    file.socket = Text(make)
     return file
+
+
+def _begin(file: File, position: int) -> None:
+    """Somebody is about to read from there."""
+    if not position and isinstance(file.socket, Text):
+        file.socket.renew(file.fd)
 
 
 class _Table(dict[int, File]):
@@ -749,6 +774,7 @@ def pread64(t: GuestThread, fd: int, address: int, count: int, offset: int) -> i
     if not count:
         return 0
     window = _window(t.memory, address, count, _WRITE)
+    _begin(file, offset)
     return _pieces(t, (window,), lambda piece, done: os.preadv(file.fd, (piece,), offset + done))
 
 
@@ -769,6 +795,7 @@ def preadv(t: GuestThread, fd: int, vector: int, count: int, offset: int, _high:
     if file is None:
         return -errno.EBADF
     windows = _vector(t, vector, count, _WRITE)
+    _begin(file, offset)
     if sum(map(len, windows)) > _STREAM_IO:
         return _pieces(t, windows, lambda piece, done: os.preadv(file.fd, (piece,), offset + done))
     return os.preadv(file.fd, windows, offset) if windows else 0
@@ -789,9 +816,14 @@ def lseek(t: GuestThread, fd: int, offset: int, whence: int) -> int:
     if file is None:
         return -errno.EBADF
     if file.kind == EMULATED:
-        file.position = s64(offset)
-        return file.position
-    return os.lseek(file.fd, s64(offset), whence & 0xFF)
+        position = s64(offset) + (file.position if whence & _FD == os.SEEK_CUR else 0)
+        if whence & _FD > os.SEEK_END or position < 0:
+            return -errno.EINVAL
+        file.position = position
+        return position
+    position = os.lseek(file.fd, s64(offset), whence & 0xFF)
+    _begin(file, position)
+    return position
 
 
 # -- opening and closing ----------------------------------------------------------------------------------------
@@ -1171,9 +1203,11 @@ def dup2(t: GuestThread, old: int, new: int) -> int:
 
 
 def pipe2(t: GuestThread, result: int, flags: int) -> int:
+    if flags & _FD & ~(_O_CLOEXEC | _O_NONBLOCK | t.abi.O_DIRECT):
+        return -errno.EINVAL
     t.memory.check(result, 8, _WRITE)
     ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    keep = flags & (_O_NONBLOCK | 0o40000)
+    keep = flags & (_O_NONBLOCK | t.abi.O_DIRECT)
     cloexec = bool(flags & _O_CLOEXEC)
     reader = t.files.add(File(ends[0], keep), cloexec=cloexec)
     writer = t.files.add(File(ends[1], keep | 1), cloexec=cloexec)

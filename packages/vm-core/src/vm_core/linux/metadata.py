@@ -214,6 +214,8 @@ def getdents64(t: GuestThread, fd: int, address: int, size: int) -> int:
         return -errno.EBADF
     size = min(size & _FD, 1 << 20)
     if file.kind == EMULATED:
+        if not file.position and (node := t.files.namespace.emulated(file.path)) is not None:
+            file.names = node.names
         out = _entries(file, size)
         if not out and file.position < len(file.names) + 2:
             return -errno.EINVAL

@@ -14,8 +14,10 @@ import errno
 import os
 
 from vm_core.hints import TYPE_CHECKING, Final
+from vm_core.linux.abi import s32
 from vm_core.linux.files import REGULAR, File
 from vm_core.linux.limits import has_room
+from vm_core.linux.native import ADVICE
 from vm_core.memory import DENSE, HUGE, PAGE, Backing, GuestMemory, Prot, Region, page_down, page_up
 from vm_core.record import record
 
@@ -370,7 +372,8 @@ def _move(t: GuestThread, region: Region, old: int, old_length: int, new: int, n
 
 
 def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
-    if address % PAGE:
+    advice = s32(advice)
+    if address % PAGE or advice not in ADVICE:
         return -errno.EINVAL
     if not length:
         return 0
@@ -394,8 +397,9 @@ def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
     return 0
 
 
-def msync(t: GuestThread, address: int, length: int, _flags: int) -> int:
-    if address % PAGE:
+def msync(t: GuestThread, address: int, length: int, flags: int) -> int:
+    # MS_ASYNC, MS_INVALIDATE and MS_SYNC; not both of how long it may take.
+    if address % PAGE or flags & _FD & ~7 or flags & 5 == 5:
         return -errno.EINVAL
     if length and (address + length > t.memory.size or not t.memory.is_mapped(address, length)):
         return -errno.ENOMEM

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIONS",
+    "ADVICE",
     "ALONE",
     "CWD",
     "DESCRIPTORS",
@@ -142,6 +143,8 @@ low half and the bytes of the path in the high half of a word, then the path."""
 RECENTS, RECENT_BYTES = 32, 256
 MADE: Final = RECENT + RECENTS * RECENT_BYTES
 """Byte offset of what engines have mapped: :attr:`vm_core.memory.GuestMemory.made`."""
+ADVICE: Final = frozenset({*range(5), *range(8, 18), *range(20, 26)})
+"""What madvise() may be asked. Not MADV_WIPEONFORK: who is told that it works relies on it, for secrets."""
 RESOLVE: Final = 0x08 | 0x04 | 0x02
 """RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS of openat2."""
 _EXACT, _OURS = 1 << 62, 1 << 63
@@ -234,6 +237,13 @@ class NativeCalls:
         self.words[Constant.PID], self.words[Constant.PARENT] = pid, 1
         self.words[Constant.UID], self.words[Constant.GID] = uid, gid
         self.words[Constant.EUID], self.words[Constant.EGID] = os.geteuid(), os.getegid()
+        self._getppid = 0
+
+    def forked(self, pid: int, parent: int) -> None:
+        """In the child of a fork, whose parent may be over before it is: who it is then, vm_core is to say."""
+        self.words[Constant.PID], self.words[Constant.PARENT] = pid, parent
+        if self._getppid:
+            self._bytes[OPERATIONS + self._getppid] = 0
 
     def serve(self, calls: Mapping[int, Entry], abi: Abi, *, waits: bool, hosted: bool = False) -> None:
         """Let engines answer what they can of these calls; without ``waits``, none that may wait, and if the process is
@@ -250,6 +260,8 @@ class NativeCalls:
             ):
                 continue
             self._bytes[OPERATIONS + number] = operation
+            if operation == Constant.PARENT:
+                self._getppid = number
 
     def describe(self, number: int, file: File | None) -> None:
         """A guest descriptor now names this file, or none."""
@@ -365,7 +377,8 @@ def _descriptor(file: File) -> int:
     can = (FD_READ if access != 1 else 0) | (FD_WRITE if access else 0)
     told = FD_STAT if file.mode is None else 0
     if file.kind == REGULAR:
-        return file.fd | can | FD_SEEK | FD_AT | told
+        # Where somebody looks for what made the file, its beginning is not the host's.
+        return file.fd | can | told | (FD_SEEK | FD_AT if file.socket is None else 0)
     if file.kind == DIRECTORY:
         return file.fd | FD_LIST | FD_SEEK | told
     if file.kind in (STREAM, SOCKET):

@@ -160,8 +160,14 @@ def _retry(t: GuestThread, file: File, events: int, flags: int, action: Callable
 # -- making sockets ---------------------------------------------------------------------------------------------
 
 
+def _kind_is_valid(kind: int) -> bool:
+    return not kind & 0xFFFF_FFFF & ~(_NONBLOCK | _CLOEXEC | 0xF)
+
+
 def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
     family, protocol = s32(family), s32(protocol)
+    if not _kind_is_valid(kind):
+        return -errno.EINVAL
     flags, kind = kind & (_NONBLOCK | _CLOEXEC), kind & 0xF
     if family == _UNIX:
         if kind == _RAW:
@@ -208,6 +214,8 @@ def _in_use(t: GuestThread, file: File, call: str) -> Endpoint:
 
 
 def socketpair(t: GuestThread, family: int, kind: int, protocol: int, result: int) -> int:
+    if not _kind_is_valid(kind):
+        return -errno.EINVAL
     if s32(family) != _UNIX:
         return -errno.EOPNOTSUPP if s32(family) in (_INET, _INET6) else -errno.EAFNOSUPPORT
     t.memory.check(result, 8, Access.WRITE)

@@ -474,7 +474,9 @@ class Namespace:
         covers = self.mounts.get("/" if "/" in self.mounts else self.start)
         if "/" not in self.mounts:
             self._add("/", path, writable=False)
-        if covers is not None and os.path.isdir(path + covers.guest):
+        # With DIR as both root and sysroot, what the guest makes in it would be found again, for reading only.
+        one = covers is not None and covers.guest == "/" and os.path.samefile(covers.host, path)
+        if covers is not None and not one and os.path.isdir(path + covers.guest):
             self._first = Namespace(root=path + ":ro", overlays=overlays)
             self._after = (covers, self.mounts["/"])
         around = self.find(path)

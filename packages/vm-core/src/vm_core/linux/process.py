@@ -557,8 +557,8 @@ class Process:
         """In the child of a fork, still inside forking(): ``thread`` is the only one."""
         self.engine.forked()
         self.forked = self.owns_host = self._inherited = True
-        self.pid = os.getpid()
-        self.native.words[Constant.PID], self.native.words[Constant.PARENT] = self.pid, os.getppid()
+        parent, self.pid = self.pid, os.getpid()
+        self.native.forked(self.pid, parent)
         self._tids = itertools.count(self.pid + 1)
         self.main = thread
         self.threads = {self.pid: thread}

@@ -321,8 +321,12 @@ class Emulated:
         def opener(flags: int) -> File:
             if flags & 3:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            data = make()
-            return text_file(data if isinstance(data, bytes) else data.encode(), flags)
+
+            def data() -> bytes:
+                made = make()
+                return made if isinstance(made, bytes) else made.encode()
+
+            return text_file(data, flags)
 
         return lambda: Node(_TEXT, opener=opener)
 
@@ -332,7 +336,7 @@ class Emulated:
     @staticmethod
     def _setting(make: Callable[[], str], write: Callable[[bytes], None]) -> Callable[[], Node]:
         def opener(flags: int) -> File:
-            file = text_file(make().encode(), flags)
+            file = text_file(lambda: make().encode(), flags)
             if flags & 3:
                 file.kind, file.socket = SPECIAL, Setting(write)
             return file

@@ -313,11 +313,11 @@ def _set_altstack(t: GuestThread, base: int, flags: int, size: int) -> int:
     now, _, length = t.altstack
     if length and now <= stack < now + length:
         return -errno.EPERM
+    if flags & ~_SS_AUTODISARM not in (0, _SS_ONSTACK, _SS_DISABLE):
+        return -errno.EINVAL
     if flags & _SS_DISABLE:
         t.altstack = (0, _SS_DISABLE, 0)
         return 0
-    if flags & ~(_SS_ONSTACK | _SS_AUTODISARM):
-        return -errno.EINVAL
     if size < t.abi.min_signal_stack:
         return -errno.ENOMEM
     t.altstack = (base, flags & _SS_AUTODISARM, size)
@@ -440,7 +440,7 @@ def _group_of(pid: int) -> int:
 
 
 def _to_thread(t: GuestThread, tid: int, info: SigInfo) -> int:
-    if not 0 <= info.number <= _COUNT:
+    if not 0 <= info.number <= _COUNT or s32(tid) <= 0:
         return -errno.EINVAL
     target = t.process.thread(s32(tid))
     if target is None:
@@ -463,9 +463,9 @@ def _to_thread_of(t: GuestThread, pid: int, tid: int, info: SigInfo) -> int:
     pid, family = s32(pid), t.process.family
     if pid == t.process.pid:
         return _to_thread(t, tid, info)
-    if not 0 <= info.number <= _COUNT:
+    if not 0 <= info.number <= _COUNT or pid <= 0 or s32(tid) <= 0:
         return -errno.EINVAL
-    if family is None or s32(tid) <= 0:
+    if family is None:
         return -errno.ESRCH
     return family.send(pid, info, tid=s32(tid), child=pid in t.process.children)
 

@@ -11,6 +11,7 @@ import time
 
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
+from vm_core.linux.native import Constant
 from vm_core.memory import Access
 
 if TYPE_CHECKING:
@@ -129,7 +130,12 @@ def getpid(t: GuestThread) -> int:
 
 
 def getppid(t: GuestThread) -> int:
-    return os.getppid() if t.process.forked else 1
+    process = t.process
+    if not process.forked:
+        return 1
+    parent, family = os.getppid(), process.family
+    known = parent == process.native.words[Constant.PARENT] or (family is not None and family.has(parent))
+    return parent if known else 1  # an orphan's is init
 
 
 def gettid(t: GuestThread) -> int:
@@ -232,7 +238,10 @@ def sysinfo(t: GuestThread, result: int) -> int:
     return 0
 
 
-def getrandom(t: GuestThread, address: int, count: int, _flags: int) -> int:
+def getrandom(t: GuestThread, address: int, count: int, flags: int) -> int:
+    # GRND_NONBLOCK, and one of GRND_RANDOM and GRND_INSECURE.
+    if flags & 0xFFFF_FFFF & ~7 or flags & 6 == 6:
+        return -errno.EINVAL
     count = min(count, 1 << 20)
     t.memory.write(address, os.urandom(count))
     return count

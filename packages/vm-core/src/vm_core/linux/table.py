@@ -99,7 +99,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("munmap", 215, 11, mmap.munmap, "ptr uint"),
     Row("mprotect", 226, 10, mmap.mprotect, "ptr uint prot"),
     Row("mremap", 216, 25, mmap.mremap, "ptr uint uint hex ptr", PARTIAL, "no MREMAP_DONTUNMAP"),
-    Row("madvise", 233, 28, mmap.madvise, "ptr uint int", PARTIAL, "DONTNEED acts; other advice is accepted"),
+    Row("madvise", 233, 28, mmap.madvise, "ptr uint int", PARTIAL, "DONTNEED acts, WIPEONFORK is refused, other advice is accepted"),
     Row("msync", 227, 26, mmap.msync, "ptr uint hex"),
     Row("mincore", 232, 27, mmap.mincore, "ptr uint ptr", PARTIAL, "every mapped page is resident"),
     Row("mlock", 228, 149, mmap.mlock, "ptr uint", IGNORED),
