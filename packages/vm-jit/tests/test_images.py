@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -562,3 +562,30 @@ def test_an_instruction_reaches_into_a_page_that_changes(options: dict[str, bool
             guest.memory.poke(at, assemble("jal zero, 4", "addi a2, a2, 0", f"addi a1, a1, {step}", "ecall"))
             guest.engine.synchronize(guest.memory)
             assert guest.run(at=at) == step
+
+
+def test_who_is_alone_hashes_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until somebody comes who may have the same."""
+    hashed: list[NativeEngine] = []
+    real = NativeEngine._region_digest
+
+    def digest(self: NativeEngine, at: tuple[int, int]) -> bytes:
+        hashed.append(self)
+        return real(self, at)
+
+    monkeypatch.setattr(NativeEngine, "_region_digest", digest)
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(Guest(loop(3), Prot.RX)))
+        assert first.run() == 300
+        assert not hashed
+        second = stack.enter_context(closing(Guest(loop(3), Prot.RX)))
+        assert second.run() == 300
+        assert hashed == [first.engine, second.engine]
+        assert first.image is second.image
+        assert first.run(7) == 21
+    with closing(Guest(loop(3), Prot.RX)) as first:
+        first.run()
+        first.patch(loop(4))  # it is its own from now on
+        with closing(Guest(loop(4), Prot.RX)) as second:
+            assert (second.run(), first.run()) == (400, 400)
+            assert first.image is not second.image

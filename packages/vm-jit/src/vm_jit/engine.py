@@ -127,11 +127,13 @@ _code = CodeMemory()
 _interpreters: dict[str, Interpreter] = {}
 _build_lock = threading.Lock()
 _images_lock = threading.RLock()
-"""Guards the following four, and who uses which image."""
+"""Guards the following five, and who uses which image."""
 _images: dict[str, CodeImage] = {}
 """The images that can be shared, by what they are made from; those that nobody uses now came first to be unused."""
 _engines: set[NativeEngine] = set()
 """All engines that are not closed."""
+_nameless: list[NativeEngine] = []
+"""The engine that was alone when its guest began, if its image could be shared but has no name yet."""
 _texts: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 """The executable region that was last hashed in each range of guest addresses, and its hash."""
 _MOST_IDLE: Final = 32
@@ -508,6 +510,8 @@ class NativeEngine:
     def _attach(self, pc: int) -> CodeImage:
         """Take the image into use that fits the guest's code now, and make it if there is none. The guest is at ``pc``."""
         memory = self.memory
+        if len(_engines) > 1:
+            _name_the_first()
         with memory.lock, self.lock:
             if self._image is not None:
                 return self._image
@@ -515,7 +519,9 @@ class NativeEngine:
             with _images_lock:
                 if self._changes > _MOST_CHANGES or self.breakpoints or self._writes_code(pc):
                     self._alone = True
-                identity = "" if self._alone else self._identity()
+                # PERF: hashing all its code takes as long as a small program runs. Nobody else is there who could share it.
+                first = not self._alone and len(_engines) == 1
+                identity = "" if self._alone or first else self._identity()
                 image = _images.get(identity)
                 self._counted = dict.fromkeys(_COUNTED, 0)
                 if image is not None:
@@ -534,6 +540,8 @@ class NativeEngine:
                     image.share()
                 if self._alone:
                     image.set_breakpoints(self.breakpoints)
+                elif first:
+                    _nameless.append(self)
                 else:
                     _images[identity] = image
                 image.identity = identity
@@ -587,7 +595,7 @@ class NativeEngine:
         with _images_lock:
             if image.members == {self} and (alone or len(_engines) == 1):
                 # Nobody else is there: no need to copy.
-                del _images[image.identity]
+                _images.pop(image.identity, None)
                 image.identity = ""
                 image.own(self.memory)
                 return
@@ -689,6 +697,7 @@ class NativeEngine:
         _own_code.seal()
         _code.unshare()
         _engines.intersection_update({self})
+        _nameless[:] = [one for one in _nameless if one is self]
         self._vcpus = 1
         self._interrupt = False
         for image in {*_images.values(), self._image, self._origin} - {None}:
@@ -722,6 +731,7 @@ class NativeEngine:
         with _images_lock:
             _engines.discard(self)
             _images.clear()
+            _nameless.clear()
             _texts.clear()
         _code.close()
         for image in images:
@@ -742,6 +752,7 @@ class NativeEngine:
             self._image = self._origin = None
         with _images_lock:
             _engines.discard(self)
+            _nameless[:] = [one for one in _nameless if one is not self]
             for image in used:
                 image.members.discard(self)
             if not _engines:
@@ -751,6 +762,21 @@ class NativeEngine:
             _settle(image)
         if self._handles_faults:
             faults.drop_arena(self.memory)
+
+
+def _name_the_first() -> None:
+    """From now on others find the image of the engine that was alone. No lock is held."""
+    with _images_lock:
+        found = _nameless[:]
+        _nameless.clear()
+    for engine in found:
+        with engine.memory.lock, engine.lock, _images_lock:
+            image = engine._image
+            # Without an owner nothing of its code has changed since.
+            if image is not None and image.owner is None and not image.identity:
+                identity = engine._identity()
+                if identity not in _images:
+                    image.identity, _images[identity] = identity, image
 
 
 def _settle(image: CodeImage) -> None:
