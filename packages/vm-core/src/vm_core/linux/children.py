@@ -8,6 +8,7 @@ wait4(2), waitid(2), pidfd_open(2), pidfd_send_signal(2).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -77,9 +78,20 @@ def _automatic(process: Process) -> bool:
     return action.handler == _IGNORE or bool(action.flags & _NOCLDWAIT)
 
 
+def _adopt(process: Process) -> None:
+    """Orphans below a subreaper are its children: find those that the host has given it."""
+    for pid in process.family.members() if process.subreaper and process.family is not None else ():
+        if pid != process.pid and pid not in process.children:
+            # Somebody else's raises ChildProcessError.
+            with contextlib.suppress(OSError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                process.children[pid] = Child(pid, SIGCHLD)
+
+
 def children_changed(process: Process) -> bool:
     """The host has sent SIGCHLD: tell the guest about its children. False if none of them has changed."""
     found = False
+    _adopt(process)
     for child in list(process.children.values()):
         found |= _changed(process, child)
     if found:
@@ -160,6 +172,7 @@ def _wait(
     process, interrupted = t.process, False
     while True:
         seen = process.child_events
+        _adopt(process)
         mine = [child for child in list(process.children.values()) if wanted(child)]
         if not mine:
             return -errno.ECHILD
