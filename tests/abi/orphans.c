@@ -43,7 +43,8 @@ int main(void) {
     SHOW("%d", subreaper);
 
     pid_t child = orphan();
-    SHOW("%d %d", waitpid(child, &status, 0) == child, WEXITSTATUS(status));
+    T(waitpid(child, &status, 0) == child);
+    SHOW("%d", WEXITSTATUS(status));
     read(words[0], &now, sizeof now);
     SHOW("a child of mine: %d", now == getpid());
     T(waitpid(-1, &status, WNOHANG));
@@ -57,7 +58,8 @@ int main(void) {
     /* Without that it is somebody else's. */
     prctl(PR_SET_CHILD_SUBREAPER, 0);
     child = orphan();
-    SHOW("%d %d", waitpid(child, &status, 0) == child, WEXITSTATUS(status));
+    T(waitpid(child, &status, 0) == child);
+    SHOW("%d", WEXITSTATUS(status));
     read(words[0], &now, sizeof now);
     SHOW("a child of mine: %d", now == getpid());
     T(waitpid(-1, &status, WNOHANG));
