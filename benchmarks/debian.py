@@ -32,6 +32,11 @@ class Program(NamedTuple):
 
 
 PROGRAMS = (
+    Program("true", ("/usr/bin/true",)),
+    Program("ls", ("/usr/bin/ls",)),
+    Program("git --version", ("/usr/bin/git", "--version")),
+    Program("perl start", ("/usr/bin/perl", "-e", "1")),
+    Program("sed", ("/usr/bin/sed", "-e", "s/a[0-9]/X/g", "words")),
     Program("python3 start", ("/usr/bin/python3", "-c", "pass")),
     Program("python3 richards", ("/usr/bin/python3", "richards.py", "60000")),
     Program("python3 text", ("/usr/bin/python3", "text.py", "30")),
@@ -79,6 +84,7 @@ def prepare(directory: Path) -> None:
         words.append(f"{'abcdefgh'[state >> 16 & 7]}{'cdab'[state >> 20 & 3]}{state >> 8 & 1023}")
     lines = "\n".join(" ".join(words[at : at + 10]) for at in range(0, len(words), 10)) + "\n"
     (directory / "lines").write_text(lines)
+    (directory / "words").write_text(lines[: len(lines) // 8])
     (directory / "data").write_bytes(lines.encode() * 3)
 
 
@@ -129,7 +135,7 @@ def main() -> int:
         if "problem" in row:
             rows.append([label, row["problem"], "", "", "", ""])
             continue
-        times = [f"{row[column]:.2f}" if column in row else "" for column in ("qemu", "cold", "warm")]
+        times = [f"{row[column]:.3f}" if column in row else "" for column in ("qemu", "cold", "warm")]
         ratios = [f"{row[column] / row['qemu']:.2f}" if "qemu" in row else "" for column in ("cold", "warm")]
         rows.append([label, *times, *ratios])
     print_table(["program", "qemu s", "cold s", "warm s", "cold/qemu", "warm/qemu"], rows)
