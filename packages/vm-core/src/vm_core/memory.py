@@ -432,7 +432,8 @@ class GuestMemory:
         """
         info = os.fstat(fd)
         may_write = writable or not shared
-        flags = (_SHARED if shared else _PRIVATE) | _FIXED | _NORESERVE
+        # What nobody writes shows the file in a private mapping too, of which the host allows any protection (refresh).
+        flags = (_SHARED if shared and (writable or self.enforced) else _PRIVATE) | _FIXED | _NORESERVE
 
         def put(host: int, wanted: int) -> None:
             # SAFETY: the range lies inside the arena (map_by), whose memory it replaces; what may go wrong with it later
@@ -555,15 +556,47 @@ class GuestMemory:
             if region is None or self.table[page >> 12] & LOST:
                 return True
             self._host_protect(page, page + PAGE, int(region.prot))
-            if self._probe < 0:
-                self._probe = os.memfd_create("vm-probe", os.MFD_CLOEXEC)
-            try:
-                # The host's kernel looks, and so finds a fault without a signal.
-                os.pwrite(self._probe, self.view[page : page + 1], 0)
-            except OSError:
+            if not self._has(page):
                 return True
             self._set_table(page, page + PAGE, MAPPED | int(region.prot))
             return False
+
+    def _has(self, page: int) -> bool:
+        """Whether the host can read this page, which it may."""
+        if self._probe < 0:
+            self._probe = os.memfd_create("vm-probe", os.MFD_CLOEXEC)
+        try:
+            # The host's kernel looks, and so finds a fault without a signal.
+            os.pwrite(self._probe, self.view[page : page + 1], 0)
+        except OSError:
+            return False
+        return True
+
+    def find_gone(self) -> bool:
+        """Whether there are pages behind the ends of mapped files that were not known to be; they are ``GONE`` now. For an engine
+        that is told of no address."""
+        found = False
+        with self.lock:
+            self._settle()
+            for region in self._regions:
+                if region.backing is None or not region.backing.real or not region.prot:
+                    continue
+                # What is behind a file's end is the last pages of a mapping.
+                first, last = region.start >> 12, region.end >> 12
+                while last > first and self.table[last - 1] & (GONE | LOST):
+                    last -= 1
+                end = last
+                if last == first or self._has(last - 1 << 12):
+                    continue
+                while first < last:
+                    middle = (first + last) // 2
+                    if self._has(middle << 12):
+                        first = middle + 1
+                    else:
+                        last = middle
+                self._set_table(first << 12, end << 12, MAPPED | GONE)
+                found = True
+        return found
 
     def unmap(self, address: int, length: int) -> None:
         """Unmap every page of the range; holes are allowed."""
@@ -793,11 +826,19 @@ class GuestMemory:
         # SAFETY: the range lies inside the arena. x86-64 has no pages that can be written and not read, so that other threads of
         # the host notice nothing in between; what it is for is the kernel's notice to those that share the tables.
         host = self.host_address + start
-        if _libc.mprotect(host, end - start, 2) or _libc.mprotect(host, end - start, 3):
+        if not _libc.mprotect(host, end - start, 2) and not _libc.mprotect(host, end - start, 3):
+            return
+        if ctypes.get_errno() != errno.EACCES:
             raise HostError(
                 f"cannot protect guest memory at {start:#x} ({os.strerror(ctypes.get_errno())})",
                 hint="the guest may have too many mappings; raise vm.max_map_count",
             )
+        for page in range(host, host + end - start, PAGE):
+            if _libc.mprotect(page, PAGE, 2):
+                # Shared memory that is attached for reading: the host drops its entry, and finds the same page again.
+                _libc.madvise(page, PAGE, _mmap.MADV_DONTNEED)
+            else:
+                _libc.mprotect(page, PAGE, 3)
 
     def _clear(self, start: int, end: int, old: list[Region]) -> None:
         """Make the range zeroed memory of the arena again. ``old`` is what was mapped there."""

@@ -17,6 +17,7 @@ from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import VmConfig
 from vm_accel.kvm.hypervisor import Kvm
 from vm_accel.kvm.kernel import request
+from vm_accel.user import cut
 from vm_accel.user.seat import Chair, Seat
 from vm_accel.user.space import ARENA, VCPUS, Space, Stale
 from vm_core.engine import EVERYWHERE, Availability, EngineStats, Exit
@@ -125,6 +126,8 @@ class KvmEngine:
         memory.table_changed.append(self._changed)
         # A page that the host has to find first costs one of KVM's faults; of those that it has, eight are one.
         memory.populates = True
+        # What has snapshots has copies of files: its memory is its own.
+        memory.catches_bus = not track and cut.add(memory)
 
     @staticmethod
     def probe() -> Availability:
@@ -309,6 +312,7 @@ class KvmEngine:
     def close(self) -> None:
         if self._changed in self.memory.table_changed:
             self.memory.table_changed.remove(self._changed)
+            cut.drop(self.memory)
         if (vm := getattr(self, "_vm", None)) is not None:
             vm.close()
         if (space := getattr(self, "_space", None)) is not None:

@@ -6,6 +6,7 @@ stay in KVM, as :class:`~vm_core.state.Outside`.
 
 from __future__ import annotations
 
+import errno
 import struct
 import weakref
 from collections.abc import Callable
@@ -87,6 +88,10 @@ class Saved:
 
     def kick(self) -> None:
         """It does not run."""
+
+
+class _Cut:
+    """In an exit's place: a mapped file has become shorter."""
 
 
 class Chair:
@@ -209,7 +214,11 @@ class Seat:
                 view[_CS : _CS + 24], view[_SS : _SS + 24] = _USER_CODE, _USER_DATA
                 what = 3
             view[DIRTY] = what
-            exit_ = run()
+            exit_: object
+            try:
+                exit_ = run()
+            except HypervisorError as error:
+                exit_ = self._failed(error)
             _PUT16(words, r, *_ENCODED(g))
             kind = type(exit_)
             if kind is PortIo and g[_RIP] - ENTRY in (0, 2):
@@ -248,6 +257,9 @@ class Seat:
         elif isinstance(exit_, Kicked):
             self._take(words, rip, g[_RFLAGS])
             return Interrupted()
+        elif isinstance(exit_, _Cut):
+            self._take(words, rip, g[_RFLAGS])
+            return None
         elif isinstance(exit_, PortIo):
             self._take(words, rip, g[_RFLAGS])
             if rip - RETURN in (0, 2):
@@ -260,6 +272,12 @@ class Seat:
         if isinstance(exit_, FailEntry):
             what = f"{exit_.reason} ({exit_.code})"
         raise HypervisorError(f"the vCPU stopped at {rip:#x}: {what}", call="KVM_RUN")
+
+    def _failed(self, error: HypervisorError) -> _Cut:
+        """KVM_RUN failed: the program touched a page that the host has not, which the page tables do not allow then; or it raises."""
+        if error.status == errno.EFAULT and self.engine.memory.find_gone():
+            return _Cut()
+        raise error
 
     def _trap(self, words: memoryview, vector: int, error: int) -> Exit | None:
         pc = words[0]
