@@ -133,7 +133,7 @@ def test_the_levels(tmp_path: Path, waiting: Path) -> None:
 def test_confined_guests_keep_their_code_apart(tmp_path: Path, waiting: Path) -> None:
     """By what they were shown: a guest's process could have written anything there."""
     cache = tmp_path / "cache-of-all"
-    waiting.write_bytes(program(WAITS.replace("3000000", "60000000")))  # long enough to be worth compiling
+    waiting.write_bytes(program(WAITS.replace("3000000", "600000000")))  # long enough to be worth compiling
     other = tmp_path / "other"
     other.mkdir()
     words = ("--engine", "jit", "--json")
