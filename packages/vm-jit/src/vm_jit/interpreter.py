@@ -782,8 +782,14 @@ def _miss(isa: Isa) -> str:
     """The handler of a record that has not been decoded: where it may, have its block decoded and go on, else leave."""
     e = _Handler(isa, Plan("", (), ()), 0, None)
     e.load_operands()
-    out, ask, look, work, refuse, there = (e.label() for _ in range(6))
+    out, ask, look, work, refuse, there, fresh, known = (e.label() for _ in range(8))
     e.leave(out, Reason.MISS, e.pc())
+    # Code that was kept by an earlier run comes here whatever the record says by now (baseline.py: _place).
+    now = e.v("load atomic ptr, ptr %ip monotonic, align 8")
+    e.emit(f"br i1 {e.v(f'icmp eq ptr {now}, @h_miss')}, label %{fresh}, label %{known}, {LIKELY}")
+    e.place(known)
+    e.tail(now, "%ip", "%fuel")
+    e.place(fresh)
     image = e.load_state("image", "ptr")
 
     def word(name: str, more: int = 0) -> str:
