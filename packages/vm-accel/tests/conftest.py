@@ -41,7 +41,9 @@ def programs(kvm: Kvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind, flags in (("dynamic", ()), ("static", ("-static",))):
             target = out / f"{source.stem}-{kind}"
             subprocess.run(
-                [compiler, "-O1", "-pthread", *flags, source, "-o", target], check=True, capture_output=True
+                [compiler, "-O1", "-pthread", *flags, source, "-o", target, "-lm"],
+                check=True,
+                capture_output=True,
             )
     return out
 

@@ -47,7 +47,7 @@ def test_the_stubs_are_what_their_sources_say() -> None:
 
 @pytest.mark.kvm
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
-@pytest.mark.parametrize("name", ["faults", "processes"])
+@pytest.mark.parametrize("name", ["faults", "processes", "traps"])
 def test_a_program_does_what_it_does_on_the_host(programs: Path, name: str, kind: str) -> None:
     program = programs / f"{name}-{kind}"
     native = subprocess.run([program], capture_output=True, check=False)
@@ -437,7 +437,7 @@ def test_the_signal_frame_is_linuxs() -> None:
     class Vectors:
         def __init__(self) -> None:
             self.area = bytes(512) + (7).to_bytes(8, "little") + bytes(56) + bytes(range(256))
-            self.loaded = b""
+            self.loaded, self.flags = b"", 1 << 8
 
         def save(self) -> bytes:
             return self.area
@@ -456,7 +456,9 @@ def test_the_signal_frame_is_linuxs() -> None:
     cpu.outside = vectors = Vectors()
     with GuestMemory() as memory:
         memory.map(0x20000, 4 * PAGE, Prot.RW)
-        abi.push_frame(cpu, memory, 0x24000, SigInfo(10), 0x5000, 0, (0, 0, 0), 0x6000)
+        abi.push_frame(
+            cpu, memory, 0x24000, SigInfo(11, 1, 0x1234, trap=14, error=6), 0x5000, 0, (0, 0, 0), 0x6000
+        )
         context, frame = cpu["rdx"], cpu["rsp"]
         assert memory.load(context, 8) == 7
         saved = memory.load(context + 40 + 23 * 8, 8)
@@ -465,8 +467,15 @@ def test_the_signal_frame_is_linuxs() -> None:
         assert memory.load(saved + 468, 4) == len(vectors.area) + 4
         assert memory.load(saved + 472, 8) == 7
         assert memory.read(saved + len(vectors.area), 4) == b"EXPF"
+        # A handler begins without single steps, and with the floating point of a new program: this one's was not.
+        assert (vectors.flags, vectors.loaded[:2]) == (0, b"\x7f\x03")
+        assert memory.load(context + 40 + 17 * 8, 8) & 1 << 8
+        assert memory.load(context + 40 + 20 * 8, 8) == 14
+        assert memory.load(context + 40 + 19 * 8, 8) == 6
+        assert memory.load(context + 40 + 22 * 8, 8) == 0x1234
         cpu["rsp"] = frame + 8
         abi.pop_frame(cpu, memory)
+        assert vectors.flags == 1 << 8
         assert vectors.loaded[512:] == vectors.area[512:]
         # A handler that spoils the words gets the legacy part back alone.
         memory.store(saved + 464, 4, 0)

@@ -62,7 +62,8 @@ class Trap:
     """An instruction that did not retire. ``cpu.pc`` is its address; no register or memory has changed.
 
     ``address`` is the guest address of a bad access (for FETCH: of the bytes that could not be fetched), else the pc;
-    ``mapped`` tells whether that page exists (a protection fault) or not.
+    ``mapped`` tells whether that page exists (a protection fault) or not. ``vector`` is the exception's number where a processor
+    has raised it (x86-64), and ``code`` the si_code, if it tells more than the cause.
     """
 
     cause: Cause
@@ -70,6 +71,8 @@ class Trap:
     address: int
     access: Access | None = None
     mapped: bool = False
+    vector: int = -1
+    code: int = 0
 
 
 @record(frozen=True)

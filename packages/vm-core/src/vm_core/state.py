@@ -112,7 +112,10 @@ class Outside(Protocol):
     """What an engine keeps elsewhere of a vCPU that a processor runs (x86-64: x87, SSE, AVX and later ones).
 
     ``save`` and ``load`` move it as an XSAVE area of the standard format (Intel SDM volume 1, 13.4); the vCPU does not run.
+    ``flags`` are those of RFLAGS that the state has no registers for: TF, NT, AC, ID.
     """
+
+    flags: int
 
     def save(self) -> bytes:
         """All of it."""

@@ -20,6 +20,7 @@ from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, SYSTEM_END, KvmVcpu
 from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, RETURN, Space
 from vm_core.engine import Breakpoint, Cause, Exit, Interrupted, Syscall, Trap
 from vm_core.memory import Access
+from vm_core.record import replace
 from vm_core.state import CpuState, Outside
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ _SELECTOR: Final = _CS + 12
 _RFLAGS, _RIP, _RCX, _R11 = 17, 16, 2, 11
 _KEPT: Final = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21
 """Flags that the state has no registers for: TF, NT, AC, ID."""
+_TF: Final = 1 << 8
 _FIXED: Final = 0x202
+_TRACE, _KERNEL = 2, 0x80
+"""si_code TRAP_TRACE and SI_KERNEL."""
+_FLOATS: Final = ((1, 7), (4, 3), (8, 4), (0x12, 5), (0x20, 6))
+"""Exceptions (invalid, zero, overflow, underflow and denormal, precision) and their si_code, in Linux's order."""
 _BITS: Final = (0, 2, 4, 6, 7, 11, 10)
 """CF PF AF ZF SF OF DF: the order of the state's file."""
 _SHOWN: Final = sum(1 << bit for bit in _BITS)
@@ -74,8 +80,8 @@ _DEFAULT: Final = struct.pack("<HH20xII", 0x37F, 0, 0x1F80, 0xFFFF).ljust(512, b
 class Saved:
     """The vector registers of a thread that has no vCPU yet, or of one that stayed behind in a fork's parent."""
 
-    def __init__(self, area: bytes) -> None:
-        self.area = area
+    def __init__(self, area: bytes, flags: int = 0) -> None:
+        self.area, self.flags = area, flags
 
     def save(self) -> bytes:
         return self.area
@@ -84,7 +90,7 @@ class Saved:
         self.area = area
 
     def copy(self) -> Outside:
-        return Saved(self.area)
+        return Saved(self.area, self.flags)
 
     def kick(self) -> None:
         """It does not run."""
@@ -152,6 +158,14 @@ class Chair:
         self.vcpu.xsave(bytes(image))
 
 
+def _float_code(area: bytes, *, x87: bool) -> int:
+    """si_code of SIGFPE for the exceptions that are not masked in an XSAVE area (Linux: fpu__exception_code)."""
+    control, status = struct.unpack_from("<HH", area)
+    (mxcsr,) = struct.unpack_from("<I", area, 24)
+    raised = status & ~control if x87 else mxcsr & ~(mxcsr >> 7)
+    return next((code for bits, code in _FLOATS if raised & bits), 0)
+
+
 def _left(engine: weakref.ref[KvmEngine], chair: Chair) -> None:
     if (there := engine()) is not None:
         there.leave(chair)
@@ -171,7 +185,7 @@ class Seat:
         at += range(self._flags // 8, self._flags // 8 + len(_BITS))
         self._gather: itemgetter[int] = itemgetter(*at)
         """The words of the state in KVM's order: general registers, pc, bases, flags."""
-        self._other = 0
+        self.flags = cpu.outside.flags if cpu.outside is not None else 0
         self._repeated = (0, 0)
 
     def move(self, chair: Chair) -> None:
@@ -189,7 +203,7 @@ class Seat:
         self.chair.load(area)
 
     def copy(self) -> Outside:
-        return Saved(self.chair.save())
+        return Saved(self.chair.save(), self.flags)
 
     def kick(self) -> None:
         self.vcpu.kick()
@@ -204,7 +218,7 @@ class Seat:
             # PERF: each system call comes by here, so that registers move by a few calls into C; benchmarks/accel_user.py has what
             # that costs beside KVM.
             *moved, fs, gs, cf, pf, af, zf, sf, of, df = gather(words)
-            flags = cf | pf << 2 | af << 4 | zf << 6 | sf << 7 | df << 10 | of << 11 | _FIXED | self._other
+            flags = cf | pf << 2 | af << 4 | zf << 6 | sf << 7 | df << 10 | of << 11 | _FIXED | self.flags
             _PUT_GENERAL(view, _GENERAL_AT, *moved, flags)
             what = 1
             if quads[_FS // 8] != fs or quads[_GS // 8] != gs:
@@ -238,7 +252,7 @@ class Seat:
     def _take(self, words: memoryview, rip: int, flags: int) -> None:
         words[0] = rip
         _PUT_FLAGS(words, self._flags, *_FLAGS[flags & _SHOWN])
-        self._other = flags & _KEPT
+        self.flags = flags & _KEPT
 
     def _other_exit(self, words: memoryview, exit_: object) -> Exit | None:
         """An exit that is no system call. None: the thread goes on where it was."""
@@ -253,7 +267,8 @@ class Seat:
                 error, at, _cs, flags, stack = self.chair.space.frame(self.vcpu.index)
                 words[self._r + 4] = stack
                 self._take(words, at, flags)
-                return self._trap(words, vector, error)
+                found = self._trap(words, vector, error)
+                return replace(found, vector=vector) if isinstance(found, Trap) else found
         elif isinstance(exit_, Kicked):
             self._take(words, rip, g[_RFLAGS])
             return Interrupted()
@@ -284,12 +299,16 @@ class Seat:
         match vector:
             case 14:
                 return self._fault(pc, error)
-            case 0 | 16 | 19:
+            case 0:
                 return Trap(Cause.DIVIDE, pc, pc)
+            case 16 | 19:
+                return Trap(Cause.DIVIDE, pc, pc, code=_float_code(self.save(), x87=vector == 16))
             case 1:
-                return Trap(Cause.BREAKPOINT, pc, pc)
+                return Trap(Cause.BREAKPOINT, pc, pc, code=_TRACE if self.flags & _TF else 0)
             case 3:
-                return Trap(Cause.BREAKPOINT, pc - 1, pc - 1)  # the pc is behind it, as Linux leaves it
+                return Trap(
+                    Cause.BREAKPOINT, pc - 1, pc - 1, code=_KERNEL
+                )  # the pc is behind it, as Linux leaves it
             case 6:
                 return Trap(Cause.ILLEGAL, pc, pc)
             case 17:

@@ -54,7 +54,8 @@ RESTART: Final = -512
 
 
 class SigInfo(NamedTuple):
-    """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address."""
+    """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address. ``trap`` and ``error`` are for a
+    frame that has room for them (x86-64): the exception's vector and, of a page fault, its error code."""
 
     number: int
     code: int = 0
@@ -62,6 +63,8 @@ class SigInfo(NamedTuple):
     pid: int = 0
     uid: int = 0
     value: int = 0
+    trap: int = 0
+    error: int = 0
 
     def pack(self) -> bytes:
         """The 128 bytes the guest sees (the same on every 64-bit ABI)."""
@@ -83,6 +86,8 @@ class Abi:
     Word indices (``*_word``) index ``CpuState.words``, so that a system call reads its registers without a lookup.
     """
 
+    illegal_code: ClassVar[int] = 1
+    """si_code of an illegal instruction: ILL_ILLOPC."""
     isa: ClassVar[str]
     machine: ClassVar[str]
     column: ClassVar[str] = "generic"
@@ -387,6 +392,7 @@ class Aarch64(Abi):
 class X86_64(Abi):  # noqa: N801 - the ISA's own name
     """x86-64: number and result in rax, arguments in rdi, rsi, rdx, r10, r8, r9."""
 
+    illegal_code = 2  # ILL_ILLOPN
     isa = "x86_64"
     machine = "x86_64"
     column = "x86_64"
@@ -405,9 +411,14 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
     )  # fmt: skip
     FLAGS: ClassVar[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
+    _TF: Final = 1 << 8
+    _RESTORED: Final = _TF | 1 << 18
+    """TF and AC: what a handler's return restores of the flags that the state has no registers for."""
     _FXSAVE: Final = 512
     _XSTATE: Final = struct.Struct("<IIQI28x")
     """Linux's words in the FXSAVE image's last bytes: magic, bytes in all, components, bytes of the XSAVE area."""
+    _CLEAN: Final = struct.pack("<H22xII", 0x37F, 0x1F80, 0xFFFF).ljust(576, b"\0")
+    """An XSAVE area in which all components are as in a new program."""
     _MAGIC1: Final = 0x4650_5853
     _MAGIC2: Final = struct.pack("<I", 0x4650_5845)
     signal_frame = 8 + 40 + 256 + 8 + 128 + 128 + 2696 + 4 + 64 + 304
@@ -441,21 +452,44 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         flags = _pack_flags(cpu, self.FLAGS, 0x202)
         head = _ucontext_head(altstack)
         if cpu.outside is not None:
+            flags |= cpu.outside.flags
+            cpu.outside.flags &= ~self._TF
             head = b"\7" + head[1:]  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
         out = struct.pack("<Q", restorer) + head
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))
         out += struct.pack(
-            "<QQHHHHQQQQQ", cpu.pc, flags, 0x33, 0, 0, 0x2B, 0, 0, mask, info.address, saved & MASK64
+            "<QQHHHHQQQQQ",
+            cpu.pc,
+            flags,
+            0x33,
+            0,
+            0,
+            0x2B,
+            info.error,
+            info.trap,
+            mask,
+            info.address if info.trap == 14 else 0,
+            saved & MASK64,
         )
         out = out.ljust(self._MC + 256, b"\0") + struct.pack("<Q", mask) + info.pack()
         memory.check(frame, (saved & MASK64) + len(image) - frame, Access.WRITE)
         memory.write(frame, out)
         memory.write(saved, image)
+        if cpu.outside is not None and not self._is_clean(image):
+            cpu.outside.load(self._CLEAN)
         cpu["rdi"], cpu["rsi"], cpu["rdx"] = info.number, frame + self._FRAME - 128, frame + self._UC
         cpu["rax"] = 0
         _unpack_flags(cpu, {"df": 10}, 0)
         cpu["rsp"] = frame
         cpu.pc = handler
+
+    def _is_clean(self, image: bytes) -> bool:
+        """Whether a handler can begin with these. PERF: Linux gives each the registers of a new program; here they are loaded only where
+        a handler's floating point would notice: another control word, exceptions that wait, a stack that is in use."""
+        control, status, tags = struct.unpack_from("<HHB", image)
+        return (control, status, tags) == (0x37F, 0, 0) and int.from_bytes(
+            image[24:28], "little"
+        ) & ~0x3F == 0x1F80
 
     def _vectors(self, cpu: CpuState) -> bytes:
         """The image of the vector registers in a frame: FXSAVE's, or if the engine has more of them XSAVE's."""
@@ -492,6 +526,8 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
             cpu[name] = value
         cpu.pc = pc
         _unpack_flags(cpu, self.FLAGS, flags)
+        if cpu.outside is not None:
+            cpu.outside.flags = cpu.outside.flags & ~self._RESTORED | flags & self._RESTORED
         if image and cpu.outside is not None:
             self._load_vectors(cpu.outside, memory, saved, image)
         elif image and "xmm0" in cpu:
