@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import vm_accel
 from vm_accel import registry
-from vm_cli import launch
+from vm_cli import launch, show
 from vm_cli.launch import accelerated
+from vm_cli.settings import Settings
 from vm_core import engines, isa
-from vm_core.engine import Availability
+from vm_core.engine import Availability, EngineStats
 from vm_core.errors import EngineUnavailable, UsageError
 from vm_core.memory import GuestMemory
 
@@ -117,3 +120,14 @@ def test_auto_goes_on_without_a_kvm_that_fails_later(
         assert made == ["broken", "auto"]
         with pytest.raises(EngineUnavailable, match="went away"):
             launch._EngineChoice("auto", {}, None, "kvm")(isa.get("x86_64"), memory)
+
+
+def test_a_trace_does_not_take_a_named_hypervisor_away() -> None:
+    """Whoever asks for both is told that they exclude each other, when the engine is made."""
+    for accel, engine in (("kvm", "auto"), ("auto", "interp"), ("none", "interp")):
+        assert launch.engine_name(Settings(trace=True, accel=accel)) == engine
+
+
+def test_statistics_of_an_engine_that_counts_nothing_have_no_counts() -> None:
+    result: Any = SimpleNamespace(stats=EngineStats(), instructions=0, system_calls=3, peak_memory=1 << 20)
+    assert not {"instructions", "speed"} & {name for name, _ in show._stats_rows(result, "kvm")}

@@ -148,6 +148,7 @@ def engine_name(settings: Settings) -> str:
     if (
         settings.trace
         and settings.engine == "auto"
+        and settings.accel in ("auto", "none")
         and settings.trace is True
         and settings.trace_start is None
     ):

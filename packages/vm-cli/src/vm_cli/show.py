@@ -93,10 +93,10 @@ def show_stats(result: RunResult, engine: str) -> None:
 
 def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
     stats = result.stats
-    rows = [
-        ("engine", f"[bold]{_clean(engine)}[/]"),
-        ("instructions", f"[bold]{result.instructions:,}[/]"),
-    ]
+    counts = engine != "kvm"
+    rows = [("engine", f"[bold]{_clean(engine)}[/]")]
+    if counts:
+        rows.append(("instructions", f"[bold]{result.instructions:,}[/]"))
     if engine == "jit":
         rows += [
             ("compiled code", f"{_bar(stats.retired_jit, stats.retired)}  {stats.retired_jit:,}"),
@@ -105,10 +105,9 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
                 f"{_bar(stats.retired - stats.retired_jit, stats.retired)}  {stats.retired - stats.retired_jit:,}",
             ),
         ]
-    rows += [
-        ("time in the guest", seconds(stats.seconds)),
-        ("speed", f"[bold]{_mips(result):,.0f}[/] million instructions a second"),
-    ]
+    rows.append(("time in the guest", seconds(stats.seconds)))
+    if counts:
+        rows.append(("speed", f"[bold]{_mips(result):,.0f}[/] million instructions a second"))
     if engine == "jit":
         rows.append(
             ("regions", f"{stats.regions_compiled:,} compiled, {stats.regions_cached:,} from the cache")
