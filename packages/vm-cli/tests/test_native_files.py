@@ -127,3 +127,29 @@ def test_processes_of_a_database_see_what_the_others_write(tmp_path: Path) -> No
     words = _vm("--trust", python, "-c", code)
     found = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False, timeout=60)
     assert (found.returncode, found.stdout) == (0, b"[(3,)]\n"), found.stderr
+
+
+KEYS = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+int main(void) {
+    void *page = mmap(0, 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int key = pkey_alloc(0, 0);
+    printf("%d %d", key, errno);
+    printf(" %d", pkey_mprotect(page, 4096, 1, -1));
+    int wrong = pkey_mprotect(page, 4096, 1, 5);
+    printf(" %d %d\n", wrong, errno);
+    return 0;
+}
+"""
+
+
+@pytest.mark.kvm
+@pytest.mark.usefixtures("programs")
+def test_a_program_that_asks_finds_no_protection_keys(tmp_path: Path) -> None:
+    """Without a word on standard error: Node.js asks at each start."""
+    words = _vm("--trust", str(_compiled(KEYS, tmp_path)))
+    found = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr) == (0, b"-1 22 0 -1 22\n", b"")

@@ -298,6 +298,19 @@ def mprotect(t: GuestThread, address: int, length: int, prot: int) -> int:
     return 0 if t.memory.protect(address, length, _prot(prot)) else -errno.ENOMEM
 
 
+def pkey_mprotect(t: GuestThread, address: int, length: int, prot: int, key: int) -> int:
+    return mprotect(t, address, length, prot) if key & _FD == _FD else -errno.EINVAL
+
+
+def pkey_alloc(_t: GuestThread, _flags: int, _rights: int) -> int:
+    """No CPU of ours has protection keys; Linux says EINVAL then."""
+    return -errno.EINVAL
+
+
+def pkey_free(_t: GuestThread, _key: int) -> int:
+    return -errno.EINVAL
+
+
 def mremap(t: GuestThread, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
     memory = t.memory
     if old % PAGE or not new_length or flags & ~7 or (flags & _MREMAP_FIXED and not flags & _MAYMOVE):

@@ -98,6 +98,9 @@ ROWS: Final[tuple[Row, ...]] = (
         "a shared file mapping reaches its file at msync, munmap and exit"),
     Row("munmap", 215, 11, mmap.munmap, "ptr uint"),
     Row("mprotect", 226, 10, mmap.mprotect, "ptr uint prot"),
+    Row("pkey_mprotect", 288, 329, mmap.pkey_mprotect, "ptr uint prot int", PARTIAL, "no keys, as on a CPU without them"),
+    Row("pkey_alloc", 289, 330, mmap.pkey_alloc, "uint uint", PARTIAL, "no keys, as on a CPU without them"),
+    Row("pkey_free", 290, 331, mmap.pkey_free, "int", PARTIAL, "no keys, as on a CPU without them"),
     Row("mremap", 216, 25, mmap.mremap, "ptr uint uint hex ptr", PARTIAL, "no MREMAP_DONTUNMAP"),
     Row("madvise", 233, 28, mmap.madvise, "ptr uint int", PARTIAL, "DONTNEED acts, WIPEONFORK is refused, other advice is accepted"),
     Row("msync", 227, 26, mmap.msync, "ptr uint hex"),
@@ -413,8 +416,8 @@ ROWS: Final[tuple[Row, ...]] = (
 
 _ABSENT_TEXT: Final = """
 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 60:quotactl 104:kexec_load 128:restart_syscall 171:adjtimex
-234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime 284:mlock2 288:pkey_mprotect
-289:pkey_alloc 290:pkey_free 292:io_pgetevents 426:io_uring_enter 427:io_uring_register
+234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime 284:mlock2
+292:io_pgetevents 426:io_uring_enter 427:io_uring_register
 """
 _ABSENT_GENERIC: Final = {
     int(number): name for number, _, name in (entry.partition(":") for entry in _ABSENT_TEXT.split())

@@ -52,6 +52,7 @@ SIGNATURES: Final[dict[str, str]] = {
     "munmap": "ptr ulong",
     "mprotect": "ptr ulong flags(prot)",
     "pkey_mprotect": "ptr ulong flags(prot) int",
+    "pkey_alloc": "uint hex", "pkey_free": "int",
     "mremap": "ptr ulong ulong flags(mremap) ?newaddress =hex",
     "madvise": "ptr ulong enum(madvise)",
     "process_madvise": "fd iovecs(2) ulong enum(madvise) hex32",
