@@ -147,7 +147,7 @@ int main(void) {
 
 
 @pytest.mark.kvm
-@pytest.mark.usefixtures("programs")
+@needs_kvm
 def test_a_program_that_asks_finds_no_protection_keys(tmp_path: Path) -> None:
     """Without a word on standard error: Node.js asks at each start."""
     words = _vm("--trust", str(_compiled(KEYS, tmp_path)))
