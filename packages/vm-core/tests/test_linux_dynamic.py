@@ -277,11 +277,9 @@ def test_a_current_directory_that_the_sysroot_has_is_for_writing(sysroot, namesp
     here = sysroot / "work"
     here.mkdir()
     place(sysroot, "work/name", b"mine")
-    place(sysroot, "etc/name", b"its")
     monkeypatch.chdir(here)
     shown = namespace(sysroot="/")
     assert content(shown, f"{here}/name") == (b"mine", True)
-    assert content(shown, f"{sysroot}/etc/name") == (b"its", False)
 
 
 def test_a_sysroot_that_is_no_directory(tmp_path, namespace):
