@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from vm_core.errors import VmError
+from vm_core.errors import CacheError, VmError
 from vm_core.hints import TYPE_CHECKING, Any, Final
 from vm_core.log import Log
 from vm_core.memory import TABLE_BYTES
 from vm_core.record import record
 from vm_core.spec.isa import Isa
-from vm_jit.cache import Cache
+from vm_jit.cache import Cache, warn
 from vm_jit.code_memory import CodeBlock, CodeMemory, link
 from vm_jit.compiler import Compiler
 from vm_jit.kept import (
@@ -265,6 +265,7 @@ class Baseline:
         """What the cache has, by window."""
         self._waiting: dict[int, list[Group]] = {}
         """Of that, what is not in use yet, by the guest pages that it was made from."""
+        self._unread = True
         self._kept = self._fresh = 0
         """How many units the cache's file holds, and how many this run has made."""
         self.instructions = 0
@@ -348,7 +349,7 @@ class Baseline:
             at = engine.record(pc)
             if at is None or engine.entry(pc) in self.originals:
                 return False
-            made = self._make(pc, self._kit)
+            made = self._restore(pc) or self._make(pc, self._kit)
             self.seconds += time.thread_time() - begin
             extra = engine.stats.extra
             extra["baseline_units"] = len(self._units)
@@ -418,42 +419,51 @@ class Baseline:
         assert self.engine.program is not None
         return f"units-{int(self.heat)}-{self.engine.program.name}"
 
-    def restore(self) -> None:
-        """Called before the guest's first instruction: learn what earlier runs made."""
-        engine = self.engine
-        if engine.cache is None or self.code.listener is not None or engine.breakpoints:
+    def _read(self) -> None:
+        """Learn what earlier runs made. PERF: not before something of this run is warm, which a program that ends at once never has."""
+        engine, self._unread = self.engine, False
+        if (
+            engine.program is None
+            or engine.cache is None
+            or self.code.listener is not None
+            or engine.breakpoints
+        ):
             return  # a listener wants to know what each unit was made of
-        sections = engine.cache.read(self._sections_name())
-        if sections is None or bytes(sections["handlers"]) != self._handlers():
-            return
-        for group in unpack_groups(sections["groups"]):
-            self._groups[window(group.start)] = group
-            self._kept += len(group.parts)
-            for number in group.pages:
-                self._waiting.setdefault(number, []).append(group)
+        try:
+            sections = engine.cache.read(self._sections_name())
+            if sections is None or bytes(sections["handlers"]) != self._handlers():
+                return
+            for group in unpack_groups(sections["groups"]):
+                self._groups[window(group.start)] = group
+                self._kept += len(group.parts)
+                for number in group.pages:
+                    self._waiting.setdefault(number, []).append(group)
+        except (CacheError, KeyError, ValueError, struct.error) as error:
+            warn("what is cached of the baseline tier is not used", error)
 
     def _handlers(self) -> bytes:
         return handlers_digest(self.engine.interpreter.address, self._seen_from)
 
-    def waits(self, number: int) -> bool:
-        """Whether the cache has something of a page that is not in use yet."""
-        return number in self._waiting
-
-    def arrive(self, number: int) -> None:
-        """The guest runs code on a page for the first time: put in use what earlier runs made of it. Called with the engine's lock held,
-        while it reads the guest's memory."""
-        for group in self._waiting.pop(number):
-            if not group.done:
-                group.done = True
-                if self._fits(group):
-                    self._place(group)
+    def _restore(self, pc: int) -> bool:
+        """A place is warm: put in use what earlier runs made of its page. Whether it has code now."""
+        engine = self.engine
+        if self._unread:
+            self._read()
+        groups = self._waiting.pop(pc >> 12, ())
+        if not groups or not engine.members:
+            return False
+        with engine.reading(next(iter(engine.members)).memory):
+            for group in groups:
+                if not group.done:
+                    group.done = True
+                    if self._fits(group):
+                        self._place(group)
+        return engine.entry(pc) in self.originals
 
     def _fits(self, group: Group) -> bool:
         """Whether a group is of the code that is there, and has records."""
         engine = self.engine
-        if self._kit is None:
-            self.prepare(wait=self.synchronous)
-        if self._kit is None or engine.breakpoints:
+        if engine.breakpoints:
             return False
         if digest_of(engine.text, group.pages, engine.reach) != group.digest:
             return False

@@ -888,11 +888,6 @@ class CodeImage:
         self.breakpoints = breakpoints
         if self.cache is not None:
             self.program = Program(self, self.cache, memory)
-            if self.baseline is not None:
-                try:
-                    self.baseline.restore()
-                except (CacheError, KeyError, ValueError, struct.error) as error:
-                    warn("what is cached of the baseline tier is not used", error)
             self.program.restore(memory)
 
     @contextmanager
@@ -1139,8 +1134,9 @@ class CodeImage:
         assert self._source is not None
         if number not in self._records:
             self._page(number, self._source)
-            # These pages have records now: nobody will say that the guest comes there.
-            self._arrive(number)
+            # It has records now: nobody will say that the guest comes there.
+            if self.tiering is not None and self.tiering.waits(number):
+                self.tiering.arrive(number)
         return bool(self._pages[number]) and number not in self._written and number not in self._lazy
 
     @contextmanager
@@ -1196,19 +1192,6 @@ class CodeImage:
         """The record at a host address."""
         at = address - self._space
         return self._bytes[at : at + RECORD_BYTES]
-
-    def _waits(self, number: int) -> bool:
-        """Whether the cache has something of a page that nobody has run yet."""
-        return (self.tiering is not None and self.tiering.waits(number)) or (
-            self.baseline is not None and self.baseline.waits(number)
-        )
-
-    def _arrive(self, number: int) -> None:
-        """The guest runs code on a page for the first time."""
-        if self.tiering is not None and self.tiering.waits(number):
-            self.tiering.arrive(number)
-        if self.baseline is not None and self.baseline.waits(number):
-            self.baseline.arrive(number)
 
     def _page(self, number: int, memory: GuestMemory) -> int:
         page = self._records.get(number)
@@ -1283,9 +1266,9 @@ class CodeImage:
                 self._look(number)
                 if self.is_decoded(pc):
                     return None
-            if self._waits(number):
+            if self.tiering is not None and self.tiering.waits(number):
                 with self.reading(memory):
-                    self._arrive(number)
+                    self.tiering.arrive(number)
                 if self.is_decoded(pc):
                     return None
             at_ = self.record(pc)

@@ -1,8 +1,8 @@
 """What the cache keeps of the baseline tier: its units' code, and what of it depends on where things are. One file a program.
 
 Units that begin in the same window of guest addresses are kept together, a *group*: their code as it was in memory, the words of it
-that must be put right (:data:`MOVE_BYTES`), and the records where they are entered. A group is put in use when a vCPU
-first comes to a page of it, if the guest's memory still has the bytes that it was made from.
+that must be put right (:data:`MOVE_BYTES`), and the records where they are entered. A group is put in use when
+something on a page of it is warm, if the guest's memory still has the bytes that it was made from.
 """
 
 from __future__ import annotations

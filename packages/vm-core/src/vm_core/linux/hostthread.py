@@ -104,7 +104,7 @@ class _Worker:
     idle: Final[list[_Worker]] = []
     most: Final = 64
     """So many wait for work at a time."""
-    seconds: Final = 0.5
+    seconds: Final = 0.1
     """So long does one wait for work."""
     longest: Final = 0.001
     """A thread that has used more processor time is not used again: the work could ask what it has used."""
