@@ -27,9 +27,21 @@ static pid_t orphan(void) {
     return child;
 }
 
+/* Whose the orphan is. Its parent's pid. */
+static pid_t look(void) {
+    int status;
+    pid_t now = 0, child = orphan();
+    T(waitpid(child, &status, 0) == child);
+    SHOW("%d", WEXITSTATUS(status));
+    read(words[0], &now, sizeof now);
+    SHOW("a child of mine: %d", now == getpid());
+    T(waitpid(-1, &status, WNOHANG));
+    write(ends[1], "", 1);
+    return child;
+}
+
 int main(void) {
     int status;
-    pid_t now = 0;
     pipe(words);
     pipe(ends);
     struct sigaction action = {.sa_handler = handler};
@@ -42,13 +54,7 @@ int main(void) {
     T(prctl(PR_GET_CHILD_SUBREAPER, &subreaper));
     SHOW("%d", subreaper);
 
-    pid_t child = orphan();
-    T(waitpid(child, &status, 0) == child);
-    SHOW("%d", WEXITSTATUS(status));
-    read(words[0], &now, sizeof now);
-    SHOW("a child of mine: %d", now == getpid());
-    T(waitpid(-1, &status, WNOHANG));
-    write(ends[1], "", 1);
+    pid_t child = look();
     pid_t found;
     while ((found = waitpid(-1, &status, 0)) < 0 && errno == EINTR)
         ;
@@ -57,11 +63,5 @@ int main(void) {
 
     /* Without that it is somebody else's. */
     prctl(PR_SET_CHILD_SUBREAPER, 0);
-    child = orphan();
-    T(waitpid(child, &status, 0) == child);
-    SHOW("%d", WEXITSTATUS(status));
-    read(words[0], &now, sizeof now);
-    SHOW("a child of mine: %d", now == getpid());
-    T(waitpid(-1, &status, WNOHANG));
-    write(ends[1], "", 1);
+    look();
 }

@@ -62,6 +62,13 @@ def _vm(*words: str) -> list[str]:
     return [sys.executable, "-m", "vm_cli", "run", "--accel", "kvm", *words]
 
 
+def _run(text: str, directory: Path) -> tuple[int, bytes, bytes]:
+    """The status of a program, and what it wrote."""
+    words = _vm("--trust", str(_compiled(text, directory)))
+    found = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    return found.returncode, found.stdout, found.stderr
+
+
 @pytest.mark.kvm
 @needs_kvm
 @pytest.mark.parametrize("name", ["mappings", "shared_locks"])
@@ -82,9 +89,7 @@ def test_mappings_show_their_files_and_processes_share_them(name: str, tmp_path:
 @pytest.mark.kvm
 @needs_kvm
 def test_a_segment_that_is_attached_for_reading_goes(tmp_path: Path) -> None:
-    words = _vm("--trust", str(_compiled(SEGMENT, tmp_path)))
-    found = subprocess.run(words, capture_output=True, check=False, timeout=60)
-    assert (found.returncode, found.stdout, found.stderr) == (0, b"9 0 9 0\n", b"")
+    assert _run(SEGMENT, tmp_path) == (0, b"9 0 9 0\n", b"")
 
 
 @pytest.mark.kvm
@@ -150,6 +155,4 @@ int main(void) {
 @needs_kvm
 def test_a_program_that_asks_finds_no_protection_keys(tmp_path: Path) -> None:
     """Without a word on standard error: Node.js asks at each start."""
-    words = _vm("--trust", str(_compiled(KEYS, tmp_path)))
-    found = subprocess.run(words, capture_output=True, check=False, timeout=60)
-    assert (found.returncode, found.stdout, found.stderr) == (0, b"-1 22 0 -1 22\n", b"")
+    assert _run(KEYS, tmp_path) == (0, b"-1 22 0 -1 22\n", b"")

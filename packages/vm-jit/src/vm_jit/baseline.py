@@ -34,7 +34,7 @@ from vm_jit.kept import (
     window,
 )
 from vm_jit.prebuilt import Code, find, load, pack_numbers, unpack_numbers
-from vm_jit.records import LINKED
+from vm_jit.records import LINKED, SHARED
 
 if TYPE_CHECKING:
     from vm_jit.engine import CodeImage, Interpreter
@@ -46,7 +46,6 @@ log = Log("vm.jit")
 _UNIT_BYTES: Final = 256 << 10
 """The largest unit; what it does not need is given back at once."""
 _SHARED_BYTES: Final = 4 << 10
-SHARED: Final = ("warmed", "returned", "handled", "missed")
 _FEW, _PART = 16, 8
 """Up to so many units, or one for so many that the cache has, are not worth writing them all."""
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -414,7 +413,7 @@ class Baseline:
         """The address that those of handlers are relative to in the cache."""
         return self.engine.interpreter.address["h_miss"]
 
-    def _sections_name(self) -> str:
+    def _file(self) -> str:
         """The name of the file in the cache."""
         assert self.engine.program is not None
         return f"units-{int(self.heat)}-{self.engine.program.name}"
@@ -430,7 +429,7 @@ class Baseline:
         ):
             return  # a listener wants to know what each unit was made of
         try:
-            sections = engine.cache.read(self._sections_name())
+            sections = engine.cache.read(self._file())
             if sections is None or bytes(sections["handlers"]) != self._handlers():
                 return
             for group in unpack_groups(sections["groups"]):
@@ -533,7 +532,7 @@ class Baseline:
         assert engine.cache is not None
         groups = {**self._groups, **{number: self._group(units) for number, units in fresh.items()}}
         engine.cache.write(
-            self._sections_name(),
+            self._file(),
             {"handlers": self._handlers(), "groups": pack_groups(list(groups.values()))},
         )
 
@@ -584,7 +583,7 @@ class Baseline:
 
     def invalidate(self, start: int, end: int) -> None:
         """Drop the units made from guest bytes in ``[start, end)``. Called with the engine's lock held."""
-        pages = range(start >> 12, (end - 1 >> 12) + 1)
+        pages = _pages(start, end)
         found = {
             one: None
             for number in (pages if len(pages) < len(self._on) else self._on)

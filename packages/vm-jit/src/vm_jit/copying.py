@@ -20,11 +20,11 @@ from vm_core.memory import MAX_BITS, PAGE, Prot
 from vm_core.spec.isa import Isa
 from vm_jit.assemble import Condition, Function, Value
 from vm_jit.kept import KIND_SHIFT, MOVE_BYTES, NO_RECORD
-from vm_jit.records import LENGTH, LINKED, RECORD_BYTES, RECORD_PC
+from vm_jit.records import LENGTH, LINKED, RECORD_BYTES, RECORD_PC, SHARED
 from vm_jit.stencils import COMMON, PIN_NUMBERS, PINS, SOURCES, Flag, carried
 
 __all__ = [
-    "DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "MAX_MOVES", "SHARED", "WINDOW", "WORK_BYTES", "baseline_module",
+    "DESCRIPTOR", "ENTRY_BYTES", "FIELDS", "HOLE", "MAX_MOVES", "WINDOW", "WORK_BYTES", "baseline_module",
 ]  # fmt: skip
 
 DESCRIPTOR: Final = "<IIHHBBBBBBBBHHIBBBxHH"
@@ -45,8 +45,6 @@ _SLACK: Final = 1024
 """Bytes of code that one instruction cannot need, with all that is around it."""
 _MAX_LABELS: Final = 4 * MAX_INSTRUCTIONS
 ENTRY_BYTES: Final = 32
-SHARED: Final = ("warmed", "returned", "handled", "missed")
-"""The stencils that all units of a chunk of code memory have in common."""
 MAX_MOVES: Final = 4 * MAX_INSTRUCTIONS
 _RECORD, _HANDLER, _TABLES, _FAULTS, _SHARES = 0, 1, 2, 3, 4
 
@@ -462,9 +460,9 @@ class _Builder:
         offset = number * DESCRIPTOR_BYTES
         f.call(self.f_copy, f["work"], self.get(f, "descriptors") + offset, 0)
 
-    def shares(self, f: Function, taken: str = "warmed") -> None:
+    def shares(self, f: Function) -> None:
         """The next stencils go to what units have in common."""
-        self.value(f, "taken", self.get(f, taken))
+        self.value(f, "taken", self.get(f, "warmed"))
         self.value(f, "refuse", self.get(f, "handled"))
         self.value(f, "miss", self.get(f, "missed"))
 
@@ -744,7 +742,7 @@ class _Builder:
             f.call(self.f_spill, f["work"])
             self.shares(f)
             with f.when(flags.has(Flag.RETURN)):
-                self.shares(f, "returned")
+                self.value(f, "taken", self.get(f, "returned"))
             self.common(f, "go_indirect")
         return f
 

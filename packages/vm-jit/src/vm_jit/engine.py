@@ -132,7 +132,7 @@ _images: dict[str, CodeImage] = {}
 """The images that can be shared, by what they are made from; those that nobody uses now came first to be unused."""
 _engines: set[NativeEngine] = set()
 """All engines that are not closed."""
-_nameless: list[NativeEngine] = []
+_nameless: set[NativeEngine] = set()
 """The engine that was alone when its guest began, if its image could be shared but has no name yet."""
 _texts: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 """The executable region that was last hashed in each range of guest addresses, and its hash."""
@@ -541,7 +541,7 @@ class NativeEngine:
                 if self._alone:
                     image.set_breakpoints(self.breakpoints)
                 elif first:
-                    _nameless.append(self)
+                    _nameless.add(self)
                 else:
                     _images[identity] = image
                 image.identity = identity
@@ -697,7 +697,7 @@ class NativeEngine:
         _own_code.seal()
         _code.unshare()
         _engines.intersection_update({self})
-        _nameless[:] = [one for one in _nameless if one is self]
+        _nameless.intersection_update({self})
         self._vcpus = 1
         self._interrupt = False
         for image in {*_images.values(), self._image, self._origin} - {None}:
@@ -752,7 +752,7 @@ class NativeEngine:
             self._image = self._origin = None
         with _images_lock:
             _engines.discard(self)
-            _nameless[:] = [one for one in _nameless if one is not self]
+            _nameless.discard(self)
             for image in used:
                 image.members.discard(self)
             if not _engines:
@@ -767,7 +767,7 @@ class NativeEngine:
 def _name_the_first() -> None:
     """From now on others find the image of the engine that was alone. No lock is held."""
     with _images_lock:
-        found = _nameless[:]
+        found = list(_nameless)
         _nameless.clear()
     for engine in found:
         with engine.memory.lock, engine.lock, _images_lock:
@@ -1423,7 +1423,7 @@ class CodeImage:
         for number, page in self._records.items():
             if self.interpreter.decode is not None and number not in slow:
                 continue
-            if self._copies[number][:PAGE] != self.text(number * PAGE, (number + 1) * PAGE):
+            if not self.is_kept(number):
                 continue
             found = []
             for slot, current in enumerate(

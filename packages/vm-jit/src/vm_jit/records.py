@@ -31,6 +31,7 @@ __all__ = [
     "MAX_LENGTH",
     "RECORD_BYTES",
     "RECORD_PC",
+    "SHARED",
     "TURNS",
     "WORDS",
     "Plan",
@@ -44,6 +45,8 @@ HEAT: Final = 24
 LENGTH: Final = 26
 TURNS: Final = 27
 RECORD_PC: Final = 28
+SHARED: Final = ("warmed", "returned", "handled", "missed")
+"""The stencils that all units of the baseline tier in a chunk of code memory have in common."""
 LOW: Final = 64
 """Jumps to one place before the baseline tier compiles it; a power of two."""
 HOT: Final = 2048

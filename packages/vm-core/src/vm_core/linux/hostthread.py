@@ -151,8 +151,8 @@ class HostThread:
     """A daemon thread that runs ``work``.
 
     PERF: the start of a threading.Thread waits until the new thread has got to run Python, and each is entered in tables; a thread
-    of the host is made with a stack that it gives back. That is two thirds of what a short guest thread costs. Where somebody wants to hear of new threads (a profiler, coverage), it is
-    such a thread all the same.
+    of the host is made with a stack that it gives back. That is two thirds of what a short guest thread costs. Where somebody
+    wants to hear of new threads (a profiler, coverage), it is such a thread all the same.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:

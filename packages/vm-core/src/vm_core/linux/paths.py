@@ -474,14 +474,9 @@ class Namespace:
         covers = self.mounts.get("/" if "/" in self.mounts else self.start)
         if "/" not in self.mounts:
             self._add("/", path, writable=False)
-        there = None if covers is None else path + covers.guest
+        there = "" if covers is None else path + covers.guest
         # If they are the same directory (DIR is the root, or the host's /), what the guest makes would be found again, for reading only.
-        if (
-            covers is not None
-            and there is not None
-            and os.path.isdir(there)
-            and not os.path.samefile(covers.host, there)
-        ):
+        if covers is not None and os.path.isdir(there) and not os.path.samefile(covers.host, there):
             self._first = Namespace(root=path + ":ro", overlays=overlays)
             self._after = (covers, self.mounts["/"])
         around = self.find(path)
