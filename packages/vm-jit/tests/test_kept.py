@@ -106,6 +106,28 @@ def test_a_second_run_makes_nothing_and_is_the_same(cache: Cache, seed: int) -> 
                 )
 
 
+def test_a_program_that_ends_soon_makes_and_reads_nothing(cache: Cache) -> None:
+    code = program(0)
+    with machine(cache, code) as (engine, cpu):
+        run(engine, cpu, 20_000)
+    for kept_ in (True, False):
+        if not kept_:
+            for file in cache.directory.glob("units-*"):
+                file.unlink()
+        with machine(cache, code, synchronous=False) as (engine, cpu):
+            assert run(engine, cpu, 200) == Syscall()  # its places are warm three times
+            image = engine._image
+            assert image is not None
+            assert image.baseline is not None
+            assert made(engine) == (0, 0)
+            assert not image.baseline._groups
+            assert run(engine, cpu, 20_000) == Syscall()
+            image.baseline.settle()
+            assert run(engine, cpu, 20_000) == Syscall()
+            fresh, restored = made(engine)
+            assert (bool(fresh), bool(restored)) == (not kept_, kept_)
+
+
 def test_what_is_refused_goes_to_the_interpreter(cache: Cache) -> None:
     """Also where nothing but the unit has been decoded: a page that may not be written, an address outside."""
     code = program(1)

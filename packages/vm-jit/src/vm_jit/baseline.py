@@ -46,6 +46,8 @@ log = Log("vm.jit")
 _UNIT_BYTES: Final = 256 << 10
 """The largest unit; what it does not need is given back at once."""
 _SHARED_BYTES: Final = 4 << 10
+_EARLY: Final = 64
+"""So many reports come to nothing: a program that ends soon has fewer, and needs neither what is kept nor more."""
 _FEW, _PART = 16, 8
 """Up to so many units, or one for so many that the cache has, are not worth writing them all."""
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -265,6 +267,7 @@ class Baseline:
         self._waiting: dict[int, list[Group]] = {}
         """Of that, what is not in use yet, by the guest pages that it was made from."""
         self._unread = True
+        self._early = _EARLY
         self._kept = self._fresh = 0
         """How many units the cache's file holds, and how many this run has made."""
         self.instructions = 0
@@ -337,8 +340,12 @@ class Baseline:
     # -- units --------------------------------------------------------------------------------------------------
 
     def request(self, pc: int) -> bool:
-        """The guest address ``pc`` is warm: make its unit. False if it has one, or cannot have one now."""
+        """The guest address ``pc`` is warm: make its unit, or ask for another report. False if it has one, or cannot have one now."""
         engine = self.engine
+        if self._unread and self._early and engine.program is not None and not self.synchronous:
+            self._early -= 1
+            engine.cool(pc)
+            return True
         if self._kit is None:
             self.prepare(wait=self.synchronous)
             if self._kit is None:

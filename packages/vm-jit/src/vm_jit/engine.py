@@ -707,9 +707,8 @@ class NativeEngine:
             if image.identity and image is not self._image:
                 del _images[image.identity]
         image = self._image
-        if image is not None and image.program is not None:
-            # The parent keeps what there is; most children end soon, or run another program.
-            image.program = None
+        if image is not None:
+            image.forked()
         leave_compilers(None if image is None else image.tiering)
 
     def interrupt(self) -> None:
@@ -1329,6 +1328,13 @@ class CodeImage:
         # SAFETY: the words live as long as the image.
         self.interpreter.hold(self.words_address + 8 * _MISSES)
 
+    def forked(self) -> None:
+        """In the child of a fork: there is one vCPU again, and it is not in native code."""
+        # The parent keeps what there is; most children end soon, or run another program.
+        self.program = None
+        self._together = False
+        self.answer_misses()
+
     def collect(self) -> None:
         """Bring the figures up to date."""
         with self.lock:
@@ -1622,10 +1628,20 @@ class CodeImage:
         """Take a piece of code out of use for want of room. What is still hot is soon reported again. The lock is held."""
         self._made[one](one)
         for at in one.records(self):
-            self._bytes[at + HEAT : at + HEAT + 2] = self._heat
-            self._bytes[at + TURNS] = 0
+            self._cool(at)
         extra = self.stats.extra
         extra["evicted"] = extra.get("evicted", 0) + 1
+
+    def cool(self, pc: int) -> None:
+        """Have a place reported again when it is warm once more."""
+        with self.lock:
+            at = self.record(pc)
+            if at is not None:
+                self._cool(at)
+
+    def _cool(self, at: int) -> None:
+        self._bytes[at + HEAT : at + HEAT + 2] = self._heat
+        self._bytes[at + TURNS] = 0
 
     @property
     def pages(self) -> tuple[int, ...]:

@@ -35,8 +35,8 @@ _REGION: Final = struct.Struct("<7Q16s")
 spans."""
 _ACCOUNT: Final = struct.Struct("<4d")
 """See :meth:`vm_jit.tiering.Account.balance`."""
-_WHOLE: Final = 256 << 10
-_SAMPLED: Final = 8
+_WHOLE: Final = 64 << 10
+_SAMPLED: Final = 16
 """Of a range of code, so many bytes at its start and then one page in so many name the program."""
 
 
