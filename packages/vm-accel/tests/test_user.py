@@ -57,6 +57,20 @@ def test_a_program_does_what_it_does_on_the_host(programs: Path, name: str, kind
 
 
 @pytest.mark.kvm
+def test_calls_of_the_page_of_old_c_libraries(programs: Path) -> None:
+    found = _run(programs / "vsyscall-static")
+    assert found.stdout.decode().splitlines() == [
+        "gettimeofday 0 1",
+        "time 1 1",
+        "getcpu 0 1 1",
+        "bad pointer: signal 11 code 128",
+        "another function: signal 11 code 128",
+        "inside: signal 11 code 128",
+        "read: signal 11 code 1",
+    ]
+
+
+@pytest.mark.kvm
 def test_programs_of_the_host_run_unmodified(kvm: Kvm) -> None:
     sh = shutil.which("sh")
     if platform.machine() != "x86_64" or sh is None:
