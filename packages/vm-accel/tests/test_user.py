@@ -71,6 +71,34 @@ def test_calls_of_the_page_of_old_c_libraries(programs: Path) -> None:
 
 
 @pytest.mark.kvm
+def test_a_program_that_needs_more_addresses_than_there_are_is_told_so(kvm: Kvm, tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    made = subprocess.run(
+        ["cc", "-fsanitize=address", "main.c", "-o", "main"], cwd=tmp_path, capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("needs a C compiler with AddressSanitizer")
+    found = _run(tmp_path / "main")
+    assert (found.returncode, found.reason) == (1, "exit")
+    assert "made with -fsanitize=address" in found.message
+    assert "vm gives a program 4 GiB" in found.message
+
+
+@pytest.mark.kvm
+def test_a_program_that_may_not_trace_goes_on(kvm: Kvm, tmp_path: Path) -> None:
+    (tmp_path / "trace.c").write_text(
+        "#include <errno.h>\n#include <stdio.h>\n#include <sys/ptrace.h>\n#include <unistd.h>\n"
+        "int main(void) {\n"
+        "    long me = ptrace(PTRACE_TRACEME, 0, 0, 0), parent = ptrace(PTRACE_SEIZE, getppid(), 0, 0);\n"
+        '    printf("%ld %ld %d\\n", me, parent, errno == EPERM);\n'
+        "    return 0;\n}\n"
+    )
+    subprocess.run(["cc", "trace.c", "-o", "trace"], cwd=tmp_path, check=True)
+    found = _run(tmp_path / "trace")
+    assert (found.returncode, found.stdout) == (0, b"-1 -1 1\n")
+
+
+@pytest.mark.kvm
 def test_programs_of_the_host_run_unmodified(kvm: Kvm) -> None:
     sh = shutil.which("sh")
     if platform.machine() != "x86_64" or sh is None:
