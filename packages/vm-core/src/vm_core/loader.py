@@ -194,9 +194,9 @@ class _Segment(NamedTuple):
     prot: Prot
 
 
-def machine_of(program: Program) -> str:
-    """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
-    source = _Source(program)
+def machine_of(program: Program, *, name: str = "") -> str:
+    """The ISA name of an ELF64 program, from its header alone. Raises LoadError, which calls it ``name``."""
+    source = _Source(program, name)
     try:
         return _header(source).isa
     finally:
