@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import random
+import re
 import shutil
 import subprocess
 import threading
@@ -567,6 +568,23 @@ def test_functions_are_called_and_return(service: Guest) -> None:
     data = os.urandom(5000)
     assert service.call("total", data, len(data)) == sum(data)
     assert service.read(service.address("counter"), 4) == b"\3\0\0\0"
+
+
+@pytest.mark.kvm
+def test_arguments_that_there_is_no_room_for(service: Guest, programs: Path) -> None:
+    data = bytes(range(256)) * (16 << 12)
+    with pytest.raises(
+        UsageError, match=r"arguments of 16,777,\d+ bytes: .* has room for 8,\d+,\d+"
+    ) as caught:
+        service.call("total", data, len(data))
+    assert service.call("total", data[: 8 << 20][: -(128 << 10)], 256) == sum(range(256))
+    assert service.call("count") == 1
+    found = re.search(r"stack=(\d+)", caught.value.hint)
+    assert found is not None
+    with Guest(
+        [str(programs / "service-static")], stdio=(None, None, None), stack=int(found.group(1))
+    ) as guest:
+        assert guest.call("total", data, len(data)) == sum(data)
 
 
 @pytest.mark.kvm
