@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from vm_accel.interface import Hypervisor
+from vm_accel.interface import Hypervisor, VmConfig
 from vm_accel.testing.check import Check, lacking
 from vm_accel.testing.checks import CHECKS
 from vm_accel.testing.conformance import Mismatch, applicable, assemble, guest, missing, run_snippet
 from vm_accel.testing.snippets import CODE, SNIPPETS, Snippet
+from vm_core.errors import UsageError
 
 pytestmark = pytest.mark.kvm
 
@@ -62,6 +63,12 @@ def test_a_difference_is_found(hypervisor: Hypervisor, change: dict[str, object]
         run_snippet(hypervisor, snippet, bus=bus)
         with pytest.raises(Mismatch):
             run_snippet(hypervisor, snippet._replace(**change), bus=bus)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cpus", [-1, 0, 100_000])
+def test_more_vcpus_than_there_can_be(hypervisor: Hypervisor, cpus: int) -> None:
+    with pytest.raises(UsageError, match=rf"{cpus} vCPUs are not within 1 and \d+, the most in a VM of"):
+        hypervisor.create_vm(VmConfig(cpus=cpus))
 
 
 def test_the_stubs_tell_their_vector(hypervisor: Hypervisor) -> None:

@@ -237,8 +237,9 @@ def test_no_permission() -> None:
 
 
 def test_a_device_that_is_something_else() -> None:
-    with pytest.raises(AcceleratorUnavailable, match="/dev/null is no KVM"):
+    with pytest.raises(AcceleratorUnavailable, match="/dev/null is no KVM") as caught:
         Kvm("/dev/null")
+    assert "character device 10, 232" in caught.value.hint
 
 
 def test_too_many_open_files() -> None:

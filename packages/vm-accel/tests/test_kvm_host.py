@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,23 @@ def test_a_host_without_kvm(tmp_path: Path) -> None:
 def test_a_device_that_is_no_kvm() -> None:
     found = vm_accel.flavour(Path("/dev/null"))
     assert found.name == "none"
-    assert "/dev/null" in found.reason
+    assert found.reason == "/dev/null is no KVM"
+    assert "character device 10, 232" in found.hint
+
+
+@pytest.mark.parametrize(("number", "hint"), [(errno.EACCES, "kvm group"), (errno.ENODEV, "modprobe")])
+def test_a_device_that_cannot_be_opened(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_device: Path) -> int:
+        raise OSError(number, "refused")
+
+    device = tmp_path / "kvm"
+    device.touch()
+    monkeypatch.setattr(host, "_api_version", refuse)
+    found = vm_accel.flavour(device)
+    assert (found.name, "refused" in found.reason) == ("none", True)
+    assert hint in found.hint
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,13 @@ def test_names_of_riscv64_and_sp_of_arm64() -> None:
     assert vcpu["tpidr_el1"] == 6
 
 
+def test_more_vcpus_than_there_can_be() -> None:
+    hypervisor, _kernel = opened("aarch64")
+    for cpus in (0, 100_000):
+        with pytest.raises(UsageError, match=f"{cpus} vCPUs are not within 1 and"):
+            hypervisor.create_vm(VmConfig(cpus=cpus))
+
+
 def test_a_read_is_answered_in_the_shared_page() -> None:
     hypervisor, kernel = opened("aarch64")
     vcpu = hypervisor.create_vm().create_vcpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -25,6 +26,7 @@ from vm_accel.pc.block import Block
 from vm_accel.pc.ram import HIGH, LOW_END, OutsideOfMemory, Ram
 from vm_accel.pc.streams import Entropy, Port, Uart, VirtioConsole
 from vm_accel.pc.virtio import VirtioDevice
+from vm_core.errors import UsageError
 
 _SIZE = 0x4_0000
 _DESCRIPTORS, _AVAILABLE, _USED, _BUFFERS = 0x1000, 0x2000, 0x3000, 0x1_0000
@@ -118,6 +120,19 @@ def header(kind: int, sector: int = 0) -> bytes:
 
 
 # -- the transport ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "hint"), [(errno.ENOENT, "truncate -s 1G"), (errno.EACCES, "FILE,ro")])
+def test_an_image_that_cannot_be_opened(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch, image: Path
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("vm_accel.pc.block.os.open", refuse)
+    with pytest.raises(UsageError, match=os.strerror(number)) as caught:
+        Block(Disk(image))
+    assert hint in caught.value.hint
 
 
 def test_what_a_driver_reads_first(disk: Driver) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import random
+import re
 import shutil
 import subprocess
 import threading
@@ -54,6 +55,48 @@ def test_a_program_does_what_it_does_on_the_host(programs: Path, name: str, kind
     found = _run(program, trust=True)
     assert found.stdout.decode() == native.stdout.decode()
     assert (found.returncode, found.reason) == (native.returncode, "exit")
+
+
+@pytest.mark.kvm
+def test_calls_of_the_page_of_old_c_libraries(programs: Path) -> None:
+    found = _run(programs / "vsyscall-static")
+    assert found.stdout.decode().splitlines() == [
+        "gettimeofday 0 1",
+        "time 1 1",
+        "getcpu 0 1 1",
+        "bad pointer: signal 11 code 128",
+        "another function: signal 11 code 128",
+        "inside: signal 11 code 128",
+        "read: signal 11 code 1",
+    ]
+
+
+@pytest.mark.kvm
+def test_a_program_that_needs_more_addresses_than_there_are_is_told_so(kvm: Kvm, tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    made = subprocess.run(
+        ["cc", "-fsanitize=address", "main.c", "-o", "main"], cwd=tmp_path, capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("needs a C compiler with AddressSanitizer")
+    found = _run(tmp_path / "main")
+    assert (found.returncode, found.reason) == (1, "exit")
+    assert "made with -fsanitize=address" in found.message
+    assert "vm gives a program 4 GiB" in found.message
+
+
+@pytest.mark.kvm
+def test_a_program_that_may_not_trace_goes_on(kvm: Kvm, tmp_path: Path) -> None:
+    (tmp_path / "trace.c").write_text(
+        "#include <errno.h>\n#include <stdio.h>\n#include <sys/ptrace.h>\n#include <unistd.h>\n"
+        "int main(void) {\n"
+        "    long me = ptrace(PTRACE_TRACEME, 0, 0, 0), parent = ptrace(PTRACE_SEIZE, getppid(), 0, 0);\n"
+        '    printf("%ld %ld %d\\n", me, parent, errno == EPERM);\n'
+        "    return 0;\n}\n"
+    )
+    subprocess.run(["cc", "trace.c", "-o", "trace"], cwd=tmp_path, check=True)
+    found = _run(tmp_path / "trace")
+    assert (found.returncode, found.stdout) == (0, b"-1 -1 1\n")
 
 
 @pytest.mark.kvm
@@ -525,6 +568,23 @@ def test_functions_are_called_and_return(service: Guest) -> None:
     data = os.urandom(5000)
     assert service.call("total", data, len(data)) == sum(data)
     assert service.read(service.address("counter"), 4) == b"\3\0\0\0"
+
+
+@pytest.mark.kvm
+def test_arguments_that_there_is_no_room_for(service: Guest, programs: Path) -> None:
+    data = bytes(range(256)) * (16 << 12)
+    with pytest.raises(
+        UsageError, match=r"arguments of 16,777,\d+ bytes: .* has room for 8,\d+,\d+"
+    ) as caught:
+        service.call("total", data, len(data))
+    assert service.call("total", data[: 8 << 20][: -(128 << 10)], 256) == sum(range(256))
+    assert service.call("count") == 1
+    found = re.search(r"stack=(\d+)", caught.value.hint)
+    assert found is not None
+    with Guest(
+        [str(programs / "service-static")], stdio=(None, None, None), stack=int(found.group(1))
+    ) as guest:
+        assert guest.call("total", data, len(data)) == sum(data)
 
 
 @pytest.mark.kvm

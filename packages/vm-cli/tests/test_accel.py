@@ -194,5 +194,10 @@ def test_what_counts_instructions_is_not_for_the_processor() -> None:
     done = vm("run", "--accel", "kvm", "--fuel", "1000", "-L", "/", "/bin/sh", "-c", "true")
     assert done.returncode == 2
     assert "fuel counts instructions" in done.stderr
+    assert "hint: --timeout limits its time" in done.stderr
+    done = vm("run", "--accel", "kvm", "--trace", "-L", "/", "/bin/sh", "-c", "true")
+    assert (done.returncode, "hint: --strace shows its system calls" in done.stderr) == (2, True)
+    done = vm("run", "--accel", "kvm", "-g", "0", "-L", "/", "/bin/sh", "-c", "true")
+    assert (done.returncode, "hint: gdb without vm debugs it" in done.stderr) == (2, True)
     done = vm("run", "--accel", "kvm", "--engine", "interp", "-L", "/", "/bin/sh", "-c", "true")
     assert (done.returncode, "exclude each other" in done.stderr) == (2, True)

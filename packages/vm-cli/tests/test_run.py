@@ -253,6 +253,15 @@ def test_a_program_for_another_machine_is_refused(assemble: Make) -> None:
     assert "use vm-aarch64" in done.stderr
 
 
+def test_a_file_that_is_no_program_has_the_name_that_was_given(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no program\n")
+    for words in (("--trust", text), ("-L", "/", text), (text,), ("--root", tmp_path, "/text")):
+        done = vm("run", *words)
+        assert done.returncode == 126
+        assert done.stderr.startswith(f"vm: error[VM201]: {words[-1]}: offset 0: not an ELF program")
+
+
 def test_an_unknown_model_is_noted(greeting: Path) -> None:
     done = vm("-cpu", "sifive-u54", greeting, name="main_riscv64")
     assert (done.returncode, done.stdout) == (0, "hello\n")

@@ -674,6 +674,7 @@ def test_a_slice_of_an_isa_says_that_it_is_one():
     result = run(["guest"], program=elf(b"\xff" * 16, machine=62), engine="reference")
     assert result.signal == signal.SIGILL
     assert "no instruction that vm knows, which has few of x86_64 so far" in result.message
+    assert "the engine 'kvm' has all of the host's" in result.message
 
 
 def test_another_user_need_not_be_able_to_read_pythons_files(tmp_path):

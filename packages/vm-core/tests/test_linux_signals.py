@@ -224,6 +224,30 @@ low:    .zero 8192
     assert go(installed(text, SA_ONSTACK)).returncode == 27
 
 
+def test_an_alternate_stack_that_is_full_kills():
+    text = f"""
+begin:  la a0, stack
+        la t0, low
+        sd t0, 0(a0)
+        li a1, 0
+        li a7, 132
+        ecall
+        {RAISE}
+        li a0, 1
+        j exit
+handler: {RAISE}
+        ret
+        .align 8
+stack:  .dword 0
+        .dword 0
+        .dword 8192
+        .zero 16384
+low:    .zero 8192
+"""
+    result = go(installed(text, SA_ONSTACK | SA_NODEFER), timeout=20)
+    assert (result.reason, result.signal) == ("signal", 11)
+
+
 def test_a_fault_on_a_bad_stack_is_killed():
     text = f"begin: li sp, 64\n {RAISE}\n j exit\nhandler: ret\n"
     result = go(installed(text))

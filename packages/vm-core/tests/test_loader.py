@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from vm_core.errors import LoadError, VmError
-from vm_core.loader import PIE_BASE, ProgramNotFound, load, load_interpreter, machine_of
+from vm_core.loader import PIE_BASE, ProgramNotFound, load, load_interpreter, machine_of, sanitizer_of
 from vm_core.memory import PAGE, GuestMemory, MemoryLimit, Prot
 
 LIMIT = 64 << 20
@@ -151,6 +151,26 @@ def section_symbols():
     struct.pack_into("<Q", out, 40, at + len(names) + len(symbols))
     struct.pack_into("<HHH", out, 58, 64, 2, 0)
     return bytes(out)
+
+
+def imports(*names):
+    """A program whose dynamic linking has these strings."""
+    strings = b"\0" + b"".join(name + b"\0" for name in names)
+    table = struct.pack("<6Q", 5, 0x12100, 10, len(strings), 0, 0)
+    data = table.ljust(0xF0, b"\0") + strings
+    return elf((TEXT, (1, 6, 0x2010, 0x12010, data, 0), (2, 6, 0x2010, 0x12010, table, 0)))
+
+
+def test_a_program_made_for_terabytes_of_addresses_is_known(tmp_path):
+    assert sanitizer_of(imports(b"libasan.so.8", b"__asan_init")) == "address"
+    assert sanitizer_of(imports(b"liblsan.so.0")) == "leak"
+    assert sanitizer_of(imports(b"libubsan.so.1", b"__ubsan_handle_add_overflow")) == ""
+    assert sanitizer_of(imports(b"my__asan_initial")) == ""
+    assert sanitizer_of(elf((TEXT,))) == sanitizer_of(b"") == sanitizer_of(tmp_path / "none") == ""
+    whole = imports(b"__tsan_init")
+    for length in range(0, len(whole), 7):
+        assert sanitizer_of(whole[:length]) == ""
+    assert sanitizer_of(whole) == "thread"
 
 
 def test_symbols_name_addresses(memory):

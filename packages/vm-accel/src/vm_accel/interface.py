@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Protocol, Self, runtime_checkable
 
 from vm_accel.exits import Exit
 from vm_core.engine import Availability
+from vm_core.errors import UsageError
 
 __all__ = [
     "Bus",
@@ -145,7 +146,8 @@ class Vcpu(Protocol):
 
     def complete(self, value: int | bytes = 0, *, fault: bool = False) -> None:
         """Answer the exit that ``run`` returned: a read of Mmio, PortIo (with ``times`` > 1: bytes) or SysReg, a Hypercall, or
-        Timer. ``fault`` refuses a SysReg. Raises UsageError if that exit takes no answer."""
+        Timer. Of an integer the access takes its low bytes, as from a bus; bytes must be as many as it has. ``fault`` refuses a
+        SysReg. Raises UsageError if that exit takes no answer, or not so many bytes."""
 
     def kick(self) -> None:
         """Make ``run`` return Interrupted soon. Callable from any thread and at any time, without waiting.
@@ -207,7 +209,8 @@ class VmConfig:
 
     ``irqchip``: interrupt controller in the hypervisor (x86: also the PIT, with ``pit``). ``dirty_ring``: entries of the ring of
     written pages per vCPU, a power of two; 0: the bitmap. ``msr_exits``: accesses to MSRs that the hypervisor does not know are
-    SysReg exits. ``address_bits``: width of guest-physical addresses; 0: the hypervisor's default. ``cpus``: the most vCPUs.
+    SysReg exits. ``address_bits``: width of guest-physical addresses; 0: the hypervisor's default. ``cpus``: the most vCPUs; more
+    than the hypervisor can have is a UsageError.
     """
 
     irqchip: bool = False
@@ -216,6 +219,11 @@ class VmConfig:
     msr_exits: bool = False
     address_bits: int = 0
     cpus: int = 1
+
+    def check_cpus(self, most: int, whose: str) -> None:
+        """Raises UsageError unless ``cpus`` is within 1 and ``most``, which ``whose`` VMs can have."""
+        if not 1 <= self.cpus <= most:
+            raise UsageError(f"{self.cpus} vCPUs are not within 1 and {most}, the most in a VM of {whose}")
 
 
 class Vm(Protocol):

@@ -42,12 +42,13 @@ class Ending:
 class Pending:
     """One vCPU's. ``answer`` gets the value (an int, or bytes for several) and whether the access is refused."""
 
-    __slots__ = ("answer", "optional", "queue", "refusable", "several")
+    __slots__ = ("answer", "optional", "queue", "refusable", "several", "size")
 
     def __init__(self) -> None:
         self.queue: deque[Exit] = deque()
         self.answer: Callable[[int | bytes, bool], None] | None = None
         self.several = self.refusable = self.optional = False
+        self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self.queue) or self.answer is not None
@@ -56,12 +57,14 @@ class Pending:
         self,
         answer: Callable[[int | bytes, bool], None],
         *,
+        size: int = 8,
         several: bool = False,
         refusable: bool = False,
         optional: bool = False,
     ) -> None:
-        """``optional``: no instruction waits for it."""
+        """``size``: how many bytes an answer in bytes has. ``optional``: no instruction waits for it."""
         self.answer, self.several, self.refusable, self.optional = answer, several, refusable, optional
+        self.size = size
 
     def registers_change(self, *, pc: bool) -> None:
         """Somebody sets registers, and the pc if ``pc``: then the instruction is finished before. UsageError while it waits for an
@@ -72,11 +75,13 @@ class Pending:
             raise waiting()
 
     def complete(self, value: int | bytes, *, fault: bool) -> None:
-        """Raises UsageError if the last exit takes no answer."""
+        """Raises UsageError if the last exit takes no answer, or another number of bytes."""
         if self.answer is None or self.queue:
             raise UsageError("the last exit takes no answer")
         if fault and not self.refusable:
             raise UsageError("only an access to a system register can be refused")
+        if isinstance(value, bytes) and len(value) != self.size:
+            raise UsageError(f"the exit takes {self.size} bytes, not {len(value)}")
         self._give(value, fault=fault)
 
     def _give(self, value: int | bytes, *, fault: bool) -> None:
@@ -155,4 +160,4 @@ class Pending:
             if found is not None:
                 self.queue.appendleft(found)
 
-        self.expect(answer)
+        self.expect(answer, size=touch.size)

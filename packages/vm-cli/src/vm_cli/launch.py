@@ -417,7 +417,7 @@ def status_of(result: RunResult) -> int:
 
 def _finish(result: RunResult, engine: str, settings: Settings, *, as_json: bool) -> int:
     status = status_of(result)
-    if result.reason != "exit":
+    if result.reason != "exit" or result.message:
         from vm_cli.report import note
 
         note(result.message or f"the guest was stopped: {result.reason}")

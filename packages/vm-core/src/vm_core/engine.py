@@ -63,7 +63,7 @@ class Trap:
 
     ``address`` is the guest address of a bad access (for FETCH: of the bytes that could not be fetched), else the pc;
     ``mapped`` tells whether that page exists (a protection fault) or not. ``vector`` is the exception's number where a processor
-    has raised it (x86-64), and ``code`` the si_code, if it tells more than the cause.
+    has raised it (x86-64), ``error`` its error code, and ``code`` the si_code, if it tells more than the cause.
     """
 
     cause: Cause
@@ -73,6 +73,7 @@ class Trap:
     mapped: bool = False
     vector: int = -1
     code: int = 0
+    error: int = 0
 
 
 @record(frozen=True)

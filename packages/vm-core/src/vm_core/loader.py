@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "load_interpreter",
     "machine_of",
+    "sanitizer_of",
     "symbols_of",
 ]
 
@@ -42,7 +43,13 @@ PIE_BASE: Final = 0x1000_0000
 _LOW: Final = 0x1000
 """The first page stays unmapped, so that null pointers fault."""
 
-_PT_LOAD, _PT_INTERP, _PT_PHDR, _PT_GNU_STACK = 1, 3, 6, 0x6474E551
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_PHDR, _PT_GNU_STACK = 1, 2, 3, 6, 0x6474E551
+_DT_STRTAB, _DT_STRSZ = 5, 10
+_SANITIZERS: Final = {
+    b"\0__asan_init\0": "address", b"\0__tsan_init\0": "thread", b"\0__msan_init\0": "memory",
+    b"\0__hwasan_init\0": "hwaddress", b"\0liblsan.so": "leak", b"\0__lsan_init\0": "leak",
+}  # fmt: skip
+"""What a program made with -fsanitize imports. What -fsanitize=undefined adds is not among it: that needs no memory."""
 _ET_REL, _ET_EXEC, _ET_DYN, _ET_CORE = 1, 2, 3, 4
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = struct.Struct("<IIQQQQQQ")
@@ -187,9 +194,9 @@ class _Segment(NamedTuple):
     prot: Prot
 
 
-def machine_of(program: Program) -> str:
-    """The ISA name of an ELF64 program, from its header alone. Raises LoadError."""
-    source = _Source(program)
+def machine_of(program: Program, *, name: str = "") -> str:
+    """The ISA name of an ELF64 program, from its header alone. Raises LoadError, which calls it ``name``."""
+    source = _Source(program, name)
     try:
         return _header(source).isa
     finally:
@@ -208,6 +215,33 @@ def symbols_of(program: Program, base: int) -> Symbols:
         return Symbols()
     finally:
         source.close()
+
+
+def sanitizer_of(program: Program) -> str:
+    """What the program was made with ``-fsanitize=`` of, if that needs terabytes of addresses; else an empty string."""
+    try:
+        source = _Source(program)
+    except LoadError:
+        return ""
+    try:
+        headers = _program_headers(source, _header(source))
+        names = _dynamic_names(source, headers)
+        return next((kind for mark, kind in _SANITIZERS.items() if mark in names), "")
+    except (LoadError, OSError):
+        return ""
+    finally:
+        source.close()
+
+
+def _dynamic_names(source: _Source, headers: list[tuple[int, ...]]) -> bytes:
+    """The string table of dynamic linking, as much of it as there is."""
+    raw = next((source.read(row[2], min(row[5], 1 << 16)) for row in headers if row[0] == _PT_DYNAMIC), b"")
+    entries = dict(struct.iter_unpack("<QQ", raw[: len(raw) & -16]))
+    at, length = entries.get(_DT_STRTAB, 0), entries.get(_DT_STRSZ, 0)
+    for kind, _, offset, address, _, size, *_ in headers:
+        if kind == _PT_LOAD and address <= at < address + size:
+            return source.read(offset + at - address, min(length, 64 << 20))
+    return b""
 
 
 def interpreter_of(program: Program) -> str:

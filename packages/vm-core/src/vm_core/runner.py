@@ -14,6 +14,7 @@ from vm_core.hints import IO, TYPE_CHECKING, Any, ClassVar, Final, Self
 from vm_core.linux.paths import Bind
 from vm_core.linux.process import EngineMaker, Process, SyscallHook
 from vm_core.linux.signal import IGNORED_BY_DEFAULT
+from vm_core.loader import sanitizer_of
 from vm_core.memory import MemoryLimit
 from vm_core.record import field, record
 
@@ -44,7 +45,8 @@ class RunResult:
 
     ``reason`` is "exit", "signal", "fuel", "memory", "timeout" or "stopped". ``returncode`` is the guest's exit code;
     minus the signal that killed it; or 122 to 125 (:mod:`vm_core.errors`) when vm stopped it. ``exit_code`` and
-    ``signal`` are None where they do not apply. ``message`` is one line about an end that is not an exit.
+    ``signal`` are None where they do not apply. ``message`` is one line about an end that is not an exit, or
+    of which vm knows why it is none that the program wanted.
     ``instructions`` counts what all threads retired. ``phases`` has the wall time in seconds of "prepare" (program, memory,
     engine), "run" and "finish" (what is kept for the next run).
     """
@@ -553,6 +555,13 @@ def result_of(
         message = f"stopped after {process.timeout:g} s"
     elif process.reason == "memory":
         message = f"stopped: {message}"
+    elif code and (sanitizer := sanitizer_of(process.program)):
+        # Its own message speaks of kernels and of other mappings.
+        why = (
+            f"the program is made with -fsanitize={sanitizer}, which needs terabytes of addresses, "
+            f"and vm gives a program {process.memory.size >> 30} GiB: build it without, or run it without vm"
+        )
+        message = f"{message}; {why}" if message else why
     return RunResult(
         args=args,
         returncode=code,

@@ -147,6 +147,9 @@ class Hvf(Closing):
             raise AcceleratorUnavailable("HVF has no ring of written pages")
         if config.msr_exits:
             raise AcceleratorUnavailable("MSRs are a part of x86 machines")
+        most = self.library.ffi.new("uint32_t *")
+        self.library.call("hv_vm_get_max_vcpu_count", most)
+        config.check_cpus(int(most[0]), "this Mac")
         made = HvfVm(self, config)
         self._vms.append(made)
         return made

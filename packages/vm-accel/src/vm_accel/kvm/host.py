@@ -5,16 +5,19 @@ The ioctl number and the API version are those of Documentation/virt/kvm/api.rst
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Flavour", "flavour"]
+__all__ = ["NO_KVM", "Flavour", "flavour"]
 
 KVM_GET_API_VERSION: Final = 0xAE00
 KVM_API_VERSION: Final = 12
+NO_KVM: Final = "something else lies in its place: `ls -l` must show a character device 10, 232, and a container must be given that"
+"""What to do about a device that does not know KVM's ioctls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,14 @@ def flavour(device: Path = Path("/dev/kvm"), modules: Path = Path("/sys/module")
     try:
         version = _api_version(device)
     except OSError as error:
-        return Flavour(
-            "none",
-            f"cannot open {device}: {error.strerror}",
-            "add the user to the kvm group: sudo usermod -aG kvm $USER, then log in again",
-        )
+        if error.errno == errno.ENOTTY:
+            return Flavour("none", f"{device} is no KVM", NO_KVM)
+        hint = ""
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = "add the user to the kvm group: sudo usermod -aG kvm $USER, then log in again"
+        elif error.errno in (errno.ENODEV, errno.ENXIO):
+            hint = "load the module: sudo modprobe kvm_intel, or kvm_amd"
+        return Flavour("none", f"cannot open {device}: {error.strerror}", hint)
     if version != KVM_API_VERSION:
         return Flavour("none", f"{device} speaks API version {version}, not {KVM_API_VERSION}")
     # Modules and built-in parts of the kernel alike have a directory there.

@@ -13,7 +13,7 @@ from vm_accel.errors import AcceleratorUnavailable, HypervisorError
 from vm_accel.interface import Feature, VmConfig
 from vm_accel.kvm import kick
 from vm_accel.kvm.abi import Capability
-from vm_accel.kvm.host import KVM_API_VERSION, flavour
+from vm_accel.kvm.host import KVM_API_VERSION, NO_KVM, flavour
 from vm_accel.kvm.kernel import Kernel, call, ffi, unavailable
 from vm_accel.kvm.vm import KvmVm
 from vm_accel.memory import PAGE
@@ -98,7 +98,7 @@ class Kvm(SelfClosing):
             version = call(self.kernel, self.fd, "KVM_GET_API_VERSION")
         except HypervisorError as error:
             if error.status == errno.ENOTTY:
-                raise AcceleratorUnavailable(f"{device} is no KVM") from error
+                raise AcceleratorUnavailable(f"{device} is no KVM", hint=NO_KVM) from error
             raise
         if version != KVM_API_VERSION:
             raise AcceleratorUnavailable(

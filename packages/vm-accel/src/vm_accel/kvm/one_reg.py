@@ -162,6 +162,8 @@ class KvmOneReg(Closing):
                 raise AcceleratorUnavailable(f"{what} belongs to x86 machines")
         if config.dirty_ring:
             raise AcceleratorUnavailable(f"no dirty ring is driven on {self.isa}")
+        most = self.call(self.fd, "KVM_CHECK_EXTENSION", abi.Capability.MAX_VCPUS)
+        config.check_cpus(most or 1, "this KVM")
         made = OneRegVm(self, config)
         self._vms.append(made)
         return made
@@ -548,7 +550,7 @@ class OneRegVcpu(Closing):
             answer(ONES, False)
             answer(bus.read(address, size), False)
             return None
-        self._pending.expect(answer)
+        self._pending.expect(answer, size=size)
         return Mmio(address, size, False)
 
     def _undecoded(self, bus: Bus | None) -> Exit | None:

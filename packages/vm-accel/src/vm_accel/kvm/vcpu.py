@@ -123,6 +123,8 @@ _SUBERRORS: Final = {
     4: "an exit that KVM does not know",
 }
 
+_DEBUGGED: Final = 0xE00F
+"""DR6: B0 to B3, BD, BS, BT."""
 _ENABLE, _STEP, _SOFTWARE, _HARDWARE = 1, 2, 0x1_0000, 0x2_0000
 _WATCH_LENGTH: Final = {1: 0, 2: 1, 4: 3, 8: 2}
 
@@ -777,6 +779,18 @@ class KvmVcpu(Closing):
         self._view[SYSTEM_AT:SYSTEM_END] = self._structures.raw("sregs") if system is None else system
         self._words[_VALID] = _SYNC_GENERAL | _SYNC_SYSTEM
         return self._general, self._view, self._quads
+
+    def take_debug_status(self) -> int:
+        """DR6, of which the processor itself never takes away what an exception has left; here it is taken away."""
+        self._check_open()
+        self._structures.forget()
+        registers = self._structures.get("debugregs")
+        found = int(registers.dr6)
+        if found & _DEBUGGED:
+            registers.dr6 = found & ~_DEBUGGED
+            self._structures.put("debugregs")
+        self._structures.forget()
+        return found
 
     def drop_io(self) -> None:
         """Forget the port access that ``run`` has returned: KVM would finish it at the next entry, over whatever registers it gets

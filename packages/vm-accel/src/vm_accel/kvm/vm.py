@@ -75,6 +75,7 @@ class KvmVm(SelfClosing):
 
     def _check(self, config: VmConfig) -> None:
         has = self.hypervisor.has
+        config.check_cpus(self.hypervisor.max_vcpus, "this KVM")
         ring = config.dirty_ring
         if ring and (ring & ring - 1 or ring * 16 < PAGE):
             raise UsageError(f"a dirty ring of {ring} entries: a power of two, at least {PAGE // 16}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -35,9 +36,11 @@ class Block:
         try:
             self._fd = os.open(disk.path, flags)
         except (OSError, ValueError) as error:  # ValueError: a NUL
+            hint = "give the path of a raw image; `truncate -s 1G FILE` makes an empty one"
+            if getattr(error, "errno", 0) in (errno.EACCES, errno.EPERM, errno.EROFS):
+                hint = "a disk that the guest need not write can be read-only: `vm boot --disk FILE,ro`"
             raise UsageError(
-                f"disk {disk.path} cannot be opened: {getattr(error, 'strerror', error)}",
-                hint="a disk that only the guest's reading needs can be read-only",
+                f"disk {disk.path} cannot be opened: {getattr(error, 'strerror', error)}", hint=hint
             ) from None
         try:
             info = os.fstat(self._fd)

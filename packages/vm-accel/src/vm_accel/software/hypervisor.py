@@ -79,6 +79,7 @@ class SoftwareVm(SelfClosing):
                 raise AcceleratorUnavailable(
                     f"a machine without a hypervisor has no {what.split(' ', 1)[1]}", hint="do without"
                 )
+        config.check_cpus(_MOST_VCPUS, "vm's own engines")
         self.hypervisor, self.config = hypervisor, config
         self.architecture = hypervisor.architecture
         self.lock = threading.RLock()

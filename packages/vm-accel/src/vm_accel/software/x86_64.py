@@ -218,7 +218,7 @@ class X86:
             cpu.pc = behind
 
         if bus is None:
-            pending.expect(answer)
+            pending.expect(answer, size=move.size)
             return PortIo(port, move.size, False)
         value = mask
         try:
@@ -251,17 +251,18 @@ class X86:
                 bus.port_out(port, move.size, int.from_bytes(data[at : at + move.size], "little"))
             return None
 
+        mask = (1 << 8 * move.size) - 1
+
         def answer(value: int | bytes, _fault: bool) -> None:
-            data = value if isinstance(value, bytes) else value.to_bytes(8, "little")[: move.size]
+            data = value if isinstance(value, bytes) else (value & mask).to_bytes(move.size, "little")
             # Nobody answered: all ones.
             data = data if len(data) == count * move.size else b"\xff" * (count * move.size)
             _moved(port_string(guest, move, data))
             over()
 
         if bus is None:
-            vcpu.pending.expect(answer, several=count > 1)
+            vcpu.pending.expect(answer, size=count * move.size, several=count > 1)
             return PortIo(port, move.size, False, count)
-        mask = (1 << 8 * move.size) - 1
         got = [bus.port_in(port, move.size) & mask for _ in range(count)]
         answer(b"".join(value.to_bytes(move.size, "little") for value in got), False)
         return None

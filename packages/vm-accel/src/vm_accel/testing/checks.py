@@ -155,10 +155,24 @@ def answers_are_asked_for_once(hypervisor: Hypervisor) -> None:
         refused(lambda: made.vcpu.complete(1))
         same(made.vcpu.run(), PortIo(0x10, 1, False))
         refused(lambda: made.vcpu.complete(1, fault=True))
+        refused(lambda: made.vcpu.complete(b"\1\2"))
         made.vcpu.complete(7)
         refused(lambda: made.vcpu.complete(8))
         same(made.vcpu.run(), PortIo(0x11, 1, True, 1, b"\x07"))
         refused(lambda: made.vcpu.complete(1))
+
+
+@_check(_F.PORT_IO, _F.HALT)
+def of_an_answer_the_low_bytes_count(hypervisor: Hypervisor) -> None:
+    for code in (
+        "in al, 0x10; out 0x11, al; hlt",
+        "mov edx, 0x10; mov edi, 0x9000; insb; mov al, [edi - 1]; out 0x11, al; hlt",
+    ):
+        for answer, byte in ((0x1FE, b"\xfe"), (-1, b"\xff"), (1 << 80 | 5, b"\5"), (b"\6", b"\6")):
+            with guest(hypervisor, code) as made:
+                same(made.vcpu.run(), PortIo(0x10, 1, False))
+                made.vcpu.complete(answer)
+                same(made.vcpu.run(), PortIo(0x11, 1, True, 1, byte))
 
 
 @_check(_F.PORT_IO, _F.HALT)

@@ -115,6 +115,13 @@ hv_return_t hv_vm_create(void *config)
     return 0;
 }
 
+hv_return_t hv_vm_get_max_vcpu_count(uint32_t *count)
+{
+    MAY_FAIL();
+    *count = MAX_VCPUS;
+    return 0;
+}
+
 hv_return_t hv_vm_destroy(void)
 {
     if (!vm_exists)

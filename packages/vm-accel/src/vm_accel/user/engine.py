@@ -32,8 +32,8 @@ IOCTLS: Final = tuple(
     request(f"KVM_{name}")
     for name in (
         "RUN", "CHECK_EXTENSION", "CREATE_VM", "CREATE_VCPU", "SET_USER_MEMORY_REGION", "SET_CPUID2", "GET_REGS", "GET_SREGS",
-        "SET_SREGS", "SET_MSRS", "GET_XSAVE", "GET_XSAVE2", "SET_XSAVE", "GET_XCRS", "SET_XCRS", "SET_TSS_ADDR",
-        "SET_IDENTITY_MAP_ADDR",
+        "SET_SREGS", "SET_MSRS", "GET_XSAVE", "GET_XSAVE2", "SET_XSAVE", "GET_XCRS", "SET_XCRS", "GET_DEBUGREGS", "SET_DEBUGREGS",
+        "SET_TSS_ADDR", "SET_IDENTITY_MAP_ADDR",
     )
 )  # fmt: skip
 """What it asks of KVM once the program runs: a new vCPU for a thread, a new machine after fork and execve."""

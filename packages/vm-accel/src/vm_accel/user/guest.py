@@ -46,6 +46,8 @@ _ENDLESS: Final = 1 << 62
 _ARGUMENTS: Final = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _ROOM: Final = 256
 """Bytes left alone below the stack pointer: the red zone, and more."""
+_SMALL, _OWN = 16 << 10, 64 << 10
+"""Bytes of arguments for which a stack has room, and what the function itself is left of one."""
 _MASK: Final = (1 << 64) - 1
 
 
@@ -183,7 +185,8 @@ class Guest(Closing):
     def call(self, function: str | int, *arguments: int | bytes, timeout: float | None = None) -> int:
         """What the function returns in rax, as an unsigned integer.
 
-        ``timeout`` is in seconds. Raises GuestFault, GuestTimeout, GuestEnded.
+        ``timeout`` is in seconds. Raises GuestFault, GuestTimeout, GuestEnded, and UsageError for arguments that there is no room
+        for.
         """
         if len(arguments) > len(_ARGUMENTS):
             raise UsageError(f"{len(arguments)} arguments, at most {len(_ARGUMENTS)} go in registers")
@@ -193,6 +196,8 @@ class Guest(Closing):
         for register, value in zip(_ARGUMENTS, arguments, strict=False):
             if isinstance(value, bytes):
                 stack = stack - len(value) & -16
+                if before - stack > _SMALL:
+                    self._check_room(before, before - stack)
                 self.memory.write(stack, value)
                 cpu[register] = stack
             else:
@@ -226,6 +231,17 @@ class Guest(Closing):
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _check_room(self, top: int, wanted: int) -> None:
+        """Raises UsageError unless ``wanted`` bytes fit on the stack below ``top``."""
+        region = self.memory.region_at(top)
+        room = 0 if region is None else max(top - region.start - _OWN, 0)
+        if wanted > room:
+            stack = -(-(self.process.stack_bytes + wanted - room) >> 20) << 20
+            raise UsageError(
+                f"arguments of {wanted:,} bytes: the program's stack has room for {room:,}",
+                hint=f"make the Guest with stack={stack}, or write() them where the program has room and give the address",
+            )
 
     def _overdue(self) -> None:
         self._late = True

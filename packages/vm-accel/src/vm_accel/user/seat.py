@@ -19,8 +19,7 @@ from vm_accel.exits import Interrupted as Kicked
 from vm_accel.kvm.vcpu import DIRTY, SYSTEM_AT, SYSTEM_END, KvmVcpu
 from vm_accel.user.space import CODE3, DATA3, ENTRY, HANDLERS, RETURN, Space
 from vm_core.engine import Breakpoint, Cause, Exit, Interrupted, Syscall, Trap
-from vm_core.memory import Access
-from vm_core.record import replace
+from vm_core.memory import PAGE, Access, MemoryFault
 from vm_core.state import CpuState, Outside
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ _USER_DATA: Final = _SEGMENT.pack(0, 0xFFFF_FFFF, DATA3, 3, 1, 3, 1, 1, 0, 1, 0,
 _SELECTOR: Final = _CS + 12
 
 _RFLAGS, _RIP, _RCX, _R11 = 17, 16, 2, 11
-_KEPT: Final = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21
-"""Flags that the state has no registers for: TF, NT, AC, ID."""
+_KEPT: Final = 1 << 8 | 1 << 14 | 1 << 16 | 1 << 18 | 1 << 21
+"""Flags that the state has no registers for: TF, NT, RF, AC, ID."""
 _TF: Final = 1 << 8
 _FIXED: Final = 0x202
 _TRACE, _KERNEL = 2, 0x80
@@ -68,9 +67,23 @@ _PUT_GENERAL: Final = struct.Struct("<18Q").pack_into
 _PUT16: Final = struct.Struct("<16Q").pack_into
 _PUT_FLAGS: Final = struct.Struct(f"<{len(_BITS)}Q").pack_into
 
-_DIVIDE, _DEBUG, _BREAKPOINT, _OVERFLOW, _OPCODE = 0, 1, 3, 4, 6
-_PAGE, _X87, _ALIGNMENT, _SIMD = 14, 16, 17, 19
-_STACK, _PROTECTION, _SEGMENT_MISSING = 12, 13, 11
+_DEBUG, _BREAKPOINT, _OPCODE, _PROTECTION, _PAGE, _X87, _ALIGNMENT, _SIMD = 1, 3, 6, 13, 14, 16, 17, 19
+_CAUSES: Final = {
+    0: Cause.DIVIDE, _X87: Cause.DIVIDE, _SIMD: Cause.DIVIDE, _DEBUG: Cause.BREAKPOINT, _BREAKPOINT: Cause.BREAKPOINT,
+    _OPCODE: Cause.ILLEGAL, _ALIGNMENT: Cause.MISALIGNED,
+    # Overflow, bounds, task state, segment, stack.
+    **dict.fromkeys((4, 5, 10, 11, 12, _PROTECTION), Cause.REFUSED),
+}  # fmt: skip
+"""Of the vectors but the page fault's."""
+_WITH_ERROR: Final = (10, 11, 12, _PROTECTION, _ALIGNMENT)
+_STEPPED: Final = 1 << 14
+"""BS of DR6 (SDM volume 3, 18.2.3)."""
+_INT, _INT1 = 0xCD, 0xF1
+_TASK_SIZE: Final = (1 << 47) - PAGE
+"""Linux says of addresses from here on that they are protected, not whether they are mapped."""
+_VSYSCALLS: Final = 0xFFFF_FFFF_FF60_0000
+_VSYSCALL: Final = {0x000: (96, (16, 8)), 0x400: (201, (8, 0)), 0x800: (309, (4, 4))}
+"""By the offset of the function: number of the system call, and bytes that it writes at rdi and rsi (gettimeofday, time, getcpu)."""
 _PATIENCE: Final = 1000
 """How often in a row the same address may fault although its page allows the access: somebody else's change may be on its way."""
 
@@ -246,7 +259,10 @@ class Seat:
                     run, g, view, quads = chair.vcpu.run, chair.general, chair.view, chair.quads
                 continue
             found = self._other_exit(words, exit_)
-            if found is not None:
+            if type(found) is Syscall and call is not None:
+                if call():
+                    return Interrupted()
+            elif found is not None:
                 return found
 
     def _take(self, words: memoryview, rip: int, flags: int) -> None:
@@ -267,8 +283,7 @@ class Seat:
                 error, at, _cs, flags, stack = self.chair.space.frame(self.vcpu.index)
                 words[self._r + 4] = stack
                 self._take(words, at, flags)
-                found = self._trap(words, vector, error)
-                return replace(found, vector=vector) if isinstance(found, Trap) else found
+                return self._trap(words, vector, error)
         elif isinstance(exit_, Kicked):
             self._take(words, rip, g[_RFLAGS])
             return Interrupted()
@@ -296,28 +311,60 @@ class Seat:
 
     def _trap(self, words: memoryview, vector: int, error: int) -> Exit | None:
         pc = words[0]
-        match vector:
-            case 14:
-                return self._fault(pc, error)
-            case 0:
-                return Trap(Cause.DIVIDE, pc, pc)
-            case 16 | 19:
-                return Trap(Cause.DIVIDE, pc, pc, code=_float_code(self.save(), x87=vector == 16))
-            case 1:
-                return Trap(Cause.BREAKPOINT, pc, pc, code=_TRACE if self.flags & _TF else 0)
-            case 3:
-                return Trap(
-                    Cause.BREAKPOINT, pc - 1, pc - 1, code=_KERNEL
-                )  # the pc is behind it, as Linux leaves it
-            case 6:
-                return Trap(Cause.ILLEGAL, pc, pc)
-            case 17:
-                return Trap(Cause.MISALIGNED, pc, pc)
-            case 4 | 5 | 10 | 11 | 12 | 13:
-                return Trap(Cause.REFUSED, pc, pc)
-        raise HypervisorError(f"exception {vector} at {pc:#x}, error code {error:#x}", call="KVM_RUN")
+        if vector == _PAGE:
+            return self._fault(words, error)
+        if vector == _OPCODE and (number := self._software_interrupt(pc)) is not None:
+            vector, error = _PROTECTION, number << 3 | 2
+        if (cause := _CAUSES.get(vector)) is None:
+            raise HypervisorError(f"exception {vector} at {pc:#x}, error code {error:#x}", call="KVM_RUN")
+        address, code = pc, 0
+        if vector in (_X87, _SIMD):
+            code = _float_code(self.save(), x87=vector == _X87)
+        elif vector == _DEBUG:
+            code = _TRACE if self._stepped(pc) else 0
+        elif vector == _BREAKPOINT:
+            # The pc is behind it, as Linux leaves it.
+            pc, address, code = pc - 1, pc - 1, _KERNEL
+        elif vector == _ALIGNMENT:
+            address = 0
+        return Trap(cause, pc, address, vector=vector, code=code, error=error if vector in _WITH_ERROR else 0)
 
-    def _fault(self, pc: int, error: int) -> Exit | None:
+    def _software_interrupt(self, pc: int) -> int | None:
+        """The number of an INT at ``pc``. KVM's paravirtual flavour calls one that is not for programs an invalid opcode."""
+        try:
+            opcode, number = self.engine.memory.fetch(pc, 2)
+        except (MemoryFault, ValueError):
+            return None
+        return number if opcode == _INT else None
+
+    def _stepped(self, pc: int) -> bool:
+        """Whether a debug exception is a step's, not INT1's: TF may be off again behind the instruction that was stepped."""
+        if self.vcpu.take_debug_status() & _STEPPED:
+            return True
+        # HOST: AMD's KVM keeps DR6 to itself while no breakpoint is set.
+        try:
+            return bool(self.flags & _TF) and self.engine.memory.fetch(pc - 1, 1)[0] != _INT1
+        except MemoryFault:
+            return True
+
+    def _vsyscall(self, words: memoryview, offset: int) -> Exit:
+        """A call of the page that old C libraries call: as Linux (emulate_vsyscall), where nobody can read it."""
+        pc, r, memory = words[0], self._r, self.engine.memory
+        number, sizes = _VSYSCALL.get(offset, (-1, ()))
+        try:
+            caller = memory.load(words[r + 4], 8)
+            for register, size in zip((7, 6), sizes, strict=False):
+                if size and words[r + register]:
+                    memory.check(words[r + register], size, Access.WRITE)
+        except MemoryFault:
+            number = -1
+        if number < 0:
+            return Trap(Cause.REFUSED, pc, pc)
+        words[0], words[r + 4], words[r] = caller, words[r + 4] + 8, number
+        return Syscall()
+
+    def _fault(self, words: memoryview, error: int) -> Exit | None:
+        pc = words[0]
         view = self.chair.view
         address = int.from_bytes(view[_CR2 : _CR2 + 8], "little")
         memory = self.engine.memory
@@ -327,8 +374,12 @@ class Seat:
         inside = 0 <= address < memory.size
         byte = memory.table[address >> 12] if inside else 0
         allowed = byte & access.value or (access is Access.READ and byte & 7)
+        if not allowed and access is Access.EXEC and address & -PAGE == _VSYSCALLS:
+            return self._vsyscall(words, address - _VSYSCALLS)
         if not allowed:
-            return Trap(cause, pc, address, access, bool(byte & 0x80))
+            mapped = bool(byte & 0x80)
+            said = error & (2 | 16) | 4 | (mapped or address >= _TASK_SIZE)
+            return Trap(cause, pc, address, access, mapped, vector=_PAGE, error=said)
         # Another thread changed the page meanwhile, or the processor had an older entry of the page table.
         count = self._repeated[1] + 1 if self._repeated[0] == address else 1
         self._repeated = (address, count)

@@ -53,6 +53,10 @@ class Library(foreign.Library):
         return int(value[0]) & (1 << 8 * min(int(written[0]), 8)) - 1
 
 
+_MOST_VCPUS: Final = 2048
+"""Hyper-V's limit. Windows may allow fewer, and says so when the partition is made."""
+
+
 def check(name: str, status: int) -> None:
     """Raise HypervisorError if an HRESULT is a failure."""
     if status >= 0:
@@ -132,6 +136,7 @@ class Whpx(Closing):
             raise AcceleratorUnavailable("this Windows reports no accesses to MSRs")
         if config.dirty_ring:
             raise AcceleratorUnavailable("WHPX has a bitmap of written pages, and no ring")
+        config.check_cpus(_MOST_VCPUS, "Windows")
         made = WhpxVm(self, config)
         self._vms.append(made)
         return made

@@ -490,7 +490,7 @@ class WhpxVcpu(Closing):
             answer(ONES, False)
             answer(bus.port_in(port, size), False)
             return None
-        self._pending.expect(answer)
+        self._pending.expect(answer, size=size)
         return PortIo(port, size, False)
 
     def _port_string(self, bus: Bus | None, port: int, size: int, is_write: bool) -> Exit | None:
@@ -541,7 +541,7 @@ class WhpxVcpu(Closing):
             elements = [bus.port_in(port, size) & (1 << 8 * size) - 1 for _ in range(count)]
             answer(b"".join(one.to_bytes(size, "little") for one in elements), False)
             return None
-        self._pending.expect(answer, several=True)
+        self._pending.expect(answer, size=size * count, several=True)
         return PortIo(port, size, False, count)
 
     @staticmethod

@@ -55,7 +55,7 @@ RESTART: Final = -512
 
 class SigInfo(NamedTuple):
     """siginfo_t. ``code`` is si_code; the rest depends on it. ``address`` is a guest address. ``trap`` and ``error`` are for a
-    frame that has room for them (x86-64): the exception's vector and, of a page fault, its error code."""
+    frame that has room for them (x86-64): the exception's vector and its error code."""
 
     number: int
     code: int = 0
@@ -412,8 +412,9 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
     )  # fmt: skip
     FLAGS: ClassVar[Mapping[str, int]] = {"cf": 0, "pf": 2, "af": 4, "zf": 6, "sf": 7, "df": 10, "of": 11}
     _TF: Final = 1 << 8
-    _RESTORED: Final = _TF | 1 << 18
-    """TF and AC: what a handler's return restores of the flags that the state has no registers for."""
+    _RF: Final = 1 << 16
+    _RESTORED: Final = _TF | _RF | 1 << 18
+    """TF, RF and AC: what a handler's return restores of the flags that the state has no registers for."""
     _FXSAVE: Final = 512
     _XSTATE: Final = struct.Struct("<IIQI28x")
     """Linux's words in the FXSAVE image's last bytes: magic, bytes in all, components, bytes of the XSAVE area."""
@@ -453,7 +454,7 @@ class X86_64(Abi):  # noqa: N801 - the ISA's own name
         head = _ucontext_head(altstack)
         if cpu.outside is not None:
             flags |= cpu.outside.flags
-            cpu.outside.flags &= ~self._TF
+            cpu.outside.flags &= ~(self._TF | self._RF)
             head = b"\7" + head[1:]  # UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS
         out = struct.pack("<Q", restorer) + head
         out += struct.pack("<16Q", *(cpu[name] for name in self._ORDER))

@@ -53,4 +53,6 @@ def _instruction_text(process: Process, pc: int) -> str:
     except DecodeError:
         length = min(process.isa.length(data), len(data)) if process.isa.unit > 1 else len(data)
         few = "" if process.isa.name == "riscv64" else f", which has few of {process.isa.name} so far"
+        if process.isa.name == "x86_64":
+            few += "; the engine 'kvm' has all of the host's, without fuel, trace and debugger"
         return f"{data[:length].hex(' ')}: no instruction that vm knows{few}"

@@ -150,7 +150,8 @@ class Process:
         namespace = self._namespace(program, cwd, root, sysroot, binds)
         try:
             self.program: Program = self._in_guest(program, namespace, rooted=root is not None)
-            self._prepare(machine_of(self.program))
+            name = "" if isinstance(program, bytes) else os.fspath(program)
+            self._prepare(machine_of(self.program, name=name))
         except BaseException:
             namespace.close()
             raise
@@ -403,16 +404,16 @@ class Process:
 
     def _check_uncounted(self) -> None:
         """Refuse what needs single instructions, of an engine that does not see them. Raises UsageError."""
-        for asked, what in (
-            (self.fuel is not None, "fuel counts instructions"),
-            (self.recorder is not None, "a trace shows each instruction"),
-            (self.debugger is not None, "a debugger stops at instructions"),
+        for asked, what, instead in (
+            (self.fuel is not None, "fuel counts instructions", "--timeout limits its time"),
+            (self.recorder is not None, "a trace shows each instruction", "--strace shows its system calls"),
+            (self.debugger is not None, "a debugger stops at instructions", "gdb without vm debugs it"),
         ):
             if asked:
                 self.engine.close()
                 raise UsageError(
                     f"{what}, which the engine {self.engine.name!r} does not see",
-                    hint="use another one: --accel none --engine auto",
+                    hint=f"{instead}; --accel none has engines that do, but few of {self.isa.name} so far",
                 )
 
     def set_brk(self, address: int) -> None:

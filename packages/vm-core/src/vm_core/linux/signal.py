@@ -19,7 +19,7 @@ from vm_core.linux.abi import MASK64, SIGNAL_NAMES, SigInfo, s32
 from vm_core.linux.files import RESTART, RESTART_NO_HANDLER
 from vm_core.linux.native import NativeCalls
 from vm_core.linux.time import read_timespec
-from vm_core.memory import MemoryFault
+from vm_core.memory import Access, MemoryFault
 from vm_core.state import HEADER
 
 if TYPE_CHECKING:
@@ -194,8 +194,9 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
     stack = t.cpu.words[abi.stack_word]
     base, flags, size = t.altstack
     red_zone = abi.red_zone
-    if action.flags & _ONSTACK and size and not base <= stack < base + size:
-        stack = base + size + red_zone
+    inside = base <= stack < base + size
+    if action.flags & _ONSTACK and not inside and size:
+        stack, inside = base + size + red_zone, True
     mask = t.mask if t.saved_mask is None else t.saved_mask
     t.saved_mask = None
     restorer = action.restorer if abi.has_restorer and action.flags & _RESTORER else process.trampoline
@@ -204,6 +205,9 @@ def _enter(t: GuestThread, action: Action, info: SigInfo) -> None:
         abi.push_frame(
             t.cpu, t.memory, stack, info, action.handler, mask, alt if size else (0, _SS_DISABLE, 0), restorer
         )
+        if inside and not base <= t.cpu.words[abi.stack_word] < base + size:
+            # Its next signal would begin at the top again, and so for ever.
+            raise MemoryFault(t.cpu.words[abi.stack_word], Access.WRITE, mapped=True)
     except MemoryFault as fault:
         fatal = SigInfo(SIGSEGV, 2 if fault.mapped else 1, fault.address)
         if process.tracer is not None:

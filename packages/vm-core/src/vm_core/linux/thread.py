@@ -26,7 +26,7 @@ from vm_core.linux.futex import SLICE_SECONDS, HostFutexes, Waiter, host_wake, r
 from vm_core.linux.hostthread import in_main_thread
 from vm_core.linux.native import PATIENCE
 from vm_core.linux.system import Parked, Scheduling, ThreadEnd
-from vm_core.memory import GONE, Access, MemoryFault, MemoryLimit
+from vm_core.memory import GONE, MemoryFault, MemoryLimit
 from vm_core.state import HEADER, CpuState
 
 if TYPE_CHECKING:
@@ -403,17 +403,12 @@ class GuestThread:
         elif cause is Cause.MISALIGNED:
             info = SigInfo(_SIGBUS, 1, trap.address)
         elif cause is Cause.REFUSED:
-            info = SigInfo(_SIGSEGV, 0x80)  # SI_KERNEL
+            # SI_KERNEL. Segments that are not there, and stacks that cannot be, are errors of the bus.
+            info = SigInfo(_SIGBUS if trap.vector in (11, 12) else _SIGSEGV, 0x80)
         else:
             info = SigInfo(_SIGFPE, trap.code or 1, trap.pc)
         if trap.vector >= 0:
-            error = 0
-            if trap.access is not None:
-                # SDM volume 3, 4.7: present, write, user, fetch.
-                error = (
-                    trap.mapped | (trap.access is Access.WRITE) << 1 | 4 | (trap.access is Access.EXEC) << 4
-                )
-            info = info._replace(trap=trap.vector, error=error)
+            info = info._replace(trap=trap.vector, error=trap.error)
         self.last_trap = trap
         signals.force(self, info)
 
