@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -454,6 +455,39 @@ def test_what_only_regions_call_gets_the_baseline_tier(cache: Cache, monkeypatch
             assert here.regions() == ((CODE,),)
             assert here.engine.entry(function) & LINKED
     assert engine.stats.regions_cached == 1
+
+
+def test_what_a_run_had_no_time_to_compile_the_next_one_does(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiering, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(tiering, "_GRACE_SECONDS", 0.01)
+
+    def once(*, works: bool | None) -> tuple[bool, float, int]:
+        """A run whose compiler thread still works at its end, has come to its own, or never began: whether it took the cache to be
+        complete, the seconds that it began with, and its regions from there."""
+        with machine(cache, synchronous=False) as (engine, cpu):
+            run(engine, cpu, 1)
+            here = engine.tiering
+            assert here is not None
+            warm, found = here._warm, len(here.regions())
+            begun = time.perf_counter() - here._begin
+            if not found:
+                here._begin -= 3.0
+                here._work_on(CODE)
+            if works is not None:
+                here._thread = threading.Thread(target=time.sleep, args=(0.2 if works else 0.0,))
+                here._thread.start()
+                if not works:
+                    here._thread.join()
+        return warm, begun, found
+
+    assert once(works=True) == (False, pytest.approx(0, abs=1), 0)
+    for works in (None, True, None, False):
+        assert once(works=works) == (False, pytest.approx(4, abs=2), 1)
+    assert once(works=None) == (True, pytest.approx(0, abs=1), 1)
+    assert once(works=True) == (True, pytest.approx(0, abs=1), 1)
+    assert once(works=None)[0]
 
 
 def test_a_short_run_starts_no_compiler_process(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

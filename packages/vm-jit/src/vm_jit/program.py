@@ -33,8 +33,8 @@ _PAGE: Final = struct.Struct("<II16s")
 _REGION: Final = struct.Struct("<7Q16s")
 """How many roots, entries, exits, spans and own spans follow as 64-bit words, instructions, bytes of code, the digest of the
 spans."""
-_ACCOUNT: Final = struct.Struct("<4d")
-"""See :meth:`vm_jit.tiering.Account.balance`."""
+_ACCOUNT: Final = struct.Struct("<5d")
+"""See :meth:`vm_jit.tiering.Tiering.balance`."""
 _WHOLE: Final = 64 << 10
 _SAMPLED: Final = 16
 """Of a range of code, so many bytes at its start and then one page in so many name the program."""
@@ -114,6 +114,8 @@ class Program:
             self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}{lines}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
+        self._settled = True
+        """Whether the file has all that LLVM was worth."""
 
     def _key(self, memory: GuestMemory) -> str:
         """Where the executable memory lies, all of it if it is small, and samples if it is large."""
@@ -142,7 +144,9 @@ class Program:
                 self._restore_blocks(sections, memory)
                 self._kept = self._decoded()
                 if engine.tiering is not None:
-                    engine.tiering.restore(unpack_regions(sections), *_ACCOUNT.unpack(sections["account"]))
+                    balance = _ACCOUNT.unpack(sections["account"])
+                    self._settled = not balance[-1]
+                    engine.tiering.restore(unpack_regions(sections), *balance)
         except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
             warn("what is cached of the program is not used", error)
 
@@ -186,15 +190,16 @@ class Program:
         engine = self.engine
         with engine.lock:
             decoded = self._decoded()
-            compiled = engine.tiering.unsaved if engine.tiering is not None else 0
-            if engine.breakpoints or not (decoded > self._kept or compiled):
-                return
-            self._kept = decoded
-            sections = self._pack_blocks()
             optimising = engine.tiering is not None and engine.tiering.optimising
+            compiled = engine.tiering.unsaved if engine.tiering is not None else 0
+            settled = engine.tiering.settled if engine.tiering is not None and optimising else self._settled
+            if engine.breakpoints or not (decoded > self._kept or compiled or settled > self._settled):
+                return
+            self._kept, self._settled = decoded, settled
+            sections = self._pack_blocks()
             if engine.tiering is not None and optimising:
                 sections |= pack_regions(engine.tiering.saved())
-                sections["account"] = _ACCOUNT.pack(*engine.tiering.account.balance())
+                sections["account"] = _ACCOUNT.pack(*engine.tiering.balance())
         try:
             if not optimising:
                 sections |= self._regions_of_others()

@@ -248,7 +248,11 @@ class Tiering:
         self._prices: dict[int, float] = {}  # of what was too dear when its turn came
         self._closed = False
         self._hurry = False
-        self._warm = False  # an earlier run left regions in the cache
+        self._warm = False  # an earlier run left regions in the cache, and all that it found worth it
+        self._unfinished = False
+        """Whether an earlier run ended before all was compiled that it found worth it: this one goes on as if it were the same."""
+        self.settled = False
+        """Whether this run, or an earlier one, got so far."""
         self._compiler: Compiler | None = None  # the one that works for us now
         self._be_patient()
         with _pool_lock:
@@ -264,16 +268,26 @@ class Tiering:
 
     def restore(self, saved: list[Saved], *balance: float) -> None:
         """Called before the guest's first instruction: put in use what earlier runs compiled. What is of code that is not there
-        yet, in shared objects that the guest will map, waits for :meth:`arrive`. ``balance`` is the account's."""
+        yet, in shared objects that the guest will map, waits for :meth:`arrive`. ``balance`` is that of an earlier run."""
         if not self.optimising:
             return
-        self.account = Account(*balance)
+        *account, elapsed = balance
+        self.account = Account(*account)
+        self._unfinished = elapsed > 0
+        self._begin -= elapsed
+        self._used -= elapsed
         for one in saved:
             if all(self.engine.is_code(start, end) for start, end in one.spans):
                 self._put_in_use(one)
             elif self._waits < _MOST_WAITING:
                 self._waiting.setdefault(one.roots[0] >> 12, []).append(one)
                 self._waits += 1
+
+    def balance(self) -> tuple[float, ...]:
+        """What the next run begins with: the account's balance, and the seconds of the runs that it goes on with, 0 if there is nothing to go on
+        with."""
+        elapsed = 0.0 if self.settled else time.perf_counter() - self._begin
+        return *self.account.balance(), elapsed
 
     def arrive(self, number: int) -> None:
         """The guest runs code on a page for the first time: put in use what earlier runs compiled of it."""
@@ -308,8 +322,8 @@ class Tiering:
                 one.instructions,
             ):
                 self.engine.stats.regions_cached += 1
-                if not self._warm:
-                    self._warm = True
+                if not self._warm and not self._unfinished:
+                    self._warm = self.settled = True
                     self._be_patient()
         except (CacheError, KeyError) as error:
             warn("a cached region is not used", error)
@@ -337,7 +351,7 @@ class Tiering:
     def copy(self, other: Tiering, changed: list[tuple[int, int]]) -> None:
         """Take over the regions of another image, whose lock is held and whose records ours have copies of, but not
         those made from guest bytes in the ranges ``changed``."""
-        self._warm = other._warm
+        self._warm, self._unfinished, self.settled = other._warm, other._unfinished, other.settled
         self._be_patient()
         self.account = Account(*other.account.balance())
         self._waiting, self._waits = (
@@ -367,13 +381,16 @@ class Tiering:
         with self.engine.lock:
             self._closed = True
         thread = self._thread
-        if thread is not None:
+        if thread is None:
+            self.settled = self.settled or not self._unfinished
+        else:
             # The first run of a program takes a moment to finish what waits, so that the second finds it in the cache.
             # Later runs finish only what they are at: each then adds to the cache, so this comes to an end.
             self._hurry = self._warm or self.engine.cache is None
             with self._work_to_do:
                 self._work_to_do.notify()
             thread.join(min(_PATIENCE_SECONDS, _MORE * (time.perf_counter() - self._begin)))
+            self.settled = self.settled or not thread.is_alive()
             self._hurry = True
             thread.join(_GRACE_SECONDS)  # what is begun would be begun again by the next run
         with _pool_lock:
