@@ -99,9 +99,9 @@ def _stats_rows(result: RunResult, engine: str) -> list[tuple[str, str]]:
         rows.append(("instructions", f"[bold]{result.instructions:,}[/]"))
     if engine == "jit":
         rows += [
-            ("compiled code", f"{_bar(stats.retired_jit, stats.retired)}  {stats.retired_jit:,}"),
+            ("optimised code", f"{_bar(stats.retired_jit, stats.retired)}  {stats.retired_jit:,}"),
             (
-                "interpreter",
+                "other tiers",
                 f"{_bar(stats.retired - stats.retired_jit, stats.retired)}  {stats.retired - stats.retired_jit:,}",
             ),
         ]
@@ -165,8 +165,8 @@ def show_comparison(interpreted: RunResult, first: RunResult, again: RunResult) 
         table.add_row(f"[dim]{name}[/]", *cells)
 
     row("instructions", *(f"{r.instructions:,}" for r in runs))
-    row("  interpreted", *(f"{r.stats.retired - r.stats.retired_jit:,}" for r in runs))
-    row("  in compiled code", *(f"{r.stats.retired_jit:,}" for r in runs))
+    row("  in other tiers", *(f"{r.stats.retired - r.stats.retired_jit:,}" for r in runs))
+    row("  in optimised code", *(f"{r.stats.retired_jit:,}" for r in runs))
     row("regions compiled", *(f"{r.stats.regions_compiled:,}" for r in runs))
     row("regions from cache", *(f"{r.stats.regions_cached:,}" for r in runs))
     row("compiling, beside it", *(seconds(r.stats.compile_seconds) for r in runs))
