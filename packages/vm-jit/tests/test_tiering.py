@@ -395,7 +395,7 @@ def test_what_llvm_may_cost_depends_on_what_it_has_saved(monkeypatch: pytest.Mon
     assert account.saved == pytest.approx(saved)
     note(5.0, 5_100, 3_500)  # slower again
     assert account.saved == pytest.approx(saved)
-    may = tiering._FIRST + tiering._ALWAYS * 5 + tiering._REINVESTED * saved
+    may = tiering._FIRST + tiering._ALWAYS * (5.0 - 0.5) + tiering._REINVESTED * saved
     account.spent = may - 0.01
     assert account.affords(0.1)
     account.spent = may + 0.01
@@ -488,6 +488,28 @@ def test_what_a_run_had_no_time_to_compile_the_next_one_does(
     assert once(works=None) == (True, pytest.approx(0, abs=1), 1)
     assert once(works=True) == (True, pytest.approx(0, abs=1), 1)
     assert once(works=None)[0]
+
+
+def test_what_llvm_may_not_have_yet_comes_nearer_from_run_to_run(cache: Cache) -> None:
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 5_000)
+        assert engine.stats.regions_compiled
+    wanted = 0.0
+    for waits in (False, True, True):
+        with machine(cache, synchronous=False) as (engine, cpu):
+            run(engine, cpu, 1)
+            here = engine.tiering
+            assert here is not None
+            before = here.account.saved
+            assert before == pytest.approx(wanted, abs=0.1)
+            assert here.account.thrifty
+            here.account.saved, here.account.spent = before + 2.0, here._spent_before + 0.1
+            here._pending = {CODE + 4: 1} if waits else {}
+            # No more than the balance, after all that earlier runs have spent.
+            balance = tiering._FIRST + tiering._REINVESTED * here.account.saved - here.account.spent
+            assert here.account.affords(balance - 0.05)
+            assert not here.account.affords(balance + 0.05)
+            wanted = before + 2.0 if waits else before
 
 
 def test_a_short_run_starts_no_compiler_process(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

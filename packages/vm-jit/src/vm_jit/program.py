@@ -129,6 +129,11 @@ class Program:
                     digest.update(memory.view[page : page + PAGE])
         return digest.hexdigest()
 
+    @property
+    def _account(self) -> str:
+        """The name of the file that says what LLVM may cost: it changes more often than what there is of code."""
+        return f"account-{self.name}"
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def restore(self, memory: GuestMemory) -> None:
@@ -143,10 +148,11 @@ class Program:
             with engine.reading(memory):
                 self._restore_blocks(sections, memory)
                 self._kept = self._decoded()
-                if engine.tiering is not None:
-                    balance = _ACCOUNT.unpack(sections["account"])
+                if engine.tiering is not None and (regions := unpack_regions(sections)):
+                    account = self.cache.read(self._account)
+                    balance = (0.0,) * 5 if account is None else _ACCOUNT.unpack(account["account"])
                     self._settled = not balance[-1]
-                    engine.tiering.restore(unpack_regions(sections), *balance)
+                    engine.tiering.restore(regions, *balance)
         except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
             warn("what is cached of the program is not used", error)
 
@@ -186,24 +192,31 @@ class Program:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write what has been decoded and compiled, if it is more than the file holds."""
+        """Write what has been decoded and compiled, if it is more than the file holds, and what the next run may compile."""
         engine = self.engine
+        tiering = engine.tiering if engine.tiering is not None and engine.tiering.optimising else None
+        sections: dict[str, bytes] = {}
+        account = b""
         with engine.lock:
             decoded = self._decoded()
-            optimising = engine.tiering is not None and engine.tiering.optimising
-            compiled = engine.tiering.unsaved if engine.tiering is not None else 0
-            settled = engine.tiering.settled if engine.tiering is not None and optimising else self._settled
-            if engine.breakpoints or not (decoded > self._kept or compiled or settled > self._settled):
+            if engine.breakpoints:
                 return
-            self._kept, self._settled = decoded, settled
-            sections = self._pack_blocks()
-            if engine.tiering is not None and optimising:
-                sections |= pack_regions(engine.tiering.saved())
-                sections["account"] = _ACCOUNT.pack(*engine.tiering.balance())
+            compiled = engine.tiering.unsaved if engine.tiering is not None else 0
+            if tiering is not None and (compiled or tiering.settled > self._settled or tiering.wants):
+                self._settled = tiering.settled
+                account = _ACCOUNT.pack(*tiering.balance())
+            if decoded > self._kept or compiled:
+                self._kept = decoded
+                sections = self._pack_blocks()
+                if tiering is not None:
+                    sections |= pack_regions(tiering.saved())
         try:
-            if not optimising:
-                sections |= self._regions_of_others()
-            self.cache.write(self.name, sections)
+            if sections:
+                if tiering is None:
+                    sections |= self._regions_of_others()
+                self.cache.write(self.name, sections)
+            if account:
+                self.cache.write(self._account, {"account": account})
         except CacheError as error:
             warn("what was decoded and compiled is not cached", error)
 
@@ -213,9 +226,9 @@ class Program:
             before = self.cache.read(self.name)
         except CacheError:
             before = None
-        if before is None or not {"regions", "code", "account"} <= before.keys():
-            return {**pack_regions([]), "account": bytes(_ACCOUNT.size)}
-        return {name: bytes(before[name]) for name in ("regions", "code", "account")}
+        if before is None or not {"regions", "code"} <= before.keys():
+            return pack_regions([])
+        return {name: bytes(before[name]) for name in ("regions", "code")}
 
     def _decoded(self) -> int:
         """Blocks that Python decoded, or instructions where it helped the native decoder. What that does alone is done

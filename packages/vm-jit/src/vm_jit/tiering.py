@@ -165,19 +165,21 @@ class Account:
     The gain is what the guest's thread would have needed in the baseline tier for what it does. Where several vCPUs report, the
     one that reported first is measured."""
 
-    __slots__ = ("_base", "_last", "_thread", "_vcpu", "compiled", "saved", "spent")
+    __slots__ = ("_base", "_last", "_since", "_thread", "_vcpu", "compiled", "saved", "spent", "thrifty")
 
     def __init__(
         self, spent: float = 0.0, saved: float = 0.0, compiled: float = 0.0, base: float = 0.0
     ) -> None:
         self.spent, self.saved = spent, saved
         self.compiled = compiled  # instructions
+        self.thrifty = False
         self._base = base  # of an instruction in the baseline tier; 0 until that is known
         self.rest()
 
     def rest(self) -> None:
         """What is measured next is not what was measured last."""
         self._vcpu = self._thread = 0
+        self._since = 0.0
         self._last = (0.0, 0, 0)  # processor time, instructions, and how many of them in regions
 
     def balance(self) -> tuple[float, float, float, float]:
@@ -189,6 +191,10 @@ class Account:
         thread = threading.get_ident()
         now, last = (time.thread_time(), retired, optimised), self._last
         if self._vcpu == 0 or (self._vcpu == vcpu and self._thread != thread):
+            if self._vcpu == 0:
+                self._since = now[0]
+            else:
+                self._since += now[0] - self._last[0]
             self._vcpu, self._thread, self._last = vcpu, thread, now
             return
         if self._vcpu != vcpu:
@@ -205,14 +211,19 @@ class Account:
             # What takes longer than that is another part of the program, not slower code.
             self.saved += max(_CAUTION * instructions * self._base - seconds, 0.0)
 
+    @property
+    def earned(self) -> float:
+        """What LLVM may have because of this run's time."""
+        return _ALWAYS * (self._last[0] - self._since)
+
     def price(self, instructions: int) -> float:
         """What a region of so many instructions may cost."""
         return instructions * max(self.spent / (self.compiled + _SMALL), _LEAST_PRICE)
 
     def affords(self, price: float) -> bool:
-        """Whether LLVM may have that as well. It may go into debt with one region."""
-        balance = _FIRST + _ALWAYS * self._last[0] + _REINVESTED * self.saved - self.spent
-        return balance >= 0 and balance + _DEBT >= price
+        """Whether LLVM may have that as well. It may go into debt with one region, unless the account is thrifty."""
+        balance = _FIRST + self.earned + _REINVESTED * self.saved - self.spent
+        return balance >= 0 and balance + (0 if self.thrifty else _DEBT) >= price
 
 
 class Tiering:
@@ -245,6 +256,7 @@ class Tiering:
         self.unsaved = 0
         self._begin, self._used = time.perf_counter(), time.process_time()
         self.account = Account()
+        self._spent_before = 0.0  # by runs that came to their end
         self._prices: dict[int, float] = {}  # of what was too dear when its turn came
         self._closed = False
         self._hurry = False
@@ -276,6 +288,9 @@ class Tiering:
         self._unfinished = elapsed > 0
         self._begin -= elapsed
         self._used -= elapsed
+        if not self._unfinished:
+            self._spent_before = self.account.spent
+            self.account.thrifty = True
         for one in saved:
             if all(self.engine.is_code(start, end) for start, end in one.spans):
                 self._put_in_use(one)
@@ -286,8 +301,14 @@ class Tiering:
     def balance(self) -> tuple[float, ...]:
         """What the next run begins with: the account's balance, and the seconds of the runs that it goes on with, 0 if there is nothing to go on
         with."""
+        spent, saved, *others = self.account.balance()
         elapsed = 0.0 if self.settled else time.perf_counter() - self._begin
-        return *self.account.balance(), elapsed
+        return spent, saved + self.account.earned / _REINVESTED, *others, elapsed
+
+    @property
+    def wants(self) -> bool:
+        """Whether something waits that LLVM may not have, or not yet: the next run gets nearer to it."""
+        return self._warm and bool(self._pending)
 
     def arrive(self, number: int) -> None:
         """The guest runs code on a page for the first time: put in use what earlier runs compiled of it."""
@@ -354,6 +375,7 @@ class Tiering:
         self._warm, self._unfinished, self.settled = other._warm, other._unfinished, other.settled
         self._be_patient()
         self.account = Account(*other.account.balance())
+        self.account.thrifty, self._spent_before = other.account.thrifty, other._spent_before
         self._waiting, self._waits = (
             {number: list(ones) for number, ones in other._waiting.items()},
             other._waits,
@@ -469,7 +491,8 @@ class Tiering:
             return False
         elapsed = time.perf_counter() - self._begin
         most = _SHARE * min(elapsed, 1) + _MORE * max(elapsed - 1, 0)
-        return not self.account.affords(0) or (self.account.spent > most and not self._closed)
+        spent = self.account.spent - self._spent_before
+        return not self.account.affords(0) or (spent > most and not self._closed)
 
     def _worth(self, pc: int) -> tuple[bool, int] | None:
         """How much it is worth to compile a waiting address now, to be compared with others; None if it should wait."""
