@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+
+import pytest
 
 from vm_core import engines
 from vm_core import isa as isas
 from vm_core.engine import Syscall, Trap
 from vm_core.memory import GuestMemory, Prot
 from vm_core.spec.isa import Decoded
-from vm_jit.ranges import Ranges
+from vm_jit.ranges import SIGNED, Ranges
 from vm_jit.region import Block, address, discover, emit, restart_points, shown_later, surroundings
 
 ISA = isas.get("riscv64")
@@ -259,6 +262,88 @@ def test_what_a_loop_writes_before_it_reads_is_not_looked_at() -> None:
         START,
     )
     assert ranges.looks[START] == {("x", 11)}
+
+
+def test_that_numbers_stay_in_32_bits_is_asked_once() -> None:
+    insns = code(
+        "addiw a2, a1, 0",  # 1000
+        "addw a3, a3, a2",
+        "addi a1, a3, 0",
+        "addi a4, a4, -1",
+        "bne a4, zero, -16",
+        "jalr zero, 0(ra)",
+    )
+    ranges = flow(insns, START)
+    assert ranges.narrow[START] == {("x", 11), ("x", 13)}
+    state = dict(ranges.before[START])
+    assert state == dict.fromkeys([("x", 11), ("x", 13)], SIGNED)
+    _, same = ranges.step(insns[START], START, state)
+    assert len(same) == 1  # no extension
+    _, same = ranges.step(insns[START + 4], START + 4, state)
+    assert not same
+
+
+def test_what_a_loop_makes_wider_is_not_asked_to_be_narrow() -> None:
+    ranges = flow(
+        code("addiw a2, a1, 0", "add a1, a1, a2", "addi a4, a4, -1", "bne a4, zero, -12", "jalr zero, 0(ra)"),
+        START,
+    )
+    assert ranges.narrow[START] == set()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_loops_over_32_bits_leave_what_the_reference_does(seed: int) -> None:
+    """Also where numbers are wider when control comes in, or become so."""
+    rng = random.Random(seed)
+
+    def line() -> str:
+        rd, rs, rt = (f"a{rng.randrange(1, 7)}" for _ in range(3))
+        return rng.choice(
+            [
+                f"addiw {rd}, {rs}, 0",
+                f"addiw {rd}, {rs}, 0",
+                f"addi {rd}, {rs}, 0",
+                f"addiw {rd}, {rs}, {rng.choice((1, -1, 2047))}",
+                f"addi {rd}, {rs}, {rng.choice((1, -2048))}",
+                f"{rng.choice(('addw', 'subw', 'sllw', 'srlw', 'sraw', 'mulw'))} {rd}, {rs}, {rt}",
+                f"{rng.choice(('and', 'or', 'xor', 'add', 'sltu'))} {rd}, {rs}, {rt}",
+                f"{rng.choice(('slliw', 'srliw', 'sraiw'))} {rd}, {rs}, {rng.randrange(32)}",
+                f"{rng.choice(('slli', 'srli', 'srai'))} {rd}, {rs}, {rng.choice((1, 31, 32, 33))}",
+                f"andi {rd}, {rs}, {rng.choice((255, -256))}",
+                f"lui {rd}, {rng.randrange(1 << 20)}",
+            ]
+        )
+
+    body = [line() for _ in range(rng.randrange(4, 12))]
+    program = assemble(*body, "addi a0, a0, -1", f"bne a0, zero, {-4 * len(body) - 4}", "ecall")
+    edges = (0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 64) - (1 << 31), (1 << 64) - 1)
+    starts = [
+        [
+            rng.choice(edges) if rng.random() < 0.5 else rng.randrange(-1 << 31, 1 << 31) & (1 << 64) - 1
+            for _ in range(6)
+        ]
+        for _ in range(6)
+    ]
+    seen = {}
+    for name, options in (("reference", {}), ("jit", {"cache": False, "synchronous": True, "eager": True})):
+        with GuestMemory(bits=20) as memory:
+            memory.map(START, 0x1000, Prot.RX)
+            memory.poke(START, program)
+            cpu = ISA.cpu()
+            engine = engines.create(name, ISA, memory, **options)
+            try:
+                found = seen[name] = []
+                for values in starts:
+                    cpu.pc, cpu["a0"] = START, 40
+                    for number, value in enumerate(values, 1):
+                        cpu[f"a{number}"] = value
+                    trap = engine.run(cpu, memory, 1 << 30)
+                    found.append((trap, cpu.pc, [cpu[f"x{i}"] for i in range(32)], engine.stats.retired))
+                if name == "jit":
+                    assert engine.stats.retired_jit > 100
+            finally:
+                engine.close()
+    assert seen["jit"] == seen["reference"]
 
 
 def blocks_of(*lines: str) -> dict[int, Block]:

@@ -4,11 +4,15 @@ An access needs no look at its address if that lies within the guard zones aroun
 protections decide. An address is known roughly when it was used before, is a constant, is near such a one, or is the sum
 of a known one and a small index. A loop that walks over memory needs one look when it is entered: each turn's access
 proves where the address is, and the next is near.
+
+And which registers hold a number of 32 bits, extended by its sign: a guest's compiler extends again what it has extended
+before, and each such copy would take a register of the host's. Of a loop in which that stays so it is looked at once, where
+control enters it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vm_core.memory import HIGH_GUARD, LOW_GUARD, MAX_BITS
@@ -19,19 +23,22 @@ from vm_core.spec.template import Op
 if TYPE_CHECKING:
     from vm_jit.region import Block, Cell
 
-__all__ = ["ANY", "ARENA", "Interval", "Ranges", "is_near"]
+__all__ = ["ANY", "ARENA", "SIGNED", "Interval", "Ranges", "is_near", "within"]
 
 Interval = tuple[int, int]
 ANY: Final[Interval] = (-(1 << 63), (1 << 63) - 1)
 ARENA: Final[Interval] = (0, (1 << MAX_BITS) - 1)
+SIGNED: Final[Interval] = (-(1 << 31), (1 << 31) - 1)
 _LOW: Final = -LOW_GUARD + (1 << 16)
 _HIGH: Final = (1 << MAX_BITS) + HIGH_GUARD - (1 << 16)
 _STEPS: Final = (
     -(1 << 63),
+    -(1 << 31),
     -LOW_GUARD // 2,
     -(1 << 16),
     0,
     1 << 16,
+    (1 << 31) - 1,
     1 << 31,
     1 << 32,
     (1 << 32) + HIGH_GUARD // 2,
@@ -47,6 +54,15 @@ def is_near(value: Interval) -> bool:
     return _LOW <= value[0] and value[1] <= _HIGH
 
 
+def within(value: Interval, bounds: Interval) -> bool:
+    return bounds[0] <= value[0] and value[1] <= bounds[1]
+
+
+def _bits(value: Interval) -> int:
+    """How many bits a number needs besides its sign."""
+    return max((~value[0] if value[0] < 0 else value[0]).bit_length(), value[1].bit_length())
+
+
 def _fit(low: int, high: int, width: int) -> Interval:
     """The interval of a result: for 64 bits read as signed, for fewer as unsigned; everything if it may wrap."""
     bounds = ANY if width == 64 else (0, mask(width))
@@ -59,7 +75,7 @@ def _wider(old: Interval, new: Interval) -> Interval:
     return low, high
 
 
-_Effects = tuple[dict[int, bool], list[tuple["Cell", Interval, "Cell | None", int, int]]]
+_Effects = tuple[dict[int, bool], dict[int, int], list[tuple["Cell", Interval, "Cell | None", int, int]]]
 State = dict["Cell", Interval]
 """The intervals of the registers about which something is known."""
 
@@ -68,7 +84,7 @@ class Ranges:
     """The analysis of one region. ``order`` are its blocks, each behind all that lead to it but for jumps back in loops;
     ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
     values must be in the arena when control enters a loop at ``head`` from outside it, ``looks[root]`` when it enters the region;
-    ``kept`` are the registers that calls leave alone."""
+    ``narrow`` those that must be numbers of 32 bits; ``kept`` are the registers that calls leave alone."""
 
     def __init__(
         self,
@@ -91,6 +107,9 @@ class Ranges:
         self.looks: dict[int, set[Cell]] = {
             head: self._bases(body) & live[head] for head, body in self.loops.items()
         }
+        self.narrow: dict[int, set[Cell]] = {
+            head: (self._extended(body) & live[head]) - self.looks[head] for head, body in self.loops.items()
+        }
         self._roots = set(roots)
         self._far: set[tuple[int, Cell]] = set()
         self._solve()
@@ -98,25 +117,32 @@ class Ranges:
             for head, body in self.loops.items():
                 if label in body and cell in live[head]:
                     self.looks[head].add(cell)
+                    self.narrow[head].discard(cell)
         for root in self._roots - self.loops.keys():
-            self.looks[root] = (
-                set()
-                .union(*(self.looks[head] for head, body in self.loops.items() if root in body))
-                .intersection(live[root])
-            )
+            for asked in (self.looks, self.narrow):
+                asked[root] = (
+                    set()
+                    .union(*(asked[head] for head, body in self.loops.items() if root in body))
+                    .intersection(live[root])
+                )
+            self.narrow[root] -= self.looks[root]
         for _ in range(4):
             self._solve()
-            bad = {
-                head: {cell for cell in cells if not is_near(self.before[head].get(cell, ANY))}
-                for head, cells in self.looks.items()
-                if head in self.before
-            }
-            for head, cells in bad.items():
-                self.looks[head] -= cells
-            if not any(bad.values()):
+            bad = False
+            for head, before in self.before.items():
+                far = {cell for cell in self.looks.get(head, ()) if not is_near(before.get(cell, ANY))}
+                wide = {
+                    cell for cell in self.narrow.get(head, ()) if not within(before.get(cell, ANY), SIGNED)
+                }
+                if far or wide:
+                    self.looks[head] -= far
+                    self.narrow[head] -= wide
+                    bad = True
+            if not bad:
                 break
         else:
             self.looks = {label: set() for label in self.looks}
+            self.narrow = {label: set() for label in self.narrow}
             self._solve()
 
     # -- loops --------------------------------------------------------------------------------------------------
@@ -213,6 +239,34 @@ class Ranges:
                             out.add(found[0])
         return out
 
+    def _extended(self, body: set[int]) -> set[Cell]:
+        """The registers whose low halves a loop copies with their signs, and those from which these are copied."""
+        out: set[Cell] = set()
+        copies: list[tuple[Cell, Cell]] = []
+        for pc in body:
+            for _, insn in self.blocks[pc].insns:
+                ops = insn.template.ops
+                for op in ops:
+                    if op.code == "sext" and (source := self._whole(ops, op)) is not None:
+                        found = self._base(insn, source)
+                        if found is not None and not found[1]:
+                            out.add(found[0])
+                    elif op.code == "setreg" and (found := self._base(insn, op.args[0])) is not None:
+                        to = self.cell(insn, op.attr)
+                        if to is not None and not found[1]:
+                            copies.append((to, found[0]))
+        for _ in range(_ROUNDS):
+            out |= {source for to, source in copies if to in out}
+        return out
+
+    @staticmethod
+    def _whole(ops: Sequence[Op], op: Op) -> int | None:
+        """The number of the op of 64 bits whose low half another one extends to 64 bits."""
+        source = ops[op.args[0]]
+        if op.width != 64 or source.code != "extract" or source.attr or source.width != 32:
+            return None
+        return source.args[0] if ops[source.args[0]].width == 64 else None
+
     def _base(self, insn: Decoded, number: int) -> tuple[Cell, int] | None:
         """(register, offset) if an op is a register plus an immediate."""
         ops = insn.template.ops
@@ -240,7 +294,7 @@ class Ranges:
     # -- flow ---------------------------------------------------------------------------------------------------
 
     def _solve(self) -> None:
-        self.before = {pc: dict.fromkeys(self.looks.get(pc, ()), ARENA) for pc in self._roots}
+        self.before = {pc: self._asked(pc, {}) for pc in self._roots}
         visits: dict[int, int] = {}
         work = sorted(self._roots, key=self._place.__getitem__, reverse=True)
         while work:
@@ -249,12 +303,12 @@ class Ranges:
             state = dict(self.before[pc])
             origins: dict[Cell, Cell] = {}
             for at, insn in block.insns:
-                for cell in self._step(insn, at, state, origins)[1]:
+                for cell in self._step(insn, at, state, origins):
                     self._far.add((pc, cell))
             for to in self.successors[pc]:
                 new = self.across_call(state) if block.kind == "call" and to == block.follow else state
                 if to in self.loops and pc not in self.loops[to]:
-                    new = new | {cell: ARENA for cell in self.looks[to] if not is_near(new.get(cell, ANY))}
+                    new = new | self._asked(to, new)
                 old = self.before.get(to)
                 if old is None:
                     merged = dict(new)
@@ -275,20 +329,34 @@ class Ranges:
                         work.append(to)
                         work.sort(key=self._place.__getitem__, reverse=True)
 
+    def _asked(self, label: int, state: State) -> State:
+        """What is known behind the looks at a label, besides ``state``."""
+        far, wide = self.asked(label, state)
+        return {**dict.fromkeys(far, ARENA), **dict.fromkeys(wide, SIGNED)}
+
+    def asked(self, label: int, state: State) -> tuple[list[Cell], list[Cell]]:
+        """Of which registers it must be looked whether they are in the arena, and whether they hold 32 bits, when control comes to a label
+        from outside with ``state``."""
+        return (
+            sorted(cell for cell in self.looks.get(label, ()) if not is_near(state.get(cell, ANY))),
+            sorted(cell for cell in self.narrow.get(label, ()) if not within(state.get(cell, ANY), SIGNED)),
+        )
+
     def across_call(self, state: State) -> State:
         """What is known behind a call, after which the region goes on only if the registers ``kept`` are as they were."""
         return {cell: value for cell, value in state.items() if cell in self.kept}
 
-    def step(self, insn: Decoded, pc: int, state: State) -> dict[int, bool]:
-        """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look."""
-        return self._step(insn, pc, state, {})[0]
+    def step(self, insn: Decoded, pc: int, state: State) -> tuple[dict[int, bool], dict[int, int]]:
+        """Bring ``state`` behind an instruction. For each load and store (by its op's number): whether it needs no look. And by op: the one
+        whose value an extension gives."""
+        near, same, _ = self._effects(insn, pc, state)
+        self._step(insn, pc, state, {})
+        return near, same
 
-    def _step(
-        self, insn: Decoded, pc: int, state: State, origins: dict[Cell, Cell]
-    ) -> tuple[dict[int, bool], list[Cell]]:
-        """As :meth:`step`; and which registers would have to be in the arena for the other accesses to need no look.
+    def _step(self, insn: Decoded, pc: int, state: State, origins: dict[Cell, Cell]) -> list[Cell]:
+        """Bring ``state`` behind an instruction: which registers would have to be in the arena for the other accesses to need no look.
         ``origins`` says of a register which other one it is not far from."""
-        near, effects = self._effects(insn, pc, state)
+        near, _, effects = self._effects(insn, pc, state)
         wanted: list[Cell] = []
         for cell, value, origin, number, offset in effects:
             if number >= 0:
@@ -306,7 +374,7 @@ class Ranges:
             origins.pop(cell, None)
             if origin is not None and origin != cell:
                 origins[cell] = origins.get(origin, origin)
-        return near, wanted
+        return wanted
 
     def _effects(self, insn: Decoded, pc: int, state: State) -> _Effects:
         """What an instruction does to the state, in its order: (register, its new value, the register it is not far from, -1, 0), and for
@@ -328,6 +396,7 @@ class Ranges:
     def _find_effects(self, insn: Decoded, pc: int, state: State) -> _Effects:
         values: list[Interval] = []
         near: dict[int, bool] = {}
+        same: dict[int, int] = {}
         effects: list[tuple[Cell, Interval, Cell | None, int, int]] = []
         template = insn.template
         for number, op in enumerate(template.ops):
@@ -344,8 +413,16 @@ class Ranges:
                 base = self._base(insn, op.args[0])
                 if base is not None:
                     effects.append((base[0], ANY, None, number, base[1]))
+            elif (
+                code in ("sext", "zext")
+                and (source := self._whole(template.ops, op)) is not None
+                and within(values[source], SIGNED if code == "sext" else (0, mask(32)))
+            ):
+                same[number] = source
+                values.append(values[source])
+                continue
             values.append(self._value(op, insn, pc, values, state))
-        return near, effects
+        return near, same, effects
 
     def _origin(self, insn: Decoded, number: int, values: list[Interval]) -> Cell | None:
         """The register that an op's value is the sum of with something small."""
@@ -389,11 +466,15 @@ class Ranges:
                 return _fit(a[0][0] - a[1][1], a[0][1] - a[1][0], width)
             case "and":
                 known = [value for value in a if value[0] >= 0]
-                return (0, min(value[1] for value in known)) if known else top
+                if known:
+                    return 0, min(value[1] for value in known)
+                bits = max(map(_bits, a))
+                return (-(1 << bits), mask(bits)) if width == 64 else top
             case "or" | "xor":
+                bits = max(map(_bits, a))
                 if a[0][0] >= 0 and a[1][0] >= 0:
-                    return 0, mask(max(a[0][1].bit_length(), a[1][1].bit_length()))
-                return top
+                    return 0, mask(bits)
+                return (-(1 << bits), mask(bits)) if width == 64 else top
             case "shl" if a[1][0] == a[1][1]:
                 by = a[1][0] % width
                 return _fit(a[0][0] << by, a[0][1] << by, width)

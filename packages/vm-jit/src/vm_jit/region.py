@@ -39,7 +39,7 @@ from vm_jit.lowering import (
     region_type,
     supported,
 )
-from vm_jit.ranges import ANY, Interval, Ranges, is_near
+from vm_jit.ranges import Interval, Ranges
 
 __all__ = ["MAX_INSTRUCTIONS", "REACH", "Block", "Region", "discover", "emit", "surroundings"]
 
@@ -626,6 +626,7 @@ class _Emit(Emitter):
         ] = {}  # dirty cells -> (predecessor, pc value)
         self.clean: frozenset[Cell] = frozenset()
         self.near: dict[int, bool] = {}
+        self.same: dict[int, int] = {}
         self.known: dict[Cell, Interval] = {}
         self.extended: dict[int, str] = {}
         self.quiet, self.unordered = False, ""
@@ -641,7 +642,7 @@ class _Emit(Emitter):
         kept = self.preserved - self.pinned - self.in_state_only
         self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors, kept)
         if not isolated:
-            self.ranges.looks = {head: set() for head in self.ranges.loops}
+            self.ranges.looks = {head: set() for head in self.ranges.looks}
         self.order = self.ranges.order
         self.stops = self.ranges.loops.keys()
         jumps = [block.insns[-1][1].template for block in region.blocks.values() if block.kind == "indirect"]
@@ -913,6 +914,8 @@ class _Emit(Emitter):
     def _simple(self, op: Op, a: list[str]) -> str:
         if op.code in ("zext", "sext") and op.args[0] in self.extended:
             return self.extended[op.args[0]]
+        if self.number in self.same:
+            return self.values[self.same[self.number]]
         return super()._simple(op, a)
 
     def op_store(self, op: Op, address: str, value: str) -> None:
@@ -1028,10 +1031,8 @@ class _Emit(Emitter):
         body = self.ranges.loops.get(target)
         label = f"B{target:x}"
         if body is not None and self.block.start not in body:
-            cells = [c for c in sorted(self.ranges.looks[target]) if not is_near(self.known.get(c, ANY))]
-            if cells:
-                pc = self.target if target == _DISPATCH else str(address(target))
-                label = self.looking(cells, label, pc)
+            pc = self.target if target == _DISPATCH else str(address(target))
+            label = self.looking(*self.ranges.asked(target, self.known), label, pc)
         return self.settling(target, label)
 
     def settling(self, target: int, label: str) -> str:
@@ -1052,17 +1053,31 @@ class _Emit(Emitter):
         self.lines = lines
         return n
 
-    def looking(self, cells: list[Cell], label: str, pc: str) -> str:
-        """A label that goes on to another if registers are in the arena, else leaves for ``pc``."""
-        n = self.label()
-        lines = [f"{n}:"]
-        for i, cell in enumerate(cells):
-            lines.append(f"  %{n}v{i} = load i64, ptr {self.name(cell)}")
-            lines.append(f"  %{n}o{i} = or i64 %{n}v{i}, {f'%{n}o{i - 1}' if i else 0}")
-        lines.append(f"  %{n}c = icmp ult i64 %{n}o{len(cells) - 1}, %limit")
-        lines.append(f"  br i1 %{n}c, label %{label}, label %{self.leave_to(pc)}, {LIKELY}")
-        self.cold += lines
-        return n
+    def looking(self, far: list[Cell], wide: list[Cell], label: str, pc: str) -> str:
+        """A label that goes on to another if some registers are in the arena, and others hold 32 bits; else leaves for ``pc``."""
+        for cells, narrow in ((far, False), (wide, True)):
+            if not cells:
+                continue
+            n = self.label()
+            lines = [f"{n}:"]
+            for i, cell in enumerate(cells):
+                value = f"%{n}v{i}"
+                lines.append(f"  {value} = load i64, ptr {self.name(cell)}")
+                if narrow:
+                    # What the upper half has besides the sign of the lower.
+                    lines += [
+                        f"  %{n}t{i} = trunc i64 {value} to i32",
+                        f"  %{n}s{i} = sext i32 %{n}t{i} to i64",
+                        f"  %{n}x{i} = xor i64 {value}, %{n}s{i}",
+                    ]
+                    value = f"%{n}x{i}"
+                lines.append(f"  %{n}o{i} = or i64 {value}, {f'%{n}o{i - 1}' if i else 0}")
+            test = f"{'eq' if narrow else 'ult'} i64 %{n}o{len(cells) - 1}, {'0' if narrow else '%limit'}"
+            lines.append(f"  %{n}c = icmp {test}")
+            lines.append(f"  br i1 %{n}c, label %{label}, label %{self.leave_to(pc)}, {LIKELY}")
+            self.cold += lines
+            label = n
+        return label
 
     def lasting(self, start: int, label: str) -> str:
         """A label that goes on to another if the fuel suffices for what runs from a block's beginning until it is looked at again;
@@ -1294,7 +1309,7 @@ class _Emit(Emitter):
                 self.start_over(block, i, points)
             self.now_dirty |= self._writes(insn)
             self.extended = {}
-            self.near = self.ranges.step(insn, pc, self.known)
+            self.near, self.same = self.ranges.step(insn, pc, self.known)
             self.quiet, self.shown = i - 1 in quiet, i in shown
             if i - 2 in quiet:
                 change, go = self.label(), self.label()
@@ -1341,7 +1356,8 @@ class _Emit(Emitter):
             self.emit(f'%limit = call i64 asm "movabsq $${1 << self.bits}, $0", "=r"()')
         else:
             self.emit(f"%limit = shl i64 1, {self.bits}")
-        looked = set().union(*self.ranges.looks.values()) - self.pinned - self.in_state_only
+        asked = (*self.ranges.looks.values(), *self.ranges.narrow.values())
+        looked = set().union(*asked) - self.pinned - self.in_state_only
         self.reload(sorted(looked))
         stack = self.v(f"ptrtoint ptr {self.v('call ptr @llvm.stacksave.p0()')} to i64")
         ok = self.v(f"icmp ugt i64 {stack}, {self.load_state('stack_limit')}")
@@ -1366,8 +1382,7 @@ class _Emit(Emitter):
             # What is needed from there on; what is looked at somewhere must have a value.
             self.place(f"D{pc:x}")
             self.reload(sorted(self.live[pc] - looked))
-            looks = sorted(self.ranges.looks.get(pc, ()))
-            inside = self.looking(looks, f"B{pc:x}", str(pc - FORCE)) if looks else f"B{pc:x}"
+            inside = self.looking(*self.ranges.asked(pc, {}), f"B{pc:x}", str(pc - FORCE))
             self.emit(f"br label %{self.lasting(pc, inside)}")
             doors[pc] = f"D{pc:x}"
         behind, self.lines = self.lines, begin
