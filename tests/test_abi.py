@@ -69,6 +69,27 @@ def test_as_on_this_kernel(program: str, option: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_cc
+def test_a_program_knows_how_it_was_called(tmp_path: Path) -> None:
+    made = {"native": [], "guest": [*VM, "--"]}
+    said = []
+    for (name, command), compiler in zip(made.items(), compilers(), strict=True):
+        where = tmp_path / name
+        where.mkdir()
+        compiled(compiler, "execfn", where).rename(where / "program")
+        done = subprocess.run(
+            [*command, "./program", "told"],
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append(done.stdout)
+    assert said[0] == said[1] == "  ./program, arguments ./program told, comm program\n"
+
+
+@pytest.mark.needs_cc
 @pytest.mark.parametrize("first", ["native", "guest"])
 def test_a_trusted_guest_shares_the_hosts_ipc(first: str, tmp_path: Path) -> None:
     """A native program and a guest exchange memory, semaphores and messages; the host sees them; one that is confined does not."""
