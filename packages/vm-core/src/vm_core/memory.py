@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vm_core.errors import HostError
 from vm_core.hints import Any, Final, Self
+from vm_core.lengths import any_length
 from vm_core.record import record, replace
 
 __all__ = [
@@ -513,7 +514,8 @@ class GuestMemory:
         """Map zeroed pages that stay shared with the processes that fork from this one. Raises as :meth:`map`, and OSError."""
         fd = os.memfd_create("vm-shared", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, page_up(length))
+            with any_length():
+                os.ftruncate(fd, page_up(length))
             self.map_file(
                 address, length, prot, fd, 0, name="/dev/zero (deleted)", shared=True, writable=True
             )

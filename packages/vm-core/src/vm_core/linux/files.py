@@ -25,6 +25,7 @@ from functools import cache
 
 from vm_core.errors import UsageError
 from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
+from vm_core.lengths import any_length
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call
@@ -218,17 +219,19 @@ class Text:
         except (OSError, LookupError, ValueError):
             view = memoryview(b"")
         size, done = len(view), 0
-        while done < size:
-            done += os.pwrite(fd, view[done:], done)
-        os.ftruncate(fd, size)
+        with any_length():
+            while done < size:
+                done += os.pwrite(fd, view[done:], done)
+            os.ftruncate(fd, size)
 
 
 def text_file(make: Callable[[], bytes], flags: int) -> File:
     """A read-only file with these contents."""
     fd = os.memfd_create("vm", os.MFD_CLOEXEC)
     view = memoryview(make())
-    while view:
-        view = view[os.write(fd, view) :]
+    with any_length():
+        while view:
+            view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     file = File(fd, flags, kind=REGULAR)
     file.mode = stat.S_IFREG | 0o444
