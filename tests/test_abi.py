@@ -52,7 +52,7 @@ def both(program: str, where: Path) -> dict[str, Path]:
 
 
 VM = [sys.executable, "-m", "vm_cli", "run"]
-CASES = [(program, "") for program in PROGRAMS]
+CASES = [(program, "--net" if program == "inet" else "") for program in PROGRAMS]
 CASES += [(program, "--trust") for program in ("sysv", "mqueue")]  # which then are the host's own
 
 

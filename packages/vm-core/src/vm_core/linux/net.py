@@ -194,7 +194,7 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
     elif family not in (_INET, _INET6):
         return -errno.EAFNOSUPPORT
     elif kind not in (_STREAM, _DGRAM):
-        return -errno.EPERM
+        return -errno.EPERM if kind == _RAW else -errno.ESOCKTNOSUPPORT
     fd = host_call("socket", family, kind | _NONBLOCK | _CLOEXEC, protocol)
     return _adopt(t, fd, Endpoint(family, kind, protocol), flags)
 
@@ -477,7 +477,8 @@ def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
         return RESTART
     if not ready:
         return -errno.EINPROGRESS
-    return -_option(file.fd, socket.SO_ERROR)
+    # Asked again, it says how it ended; and a socket that could not be connected is as before, for another try.
+    return action(raw)
 
 
 def shutdown(t: GuestThread, fd: int, how: int) -> int:
@@ -773,6 +774,8 @@ def sendmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     if flags & _CMSG_COMPAT:
         return -errno.EINVAL
     name, size, vector, count, control, room, _ = _HEADER.unpack(t.memory.read(message, _HEADER.size))
+    if name and s32(size) < 0:
+        return -errno.EINVAL
     if count > 1024:
         return -errno.EMSGSIZE
     if room > _MAX_CONTROL:
@@ -853,6 +856,8 @@ def recvmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     if flags & _CMSG_COMPAT:
         return -errno.EINVAL
     name, size, vector, count, control, room, _ = _HEADER.unpack(t.memory.read(message, _HEADER.size))
+    if name and s32(size) < 0:
+        return -errno.EINVAL
     if count > 1024:
         return -errno.EMSGSIZE
     windows = _limited(_vector(t, vector, count, Access.WRITE))
@@ -946,7 +951,8 @@ def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, si
     if s32(room) < 0:
         return -errno.EINVAL
     if option not in _OPTIONS.get(level, ()):
-        return _unknown_option(file, level)
+        inet = isinstance(file.socket, Endpoint) and file.socket.family == _INET
+        return -errno.EOPNOTSUPP if inet and level not in _OPTIONS else _unknown_option(file, level)
     _in_use(t, file, "getsockopt")
     room = min(room, 1 << 16)
     out = ctypes.create_string_buffer(max(room, 1))
