@@ -52,7 +52,7 @@ def both(program: str, where: Path) -> dict[str, Path]:
 
 
 VM = [sys.executable, "-m", "vm_cli", "run"]
-CASES = [(program, "") for program in PROGRAMS]
+CASES = [(program, "--net" if program == "inet" else "") for program in PROGRAMS]
 CASES += [(program, "--trust") for program in ("sysv", "mqueue")]  # which then are the host's own
 
 
@@ -66,6 +66,27 @@ def test_as_on_this_kernel(program: str, option: str, tmp_path: Path) -> None:
     assert not said
     assert got.splitlines() == want.splitlines()
     assert status == want_status == 0
+
+
+@pytest.mark.needs_cc
+def test_a_program_knows_how_it_was_called(tmp_path: Path) -> None:
+    made = {"native": [], "guest": [*VM, "--"]}
+    said = []
+    for (name, command), compiler in zip(made.items(), compilers(), strict=True):
+        where = tmp_path / name
+        where.mkdir()
+        compiled(compiler, "execfn", where).rename(where / "program")
+        done = subprocess.run(
+            [*command, "./program", "told"],
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append(done.stdout)
+    assert said[0] == said[1] == "  ./program, arguments ./program told, comm program\n"
 
 
 @pytest.mark.needs_cc

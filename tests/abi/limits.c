@@ -1,6 +1,7 @@
 #include "abi.h"
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/sysmacros.h>
 
 static volatile sig_atomic_t seen;
@@ -36,6 +37,23 @@ static int too_long(void) {
     int fd = open("long", O_RDWR | O_CREAT, 0600);
     char page[4096] = {1};
     return write(fd, page, 4096) == 4096 && write(fd, page, 1) < 0 ? 7 : 8;
+}
+/* What is no file to the program may be longer. */
+static int no_files(void) {
+    char text[1 << 16];
+    int fd;
+    signal(SIGXFSZ, SIG_DFL);
+    set(RLIMIT_FSIZE, 1, RLIM_INFINITY);
+    set(RLIMIT_CORE, 0, 0);
+    T(read(open("/proc/self/maps", O_RDONLY), text, sizeof text) > 1);
+    OK(mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);
+    OK(fd = shmget(IPC_PRIVATE, 1 << 20, 0600));
+    T(shmctl(fd, IPC_RMID, 0));
+    volatile unsigned long sum = 0;
+    for (unsigned long n = 0; n < 20000000; n++)
+        sum += n * n;
+    T(ftruncate(syscall(SYS_memfd_create, "memory", 0), 2));
+    return 0;
 }
 static int addresses(void) {
     set(RLIMIT_AS, 256 << 20, 256 << 20);
@@ -83,6 +101,7 @@ int main(void) {
     signal(SIGXFSZ, handler);
     SHOW("%d", status(too_long));
     unlink("long");
+    SHOW("%d", status(no_files));
     SHOW("%d", status(addresses));
     SHOW("%d", status(data));
     SHOW("%d", status(files));

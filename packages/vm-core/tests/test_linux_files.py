@@ -142,7 +142,7 @@ def test_links_names_and_directories(guest, tmp_path):
     assert guest.call("unlinkat", AT, "e", 0x200) == -errno.ENOTEMPTY
     assert guest.call("unlinkat", AT, "e/soft", 0) == 0
     assert guest.call("unlinkat", AT, "e", 0x200) == 0
-    assert guest.call("unlinkat", AT, ".", 0x200) == -errno.EBUSY
+    assert guest.call("unlinkat", AT, ".", 0x200) == -errno.EINVAL
     assert sorted(os.listdir(tmp_path)) == ["file", "followed", "fresh"]
 
 
@@ -223,7 +223,7 @@ def test_negative_descriptors_are_none(guest, number):
     """Numbers stand in native code's table by their place: what lies in front of it is no descriptor's."""
     words = guest.process.native.words
     before = words.tobytes()
-    assert guest.call("waitid", 3, number, guest.buffer, 4, 0) == -errno.EBADF  # P_PIDFD
+    assert guest.call("waitid", 3, number, guest.buffer, 4, 0) == -errno.EINVAL  # P_PIDFD
     for name in ("close", "fsync", "fchdir", "dup"):
         assert guest.call(name, number) == -errno.EBADF, name
     assert number not in guest.process.main.table

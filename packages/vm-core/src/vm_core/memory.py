@@ -27,13 +27,25 @@ import os
 import struct
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vm_core.errors import HostError
 from vm_core.hints import Any, Final, Self
+from vm_core.lengths import any_length
 from vm_core.record import record, replace
 
-__all__ = ["PAGE", "Access", "Backing", "GuestMemory", "MemoryFault", "MemoryLimit", "Prot", "Region"]
+__all__ = [
+    "PAGE",
+    "Access",
+    "Backing",
+    "GuestMemory",
+    "MemoryFault",
+    "MemoryLimit",
+    "Prot",
+    "Region",
+    "Residence",
+]
 
 PAGE: Final = 4096
 LOW_GUARD: Final = 1 << 30
@@ -167,6 +179,8 @@ _MOST_CODE_FILES: Final = 10_000
 _PAGEMAP_BYTES: Final = 1 << 16
 """Of /proc/self/pagemap that are read at once: a word for each page (Documentation/admin-guide/mm/pagemap.rst)."""
 _PRESENT: Final = 3 << 62
+_THERE, _SWAPPED, _OF_FILE, _ALONE = 1 << 7, 1 << 6, 1 << 5, 1 << 0
+"""In the highest byte of such a word; a file's is also what is shared and anonymous."""
 """In memory, or swapped out."""
 _FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -220,6 +234,18 @@ def page_down(address: int) -> int:
 
 def page_up(address: int) -> int:
     return (address + PAGE - 1) & -PAGE
+
+
+@record(frozen=True)
+class Residence:
+    """How many pages of a range the host has memory for, by whose they are: anonymous or a file's, of this process alone or of others
+    too. ``swapped`` have none."""
+
+    alone: int
+    shared: int
+    file_alone: int
+    file_shared: int
+    swapped: int
 
 
 class GuestMemory:
@@ -488,7 +514,8 @@ class GuestMemory:
         """Map zeroed pages that stay shared with the processes that fork from this one. Raises as :meth:`map`, and OSError."""
         fd = os.memfd_create("vm-shared", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, page_up(length))
+            with any_length():
+                os.ftruncate(fd, page_up(length))
             self.map_file(
                 address, length, prot, fd, 0, name="/dev/zero (deleted)", shared=True, writable=True
             )
@@ -902,6 +929,29 @@ class GuestMemory:
                             yield first + number * PAGE
         finally:
             os.close(fd)
+
+    def residence(self, start: int, end: int) -> Residence:
+        """What of a mapped range is there. All of it is, anonymous and this process's, where the host does not say."""
+        counts: Counter[int] = Counter()
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as file:
+                for first in range(start, end, _PAGEMAP_BYTES // 8 * PAGE):
+                    size = min(_PAGEMAP_BYTES, (end - first) // PAGE * 8)
+                    raw = os.pread(file.fileno(), size, (self.host_address + first) // PAGE * 8)
+                    counts.update(raw[7::8])  # each page's flags
+        except OSError:
+            return Residence((end - start) // PAGE, 0, 0, 0, 0)
+
+        def pages(wanted: int, of: int = _THERE | _OF_FILE | _ALONE) -> int:
+            return sum(count for flags, count in counts.items() if flags & of == wanted)
+
+        return Residence(
+            alone=pages(_THERE | _ALONE),
+            shared=pages(_THERE),
+            file_alone=pages(_THERE | _OF_FILE | _ALONE),
+            file_shared=pages(_THERE | _OF_FILE),
+            swapped=pages(_SWAPPED, _SWAPPED),
+        )
 
     def _zero(self, start: int, end: int) -> None:
         # Always, whatever the table says: a store of another thread may have raced with the unmapping of the page.

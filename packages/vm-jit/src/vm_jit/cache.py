@@ -19,6 +19,7 @@ from functools import cached_property
 
 from vm_core.errors import CacheError
 from vm_core.hints import TYPE_CHECKING, Final
+from vm_core.lengths import any_length
 from vm_core.log import Log
 from vm_core.places import ZONE, cache_directory, cache_zone
 from vm_core.record import record
@@ -208,7 +209,7 @@ class Cache:
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
             try:
-                with open(fd, "wb", buffering=0) as file:
+                with open(fd, "wb", buffering=0) as file, any_length():
                     for piece in pieces:
                         view = memoryview(piece)
                         while view:

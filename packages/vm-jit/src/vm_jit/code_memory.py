@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from vm_core.errors import CacheError, HostError
 from vm_core.hints import Final
+from vm_core.lengths import any_length
 from vm_core.record import record
 from vm_jit import faults
 
@@ -70,7 +71,8 @@ class _Chunk:
         self.size = size
         fd = os.memfd_create("vm-code", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, size)
+            with any_length():
+                os.ftruncate(fd, size)
             # SAFETY: both mappings belong to this object alone until unmap(); neither is both writable and executable.
             self.write = _map(fd, size, _mmap.PROT_READ | _mmap.PROT_WRITE)
             self.execute = _map(fd, size, _mmap.PROT_READ | _mmap.PROT_EXEC)
@@ -117,20 +119,25 @@ class _Chunk:
         """In the child of a fork: a memory file of our own, with what is in use, in place of the parent's."""
         fd = os.memfd_create("vm-code", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, self.size)
-            at = 0
-            for start, length in (*self.free, (self.size, 0)):
-                # SAFETY: [at, start) lies in the chunk, whose writable mapping nobody else writes now.
-                used = memoryview((ctypes.c_ubyte * (start - at)).from_address(self.write + at)).cast("B")
-                while used:
-                    count = os.pwrite(fd, used, at)
-                    used, at = used[count:], at + count
-                at = start + length
+            with any_length():
+                os.ftruncate(fd, self.size)
+                self._copy_to(fd)
             for address, prot in ((self.write, _mmap.PROT_WRITE), (self.execute, _mmap.PROT_EXEC)):
                 # SAFETY: over our own mapping of the same size and protection; what runs there finds the same bytes.
                 _map(fd, self.size, _mmap.PROT_READ | prot, at=address)
         finally:
             os.close(fd)
+
+    def _copy_to(self, fd: int) -> None:
+        """What is in use, to the same places of another memory file."""
+        at = 0
+        for start, length in (*self.free, (self.size, 0)):
+            # SAFETY: [at, start) lies in the chunk, whose writable mapping nobody else writes now.
+            used = memoryview((ctypes.c_ubyte * (start - at)).from_address(self.write + at)).cast("B")
+            while used:
+                count = os.pwrite(fd, used, at)
+                used, at = used[count:], at + count
+            at = start + length
 
     def unmap(self) -> None:
         # SAFETY: called only when no block of this chunk is in use and no thread runs code in it.

@@ -623,6 +623,7 @@ class DescriptorCalls(Emitter):
         self.require(self.compare("eq", self.argument(4), 0))
         wanted = self.int_argument(2)
         self.require(self.compare("sgt", wanted, 0, "i32"))
+        self.require(self.compare("slt", wanted, 1 << 26, "i32"))
         few = self.compare("slt", wanted, _EVENTS, "i32")
         most = self.v(f"zext i32 {self.v(f'select i1 {few}, i32 {wanted}, i32 {_EVENTS}')} to i64")
         place = self.require_range(self.argument(1), self.v(f"shl i64 {most}, 4"), WRITE)

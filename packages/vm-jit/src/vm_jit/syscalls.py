@@ -34,7 +34,7 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 _PAUSES: Final = 32
 """A pause is 10 to 50 ns."""
 _PAUSE: Final = "call void @llvm.x86.sse2.pause()" if HOST.x86 else "call void @llvm.aarch64.hint(i32 1)"
-_SIZE_U32, _FUTEX_PRIVATE = 2, 128
+_SIZE_U32, _FUTEX_PRIVATE, _FUTEX_REALTIME = 2, 128, 256
 
 
 class _Calls(DescriptorCalls):
@@ -117,10 +117,13 @@ class _Calls(DescriptorCalls):
         writable = self.v(f"call i1 @allowed(ptr %arena, i64 {address}, i64 4, i8 {WRITE})")
         self.require(self.v(f"or i1 {self.compare('ne', private, 0)}, {writable}"))
         wait, timed, wake, everyone = self.label(), self.label(), self.label(), self.label()
-        command = self.v(f"and i64 {operation}, 127")
+        # With the clock, which only some operations have.
+        command = self.v(f"and i64 {operation}, {_FUTEX_REALTIME | 127}")
         any_bits = self.compare("eq", self.v(f"trunc i64 {third} to i32"), -1, "i32")
         self.emit(f"switch i64 {command}, label %no [ i64 0, label %{timed}  i64 1, label %{wake}")
-        self.emit(f"  i64 9, label %{everyone}W  i64 10, label %{everyone} ]")
+        self.emit(
+            f"  i64 9, label %{everyone}W  i64 {9 | _FUTEX_REALTIME}, label %{everyone}W  i64 10, label %{everyone} ]"
+        )
         self.place(everyone)
         self.emit(f"br i1 {any_bits}, label %{wake}, label %no")
         self.place(everyone + "W")

@@ -267,7 +267,7 @@ def waitid(t: GuestThread, kind: int, which: int, info: int, options: int, usage
         wanted = _selector(t, -number)
         if number == 1:
             return -errno.ECHILD
-    elif kind == _P_PIDFD:
+    elif kind == _P_PIDFD and number >= 0:
         file = t.table.get(number)
         if not isinstance(file, PidFile):
             return -errno.EBADF

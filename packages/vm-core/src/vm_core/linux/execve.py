@@ -33,10 +33,13 @@ _LINE: Final = 256
 
 
 class Request(NamedTuple):
-    """A program to execute: the host descriptor of its file, and the guest's path of it."""
+    """A program to execute: the host descriptor of its file, the guest's path of it, and what was asked for, perhaps a
+    script: its name, and comm."""
 
     fd: int
     path: str
+    name: str
+    comm: str
     argv: list[bytes]
     env: list[bytes]
 
@@ -58,6 +61,7 @@ def _execute(t: GuestThread, dfd: int, path: str, argv_at: int, env_at: int, fla
     fd = -1
     try:
         fd, guest = _open(t, dfd, path, flags)
+        asked, comm = name, os.path.basename(path or guest)
         words = _words(t, argv_at, 0) or [b""]
         env = _words(t, env_at, sum(len(word) + 9 for word in words))
         for _ in range(_MAX_SCRIPTS + 1):
@@ -79,7 +83,7 @@ def _execute(t: GuestThread, dfd: int, path: str, argv_at: int, env_at: int, fla
         except LoadError as error:
             t.process.explain(f"exec {guest}", f"{guest} cannot be executed: {error}")
             return -errno.ENOEXEC
-        t.process.replace_by(t, Request(fd, guest, words, env))
+        t.process.replace_by(t, Request(fd, guest, asked, comm, words, env))
         fd = -1
     finally:
         if fd >= 0:

@@ -25,6 +25,7 @@ from functools import cache
 
 from vm_core.errors import UsageError
 from vm_core.hints import TYPE_CHECKING, Any, Final, Protocol
+from vm_core.lengths import any_length
 from vm_core.linux import terminal
 from vm_core.linux.abi import RESTART, s32, s64
 from vm_core.linux.host import call as host_call
@@ -218,17 +219,19 @@ class Text:
         except (OSError, LookupError, ValueError):
             view = memoryview(b"")
         size, done = len(view), 0
-        while done < size:
-            done += os.pwrite(fd, view[done:], done)
-        os.ftruncate(fd, size)
+        with any_length():
+            while done < size:
+                done += os.pwrite(fd, view[done:], done)
+            os.ftruncate(fd, size)
 
 
 def text_file(make: Callable[[], bytes], flags: int) -> File:
     """A read-only file with these contents."""
     fd = os.memfd_create("vm", os.MFD_CLOEXEC)
     view = memoryview(make())
-    while view:
-        view = view[os.write(fd, view) :]
+    with any_length():
+        while view:
+            view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     file = File(fd, flags, kind=REGULAR)
     file.mode = stat.S_IFREG | 0o444
@@ -976,6 +979,12 @@ def openat(t: GuestThread, dfd: int, path: int, flags: int, mode: int) -> int:
     follow = not flags & t.abi.O_NOFOLLOW and flags & (_O_CREAT | _O_EXCL) != _O_CREAT | _O_EXCL
     name = t.path(path)
     # With O_PATH, a link opens as itself: it has to be looked for first.
+    if flags & _O_CREAT and name.endswith("/"):
+        # Of a file nothing else is asked: such a name is a directory's.
+        files.walk(dfd, name.rstrip("/") or "/", follow=False).__exit__()
+        return -errno.EISDIR
+    if flags & _O_TMPFILE and not flags & 3:
+        return -errno.EINVAL  # nobody could write it
     with files.walk(dfd, name, follow=follow, late=not flags & _O_PATH) as place:
         try:
             file = open_place(t, place, flags, mode)
@@ -1284,8 +1293,9 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
         return _lock(t, file, command, argument)
     if command in (1032, 1034):
         return fcntl.fcntl(file.fd, command)
-    if command == 1031 and argument & 0x7FFF_FFFF > _MAX_PIPE:
-        return -errno.EPERM  # whatever the host's user may do: pipes are the host's memory
+    if command == 1031 and argument & _FD > _MAX_PIPE:
+        # Whatever the host's user may do: pipes are the host's memory.
+        return -errno.EINVAL if argument & _FD > 1 << 31 else -errno.EPERM
     if command in (1031, 1033):
         return fcntl.fcntl(file.fd, command, argument & 0x7FFF_FFFF)
     if command == 1027:
@@ -1298,7 +1308,18 @@ def fcntl_(t: GuestThread, fd: int, command: int, argument: int) -> int:
 
 _SETOWN, _GETOWN, _SETSIG, _GETSIG, _SETOWN_EX, _GETOWN_EX = 8, 9, 10, 11, 15, 16
 _SETLEASE, _GETLEASE = 1024, 1025
-_PGRP: Final = 2
+_PID, _PGRP = 1, 2
+
+
+def _own(t: GuestThread, file: File, kind: int, pid: int) -> int:
+    """Signals about a file are for a thread, a process or a group from now on, or for 0: nobody."""
+    from vm_core.linux.system import has_group
+
+    process = t.process
+    if pid and not process.knows(pid) and pid not in process.threads and not has_group(process, pid):
+        return -errno.ESRCH
+    file.owner = (kind, pid)
+    return 0
 
 
 def _ownership(t: GuestThread, file: File, command: int, argument: int) -> int:
@@ -1308,8 +1329,9 @@ def _ownership(t: GuestThread, file: File, command: int, argument: int) -> int:
         return -pid if kind == _PGRP else pid
     if command == _SETOWN:
         pid = s32(argument)
-        file.owner = (_PGRP, -pid) if pid < 0 else (1, pid)
-        return 0
+        if pid == -1 << 31:
+            return -errno.EINVAL
+        return _own(t, file, _PGRP if pid < 0 else _PID, abs(pid))
     if command == _GETOWN_EX:
         t.memory.write(argument, struct.pack("<ii", *file.owner))
         return 0
@@ -1317,8 +1339,7 @@ def _ownership(t: GuestThread, file: File, command: int, argument: int) -> int:
         kind, pid = struct.unpack("<ii", t.memory.read(argument, 8))
         if not 0 <= kind <= _PGRP:
             return -errno.EINVAL
-        file.owner = (kind, pid)
-        return 0
+        return _own(t, file, kind, pid)
     if command == _SETSIG:
         if not 0 <= s32(argument) <= 64:
             return -errno.EINVAL

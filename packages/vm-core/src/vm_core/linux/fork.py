@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 
 __all__ = ["clone", "clone3", "leave_parent"]
 
-_VM, _SIGHAND, _PIDFD, _VFORK, _THREAD = 0x100, 0x800, 0x1000, 0x4000, 0x10000
+_VM, _FS, _SIGHAND, _PIDFD, _VFORK, _PARENT, _THREAD = 0x100, 0x200, 0x800, 0x1000, 0x4000, 0x8000, 0x10000
 _SETTLS, _PARENT_SETTID = 0x80000, 0x100000
 _CHILD_CLEARTID, _CHILD_SETTID = 0x200000, 0x1000000
 _NAMESPACES: Final = 0x7E02_0080 | 0x0002_0000
 """CLONE_NEW*: only a privileged process may."""
-_CLEAR_SIGHAND, _INTO_CGROUP = 1 << 32, 1 << 33
+_WITHOUT_FS: Final = 0x1002_0000
+"""CLONE_NEWNS and NEWUSER."""
+_DETACHED, _CLEAR_SIGHAND, _INTO_CGROUP = 1 << 22, 1 << 32, 1 << 33
 _NOT_SHARED: Final = {
-    0x200: "CLONE_FS",
+    _FS: "CLONE_FS",
     0x400: "CLONE_FILES",
     _SIGHAND: "CLONE_SIGHAND",
-    0x8000: "CLONE_PARENT",
+    _PARENT: "CLONE_PARENT",
 }
 """What a child that is no thread has of its own all the same: the host's processes are not made so."""
 _EXCLUSIVE: Final = 1 << 56
@@ -75,8 +77,10 @@ def clone3(t: GuestThread, address: int, size: int) -> int:
     flags, pidfd, child_tid, parent_tid, number, stack, length, tls = struct.unpack_from("<8Q", raw)
     if size >= 80 and any(raw[64:80]):
         return -errno.EPERM  # set_tid: needs a privilege
-    if flags & 0xFF or number > 64 or bool(stack) != bool(length):
+    if flags & (_DETACHED | 0x7F) or flags >> 34 or number > 64 or bool(stack) != bool(length):
         return -errno.EINVAL
+    if number and flags & (_THREAD | _PARENT):
+        return -errno.EINVAL  # neither ends with a signal of its own
     if flags & _INTO_CGROUP or flags & (_CLEAR_SIGHAND | _SIGHAND) == _CLEAR_SIGHAND | _SIGHAND:
         return -errno.EINVAL
     return _clone(t, flags, number, stack + length, parent_tid, child_tid, tls, pidfd)
@@ -93,6 +97,8 @@ def vfork(t: GuestThread) -> int:
 def _clone(
     t: GuestThread, flags: int, number: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
 ) -> int:
+    if flags & _FS and flags & _WITHOUT_FS:
+        return -errno.EINVAL
     if flags & _NAMESPACES:
         return -errno.EPERM
     if (flags & _THREAD and not flags & _SIGHAND) or (flags & _SIGHAND and not flags & _VM):

@@ -52,6 +52,8 @@ __all__ = [
 
 _WAIT, _WAKE, _REQUEUE, _CMP_REQUEUE, _WAKE_OP, _WAIT_BITSET, _WAKE_BITSET = 0, 1, 3, 4, 5, 9, 10
 _PRIVATE, _REALTIME = 128, 256
+_TIMED_BY_CLOCK: Final = frozenset({_WAIT_BITSET, 11, 13})
+"""With _WAIT_REQUEUE_PI and _LOCK_PI2: the operations that take _REALTIME."""
 _ANY: Final = 0xFFFF_FFFF
 _READ: Final = Access.READ
 _RESTART_TIMED: Final = -516
@@ -708,12 +710,16 @@ def futex(
     table, memory = t.process.futexes, t.memory
     command, shared = operation & 0x7F, not operation & _PRIVATE
     value &= _ANY
+    if operation & _REALTIME and command not in _TIMED_BY_CLOCK:
+        return -errno.ENOSYS
     if shared:
         _check_shared(memory, address)
         if command in (_REQUEUE, _CMP_REQUEUE, _WAKE_OP) and not second % 4:
             _check_shared(memory, second)
     if command == _WAKE:
-        memory.check(address, 4, _READ)
+        # What is private is not looked at: nobody waits where nothing is.
+        if address >= memory.size:
+            raise MemoryFault(address, _READ, mapped=False)
         return table.wake(address, value, shared=shared)
     if command == _WAIT:
         deadline = _deadline(memory, timeout, operation, absolute=False)
@@ -777,7 +783,7 @@ _MOST_WORDS: Final = 127
 
 def futex_waitv(t: GuestThread, vector: int, count: int, flags: int, timeout: int, clock: int) -> int:
     count &= _ANY
-    if flags & _ANY or not 0 < count <= _MOST_WORDS + 1:
+    if flags & _ANY or not 0 < count <= _MOST_WORDS + 1 or not vector:
         return -errno.EINVAL
     table = t.process.futexes
     if not isinstance(table, HostFutexes) or count > _MOST_WORDS:

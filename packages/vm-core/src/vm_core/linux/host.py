@@ -27,7 +27,7 @@ _X86_64: Final = {
     "sched_getscheduler": 145, "sched_get_priority_max": 146, "sched_get_priority_min": 147,
     "sched_rr_get_interval": 148, "readahead": 187, "getxattr": 191, "fgetxattr": 193, "listxattr": 194, "futex": 202,
     "sched_setaffinity": 203, "sched_getaffinity": 204, "fadvise64": 221, "epoll_ctl": 233,
-    "ioprio_set": 251, "ioprio_get": 252, "inotify_add_watch": 254, "inotify_rm_watch": 255, "splice": 275, "tee": 276,
+    "ioprio_set": 251, "ioprio_get": 252, "inotify_add_watch": 254, "inotify_rm_watch": 255, "fchownat": 260, "splice": 275, "tee": 276,
     "sync_file_range": 277, "fallocate": 285, "accept4": 288, "inotify_init1": 294, "preadv": 295, "pwritev": 296,
     "epoll_pwait": 281, "syncfs": 306, "getcpu": 309, "sched_setattr": 314, "sched_getattr": 315, "renameat2": 316, "memfd_create": 319,
     "preadv2": 327, "pwritev2": 328, "statx": 332, "pidfd_open": 434, "openat2": 437, "faccessat2": 439,
@@ -38,7 +38,7 @@ _X86_64: Final = {
 _GENERIC: Final = {
     "getxattr": 8, "fgetxattr": 10, "listxattr": 11, "epoll_ctl": 21, "epoll_pwait": 22, "fcntl": 25,
     "inotify_init1": 26, "inotify_add_watch": 27, "inotify_rm_watch": 28, "ioctl": 29, "ioprio_set": 30,
-    "ioprio_get": 31, "statfs": 43, "fstatfs": 44, "fallocate": 47, "preadv": 69, "pwritev": 70, "splice": 76, "tee": 77,
+    "ioprio_get": 31, "statfs": 43, "fstatfs": 44, "fallocate": 47, "fchownat": 54, "preadv": 69, "pwritev": 70, "splice": 76, "tee": 77,
     "sync_file_range": 84, "capget": 90, "capset": 91, "futex": 98, "sched_setparam": 118, "sched_setscheduler": 119,
     "sched_getscheduler": 120, "sched_getparam": 121, "sched_setaffinity": 122, "sched_getaffinity": 123,
     "sched_get_priority_max": 125, "sched_get_priority_min": 126, "sched_rr_get_interval": 127, "setpriority": 140,

@@ -22,6 +22,7 @@ from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32
 from vm_core.linux.host import call as host_call
 from vm_core.linux.native import Constant
+from vm_core.linux.system import has_group
 
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread
@@ -411,6 +412,8 @@ def _nice(t: GuestThread, which: int, who: int) -> int:
     if which == _USER and number not in (0, os.getuid()):
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
     if which != _PROCESS:
+        if which == _GROUP and number and not has_group(t.process, number):
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         number = 0
     return os.getpriority(os.PRIO_PROCESS, number)
 
@@ -463,14 +466,18 @@ def personality(t: GuestThread, wanted: int) -> int:
     return before
 
 
-_PRCTL_ZERO: Final = frozenset({7, 8, 21, 27, 33, 42, 0x53564D41, 0x59616D61})
+_PRCTL_ZERO: Final = frozenset({7, 13, 21, 27, 33, 42, 0x53564D41, 0x59616D61})
 """KEEPCAPS, GET_SECCOMP, GET_SECUREBITS, MCE_KILL, GET_THP_DISABLE, SET_VMA, SET_PTRACER: nothing to do, 0."""
+_PRCTL_FURTHER: Final = {34: 0, 38: 1, 39: 0, 41: 1, 42: 0}
+"""MCE_KILL_GET, SET_ and GET_NO_NEW_PRIVS, SET_ and GET_THP_DISABLE: how many arguments they have; others must be 0."""
 _CAP_LAST: Final = 40
 _host_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def prctl(t: GuestThread, option: int, first: int, second: int) -> int:
+def prctl(t: GuestThread, option: int, first: int, second: int, third: int, fourth: int) -> int:
     option = s32(option)
+    if (further := _PRCTL_FURTHER.get(option)) is not None and any((first, second, third, fourth)[further:]):
+        return -errno.EINVAL
     process, memory = t.process, t.memory
     match option:
         case 1:  # PR_SET_PDEATHSIG
@@ -491,6 +498,10 @@ def prctl(t: GuestThread, option: int, first: int, second: int) -> int:
                 return -errno.EINVAL
             process.dumpable = first
             return 0
+        case 8:  # PR_SET_KEEPCAPS: there are none to keep
+            return 0 if first <= 1 else -errno.EINVAL
+        case 14:  # PR_SET_TIMING
+            return -errno.EINVAL if first else 0
         case 15:
             try:
                 t.name = memory.read_cstring(first, 16)[:15]
@@ -521,7 +532,7 @@ def prctl(t: GuestThread, option: int, first: int, second: int) -> int:
             memory.store(first, 4, process.subreaper)
             return 0
         case 38:
-            if first != 1 or second:
+            if first != 1:
                 return -errno.EINVAL
             process.no_new_privileges = 1
             return 0
@@ -533,5 +544,7 @@ def prctl(t: GuestThread, option: int, first: int, second: int) -> int:
         case 41:
             return 0
         case 47:  # PR_CAP_AMBIENT: there are none
+            if third or fourth or second > (0 if first == 4 else _CAP_LAST):
+                return -errno.EINVAL
             return {1: 0, 2: -errno.EPERM, 3: 0, 4: 0}.get(first, -errno.EINVAL)
     return 0 if option in _PRCTL_ZERO else -errno.EINVAL

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 
 from vm_core.hints import TYPE_CHECKING, Final
+from vm_core.lengths import any_length
 from vm_core.linux import futex
 from vm_core.linux.family import FREE_FROM, Family
 from vm_core.linux.host import call as host_call
@@ -157,7 +158,8 @@ class Ipc:
         self.held = family.held
         with self.held():
             if os.fstat(self.fd).st_size < _CONTENTS:
-                os.ftruncate(self.fd, _CONTENTS)
+                with any_length():
+                    os.ftruncate(self.fd, _CONTENTS)
         self.table = mmap.mmap(self.fd, _TABLE_BYTES, offset=FREE_FROM)
         # SAFETY: the address is used as that of futex words, as long as the table is mapped.
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.table))
@@ -227,7 +229,8 @@ class Ipc:
         if at + length > _MOST_BYTES:
             return -1
         if os.fstat(self.fd).st_size < at + length:
-            os.ftruncate(self.fd, at + length)
+            with any_length():
+                os.ftruncate(self.fd, at + length)
         return at
 
     def remove(self, entry: Entry) -> None:

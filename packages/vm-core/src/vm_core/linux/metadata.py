@@ -14,10 +14,12 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vm_core.hints import TYPE_CHECKING, Final
 from vm_core.linux.abi import s32, s64
-from vm_core.linux.files import EMULATED, PATH, File, host_umask, open_place
+from vm_core.linux.files import DIRECTORY, EMULATED, PATH, File, host_umask, open_place
 from vm_core.linux.host import call as host_call
 from vm_core.linux.paths import Place, getdents
 from vm_core.memory import Access
@@ -112,6 +114,8 @@ def fstat(t: GuestThread, fd: int, result: int) -> int:
 
 
 def newfstatat(t: GuestThread, dfd: int, path: int, result: int, flags: int) -> int:
+    if flags & _FD & ~_STATX_FLAGS:
+        return -errno.EINVAL
     t.memory.write(result, t.abi.stat(*_stat_at(t, dfd, path, flags)))
     return 0
 
@@ -221,7 +225,10 @@ def getdents64(t: GuestThread, fd: int, address: int, size: int) -> int:
             return -errno.EINVAL
         t.memory.write(address, out)
         return len(out)
-    t.memory.check(address, size, Access.WRITE)
+    if file.kind == DIRECTORY:
+        t.memory.check(address, size, Access.WRITE)
+    elif file.kind != PATH:
+        return -errno.ENOTDIR
     return getdents(file.fd, t.memory.host_address + address, size)
 
 
@@ -364,10 +371,25 @@ def fstatfs(t: GuestThread, fd: int, result: int) -> int:
 # -- changing directories ---------------------------------------------------------------------------------------
 
 
+_NO_NAMES: Final = {"": errno.EBUSY, ".": errno.EINVAL, "..": errno.ENOTEMPTY}
+"""What ends a path and is no name in a directory, and why rmdir does not remove it. The first is /."""
+
+
+def _last(path: str) -> str:
+    """The last component of a path."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
 def unlinkat(t: GuestThread, dfd: int, path: int, flags: int) -> int:
     if flags & _FD & ~_AT_REMOVEDIR:
         return -errno.EINVAL
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
+    name = t.path(path)
+    if name and (refused := _NO_NAMES.get(_last(name))) is not None:
+        with t.files.walk(dfd, name) as place:
+            if place.node is None:
+                place.stat()
+        return -(refused if flags & _AT_REMOVEDIR else errno.EISDIR)
+    with t.files.walk(dfd, name, follow=False) as place:
         place.to_change()
         if flags & _AT_REMOVEDIR:
             os.rmdir(place.name, dir_fd=place.fd)
@@ -423,11 +445,9 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
         return -errno.EPERM
     if kind not in (0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
         return -errno.EINVAL
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
+    with _new(t, dfd, path) as place:
         if kind in (stat.S_IFCHR, stat.S_IFBLK) and not t.process.trust:
-            place.to_change()
             return -errno.EPERM
-        place.to_change()
         if kind == stat.S_IFIFO:
             os.mkfifo(place.name, bits, dir_fd=place.fd)
             _widen(place, bits, stat.S_IFIFO)
@@ -440,6 +460,18 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
             os.mknod(place.name, kind | bits, device & 0xFFFF_FFFF, dir_fd=place.fd)
             _widen(place, bits, kind)
     return 0
+
+
+@contextmanager
+def _new(t: GuestThread, dfd: int, path: int) -> Iterator[Place]:
+    """Where something that is no directory will be made. Raises OSError."""
+    name = t.path(path)
+    with t.files.walk(dfd, name.rstrip("/") or name, follow=False) as place:
+        place.to_change()
+        if name.endswith("/"):
+            place.stat()
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        yield place
 
 
 def mknod(t: GuestThread, path: int, mode: int, device: int) -> int:
@@ -493,11 +525,10 @@ def linkat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags
         return _link_open(t, old_dfd, new_dfd, new)
     with (
         t.files.walk(old_dfd, t.path(old), follow=bool(flags & _AT_FOLLOW)) as source,
-        t.files.walk(new_dfd, t.path(new), follow=False) as target,
+        _new(t, new_dfd, new) as target,
     ):
         if source.node is not None and (number := source.guest.rpartition("/fd/")[2]).isdecimal():
             return _link_open(t, int(number), new_dfd, new)
-        target.to_change()
         # Another mount may be read-only: a link to its file in a writable one would get around that.
         if source.node is not None or source.mount is not target.mount:
             return -errno.EXDEV
@@ -508,8 +539,7 @@ def linkat(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, flags
 def _link_open(t: GuestThread, fd: int, new_dfd: int, new: int) -> int:
     """A name for a file that has been opened with O_TMPFILE, or by a name in the same mount."""
     file = _writable(t, fd)
-    with t.files.walk(new_dfd, t.path(new), follow=False) as target:
-        target.to_change()
+    with _new(t, new_dfd, new) as target:
         if file.fixed or target.mount is None or t.files.namespace.find(file.path) is not target.mount:
             return -errno.EXDEV
         os.link(f"/proc/self/fd/{file.fd}", target.name, dst_dir_fd=target.fd, follow_symlinks=True)
@@ -522,8 +552,9 @@ def link(t: GuestThread, old: int, new: int) -> int:
 
 def symlinkat(t: GuestThread, target: int, dfd: int, path: int) -> int:
     text = t.path(target)
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
-        place.to_change()
+    if not text:
+        return -errno.ENOENT
+    with _new(t, dfd, path) as place:
         os.symlink(text, place.name, dir_fd=place.fd)
     return 0
 
@@ -639,7 +670,8 @@ def fchownat(t: GuestThread, dfd: int, path: int, uid: int, gid: int, flags: int
     name = _named(t, dfd, path, flags)
     if not name and flags & _AT_EMPTY:
         file = _changeable(t, dfd, path_too=True)
-        os.chown(f"/proc/self/fd/{file.fd}", _owner(uid), _owner(gid))
+        # By its number: chown by a name is no call that a confined process has.
+        host_call("fchownat", file.fd, b"\0", uid & _FD, gid & _FD, _AT_EMPTY)
         return 0
     with t.files.walk(dfd, name, follow=not flags & _AT_NOFOLLOW) as place:
         if place.node is not None or place.mount is None:
@@ -661,6 +693,8 @@ def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> in
     stamps: tuple[int, int, int, int] | None = None
     if times:
         stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
+        if stamps[1] == stamps[3] == _UTIME_OMIT:
+            return 0  # whatever it is that stays as it is
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
     by_number = not path and s32(dfd) != _AT_FDCWD

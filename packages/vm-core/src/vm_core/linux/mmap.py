@@ -30,8 +30,13 @@ _FD: Final = 0xFFFF_FFFF
 _O_PATH: Final = 0o10000000
 _SHARED, _PRIVATE, _VALIDATE = 1, 2, 3
 _FIXED, _ANONYMOUS, _NORESERVE, _STACK, _HUGETLB, _NOREPLACE = 0x10, 0x20, 0x4000, 0x20000, 0x40000, 0x100000
+_GROWSDOWN: Final = 0x100
+_KNOWN: Final = 0xFC07_F973
+"""Flags that MAP_SHARED_VALIDATE takes for any file: Linux's LEGACY_MAP_MASK."""
+_PROT_SEM, _PROT_GROWSDOWN, _PROT_GROWSUP = 0x8, 0x0100_0000, 0x0200_0000
 _MAYMOVE, _MREMAP_FIXED, _DONTUNMAP = 1, 2, 4
 _DONTNEED, _REMOVE = 4, 9
+_ON_FAULT, _MCL_ON_FAULT = 1, 4
 _COPY: Final = 16 << 20
 """Bytes of a file copied before the end of the process is looked for."""
 _MAX_REGIONS: Final = 65_530
@@ -173,9 +178,15 @@ def mmap(t: GuestThread, address: int, length: int, prot: int, flags: int, fd: i
             return -errno.EBADF
     if not length or kind not in (_SHARED, _PRIVATE, _VALIDATE):
         return -errno.EINVAL
+    if kind == _VALIDATE and file is None:
+        return -errno.EINVAL
     if flags & _HUGETLB or length > memory.size:
         return -errno.ENOMEM
     length = page_up(length)
+    if file is not None and kind == _VALIDATE and flags & ~_KNOWN:
+        return -errno.EOPNOTSUPP
+    if flags & _GROWSDOWN and (file is not None or kind != _PRIVATE):
+        return -errno.EINVAL
     if file is not None:
         if file.flags & 3 == 1 or (kind != _PRIVATE and prot & 2 and file.flags & 3 != 2):
             return -errno.EACCES
@@ -287,12 +298,23 @@ def munmap(t: GuestThread, address: int, length: int) -> int:
 
 
 def mprotect(t: GuestThread, address: int, length: int, prot: int) -> int:
-    if address % PAGE or prot & ~0x0300_0007:
+    grows = prot & (_PROT_GROWSDOWN | _PROT_GROWSUP)
+    if address % PAGE or grows == _PROT_GROWSDOWN | _PROT_GROWSUP:
         return -errno.EINVAL
     if not length:
         return 0
+    if prot & _FD & ~(7 | _PROT_SEM | grows):
+        return -errno.EINVAL
     if length > t.memory.size or address + length > t.memory.size:
         return -errno.ENOMEM
+    if grows:
+        # From where the stack begins; nothing else grows.
+        region = t.memory.region_at(address)
+        if region is None:
+            return -errno.ENOMEM
+        if region.name != "[stack]" or grows == _PROT_GROWSUP:
+            return -errno.EINVAL
+        address, length = region.start, address + length - region.start
     if t.memory.region_count >= _MAX_REGIONS:
         return -errno.ENOMEM
     return 0 if t.memory.protect(address, length, _prot(prot)) else -errno.ENOMEM
@@ -390,6 +412,8 @@ def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
         return -errno.EINVAL
     if not length:
         return 0
+    if not _whole(length):
+        return -errno.EINVAL
     memory = t.memory
     if address + length > memory.size or not memory.is_mapped(address, length):
         return -errno.ENOMEM
@@ -406,14 +430,23 @@ def madvise(t: GuestThread, address: int, length: int, advice: int) -> int:
                     memory.discard(address, stop - address)
                 address = stop
     elif advice == _REMOVE:
+        region = memory.region_at(address)
+        if region is None or not region.name or region.name.startswith("["):
+            return -errno.EINVAL  # there is no file
         return -errno.EOPNOTSUPP
     return 0
+
+
+def _whole(length: int) -> int:
+    """A length in whole pages, as the kernel has it: what is almost 2**64 is nothing."""
+    return page_up(length) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def msync(t: GuestThread, address: int, length: int, flags: int) -> int:
     # MS_ASYNC, MS_INVALIDATE and MS_SYNC; not both of how long it may take.
     if address % PAGE or flags & _FD & ~7 or flags & 5 == 5:
         return -errno.EINVAL
+    length = _whole(length)
     if length and (address + length > t.memory.size or not t.memory.is_mapped(address, length)):
         return -errno.ENOMEM
     with t.memory.lock:
@@ -432,7 +465,17 @@ def mincore(t: GuestThread, address: int, length: int, result: int) -> int:
 
 def mlock(t: GuestThread, address: int, length: int) -> int:
     """Guest memory is never promised to stay resident; the calls succeed as they do for a small RLIMIT_MEMLOCK."""
-    return 0 if t.memory.is_mapped(page_down(address), max(length, 1)) else -errno.ENOMEM
+    length = _whole(length + address % PAGE)
+    return 0 if not length or t.memory.is_mapped(page_down(address), length) else -errno.ENOMEM
+
+
+def mlock2(t: GuestThread, address: int, length: int, flags: int) -> int:
+    return -errno.EINVAL if flags & _FD & ~_ON_FAULT else mlock(t, address, length)
+
+
+def mlockall(_t: GuestThread, flags: int) -> int:
+    flags &= _FD
+    return -errno.EINVAL if not flags or flags & ~7 or flags == _MCL_ON_FAULT else 0
 
 
 def flush_all(process: Process) -> None:

@@ -48,8 +48,10 @@ __all__: list[str] = []
 _FD: Final = 0xFFFF_FFFF
 _NONBLOCK, _CLOEXEC = 0o4000, 0o2000000
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+_FAMILIES: Final = 46
+"""How many numbers of families there are."""
 _STREAM, _DGRAM, _RAW, _SEQPACKET = 1, 2, 3, 5
-_DONTWAIT, _WAITALL, _NOSIGNAL, _CMSG_CLOEXEC = 0x40, 0x100, 0x4000, 0x4000_0000
+_DONTWAIT, _WAITALL, _NOSIGNAL, _CMSG_CLOEXEC, _CMSG_COMPAT = 0x40, 0x100, 0x4000, 0x4000_0000, 0x8000_0000
 _PEEK, _WAITFORONE, _ERRQUEUE, _TRUNC = 0x2, 0x1_0000, 0x2000, 0x20
 _SEND_FLAGS: Final = 0x1 | 0x4 | 0x40 | 0x80 | 0x800 | 0x4000 | 0x8000 | 0x2000_0000
 """MSG_OOB, DONTROUTE, DONTWAIT, EOR, CONFIRM, NOSIGNAL, MORE, FASTOPEN."""
@@ -179,6 +181,8 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
         for made in (first, second):
             made.setblocking(False)
         return _adopt(t, first.detach(), Endpoint(family, kind, protocol, Mate(second.detach())), flags)
+    elif not 0 <= family < _FAMILIES:
+        return -errno.EAFNOSUPPORT
     elif not t.process.net:
         _explain(t, "socket")
         return -errno.EACCES
@@ -190,7 +194,7 @@ def socket_(t: GuestThread, family: int, kind: int, protocol: int) -> int:
     elif family not in (_INET, _INET6):
         return -errno.EAFNOSUPPORT
     elif kind not in (_STREAM, _DGRAM):
-        return -errno.EPERM
+        return -errno.EPERM if kind == _RAW else -errno.ESOCKTNOSUPPORT
     fd = host_call("socket", family, kind | _NONBLOCK | _CLOEXEC, protocol)
     return _adopt(t, fd, Endpoint(family, kind, protocol), flags)
 
@@ -473,7 +477,8 @@ def connect(t: GuestThread, fd: int, address: int, size: int) -> int:
         return RESTART
     if not ready:
         return -errno.EINPROGRESS
-    return -_option(file.fd, socket.SO_ERROR)
+    # Asked again, it says how it ended; and a socket that could not be connected is as before, for another try.
+    return action(raw)
 
 
 def shutdown(t: GuestThread, fd: int, how: int) -> int:
@@ -766,7 +771,11 @@ def sendto(t: GuestThread, fd: int, address: int, count: int, flags: int, where:
 
 def sendmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     file = _file(t, fd)
+    if flags & _CMSG_COMPAT:
+        return -errno.EINVAL
     name, size, vector, count, control, room, _ = _HEADER.unpack(t.memory.read(message, _HEADER.size))
+    if name and s32(size) < 0:
+        return -errno.EINVAL
     if count > 1024:
         return -errno.EMSGSIZE
     if room > _MAX_CONTROL:
@@ -844,7 +853,11 @@ def recvfrom(t: GuestThread, fd: int, address: int, count: int, flags: int, wher
 
 def recvmsg(t: GuestThread, fd: int, message: int, flags: int) -> int:
     file = _file(t, fd)
+    if flags & _CMSG_COMPAT:
+        return -errno.EINVAL
     name, size, vector, count, control, room, _ = _HEADER.unpack(t.memory.read(message, _HEADER.size))
+    if name and s32(size) < 0:
+        return -errno.EINVAL
     if count > 1024:
         return -errno.EMSGSIZE
     windows = _limited(_vector(t, vector, count, Access.WRITE))
@@ -921,6 +934,16 @@ its value holds addresses (SO_ATTACH_FILTER, TCP_ZEROCOPY_RECEIVE), which would 
 """
 
 
+_LAST_OPTION: Final = 255
+"""No level has any with a larger number."""
+
+
+def _unknown_option(file: File, level: int) -> int:
+    """What a socket says to an option that it does not have: one of UNIX has no level but its own."""
+    unix = isinstance(file.socket, Endpoint) and file.socket.family == _UNIX
+    return -errno.EOPNOTSUPP if unix and level != socket.SOL_SOCKET else -errno.ENOPROTOOPT
+
+
 def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, size: int) -> int:
     level, option = s32(level), s32(option)
     room = t.memory.load(size, 4)
@@ -928,7 +951,8 @@ def getsockopt(t: GuestThread, fd: int, level: int, option: int, result: int, si
     if s32(room) < 0:
         return -errno.EINVAL
     if option not in _OPTIONS.get(level, ()):
-        return -errno.ENOPROTOOPT
+        inet = isinstance(file.socket, Endpoint) and file.socket.family == _INET
+        return -errno.EOPNOTSUPP if inet and level not in _OPTIONS else _unknown_option(file, level)
     _in_use(t, file, "getsockopt")
     room = min(room, 1 << 16)
     out = ctypes.create_string_buffer(max(room, 1))
@@ -947,7 +971,8 @@ def setsockopt(t: GuestThread, fd: int, level: int, option: int, value: int, siz
     if s32(size) < 0:
         return -errno.EINVAL
     if option not in _OPTIONS.get(level, ()):
-        return -errno.EPERM if level in _OPTIONS else -errno.ENOPROTOOPT
+        known = level in _OPTIONS and option <= _LAST_OPTION
+        return -errno.EPERM if known else _unknown_option(file, level)
     _in_use(t, file, "setsockopt")
     count = min(size & _FD, 1024)
     place = host_address(t.memory, value, count, Access.READ) if count else 0

@@ -236,6 +236,7 @@ class _Watched:
 _HOST_EVENT: Final = struct.Struct("<IQ" if os.uname().machine in ("x86_64", "AMD64") else "<I4xQ")
 _CLOEXEC: Final = 0o2000000
 _ADD, _DELETE, _MODIFY = 1, 2, 3
+_EXCLUSIVE: Final = 1 << 28
 _MOST_EVENTS: Final = 1024
 """Events that one call returns at most; the rest is still there for the next."""
 
@@ -281,6 +282,8 @@ def epoll_ctl(t: GuestThread, epfd: int, operation: int, fd: int, event: int) ->
         return -errno.EPERM if target.fd < 0 else -errno.EBADF
     watched = file.socket
     if not isinstance(watched, _Watched) or file is target:
+        return -errno.EINVAL
+    if operation == _MODIFY and packed is not None and _HOST_EVENT.unpack(packed)[0] & _EXCLUSIVE:
         return -errno.EINVAL
     number = fd & _FD
     if operation == _ADD:
@@ -333,7 +336,7 @@ def _epoll(t: GuestThread, epfd: int, result: int, count: int, deadline: float |
 def _epoll_mask(t: GuestThread, count: int, mask: int, size: int) -> int:
     """The common checks of the calls with a mask; the count, or a negative errno."""
     count = s32(count)
-    if count <= 0:
+    if not 0 < count <= 0x7FFF_FFFF // struct.calcsize(_event_layout(t)):
         return -errno.EINVAL
     if mask:
         if size != 8:

@@ -275,10 +275,8 @@ class Process:
         ):
             overlays = ("/proc", "/sys")  # the root has devices of its own
         if isinstance(program, bytes):
-            self.executable, self.comm = (
-                "/proc/self/exe-in-memory",
-                os.path.basename(os.fsdecode(self.argv_bytes[0])),
-            )
+            self.executable = self.execfn = "/proc/self/exe-in-memory"
+            self.comm = os.path.basename(os.fsdecode(self.argv_bytes[0]))
             return Namespace(
                 cwd=cwd,
                 root=root,
@@ -288,7 +286,8 @@ class Process:
                 overlays=overlays,
                 hidden=(cache_directory(), temporary_parent()),
             )
-        path = os.fspath(program)
+        self.execfn = path = os.fspath(program)
+        """What the program was called by who executed it."""
         self.executable = os.path.abspath(path)
         self.comm = os.path.basename(path)[:15]
         return Namespace(
@@ -669,8 +668,8 @@ class Process:
         if self._program_fd >= 0:
             os.close(self._program_fd)
         self.program = self._program_fd = request.fd
-        self.executable = request.path
-        self.comm = os.path.basename(request.path)[:15]
+        self.executable, self.execfn = request.path, request.name
+        self.comm = request.comm[:15]
         self.argv_bytes, self.env_bytes = request.argv, request.env
         self.leaving = self.stopping
         self.stack_bytes = limits.stack_bytes(self, self.stack_bytes)

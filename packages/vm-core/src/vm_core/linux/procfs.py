@@ -23,7 +23,7 @@ from vm_core.memory import PAGE, Prot, Region
 if TYPE_CHECKING:
     from vm_core.linux.process import GuestThread, Process
 
-__all__ = ["Emulated", "emulated", "maps_text"]
+__all__ = ["Emulated", "emulated", "maps_line", "maps_text"]
 
 _DIR: Final = stat.S_IFDIR | 0o555
 _TEXT: Final = stat.S_IFREG | 0o444
@@ -42,15 +42,17 @@ _OF_THE_GUEST: Final = frozenset(
 
 def maps_text(process: Process) -> str:
     """/proc/self/maps of the guest."""
-    out = []
-    for region in process.memory.regions():
-        flags = "".join(
-            letter if region.prot & bit else "-"
-            for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
-        )
-        line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} {_file_of(region)}"
-        out.append(f"{line:<72} {region.name}".rstrip() + "\n")
-    return "".join(out)
+    return "".join(map(maps_line, process.memory.regions()))
+
+
+def maps_line(region: Region) -> str:
+    """What /proc/self/maps says of a region."""
+    flags = "".join(
+        letter if region.prot & bit else "-"
+        for bit, letter in ((Prot.READ, "r"), (Prot.WRITE, "w"), (Prot.EXEC, "x"))
+    )
+    line = f"{region.start:08x}-{region.end:08x} {flags}{'s' if region.shared else 'p'} {region.offset:08x} {_file_of(region)}"
+    return f"{line:<72} {region.name}".rstrip() + "\n"
 
 
 def _file_of(region: Region) -> str:
@@ -59,6 +61,13 @@ def _file_of(region: Region) -> str:
     if backing is None:
         return "00:00 0"
     return f"{os.major(backing.device):02x}:{os.minor(backing.device):02x} {backing.inode}"
+
+
+def _smaps(process: Process, *, rolled_up: bool = False) -> str:
+    # PERF: few programs ask.
+    from vm_core.linux import smaps
+
+    return smaps.rollup_text(process) if rolled_up else smaps.smaps_text(process)
 
 
 def _times() -> str:
@@ -181,6 +190,8 @@ class Emulated:
             "environ": text(lambda: b"\0".join([*process.env_bytes, b""])),
             "comm": self._setting(lambda: process.comm + "\n", self._rename),
             "maps": text(lambda: maps_text(process)),
+            "smaps": text(lambda: _smaps(process)),
+            "smaps_rollup": text(lambda: _smaps(process, rolled_up=True)),
             "auxv": text(lambda: process.auxv),
             "stat": text(lambda: self._stat(process.pid)),
             "statm": text(lambda: self._statm(process.pid)),
@@ -290,7 +301,7 @@ class Emulated:
             "oom_score_adj": text(lambda: "0\n"),
             "mounts": text(self._mounts),
             "mountinfo": text(self._mountinfo),
-            **dict.fromkeys(("environ", "maps", "auxv"), self._refused),
+            **dict.fromkeys(("environ", "maps", "smaps", "smaps_rollup", "auxv"), self._refused),
         }
         if not rest:
             return Node(_DIR, names=tuple(sorted((*made, "task"))))

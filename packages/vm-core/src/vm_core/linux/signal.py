@@ -343,11 +343,13 @@ def sigaltstack(t: GuestThread, new: int, old: int) -> int:
 
 
 def rt_sigpending(t: GuestThread, result: int, size: int) -> int:
+    if size > 8:
+        return -errno.EINVAL
     out = 0
     with t.process.lock:
         for info in (*t.pending, *t.process.signals.pending):
             out |= bit(info.number)
-    t.memory.write(result, (out & t.mask).to_bytes(8, "little")[: min(size, 8)])
+    t.memory.write(result, (out & t.mask).to_bytes(8, "little")[:size])
     return 0
 
 
@@ -474,17 +476,18 @@ def _to_thread_of(t: GuestThread, pid: int, tid: int, info: SigInfo) -> int:
     return family.send(pid, info, tid=s32(tid), child=pid in t.process.children)
 
 
-def _queued(t: GuestThread, number: int, address: int) -> SigInfo | int:
+def _queued(t: GuestThread, number: int, address: int, *, own: bool) -> SigInfo | int:
+    """What a guest says of a signal that it sends: to itself it may say anything, to others not that it comes from the kernel."""
     raw = t.memory.read(address, 128)
     code = int.from_bytes(raw[8:12], "little", signed=True)
-    if code >= 0 or code == -6:
+    if (code >= 0 or code == -6) and not own:
         return -errno.EPERM
     pid, uid, value = struct.unpack_from("<iIQ", raw, 16)
     return SigInfo(s32(number), code, pid=pid & 0xFFFF_FFFF, uid=uid, value=value)
 
 
 def rt_sigqueueinfo(t: GuestThread, pid: int, number: int, address: int) -> int:
-    info = _queued(t, number, address)
+    info = _queued(t, number, address, own=s32(pid) == t.process.pid)
     if isinstance(info, int):
         return info
     if s32(pid) <= 0:
@@ -495,7 +498,9 @@ def rt_sigqueueinfo(t: GuestThread, pid: int, number: int, address: int) -> int:
 
 
 def rt_tgsigqueueinfo(t: GuestThread, pid: int, tid: int, number: int, address: int) -> int:
-    info = _queued(t, number, address)
+    if s32(pid) <= 0 or s32(tid) <= 0:
+        return -errno.EINVAL
+    info = _queued(t, number, address, own=s32(tid) == t.tid)
     if isinstance(info, int):
         return info
     return _to_thread_of(t, pid, tid, info)

@@ -144,6 +144,8 @@ def sendfile(t: GuestThread, out: int, source: int, offset: int, count: int) -> 
         or PATH in (file.kind, sink.kind)
     ):
         return -errno.EBADF
+    if offset and file.kind in (STREAM, SOCKET):
+        return -errno.ESPIPE
     # Only from a file: from a terminal, the host would wait where nothing can end it.
     if file.kind != REGULAR or sink.kind in (EMULATED, DIRECTORY):
         return -errno.EINVAL
@@ -199,6 +201,8 @@ def copy_file_range(
             t.memory.check(address, 8, Access.WRITE)
     read_at = t.memory.load(source_offset, 8) if source_offset else None
     write_at = t.memory.load(out_offset, 8) if out_offset else None
+    if any(at is not None and (at + count) >> 64 for at in (read_at, write_at)):
+        return -errno.EOVERFLOW
     done = 0
     count = min(count, 0x7FFF_F000)
     while True:

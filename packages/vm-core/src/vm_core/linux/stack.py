@@ -32,7 +32,7 @@ def build_stack(process: Process, low: int) -> tuple[int, bytes]:
         return top
 
     put(bytes(8))
-    execfn = put(os.fsencode(process.executable) + b"\0")
+    execfn = put(os.fsencode(process.execfn) + b"\0")
     env = [put(word + b"\0") for word in reversed(process.env_bytes)][::-1]
     argv = [put(word + b"\0") for word in reversed(process.argv_bytes)][::-1]
     platform = put(process.abi.platform.encode() + b"\0") if process.abi.platform else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -15,7 +16,7 @@ from vm_core.linux.native import Constant
 from vm_core.memory import Access
 
 if TYPE_CHECKING:
-    from vm_core.linux.process import GuestThread
+    from vm_core.linux.process import GuestThread, Process
 
 __all__ = ["Parked", "Scheduling", "ThreadEnd", "new_thread"]
 
@@ -71,6 +72,21 @@ def nosys(_t: GuestThread) -> int:
 
 def denied(_t: GuestThread) -> int:
     return -errno.EPERM
+
+
+_NAMESPACES: Final = 0x7E02_0080
+_OF_THREADS: Final = 0x0001_0900
+"""CLONE_THREAD, SIGHAND and VM."""
+_OF_TASKS: Final = 0x0004_0600
+"""CLONE_FS, FILES and SYSVSEM."""
+
+
+def unshare(t: GuestThread, flags: int) -> int:
+    """A process with one thread shares nothing."""
+    alone = len(t.process.threads_snapshot()) == 1
+    if flags & ~(_NAMESPACES | _OF_THREADS | _OF_TASKS) or (flags & _OF_THREADS and not alone):
+        return -errno.EINVAL
+    return -errno.EPERM if flags & _NAMESPACES or (flags & _OF_TASKS and not alone) else 0
 
 
 def unsupported(_t: GuestThread) -> int:
@@ -153,6 +169,16 @@ def _member(t: GuestThread, pid: int) -> int:
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
+def has_group(process: Process, group: int) -> bool:
+    """Whether a process of the guest is in a process group."""
+    members = [process.pid] if process.family is None else process.family.members()
+    for member in members:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(member) == group:
+                return True
+    return False
+
+
 def getpgid(t: GuestThread, pid: int) -> int:
     return os.getpgid(_member(t, pid))
 
@@ -162,9 +188,9 @@ def getpgrp(_t: GuestThread) -> int:
 
 
 def setpgid(t: GuestThread, pid: int, group: int) -> int:
-    member, group = _member(t, pid), s32(group)
-    if group < 0:
+    if (s32(group) or s32(pid)) < 0:
         return -errno.EINVAL
+    member, group = _member(t, pid), s32(group)
     if not t.process.owns_host:
         return 0 if group in (0, t.process.pid, os.getpgid(0)) else -errno.EPERM
     os.setpgid(member, group)
@@ -264,10 +290,10 @@ def sched_zero(_t: GuestThread) -> int:
 _SYS_MEMBARRIER: Final = 324 if os.uname().machine == "x86_64" else 283
 
 
-def membarrier(_t: GuestThread, command: int, _flags: int, _cpu: int) -> int:
+def membarrier(_t: GuestThread, command: int, flags: int, _cpu: int) -> int:
     """The host's own, without the per-CPU and rseq forms: guest threads are host threads."""
     command = s32(command)
-    if command & ~0x1F:
+    if command & ~0x1F or flags & 0xFFFF_FFFF:
         return -errno.EINVAL
     # SAFETY: membarrier takes three integers and touches no memory.
     result = _libc.syscall(

@@ -101,6 +101,10 @@ _SHMID: Final = struct.Struct("<QqqqiiQQQ")
 """struct shmid64_ds behind its ipc64_perm: segsz, atime, dtime, ctime, cpid, lpid, nattch."""
 
 
+_LARGEST: Final = (1 << 64) - (1 << 24) - 1
+"""Linux's SHMMAX."""
+
+
 def shmget(t: GuestThread, key: int, size: int, flags: int) -> int:
     flags = s32(flags)
 
@@ -112,7 +116,7 @@ def shmget(t: GuestThread, key: int, size: int, flags: int) -> int:
         return entry
 
     def checked(ipc: Ipc, key: int) -> Entry | None:
-        if not size:
+        if not size or size > _LARGEST:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if size > t.memory.size:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

@@ -107,7 +107,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("mincore", 232, 27, mmap.mincore, "ptr uint ptr", PARTIAL, "every mapped page is resident"),
     Row("mlock", 228, 149, mmap.mlock, "ptr uint", IGNORED),
     Row("munlock", 229, 150, mmap.mlock, "ptr uint", IGNORED),
-    Row("mlockall", 230, 151, system.sched_zero, "", IGNORED),
+    Row("mlock2", 284, 325, mmap.mlock2, "ptr uint hex", IGNORED),
+    Row("mlockall", 230, 151, mmap.mlockall, "hex", IGNORED),
     Row("munlockall", 231, 152, system.sched_zero, "", IGNORED),
     # files
     Row("openat", 56, 257, files.openat, "dfd path oflags oct", PARTIAL, "no O_DIRECT"),
@@ -347,7 +348,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("umount2", 39, 166, system.denied, "", IGNORED, "EPERM"),
     Row("pivot_root", 41, 155, system.denied, "", IGNORED, "EPERM"),
     Row("chroot", 51, 161, system.denied, "", IGNORED, "EPERM"),
-    Row("unshare", 97, 272, system.denied, "", IGNORED, "EPERM"),
+    Row("unshare", 97, 272, system.unshare, "hex", PARTIAL, "no namespaces; threads keep what they share"),
     Row("setns", 268, 308, system.denied, "", IGNORED, "EPERM"),
     Row("reboot", 142, 169, system.denied, "", IGNORED, "EPERM"),
     Row("swapon", 224, 167, system.denied, "", IGNORED, "EPERM"),
@@ -379,7 +380,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("get_mempolicy", 236, 239, system.nosys, "", ABSENT, "as from a kernel without NUMA"),
     Row("set_mempolicy", 237, 238, system.nosys, "", ABSENT, "as from a kernel without NUMA"),
     Row("uname", 160, 63, system.uname, "ptr"),
-    Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
+    Row("prctl", 167, 157, _late("identity", "prctl"), "int hex hex hex hex", PARTIAL, "no seccomp, no speculation control; what is kept is told"),
     Row("arch_prctl", None, 158, system.arch_prctl, "hex hex", PARTIAL, "the fs base"),
     Row("prlimit64", 261, 302, limits.prlimit64, "int int ptr ptr", PARTIAL,
         "NOFILE, AS, DATA, STACK, NPROC, CPU and FSIZE are enforced, others kept; of the calling process"),
@@ -416,7 +417,7 @@ ROWS: Final[tuple[Row, ...]] = (
 
 _ABSENT_TEXT: Final = """
 1:io_destroy 2:io_submit 3:io_cancel 4:io_getevents 60:quotactl 104:kexec_load 128:restart_syscall 171:adjtimex
-234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime 284:mlock2
+234:remap_file_pages 238:migrate_pages 239:move_pages 263:fanotify_mark 266:clock_adjtime
 292:io_pgetevents 426:io_uring_enter 427:io_uring_register
 """
 _ABSENT_GENERIC: Final = {

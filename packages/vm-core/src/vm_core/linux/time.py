@@ -38,7 +38,9 @@ def _clock(clock: int) -> int:
     """The host clock for a guest's. Raises OSError."""
     number = s32(clock)
     if number < 0:
-        # The CPU-time clock of a process or thread; only the guest's own exist.
+        # The CPU-time clock of a process or thread; only the guest's own exist. Or a clock that is a device, which none is.
+        if number & 3 == 3:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return time.CLOCK_THREAD_CPUTIME_ID if number & 4 else time.CLOCK_PROCESS_CPUTIME_ID
     host = _CLOCKS.get(number)
     if host is None:
@@ -111,7 +113,7 @@ def clock_nanosleep(t: GuestThread, clock: int, flags: int, request: int, remain
     number = s32(clock)
     host = _clock(clock)
     if number == _THREAD_CLOCK or number in _RAW_CLOCKS:
-        return -errno.EINVAL if number == _THREAD_CLOCK else -errno.EOPNOTSUPP
+        return -errno.EOPNOTSUPP
     seconds = read_timespec(t.memory, request)
     if host == _PROCESS_CLOCK:
         return _sleep_of_process(t, seconds, remaining, absolute=bool(flags & 1))
@@ -122,7 +124,7 @@ def clock_nanosleep(t: GuestThread, clock: int, flags: int, request: int, remain
 
 
 _RAW_CLOCKS: Final = frozenset({4, 5, 6})
-"""CLOCK_MONOTONIC_RAW and the coarse ones: nothing sleeps by them."""
+"""CLOCK_MONOTONIC_RAW and the coarse ones: nothing sleeps by them, nor by a thread's time."""
 
 
 def _sleep_of_process(t: GuestThread, seconds: float, remaining: int, *, absolute: bool) -> int:
