@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import threading
 from collections.abc import Iterator
 
@@ -30,6 +29,11 @@ if hasattr(os, "register_at_fork"):
 @contextlib.contextmanager
 def any_length() -> Iterator[None]:
     """Files may become as long as they need to be meanwhile."""
+    try:
+        import resource  # PERF: not at the start; and HOST: not everywhere
+    except ImportError:
+        yield  # nobody limits it there
+        return
     with _Lock.held:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         if soft == hard:
