@@ -23,6 +23,7 @@ from vm_core.testing.guests import Caller, elf
 AT = -100
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK = 0, 1, 2, 0o100, 0o1000, 0o2000, 0o4000
 O_EXCL, O_DIRECTORY, O_CLOEXEC, O_PATH = 0o200, 0o200000, 0o2000000, 0o10000000
+O_NOFOLLOW = 0o400000
 RESOLVE_BENEATH = 8
 
 
@@ -144,6 +145,67 @@ def test_links_names_and_directories(guest, tmp_path):
     assert guest.call("unlinkat", AT, "e", 0x200) == 0
     assert guest.call("unlinkat", AT, ".", 0x200) == -errno.EINVAL
     assert sorted(os.listdir(tmp_path)) == ["file", "followed", "fresh"]
+
+
+def test_a_slash_behind_a_link_follows_it_but_for_who_changes_names(guest, tmp_path):
+    b = guest.buffer
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("dir")
+    (tmp_path / "none").symlink_to("absent")
+    inode = (tmp_path / "dir").stat().st_ino
+    for flags in (O_RDONLY, O_NOFOLLOW, O_DIRECTORY, O_DIRECTORY | O_NOFOLLOW, O_PATH | O_NOFOLLOW):
+        for name in ("link/", "link//", "link/.", "dir/../link/"):
+            fd = guest.call("openat", AT, name, flags, 0)
+            assert guest.call("fstat", fd, b) == 0, (name, flags, fd)
+            assert struct.unpack_from("<QQ", guest.get(16))[1] == inode
+            guest.call("close", fd)
+    for flags in (0, 0x100):
+        assert guest.call("newfstatat", AT, "link/", b, flags) == 0
+        assert struct.unpack_from("<QQ", guest.get(16))[1] == inode
+        assert guest.call("utimensat", AT, "link/", 0, flags) == 0
+        assert guest.call("newfstatat", AT, "none/", b, flags) == -errno.ENOENT
+    assert guest.call("readlinkat", AT, "link/", b, 9) == -errno.EINVAL
+    for name in ("link/", "dir/../link/"):
+        assert guest.call("unlinkat", AT, name, 0x200) == -errno.ENOTDIR
+        assert guest.call("unlinkat", AT, name, 0) == -errno.ENOTDIR
+        assert guest.call("renameat", AT, name, AT, "moved") == -errno.ENOTDIR
+        assert guest.call("mkdirat", AT, name, 0o700) == -errno.EEXIST
+    assert guest.call("mkdirat", AT, "none/", 0o700) == -errno.EEXIST
+    assert guest.call("renameat", AT, "file", AT, "new/") == -errno.ENOTDIR
+    assert guest.call("renameat2", AT, "empty", AT, "file/", 2) == -errno.ENOTDIR
+    assert guest.call("renameat", AT, "empty/", AT, "new/") == 0
+    assert guest.call("renameat", AT, "new/.", AT, "moved") == -errno.EBUSY
+    assert guest.call("renameat", AT, "file", AT, "dir/..") == -errno.EBUSY
+    assert guest.call("symlinkat", "x", AT, "absent/.") == -errno.ENOENT
+    assert guest.call("symlinkat", "x", AT, "dir/..") == -errno.EEXIST
+    assert guest.call("mkdirat", AT, "absent/.", 0o700) == -errno.ENOENT
+    assert sorted(os.listdir(tmp_path)) == ["dir", "file", "link", "new", "none"]
+
+
+def test_old_calls_of_x86_64(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("absent")
+    (tmp_path / "to").symlink_to("file")
+    with Caller(image=elf(b"\xcc", machine=62), cwd=str(tmp_path)) as guest:
+        assert guest.call("lchown", "link", os.getuid(), -1) == 0
+        assert guest.call("chown", "link", os.getuid(), -1) == -errno.ENOENT
+        assert guest.call("utime", "to", struct.pack("<qq", 5, 6)) == 0
+        assert ((tmp_path / "file").stat().st_atime_ns, (tmp_path / "file").stat().st_mtime) == (
+            5_000_000_000,
+            6,
+        )
+        assert guest.call("utimes", "to", struct.pack("<qqqq", 7, 999_999, 8, 3)) == 0
+        assert (tmp_path / "file").stat().st_mtime_ns == 8_000_003_000
+        assert guest.call("utimes", "to", struct.pack("<qqqq", 7, 1_000_000, 8, 3)) == -errno.EINVAL
+        assert guest.call("futimesat", AT, "link", 0) == -errno.ENOENT
+        fd = guest.call("open", "file", O_RDONLY, 0)
+        assert guest.call("futimesat", fd, 0, struct.pack("<qqqq", 9, 0, 9, 1)) == 0
+        assert (tmp_path / "file").stat().st_mtime_ns == 9_000_001_000
+        assert guest.call("utime", 0, 0) == guest.call("utimes", 0, 0) == -errno.EFAULT
+        assert guest.call("utime", "file", 0) == 0
+        assert (tmp_path / "file").stat().st_mtime > 1_000_000
 
 
 def test_listing_a_directory(guest, tmp_path):

@@ -77,6 +77,9 @@ int main(void) {
     TRY("step what looks like it", __asm__ volatile(STEP "mov $0xf1, %%al; nop" ::: "rax", "memory"));
     TRY("step ud2", __asm__ volatile(STEP "ud2" ::: "memory"));
     TRY("segment", __asm__ volatile("mov %0, %%ds" ::"r"(0x5003)));
+    TRY("segment of a local table", __asm__ volatile("mov %0, %%ds" ::"r"(0x5007)));
+    TRY("the first of a local table", __asm__ volatile("mov %0, %%es" ::"r"(0x7)));
+    TRY("the last of a local table", __asm__ volatile("mov %0, %%es" ::"r"(0xffff)));
     TRY("stack", __asm__ volatile("mov %0, %%rsp; pop %%rax" ::"r"(1ul << 63) : "rax"));
     TRY("alignment", __asm__ volatile("pushfq; orl $0x40000, (%%rsp); popfq; mov 1(%%rsp), %%eax" ::: "rax", "memory"));
     TRY("the kernel's", zero = *(volatile int *)0xffffffff81000000);

@@ -11,15 +11,22 @@ import os
 import threading
 from collections.abc import Iterator
 
-__all__ = ["any_length"]
+__all__ = ["any_length", "limit_lengths"]
 
 
 class _Lock:
     held = threading.RLock()
+    lifted: tuple[int, int] | None = None
+    """The limits meanwhile, of a process that may fork in another thread."""
 
 
 def _forked() -> None:
     _Lock.held = threading.RLock()
+    if _Lock.lifted is not None:
+        import resource  # it is there, as it has been called
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, _Lock.lifted)
+        _Lock.lifted = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -39,8 +46,22 @@ def any_length() -> Iterator[None]:
         if soft == hard:
             yield
             return
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        _Lock.lifted = (soft, hard)
         try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            _Lock.lifted = None
+
+
+def limit_lengths(soft: int) -> None:
+    """From now on no file may become longer, or as much longer as the host allows; not while they are to be of any length.
+    Raises OSError and ValueError."""
+    import resource
+
+    with _Lock.held:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if hard != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > hard):
+            soft = hard
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

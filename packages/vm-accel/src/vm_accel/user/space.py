@@ -270,6 +270,8 @@ class Space:
         out["cr0"] |= 1 << 18  # AM: the program may have its accesses checked for alignment, as under Linux
         out |= {
             "gdt.base": BASE + _DESCRIPTORS, "gdt.limit": 63, "idt.base": BASE + _GATES, "idt.limit": 0xFFF,
+            # A local table would lie where the program writes: none, as the processor's own after a reset has 64 KiB at 0.
+            "ldt.base": 0, "ldt.limit": 0,
             "tr.base": BASE + at, "tr.limit": len(state) - 1,
             "msr.0xc0000081": CODE0 << 32 | (CODE3 - 16) << 48, "msr.0xc0000082": ENTRY, "msr.0xc0000084": 0x4_7700,
         }  # fmt: skip

@@ -15,6 +15,7 @@ import struct
 import time
 
 from vm_core.hints import TYPE_CHECKING, Final
+from vm_core.lengths import limit_lengths
 from vm_core.linux.abi import MASK64, SigInfo, s32
 from vm_core.linux.time import IntervalTimer
 from vm_core.memory import PAGE, Prot, page_up
@@ -121,19 +122,14 @@ def _limit_files(process: Process, limit: int) -> None:
     if not process.owns_host:
         return
     process.found_family()  # a file itself, which is longer
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    wanted = resource.RLIM_INFINITY if limit >= 1 << 63 else limit
-    if most != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > most):
-        wanted = most
-    resource.setrlimit(resource.RLIMIT_FSIZE, (wanted, most))
+    limit_lengths(resource.RLIM_INFINITY if limit >= 1 << 63 else limit)
 
 
 def files_unlimited(process: Process) -> None:
     """The guest is over: what vm itself still writes is as long as it needs to be."""
     if process.owns_host and FSIZE in process.limits:
-        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            limit_lengths(resource.RLIM_INFINITY)
 
 
 # -- processor time -----------------------------------------------------------------------------------------------

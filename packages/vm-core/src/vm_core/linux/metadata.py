@@ -380,17 +380,23 @@ def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+def _check_there(t: GuestThread, dfd: int, name: str) -> None:
+    """Raises OSError unless a path leads to something."""
+    with t.files.walk(dfd, name) as place:
+        if place.node is None:
+            place.stat()
+
+
 def unlinkat(t: GuestThread, dfd: int, path: int, flags: int) -> int:
     if flags & _FD & ~_AT_REMOVEDIR:
         return -errno.EINVAL
     name = t.path(path)
     if name and (refused := _NO_NAMES.get(_last(name))) is not None:
-        with t.files.walk(dfd, name) as place:
-            if place.node is None:
-                place.stat()
+        _check_there(t, dfd, name)
         return -(refused if flags & _AT_REMOVEDIR else errno.EISDIR)
-    with t.files.walk(dfd, name, follow=False) as place:
+    with t.files.walk(dfd, name.rstrip("/"), follow=False) as place:
         place.to_change()
+        place.must_be_directory = name.endswith("/")
         if flags & _AT_REMOVEDIR:
             os.rmdir(place.name, dir_fd=place.fd)
         else:
@@ -408,7 +414,11 @@ def rmdir(t: GuestThread, path: int) -> int:
 
 
 def mkdirat(t: GuestThread, dfd: int, path: int, mode: int) -> int:
-    with t.files.walk(dfd, t.path(path), follow=False) as place:
+    name = t.path(path)
+    if name and _last(name) in _NO_NAMES:
+        _check_there(t, dfd, name)
+        return -errno.EEXIST
+    with t.files.walk(dfd, name.rstrip("/"), follow=False) as place:
         if place.node is not None or place.name == ".":
             return -errno.EEXIST
         place.to_change()
@@ -466,7 +476,10 @@ def mknodat(t: GuestThread, dfd: int, path: int, mode: int, device: int) -> int:
 def _new(t: GuestThread, dfd: int, path: int) -> Iterator[Place]:
     """Where something that is no directory will be made. Raises OSError."""
     name = t.path(path)
-    with t.files.walk(dfd, name.rstrip("/") or name, follow=False) as place:
+    if name and _last(name) in _NO_NAMES:
+        _check_there(t, dfd, name)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    with t.files.walk(dfd, name.rstrip("/"), follow=False) as place:
         place.to_change()
         if name.endswith("/"):
             place.stat()
@@ -485,12 +498,26 @@ def renameat2(t: GuestThread, old_dfd: int, old: int, new_dfd: int, new: int, fl
     flags &= _FD
     if flags & ~(_NOREPLACE | _EXCHANGE) or flags == _NOREPLACE | _EXCHANGE:
         return -errno.EINVAL
+    old_name, new_name = t.path(old), t.path(new)
+    for dfd, name in ((old_dfd, old_name), (new_dfd, new_name)):
+        if name and _last(name) in _NO_NAMES:
+            _check_there(t, dfd, name)
+            return -(errno.EEXIST if flags & _NOREPLACE and name is new_name else errno.EBUSY)
     with (
-        t.files.walk(old_dfd, t.path(old), follow=False) as source,
-        t.files.walk(new_dfd, t.path(new), follow=False) as target,
+        t.files.walk(old_dfd, old_name.rstrip("/"), follow=False) as source,
+        t.files.walk(new_dfd, new_name.rstrip("/"), follow=False) as target,
     ):
         source.to_change()
         target.to_change()
+        # Only a directory's name may end with a slash.
+        exchanged = bool(flags & _EXCHANGE) and new_name.endswith("/")
+        for place, must in (
+            (source, old_name.endswith("/") or (new_name.endswith("/") and not exchanged)),
+            (target, exchanged),
+        ):
+            if must:
+                place.must_be_directory = True
+                place.stat()
         if source.mount is not target.mount:
             return -errno.EXDEV
         # A mount does not move with its parent here: under the new name, what it covers would come to light.
@@ -686,6 +713,10 @@ def chown(t: GuestThread, path: int, uid: int, gid: int) -> int:
     return fchownat(t, _AT_FDCWD, path, uid, gid, 0)
 
 
+def lchown(t: GuestThread, path: int, uid: int, gid: int) -> int:
+    return fchownat(t, _AT_FDCWD, path, uid, gid, _AT_NOFOLLOW)
+
+
 _UTIME_NOW, _UTIME_OMIT = 0x3FFF_FFFF, 0x3FFF_FFFE
 
 
@@ -695,6 +726,33 @@ def utimensat(t: GuestThread, dfd: int, path: int, times: int, flags: int) -> in
         stamps = struct.unpack("<qqqq", t.memory.read(times, 32))
         if stamps[1] == stamps[3] == _UTIME_OMIT:
             return 0  # whatever it is that stays as it is
+    return _touch(t, dfd, path, stamps, flags)
+
+
+def utime(t: GuestThread, path: int, times: int) -> int:
+    stamps: tuple[int, int, int, int] | None = None
+    if times:
+        accessed, modified = struct.unpack("<qq", t.memory.read(times, 16))
+        stamps = (accessed, 0, modified, 0)
+    return _touch(t, _AT_FDCWD, path, stamps, 0)
+
+
+def utimes(t: GuestThread, path: int, times: int) -> int:
+    return futimesat(t, _AT_FDCWD, path, times)
+
+
+def futimesat(t: GuestThread, dfd: int, path: int, times: int) -> int:
+    stamps: tuple[int, int, int, int] | None = None
+    if times:
+        raw = struct.unpack("<qqqq", t.memory.read(times, 32))
+        if not (0 <= raw[1] < 1_000_000 and 0 <= raw[3] < 1_000_000):
+            return -errno.EINVAL
+        stamps = (raw[0], raw[1] * 1000, raw[2], raw[3] * 1000)
+    return _touch(t, dfd, path, stamps, 0)
+
+
+def _touch(t: GuestThread, dfd: int, path: int, stamps: tuple[int, int, int, int] | None, flags: int) -> int:
+    """Set the times of a file, or, without a path, of a descriptor's."""
     if flags & _FD & ~(_AT_NOFOLLOW | _AT_EMPTY):
         return -errno.EINVAL
     by_number = not path and s32(dfd) != _AT_FDCWD

@@ -306,14 +306,16 @@ def _bind_unix(t: GuestThread, file: File, endpoint: Endpoint, raw: bytes) -> No
     path = name.split(b"\0")[0]
     # The host remembers the name that it was bound by, and shows it to peers: one that only this guest's processes know.
     label = b".vm-" + os.urandom(8).hex().encode()
-    with t.files.namespace.walk(t.files.cwd, os.fsdecode(path), follow=False) as place:
+    text = os.fsdecode(path)
+    with t.files.namespace.walk(t.files.cwd, text.rstrip("/") or text, follow=False) as place:
         if place.node is not None or place.name == ".":
             raise _refuse(errno.EADDRINUSE if place.node is None or place.node.mode else errno.EACCES)
         place.to_change()
         try:
             os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
         except FileNotFoundError:
-            pass
+            if text.endswith("/"):
+                raise
         else:
             raise _refuse(errno.EADDRINUSE)
         if endpoint.name is not None:

@@ -599,7 +599,8 @@ class Namespace:
     def walk(self, base: str, path: str, *, follow: bool = True, late: bool = False) -> Place:
         """Find where a guest path ends. ``base`` is the canonical guest directory for a relative path.
 
-        ``late``: the caller will see for itself whether the name is a link, and then walk again without ``late``.
+        ``late``: the caller will see for itself whether the name is a link, and then walk again without ``late``. A link with a
+        slash behind it is followed in any case: who makes or removes a name looks for it without the slash.
         Raises OSError as the kernel would (ENOENT, ENOTDIR, ELOOP, EACCES, ENAMETOOLONG).
         """
         if not path:
@@ -610,10 +611,11 @@ class Namespace:
         if self._first is not None and (found := self._walk_first(full, follow=follow)) is not None:
             return found
         if self.use_openat2 and "/../" not in full and not full.endswith("/.."):
-            place = self._walk_fast(_clean(full), follow=follow and not late)
+            directory = path.endswith(("/", "/."))
+            place = self._walk_fast(_clean(full), follow=directory or (follow and not late))
             if place is not None:
-                place.late = follow and late
-                if path.endswith(("/", "/.")):
+                place.late = follow and late and not directory
+                if directory:
                     self._require_directory(place)
                 return place
         return self._walk_slow(full, follow=follow)
