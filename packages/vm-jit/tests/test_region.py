@@ -296,6 +296,8 @@ def test_what_a_loop_may_leave_as_it_is_is_not_asked_to_be_narrow() -> None:
     for lines, asked in (
         (["addiw a2, a1, 0", "fmv.x.w a5, fa0"], set()),
         (["addiw a2, a1, 0", "beq a2, zero, 8", "addiw a1, a1, 1"], set()),
+        (["addiw a2, a1, 0", "xori a1, a1, 5"], set()),
+        (["addiw a2, a1, 0", "srliw a1, a1, 8", "xori a1, a1, 5"], {("x", 11)}),
         (
             ["addiw a2, a1, 0", "beq a2, zero, 12", "addiw a1, a1, 1", "jal zero, 8", "lw a1, 0(a3)"],
             {("x", 11)},

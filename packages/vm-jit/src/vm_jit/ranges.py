@@ -45,6 +45,8 @@ _STEPS: Final = (
     (1 << 63) - 1,
 )
 """Where a bound that moves from turn to turn comes to rest."""
+_KEEPING: Final = frozenset({"and", "or", "xor", "ashr", "select"})
+"""Of these a wide number may stay one."""
 _ROUNDS: Final = 3
 """Visits of a block before its bounds are widened."""
 
@@ -264,19 +266,22 @@ class Ranges:
         return out
 
     def _renewed(self, head: int, body: set[int], cells: set[Cell]) -> set[Cell]:
-        """Those of some registers that each turn of a loop writes. Were one that may stay as it is wider than 32 bits, control would not get
+        """Those of some registers to which each turn of a loop gives a number made anew. Were one that may stay as it is wider than 32 bits, control would not get
         into the loop in any turn; and what always stays LLVM extends once by itself."""
         if not cells:
             return cells
-        written = {
-            pc: {
-                cell
-                for _, insn in self.blocks[pc].insns
-                for one in insn.template.writes
-                if (cell := self.cell(insn, one)) in cells
-            }
-            for pc in body
-        }
+        written: dict[int, set[Cell]] = {pc: set() for pc in body}
+        for pc in body:
+            for _, insn in self.blocks[pc].insns:
+                ops = insn.template.ops
+                for op in ops:
+                    if op.code == "setreg" and (cell := self.cell(insn, op.attr)) in cells:
+                        value = ops[op.args[0]]
+                        sources = [ops[arg] for arg in value.args] if value.code in _KEEPING else [value]
+                        if not any(
+                            one.code == "reg" and self.cell(insn, one.attr) == cell for one in sources
+                        ):
+                            written[pc].add(cell)
         behind = {pc: cells if pc != head else written[pc] for pc in body}
         work = [head]
         while work:
