@@ -291,6 +291,71 @@ def test_what_a_loop_makes_wider_is_not_asked_to_be_narrow() -> None:
     assert ranges.narrow[START] == set()
 
 
+def test_what_a_loop_may_leave_as_it_is_is_not_asked_to_be_narrow() -> None:
+    """Control would not get into it in any turn, were it wider."""
+    for lines, asked in (
+        (["addiw a2, a1, 0", "fmv.x.w a5, fa0"], set()),
+        (["addiw a2, a1, 0", "beq a2, zero, 8", "addiw a1, a1, 1"], set()),
+        (["addiw a2, a1, 0", "xori a1, a1, 5"], set()),
+        (["addiw a2, a1, 0", "srliw a1, a1, 8", "xori a1, a1, 5"], {("x", 11)}),
+        (
+            ["addiw a2, a1, 0", "beq a2, zero, 12", "addiw a1, a1, 1", "jal zero, 8", "lw a1, 0(a3)"],
+            {("x", 11)},
+        ),
+    ):
+        back = -4 * len(lines) - 4
+        ranges = flow(code(*lines, "addi a4, a4, -1", f"bne a4, zero, {back}", "jalr zero, 0(ra)"), START)
+        assert ranges.narrow[START] == asked
+
+
+def test_a_wide_number_that_a_loop_extends_does_not_keep_control_out() -> None:
+    for line in ("addiw a2, a1, 0", "fmv.x.w a2, fa0"):
+        with GuestMemory(bits=20) as memory:
+            memory.map(START, 0x1000, Prot.RX)
+            memory.poke(
+                START, assemble(line, "add a3, a3, a2", "addi a0, a0, -1", "bne a0, zero, -12", "ecall")
+            )
+            cpu = ISA.cpu()
+            engine = engines.create("jit", ISA, memory, cache=False, synchronous=True, eager=True)
+            try:
+                cpu.pc, cpu["a0"] = START, 5000
+                cpu["a1"] = cpu["f10"] = 1 << 40 | 5
+                engine.run(cpu, memory, 1 << 30)
+                assert cpu["a3"] == 25000
+                assert engine.stats.retired_jit > 15000
+            finally:
+                engine.close()
+
+
+def test_nothing_is_known_of_addresses_that_nobody_looks_at() -> None:
+    """A pointer that is -1 and not read through, in a region that is not isolated."""
+    with GuestMemory(bits=20) as memory:
+        memory.map(START, 0x1000, Prot.RX)
+        memory.map(0x8000, 0x1000, Prot.RW)
+        memory.poke(
+            START,
+            assemble(
+                "blt a1, zero, 8",
+                "lw a4, 0(a1)",
+                "add.uw a2, a1, zero",
+                "addi a0, a0, -1",
+                "blt zero, a0, -16",
+                "ecall",
+            ),
+        )
+        cpu = ISA.cpu()
+        options = {"cache": False, "synchronous": True, "eager": True, "isolation": "off"}
+        engine = engines.create("jit", ISA, memory, **options)
+        try:
+            for value in (0x8000, (1 << 64) - 1):
+                cpu.pc, cpu["a0"], cpu["a1"] = START, 40, value
+                engine.run(cpu, memory, 1 << 30)
+                assert cpu["a2"] == value & (1 << 32) - 1
+            assert engine.stats.retired_jit > 100
+        finally:
+            engine.close()
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_loops_over_32_bits_leave_what_the_reference_does(seed: int) -> None:
     """Also where numbers are wider when control comes in, or become so."""

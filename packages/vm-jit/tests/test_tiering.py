@@ -512,6 +512,60 @@ def test_what_llvm_may_not_have_yet_comes_nearer_from_run_to_run(cache: Cache) -
             wanted = before + 2.0 if waits else before
 
 
+def test_a_debt_of_what_is_unfinished_is_paid_from_run_to_run(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiering, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(tiering, "_GRACE_SECONDS", 0.01)
+    with machine(cache, synchronous=False) as (engine, cpu):
+        run(engine, cpu, 1)
+        assert engine.tiering is not None
+        engine.tiering._work_on(CODE)
+        engine.tiering.account.spent = 2.0
+        engine.tiering._thread = threading.Thread(target=time.sleep, args=(0.2,))
+        engine.tiering._thread.start()
+    owed = []
+    for _ in range(3):
+        with machine(cache, synchronous=False) as (engine, cpu):
+            run(engine, cpu, 1)
+            here = engine.tiering
+            assert here is not None
+            assert here._unfinished
+            assert not here.account.affords(0)
+            other = engine._image.copy([], None)
+            assert other.program is not None
+            assert not other.program.settled
+            other.close()
+            owed.append(here.account.spent - here.account.saved)
+            here.account._last = (here.account._since + 4.0, 0, 0)
+            here._pending = {CODE + 4: 1}
+    paid = tiering._ALWAYS * 4.0 / tiering._REINVESTED
+    assert owed == pytest.approx([owed[0], owed[0] - paid, owed[0] - 2 * paid], abs=0.05)
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "short"])
+def test_what_was_compiled_is_used_without_its_account(cache: Cache, damage: str) -> None:
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 5_000)
+        assert engine.stats.regions_compiled == 1
+    (file,) = cache.directory.glob("account-*")
+    name = file.name.removesuffix(SUFFIX)
+    if damage == "missing":
+        file.unlink()
+    elif damage == "torn":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        cache.write(name, {"account": b"1234"})
+    with machine(cache) as (engine, cpu):
+        run(engine, cpu, 5_000)
+        assert engine.stats.regions_cached == 1
+        assert engine.stats.regions_compiled == 0
+    assert cache.has(name) == (damage != "missing")
+    assert all(entry.valid for entry in cache.entries())
+    found = cache.read(name)
+    assert found is None or len(found["account"]) == 40
+
+
 def test_a_short_run_starts_no_compiler_process(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     used = 5.0
     monkeypatch.setattr("time.process_time", lambda: used)

@@ -342,7 +342,7 @@ class Baseline:
     def request(self, pc: int) -> bool:
         """The guest address ``pc`` is warm: make its unit, or ask for another report. False if it has one, or cannot have one now."""
         engine = self.engine
-        if self._unread and self._early and engine.program is not None and not self.synchronous:
+        if self._unread and self._early > 0 and engine.program is not None and not self.synchronous:
             self._early -= 1
             engine.cool(pc)
             return True

@@ -905,7 +905,7 @@ class CodeImage:
             self.isa, self.interpreter, self.options, self.cache if owner is None else None, owner
         )
         if out.cache is not None and self.program is not None:
-            out.program = Program(out, out.cache, name=self.program.name)
+            out.program = Program(out, out.cache, name=self.program.name, settled=self.program.settled)
         out.slow = set(self.slow)
         out._compare_always(self._written | self._lazy)
         changed = [(max(start - self._length, 0), end) for start, end in changed]

@@ -100,12 +100,18 @@ def unpack_regions(sections: dict[str, memoryview]) -> list[Saved]:
 
 class Program:
     """The cache's file for the code of an image, its ``engine``: that of a program which is about to run in ``memory``, or one
-    whose ``name`` is known."""
+    whose ``name`` is known. ``settled`` says whether the file has all that LLVM was worth."""
 
     def __init__(
-        self, engine: CodeImage, cache: Cache, memory: GuestMemory | None = None, *, name: str = ""
+        self,
+        engine: CodeImage,
+        cache: Cache,
+        memory: GuestMemory | None = None,
+        *,
+        name: str = "",
+        settled: bool = True,
     ) -> None:
-        self.engine, self.cache, self.name = engine, cache, name
+        self.engine, self.cache, self.name, self.settled = engine, cache, name, settled
         if memory is not None:
             translation = source_digest(engine.isa, cache)[:16] + host_key()[:16]
             # Code that knows its lines is larger: only runs that ask for it use it.
@@ -114,8 +120,6 @@ class Program:
             self.name = f"{kind}-{engine.isa.name}-{self._key(memory)}-{translation}{lines}"
         self._kept = 0
         """How much was decoded, see :meth:`_decoded`, when the file was last read or written."""
-        self._settled = True
-        """Whether the file has all that LLVM was worth."""
 
     def _key(self, memory: GuestMemory) -> str:
         """Where the executable memory lies, all of it if it is small, and samples if it is large."""
@@ -149,12 +153,22 @@ class Program:
                 self._restore_blocks(sections, memory)
                 self._kept = self._decoded()
                 if engine.tiering is not None and (regions := unpack_regions(sections)):
-                    account = self.cache.read(self._account)
-                    balance = (0.0,) * 5 if account is None else _ACCOUNT.unpack(account["account"])
-                    self._settled = not balance[-1]
-                    engine.tiering.restore(regions, *balance)
+                    engine.tiering.restore(regions, *self._balance())
         except (CacheError, KeyError, ValueError, IndexError, struct.error) as error:
             warn("what is cached of the program is not used", error)
+
+    def _balance(self) -> tuple[float, ...]:
+        """What the account's file says; that of a program that owes nothing, and is settled, if there is none to be used."""
+        try:
+            found = self.cache.read(self._account)
+            if found is not None:
+                balance = _ACCOUNT.unpack(found["account"])
+                self.settled = not balance[-1]
+                return balance
+        except (CacheError, KeyError, struct.error) as error:
+            self.settled = False  # so it is written anew
+            warn("what LLVM may cost is counted anew", error)
+        return _ACCOUNT.unpack(bytes(_ACCOUNT.size))
 
     def _restore_blocks(self, sections: dict[str, memoryview], memory: GuestMemory) -> None:
         engine, address = self.engine, self.engine.interpreter.address
@@ -202,8 +216,8 @@ class Program:
             if engine.breakpoints:
                 return
             compiled = engine.tiering.unsaved if engine.tiering is not None else 0
-            if tiering is not None and (compiled or tiering.settled > self._settled or tiering.wants):
-                self._settled = tiering.settled
+            if tiering is not None and (compiled or tiering.settled > self.settled or tiering.wants):
+                self.settled = tiering.settled
                 account = _ACCOUNT.pack(*tiering.balance())
             if decoded > self._kept or compiled:
                 self._kept = decoded
@@ -211,12 +225,13 @@ class Program:
                 if tiering is not None:
                     sections |= pack_regions(tiering.saved())
         try:
+            # First: regions without an account are taken for all that LLVM is worth.
+            if account:
+                self.cache.write(self._account, {"account": account})
             if sections:
                 if tiering is None:
                     sections |= self._regions_of_others()
                 self.cache.write(self.name, sections)
-            if account:
-                self.cache.write(self._account, {"account": account})
         except CacheError as error:
             warn("what was decoded and compiled is not cached", error)
 

@@ -6,7 +6,7 @@ of a known one and a small index. A loop that walks over memory needs one look w
 proves where the address is, and the next is near.
 
 And which registers hold a number of 32 bits, extended by its sign: a guest's compiler extends again what it has extended
-before, and each such copy would take a register of the host's. Of a loop in which that stays so it is looked at once, where
+before, and each such copy would take a register of the host's. Of a loop that writes them in each turn and keeps that so it is looked at once, where
 control enters it.
 """
 
@@ -45,6 +45,8 @@ _STEPS: Final = (
     (1 << 63) - 1,
 )
 """Where a bound that moves from turn to turn comes to rest."""
+_KEEPING: Final = frozenset({"and", "or", "xor", "ashr", "select"})
+"""Of these a wide number may stay one."""
 _ROUNDS: Final = 3
 """Visits of a block before its bounds are widened."""
 
@@ -84,7 +86,8 @@ class Ranges:
     """The analysis of one region. ``order`` are its blocks, each behind all that lead to it but for jumps back in loops;
     ``before[start]`` is what is known when a block begins, ``looks[head]`` the registers whose
     values must be in the arena when control enters a loop at ``head`` from outside it, ``looks[root]`` when it enters the region;
-    ``narrow`` those that must be numbers of 32 bits; ``kept`` are the registers that calls leave alone."""
+    ``narrow`` those that must be numbers of 32 bits; ``kept`` are the registers that calls leave alone. Of a region that is not
+    ``isolated`` nobody looks at addresses, so nothing is known from that."""
 
     def __init__(
         self,
@@ -93,6 +96,8 @@ class Ranges:
         roots: Iterable[int],
         successors: Callable[[Block], list[int]],
         kept: Collection[Cell] = frozenset(),
+        *,
+        isolated: bool = True,
     ) -> None:
         self.isa, self.blocks, self.kept = isa, blocks, kept
         self.successors = {pc: successors(block) for pc, block in blocks.items()}
@@ -105,15 +110,16 @@ class Ranges:
         live = self._live()
         # What is written before it is read may hold anything: a look at it would refuse for no reason.
         self.looks: dict[int, set[Cell]] = {
-            head: self._bases(body) & live[head] for head, body in self.loops.items()
+            head: self._bases(body) & live[head] if isolated else set() for head, body in self.loops.items()
         }
         self.narrow: dict[int, set[Cell]] = {
-            head: (self._extended(body) & live[head]) - self.looks[head] for head, body in self.loops.items()
+            head: self._renewed(head, body, self._extended(body) & live[head]) - self.looks[head]
+            for head, body in self.loops.items()
         }
         self._roots = set(roots)
         self._far: set[tuple[int, Cell]] = set()
         self._solve()
-        for label, cell in self._far:
+        for label, cell in self._far if isolated else ():
             for head, body in self.loops.items():
                 if label in body and cell in live[head]:
                     self.looks[head].add(cell)
@@ -258,6 +264,36 @@ class Ranges:
         for _ in range(_ROUNDS):
             out |= {source for to, source in copies if to in out}
         return out
+
+    def _renewed(self, head: int, body: set[int], cells: set[Cell]) -> set[Cell]:
+        """Those of some registers to which each turn of a loop gives a number made anew. Were one that may stay as it is wider than 32 bits, control would not get
+        into the loop in any turn; and what always stays LLVM extends once by itself."""
+        if not cells:
+            return cells
+        written: dict[int, set[Cell]] = {pc: set() for pc in body}
+        for pc in body:
+            for _, insn in self.blocks[pc].insns:
+                ops = insn.template.ops
+                for op in ops:
+                    if op.code == "setreg" and (cell := self.cell(insn, op.attr)) in cells:
+                        value = ops[op.args[0]]
+                        sources = [ops[arg] for arg in value.args] if value.code in _KEEPING else [value]
+                        if not any(
+                            one.code == "reg" and self.cell(insn, one.attr) == cell for one in sources
+                        ):
+                            written[pc].add(cell)
+        behind = {pc: cells if pc != head else written[pc] for pc in body}
+        work = [head]
+        while work:
+            pc = work.pop()
+            for to in self.successors[pc]:
+                if to in body and to != head:
+                    # What other ways to it leave is in what it leaves by now.
+                    less = behind[to] & (behind[pc] | written[to])
+                    if less != behind[to]:
+                        behind[to] = less
+                        work.append(to)
+        return cells.intersection(*(behind[pc] for pc in body if head in self.successors[pc]))
 
     @staticmethod
     def _whole(ops: Sequence[Op], op: Op) -> int | None:

@@ -640,9 +640,8 @@ class _Emit(Emitter):
         self.rounding_checked = True
         self._cells()
         kept = self.preserved - self.pinned - self.in_state_only
-        self.ranges = Ranges(isa, region.blocks, (*region.roots, *region.entries), self._successors, kept)
-        if not isolated:
-            self.ranges.looks = {head: set() for head in self.ranges.looks}
+        places = (*region.roots, *region.entries)
+        self.ranges = Ranges(isa, region.blocks, places, self._successors, kept, isolated=isolated)
         self.order = self.ranges.order
         self.stops = self.ranges.loops.keys()
         jumps = [block.insns[-1][1].template for block in region.blocks.values() if block.kind == "indirect"]

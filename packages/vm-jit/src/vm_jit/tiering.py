@@ -308,7 +308,7 @@ class Tiering:
     @property
     def wants(self) -> bool:
         """Whether something waits that LLVM may not have, or not yet: the next run gets nearer to it."""
-        return self._warm and bool(self._pending)
+        return (self._warm or self._unfinished) and bool(self._pending)
 
     def arrive(self, number: int) -> None:
         """The guest runs code on a page for the first time: put in use what earlier runs compiled of it."""
