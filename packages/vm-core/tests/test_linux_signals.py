@@ -195,16 +195,19 @@ page:   .zero 8192
     )
 
 
-def test_the_alternate_stack():
-    text = f"""
-begin:  la a0, stack
+ON_OWN_STACK = f"""begin:  la a0, stack
         la t0, low
         sd t0, 0(a0)
         li a1, 0
         li a7, 132
         ecall
         {RAISE}
-        la t0, seen
+"""
+
+
+def test_the_alternate_stack():
+    text = f"""
+{ON_OWN_STACK}        la t0, seen
         ld t1, 0(t0)
         la t2, low
         sub a0, t1, t2
@@ -226,14 +229,7 @@ low:    .zero 8192
 
 def test_an_alternate_stack_that_is_full_kills():
     text = f"""
-begin:  la a0, stack
-        la t0, low
-        sd t0, 0(a0)
-        li a1, 0
-        li a7, 132
-        ecall
-        {RAISE}
-        li a0, 1
+{ON_OWN_STACK}        li a0, 1
         j exit
 handler: {RAISE}
         ret

@@ -176,12 +176,13 @@ _NORESERVE: Final = 0x4000 if hasattr(_mmap, "MAP_ANONYMOUS") else 0
 _HUGE: Final = getattr(_mmap, "MADV_HUGEPAGE", None)
 _POPULATE_WRITE: Final = 23
 _MOST_CODE_FILES: Final = 10_000
+_PAGEMAP: Final = "/proc/self/pagemap"
 _PAGEMAP_BYTES: Final = 1 << 16
-"""Of /proc/self/pagemap that are read at once: a word for each page (Documentation/admin-guide/mm/pagemap.rst)."""
+"""Of that file that are read at once: a word for each page (Documentation/admin-guide/mm/pagemap.rst)."""
 _PRESENT: Final = 3 << 62
+"""In memory, or swapped out."""
 _THERE, _SWAPPED, _OF_FILE, _ALONE = 1 << 7, 1 << 6, 1 << 5, 1 << 0
 """In the highest byte of such a word; a file's is also what is shared and anonymous."""
-"""In memory, or swapped out."""
 _FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -913,14 +914,12 @@ class GuestMemory:
     def touched(self, start: int, end: int) -> Iterator[int]:
         """The addresses of pages of a range that the host has memory for: all others hold zeros."""
         try:
-            fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(_PAGEMAP, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             yield from range(start, end, PAGE)
             return
         try:
-            for first in range(start, end, _PAGEMAP_BYTES // 8 * PAGE):
-                last = min(first + _PAGEMAP_BYTES // 8 * PAGE, end)
-                raw = os.pread(fd, (last - first) // PAGE * 8, (self.host_address + first) // PAGE * 8)
+            for first, last, raw in self._pagemap(fd, start, end):
                 if any(low < last and high > first for low, high in self._copied) or len(raw) % 8:
                     yield from range(first, last, PAGE)
                 elif any(raw):
@@ -930,14 +929,22 @@ class GuestMemory:
         finally:
             os.close(fd)
 
+    def _pagemap(self, fd: int, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """Parts of a range, and what the open file says of them: their first address, their end, and the words."""
+        for first in range(start, end, _PAGEMAP_BYTES // 8 * PAGE):
+            last = min(first + _PAGEMAP_BYTES // 8 * PAGE, end)
+            yield (
+                first,
+                last,
+                os.pread(fd, (last - first) // PAGE * 8, (self.host_address + first) // PAGE * 8),
+            )
+
     def residence(self, start: int, end: int) -> Residence:
         """What of a mapped range is there. All of it is, anonymous and this process's, where the host does not say."""
         counts: Counter[int] = Counter()
         try:
-            with open("/proc/self/pagemap", "rb", buffering=0) as file:
-                for first in range(start, end, _PAGEMAP_BYTES // 8 * PAGE):
-                    size = min(_PAGEMAP_BYTES, (end - first) // PAGE * 8)
-                    raw = os.pread(file.fileno(), size, (self.host_address + first) // PAGE * 8)
+            with open(_PAGEMAP, "rb", buffering=0) as file:
+                for _, _, raw in self._pagemap(file.fileno(), start, end):
                     counts.update(raw[7::8])  # each page's flags
         except OSError:
             return Residence((end - start) // PAGE, 0, 0, 0, 0)

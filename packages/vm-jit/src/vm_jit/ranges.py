@@ -6,8 +6,8 @@ of a known one and a small index. A loop that walks over memory needs one look w
 proves where the address is, and the next is near.
 
 And which registers hold a number of 32 bits, extended by its sign: a guest's compiler extends again what it has extended
-before, and each such copy would take a register of the host's. Of a loop that writes them in each turn and keeps that so it is looked at once, where
-control enters it.
+before, and each such copy would take a register of the host's. Of a loop that writes them in each turn and keeps that so it
+is looked at once, where control enters it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vm_core.spec.template import Op
 if TYPE_CHECKING:
     from vm_jit.region import Block, Cell
 
-__all__ = ["ANY", "ARENA", "SIGNED", "Interval", "Ranges", "is_near", "within"]
+__all__ = ["SIGNED", "Interval", "Ranges"]
 
 Interval = tuple[int, int]
 ANY: Final[Interval] = (-(1 << 63), (1 << 63) - 1)
