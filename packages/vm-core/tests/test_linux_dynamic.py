@@ -324,10 +324,10 @@ int main(int argc, char **argv) {
     ],
     ids=["library", "call", "vdso", "program"],
 )
-def test_a_death_names_the_function_of_the_library(tmp_path, code, expected):
+def test_a_death_names_the_function_of_the_library(tmp_path, cross_compiler, code, expected):
     head = "#include <signal.h>\n#include <string.h>\n#include <sys/auxv.h>\n#include <unistd.h>\n"
     (tmp_path / "source.c").write_text(head + f"int main(void) {{ {code} return 0; }}")
-    command = ["riscv64-linux-gnu-gcc", "-O1", "-fno-builtin", "-w", "source.c", "-o", "prog"]
+    command = [cross_compiler, "-O1", "-fno-builtin", "-w", "source.c", "-o", "prog"]
     subprocess.run(command, cwd=tmp_path, check=True)
     got = vm_core.run(["prog"], program=tmp_path / "prog", sysroot=CROSS, cwd=tmp_path, timeout=60)
     assert got.reason == "signal"
@@ -337,11 +337,11 @@ def test_a_death_names_the_function_of_the_library(tmp_path, code, expected):
 @pytest.mark.needs_cc
 @pytest.mark.needs_qemu
 @pytest.mark.parametrize("flags", [[], ["-no-pie"], ["-Wl,-z,now"]], ids=["pie", "fixed", "now"])
-def test_a_program_with_the_c_library(tmp_path, flags):
+def test_a_program_with_the_c_library(tmp_path, cross_compiler, flags):
     source = tmp_path / "source.c"
     source.write_text(SOURCE)
     path = tmp_path / "prog"
-    subprocess.run(["riscv64-linux-gnu-gcc", "-O1", *flags, str(source), "-o", str(path), "-lm"], check=True)
+    subprocess.run([cross_compiler, "-O1", *flags, str(source), "-o", str(path), "-lm"], check=True)
     want = subprocess.run(["qemu-riscv64", "-L", CROSS, str(path), "x"], capture_output=True, check=False)
     got = vm_core.run([str(path), "x"], sysroot=CROSS, cwd=tmp_path, capture_output=True, timeout=60)
     assert (got.returncode, got.stdout, got.stderr) == (want.returncode, want.stdout, want.stderr) == (

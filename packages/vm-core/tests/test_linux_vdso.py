@@ -206,9 +206,9 @@ int main(void) {
 
 
 @pytest.mark.needs_cc
-def test_the_c_library_finds_it(tmp_path):
+def test_the_c_library_finds_it(tmp_path, cross_compiler):
     (tmp_path / "source.c").write_text(SOURCE)
-    subprocess.run(["riscv64-linux-gnu-gcc", "-w", "source.c", "-o", "prog"], cwd=tmp_path, check=True)
+    subprocess.run([cross_compiler, "-w", "source.c", "-o", "prog"], cwd=tmp_path, check=True)
     got = vm_core.run(
         ["./prog"], program=tmp_path / "prog", sysroot="/usr/riscv64-linux-gnu", cwd=tmp_path, capture_output=True,
         text=True, timeout=60,
